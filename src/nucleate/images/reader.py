@@ -78,6 +78,7 @@ def read_labels(path: Path) -> Labels:
            [2, 2]], dtype=int32)
     """
     values = _read(path, labels=True).pixels
+    _refuse_not_finite(values, path)
     if not (values == values[..., :1]).all():
         raise ImageError(
             f"{path} is a mask with {values.shape[2]} different channels: save it with one channel, a number for each"
@@ -86,10 +87,8 @@ def read_labels(path: Path) -> Labels:
     values = values[..., 0]
     if values.dtype.kind not in "buif":
         raise ImageError(f"{path} is a mask of type {values.dtype}: save it as 16-bit integers.")
-    if values.dtype.kind == "f":
-        _refuse_not_finite(values, path)
-        if (values != np.trunc(values)).any():
-            raise ImageError(f"{path} is a mask with fractions in it: save whole numbers, one for each nucleus.")
+    if values.dtype.kind == "f" and (values != np.trunc(values)).any():
+        raise ImageError(f"{path} is a mask with fractions in it: save whole numbers, one for each nucleus.")
     lowest, highest = values.min(), values.max()
     limit = np.iinfo(np.int32)
     if int(lowest) < limit.min or int(highest) > limit.max:

@@ -52,7 +52,7 @@ def read_plane(path: Path, *, labels: bool = False) -> Plane:
 
     Axes YX, YXS (samples) and CYX (channels) are read; axes of length 1 are dropped, and so is transparency. A
     palette becomes its colours, except in an ImageJ file or with `labels`, where the indices are the measurement and
-    the palette is only for display. Where white is stored as 0 (MINISWHITE), values are turned round.
+    the palette is only for display. Where white is stored as 0 (MINISWHITE), 8- and 16-bit values are turned round.
 
     Raises `ImageError` for a file that is cut off or broken, a stack (Z or T above 1), or too many pixels.
     """
@@ -109,7 +109,8 @@ def _displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool) -> N
     if page.photometric == _PALETTE and page.colormap is not None and not as_indices:
         colours: NDArray[np.uint16] = page.colormap[:, pixels[..., 0]]
         return np.moveaxis(colours >> 8, 0, 2).astype(np.uint8)
-    if page.photometric == _MINISWHITE and pixels.dtype.kind in "bu":
+    # Bilevel images are left: tifffile marks every one of them MINISWHITE and stores True as 1 all the same.
+    if page.photometric == _MINISWHITE and pixels.dtype.kind == "u":
         return np.asarray(np.invert(pixels))
     return pixels
 
