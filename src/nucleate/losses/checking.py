@@ -1,0 +1,121 @@
+"""The checks of a loss's arguments: shapes always, values where reading them is cheap."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import final
+
+import torch
+from torch import Tensor
+
+from nucleate.errors import LossInputError
+
+_enabled: bool | None = None
+
+
+@final
+class checks:
+    """Turn the checks that read values (ranges, probabilities, NaN) on or off, for good or within a `with`.
+
+    None restores the default: on for tensors in main memory, off on an accelerator, where reading a value would
+    wait for the device. `check=` of a single call goes before this setting. Shapes and types are always checked.
+
+    >>> import torch
+    >>> from nucleate import losses
+    >>> with losses.checks(False):
+    ...     losses.cross_entropy(torch.full((1, 2), torch.nan), torch.tensor([0])).isnan().item()
+    True
+    """
+
+    def __init__(self, enabled: bool | None) -> None:
+        global _enabled
+        self._before = _enabled
+        _enabled = enabled
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        global _enabled
+        _enabled = self._before
+
+
+def checking(check: bool | None, tensor: Tensor) -> bool:
+    """Whether values may be read: the call's own `check`, else the setting, else whether `tensor` is on the CPU."""
+    if check is not None:
+        return check
+    return _enabled if _enabled is not None else tensor.device.type == "cpu"
+
+
+def shape(tensor: Tensor) -> tuple[int, ...]:
+    """The shape as it is printed in messages."""
+    return tuple(tensor.shape)
+
+
+def require_floating(loss: str, name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise LossInputError(f"{loss}: {name} must be a floating-point tensor, got {tensor.dtype}; call .float() on it")
+
+
+def require_shape(loss: str, name: str, tensor: Tensor, expected: tuple[int, ...], of: str) -> None:
+    """Shapes are compared, never broadcast: a silent broadcast gives a wrong loss and no error."""
+    if shape(tensor) != expected:
+        raise LossInputError(f"{loss}: {name} has shape {shape(tensor)} but must have shape {expected}, that of {of}")
+
+
+def require_mask(loss: str, mask: Tensor, expected: tuple[int, ...], of: str) -> None:
+    if mask.dtype != torch.bool:
+        raise LossInputError(
+            f"{loss}: mask must be boolean (True selects), got {mask.dtype}; compare it, as in mask > 0"
+        )
+    require_shape(loss, "mask", mask, expected, of)
+
+
+def require_weights(loss: str, name: str, weights: Tensor, expected: tuple[int, ...], of: str, read: bool) -> None:
+    require_floating(loss, name, weights)
+    require_shape(loss, name, weights, expected, of)
+    if read and weights.numel():
+        lowest = float(weights.detach().min())
+        if not 0.0 <= lowest < torch.inf:
+            raise LossInputError(f"{loss}: {name} must be finite and at least 0, but holds {lowest:g}")
+
+
+def require_range(loss: str, name: str, values: Tensor, low: float, high: float, mend: str) -> None:
+    """Refuse values outside [low, high]; NaN is outside."""
+    if not values.numel():
+        return
+    lowest, highest = (float(v) for v in torch.aminmax(values.detach()))
+    if not (low <= lowest and highest <= high):
+        wrong = highest if low <= lowest else lowest
+        raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, but holds {wrong:g}; {mend}")
+
+
+def require_between(loss: str, name: str, value: float, low: float, high: float) -> None:
+    """The range of an option that is a plain number."""
+    if not low <= value <= high:
+        raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, got {value:g}")
+
+
+def require_choice(loss: str, name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise LossInputError(f"{loss}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+_SUM_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+
+
+def require_simplex(loss: str, name: str, probabilities: Tensor, dim: int) -> None:
+    """Refuse what is not a distribution along `dim`: negative values, NaN, or a sum away from 1."""
+    if not probabilities.numel():
+        return
+    values = probabilities.detach()
+    lowest = float(values.min())
+    if not lowest >= 0.0:
+        raise LossInputError(
+            f"{loss}: {name} must be probabilities, at least 0, but holds {lowest:g}; "
+            "raw scores are said with Logits(x), logarithms with LogProbabilities(x)"
+        )
+    sums = values.sum(dim, dtype=torch.float64)
+    worst = float(sums.flatten()[(sums - 1.0).abs().argmax()])
+    if not abs(worst - 1.0) <= _SUM_TOLERANCE.get(values.dtype, 1e-4):
+        raise LossInputError(f"{loss}: {name} must sum to 1 along dimension {dim}, but a sum is {worst:.6g}")
