@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from nucleate.errors import ImageError
 from nucleate.images.bitmap import read_bitmap
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from nucleate.errors import ImageError
 from nucleate.images.intensity import HIGHEST, LOWEST, Normalisation, normalise, percentiles, pick, stretch
 from nucleate.types import Image

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
+
 from nucleate.errors import ImageError
 from nucleate.images.tiff import read_plane
 
@@ -94,8 +95,14 @@ def test_imagej_without_a_length_says_no_size(path, unit):
 
 @pytest.mark.parametrize(
     ("resolution", "unit", "size"),
-    [((20000, 20000), "CENTIMETER", 0.5), ((50800, 50800), "INCH", 0.5), ((72, 72), "INCH", None)]
-    + [((300, 300), "INCH", None), ((1, 1), "NONE", None), ((20000, 10000), "CENTIMETER", None)],
+    [
+        ((20000, 20000), "CENTIMETER", 0.5),
+        ((50800, 50800), "INCH", 0.5),
+        ((72, 72), "INCH", None),
+        ((300, 300), "INCH", None),
+        ((1, 1), "NONE", None),
+        ((20000, 10000), "CENTIMETER", None),
+    ],
 )
 def test_resolution_tags(path, resolution, unit, size):
     tifffile.imwrite(path, GREY, resolution=resolution, resolutionunit=unit)

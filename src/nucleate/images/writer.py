@@ -1,0 +1,169 @@
+"""What prediction writes: label images, tables, overlays. Every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from nucleate.errors import OutputError
+from nucleate.images.intensity import percentiles, stretch
+from nucleate.types import Image, Labels, Nucleus
+
+COLUMNS = tuple(field.name for field in fields(Nucleus))
+"""The columns of a table of nuclei: id, y, x, area, diameter, mean_intensity, score."""
+
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, stay as far from each other as they can
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that becomes `path` when the block ends, and vanishes when the block raises.
+
+    It is written under a passing name in the same folder, forced to the disk and renamed, so that at any moment, a
+    power cut included, `path` holds either all of what it held before or all of what is new. Folders are made.
+
+    Raises `OutputError` naming `path` where the system refuses: no space, no permission, a folder in the way.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic(Path(folder) / "a" / "note.txt") as file:
+    ...         _ = file.write(b"whole")
+    ...     (Path(folder) / "a" / "note.txt").read_bytes()
+    b'whole'
+    """
+    passing = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with passing.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            passing.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                passing.unlink()
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{path} cannot be written ({reason}): free some space or choose another place.") from error
+
+
+def write_labels(path: Path, labels: Labels) -> None:
+    """A label image as a TIFF of uint16, or uint32 where a label exceeds 65535; losslessly compressed.
+
+    Raises `OutputError` as `atomic` does, and for negative labels, which mean unknown and have no place in a result.
+    """
+    if labels.size and labels.min() < 0:
+        raise OutputError(f"{path} cannot hold the label {labels.min()}: set unknown pixels to 0 first.")
+    narrow = labels.size == 0 or labels.max() <= np.iinfo(np.uint16).max
+    with atomic(path) as file:
+        tifffile.imwrite(
+            file,
+            labels.astype(np.uint16 if narrow else np.uint32),
+            compression="zlib",
+            photometric="minisblack",
+            metadata={"axes": "YX"},
+        )
+
+
+def write_table(path: Path, nuclei: Sequence[Nucleus]) -> None:
+    """A CSV table, one nucleus a row under the names of `COLUMNS`, lengths and areas in pixels."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    table.writerows(astuple(nucleus) for nucleus in nuclei)
+    write_text(path, text.getvalue())
+
+
+def write_overlay(path: Path, image: Image, labels: Labels) -> None:
+    """A PNG of the image, stretched from its 0.5 to its 99.8 percentile, with each nucleus outlined.
+
+    An outline is one pixel wide and lies inside its nucleus. Neighbouring numbers get colours far apart.
+    """
+    picture = _picture(image)
+    edge = boundary(labels)
+    picture[edge] = _colours(int(labels.max(initial=0)))[labels[edge]]
+    with atomic(path) as file:
+        file.write(imagecodecs.png_encode(picture, level=4))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A value as JSON, indented, in UTF-8; NaN and infinity, which JSON does not know, raise `OutputError`."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise OutputError(
+            f"{path} cannot be written as JSON ({error}): give numbers, texts, lists and dicts."
+        ) from error
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text in UTF-8, its line ends as they are."""
+    with atomic(path) as file:
+        # A file name that is not UTF-8 reaches Python as lone surrogates; their escapes are also what JSON reads back.
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def boundary(labels: Labels) -> NDArray[np.bool_]:
+    """The pixels of each nucleus that touch another label above, below, left or right: its inner boundary.
+
+    >>> boundary(np.pad(np.ones((3, 3), np.int32), 1)).astype(int)
+    array([[0, 0, 0, 0, 0],
+           [0, 1, 1, 1, 0],
+           [0, 1, 0, 1, 0],
+           [0, 1, 1, 1, 0],
+           [0, 0, 0, 0, 0]])
+    """
+    edge = np.zeros(labels.shape, dtype=np.bool_)
+    for axis in (0, 1):
+        along, found = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
+        differs = along[1:] != along[:-1]
+        found[1:] |= differs
+        found[:-1] |= differs
+    return edge & (labels > 0)
+
+
+def _picture(image: Image) -> NDArray[np.uint8]:
+    """The image as 8-bit RGB, shape (height, width, 3); of more channels the first three, of two also black."""
+    pixels = image.pixels[..., :3]
+    low, high = percentiles(pixels, (0.5, 99.8))
+    scaled = np.rint(stretch(pixels, low, high, 0.0, 1.0) * 255)
+    shown = np.zeros((*scaled.shape[:2], 3), dtype=np.uint8)
+    shown[..., : 3 if scaled.shape[2] == 1 else scaled.shape[2]] = scaled
+    return shown
+
+
+def _colours(count: int) -> NDArray[np.uint8]:
+    """Bright colours for the labels 0..count, shape (count + 1, 3): hues by the golden ratio, two depths of colour."""
+    number = np.arange(count + 1)
+    hue = number * _GOLDEN % 1.0
+    depth = np.where(number // 2 % 2, 0.65, 1.0)
+    wave = np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    colours: NDArray[np.float64] = 255 * (1 - depth[:, None] * (1 - np.clip(wave, 0, 1)))
+    return np.rint(colours).astype(np.uint8)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the new name to the disk, where the system lets a folder be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
