@@ -182,9 +182,8 @@ def write_folder(
 
 
 def _write_png(path: Path, pixels: NDArray[np.generic]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_bytes(imagecodecs.png_encode(np.squeeze(pixels)))
+    with atomic(path) as file:
+        file.write(imagecodecs.png_encode(np.squeeze(pixels)))
 
 
 def _generator(seed: int | Sequence[int]) -> Generator:

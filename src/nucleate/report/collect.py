@@ -1,0 +1,159 @@
+"""What a report says, as plain data. Nothing here is drawn, scored or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite, nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.errors import InputError
+from nucleate.objects.matching import Matching, Scores
+from nucleate.types import Image, Labels, Pixels
+
+Value = str | int | float
+"""What a cell may hold; a float is shown with three decimals, one that is not finite as a dash."""
+
+Ids = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with a caption; the first cell of each row names the row."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch of training. A number that is not known is NaN; `score` is panoptic quality in 0..1."""
+
+    epoch: int
+    train_loss: float = nan
+    valid_loss: float = nan
+    score: float = nan
+    learning_rate: float = nan
+    seconds: float = nan
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The epochs of a run, in order, and the number of the best one (None where nothing was validated)."""
+
+    epochs: tuple[Epoch, ...]
+    best: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One image with what was predicted on it and, where it is known, the truth.
+
+    `pixels` (height, width, channels); `truth` and `predicted` label images of the same height and width. `matched`
+    and `false_positive` are ids of `predicted`, `missed` ids of `truth`, all at IoU 0.5. A predicted nucleus in
+    neither (on ground marked as unknown) is shown as not scored.
+    """
+
+    name: str
+    pixels: Pixels
+    predicted: Labels
+    truth: Labels | None = None
+    matched: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    false_positive: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    missed: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        shapes = {labels.shape for labels in (self.predicted, self.truth) if labels is not None}
+        if self.pixels.ndim != 3 or shapes != {self.pixels.shape[:2]}:
+            raise InputError(
+                f"{self.name}: pixels {self.pixels.shape} do not fit labels {sorted(shapes)};"
+                " give (height, width, channels) and (height, width)."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole report. `headline` is shown large, `facts` as a list; every part but the title may be left out."""
+
+    title: str
+    summary: str = ""
+    headline: tuple[tuple[str, Value], ...] = ()
+    facts: tuple[tuple[str, Value], ...] = ()
+    scores: Table | None = None
+    curves: Curves | None = None
+    pictures: tuple[Picture, ...] = ()
+
+
+def curves(history: Iterable[Mapping[str, float]], best: int | None = None) -> Curves:
+    """Curves from rows with the keys of `Epoch`; a key that is missing or None is NaN.
+
+    Rows without an epoch are numbered from 1. `best` names the best epoch; otherwise it is the one of the highest
+    score or, where no score is known, of the lowest validation loss, the first of equals.
+
+    >>> curves([{"epoch": 1, "valid_loss": 0.5, "score": 0.6}, {"epoch": 2, "valid_loss": 0.4, "score": 0.7}]).best
+    2
+    """
+    names = ("train_loss", "valid_loss", "score", "learning_rate", "seconds")
+    epochs = tuple(
+        Epoch(int(row.get("epoch", number)), *(nan if row.get(name) is None else float(row[name]) for name in names))
+        for number, row in enumerate(history, start=1)
+    )
+    if best is None:
+        scored = [epoch for epoch in epochs if isfinite(epoch.score)]
+        validated = [epoch for epoch in epochs if isfinite(epoch.valid_loss)]
+        if scored:
+            best = max(scored, key=lambda epoch: epoch.score).epoch
+        elif validated:
+            best = min(validated, key=lambda epoch: epoch.valid_loss).epoch
+    return Curves(epochs, best)
+
+
+def headline(scores: Scores) -> tuple[tuple[str, Value], ...]:
+    """The four numbers that say most about a segmentation."""
+    return (
+        ("Panoptic quality", scores.panoptic_quality),
+        ("Segmentation quality", scores.segmentation_quality),
+        ("Recognition quality (F1)", scores.recognition_quality),
+        ("Aggregated Jaccard index", scores.aji),
+    )
+
+
+def score_table(scores: Scores) -> Table:
+    """Counts and ratios at each IoU threshold, pooled over the images."""
+    images = "1 image" if scores.images == 1 else f"{scores.images} images"
+    return Table(
+        caption=f"{scores.n_true:,} true and {scores.n_predicted:,} predicted nuclei in {images}",
+        head=("IoU", "Matched", "False positive", "Missed", "Precision", "Recall", "F1", "AP"),
+        rows=tuple(
+            (f"{row.threshold:g}", row.tp, row.fp, row.fn, row.precision, row.recall, row.f1, row.ap)
+            for row in scores.at
+        ),
+    )
+
+
+def picture(
+    image: Image, predicted: Labels, truth: Labels | None = None, matching: Matching | None = None, caption: str = ""
+) -> Picture:
+    """A picture of one image; `matching` is that of `nucleate.objects.matching.match(truth, predicted)`.
+
+    >>> from nucleate.objects.matching import match
+        >>> truth, predicted = np.array([[1, 1, 0, 2]]), np.array([[1, 1, 3, 0]])
+        >>> image = Image("a.png", np.zeros((1, 4, 1), np.uint8), ("grey",))
+        >>> shown = picture(image, predicted, truth, match(truth, predicted))
+        >>> shown.matched, shown.false_positive, shown.missed
+        (array([1]), array([3]), array([2]))
+    """
+    if truth is None or matching is None:
+        return Picture(image.name, image.pixels, predicted, truth, caption=caption)
+    matched = np.array([found for _, found, _ in matching.pairs], np.int64)
+    hit = np.array([true for true, _, _ in matching.pairs], np.int64)
+    ids, areas = np.unique(predicted[predicted > 0], return_counts=True)
+    on_unknown, outside = np.unique(predicted[(predicted > 0) & (truth < 0)], return_counts=True)
+    ignored = on_unknown[2 * outside > areas[np.searchsorted(ids, on_unknown)]]
+    false_positive = np.setdiff1d(ids, np.concatenate([matched, ignored]))
+    missed = np.setdiff1d(truth[truth > 0], hit)
+    return Picture(image.name, image.pixels, predicted, truth, matched, false_positive, missed, caption)
