@@ -1,5 +1,8 @@
 """Images and masks from files: types, names, and what is refused."""
 
+import contextlib
+import io
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -169,3 +172,28 @@ def test_names(tmp_path):
         "x",
         "x",
     ]
+
+
+def encoded(kind):
+    pixels = np.arange(30 * 20, dtype=np.uint16).reshape(30, 20) * 97
+    if kind == "png":
+        return imagecodecs.png_encode(pixels)
+    if kind == "jpeg":
+        return imagecodecs.jpeg8_encode((pixels >> 8).astype(np.uint8))
+    out = io.BytesIO()
+    tifffile.imwrite(out, pixels, compression=kind, ome=kind == "zlib")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "zlib", "lzw", None])
+@settings(deadline=None, max_examples=60)
+@given(changes=st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path_factory, kind, changes):
+    data = bytearray(encoded(kind))
+    for at, value in changes:
+        data[at % len(data)] = value
+    path = tmp_path_factory.mktemp("damaged") / "cells.tif"
+    path.write_bytes(data)
+    for read in (read_image, read_labels):
+        with contextlib.suppress(ImageError):
+            read(path)

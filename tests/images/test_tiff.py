@@ -173,6 +173,16 @@ def test_a_header_that_promises_too_much_is_refused(path):
         read_plane(path)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_pixels_without_an_offset_are_refused(path, compression, capfd):
+    tifffile.imwrite(path, GREY, compression=compression, rowsperstrip=16)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags["StripOffsets"].overwrite((8,))
+    with pytest.raises(ImageError, match=r"image\.tif"):
+        read_plane(path)
+    assert capfd.readouterr().err == "", "nothing but the error reaches the terminal"
+
+
 def test_planes_in_missing_files_are_refused(path):
     path = path.with_name("image.ome.tif")
     tifffile.imwrite(path, STACK, photometric="minisblack", metadata={"axes": "CYX"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
 from nucleate.images.bitmap import MAX_PIXELS
+
+# What tifffile logs on its way to an error, the error says; without a handler it would land on the terminal.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
@@ -100,6 +104,9 @@ def _check(tiff: Any, series: Any, axes: str, shape: tuple[int, ...], path: Path
     if any(page is None for page in series.pages):
         raise ImageError(f"{path} names planes that lie in other files, which are missing: save it as one file.")
     here = [page for page in series.pages if page.parent is tiff]
+    # Pixels that no offset points to would be read as zeros.
+    if not all(page.is_contiguous or len(page.dataoffsets) >= math.prod(page.chunked) > 0 for page in here):
+        raise ImageError(f"{path} does not say where its pixels are: export it again.")
     ends = (o + n for page in here for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends, default=0) > tiff.filehandle.size:
         raise ImageError(f"{path} is cut off before its end: copy or export it again.")

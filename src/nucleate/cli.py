@@ -1,0 +1,178 @@
+"""The command line: one command is one call of a function of the package, a progress bar, and a last word.
+
+Everything heavy is imported inside the commands, so that `nucleate --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nucleate import __version__
+from nucleate.errors import NucleateError
+
+app = typer.Typer(
+    help="Train a nucleus segmenter on your own microscope images, and use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
+SOME_FAILED = 1
+"""Exit code where some of many images could not be done; 2 where nothing could."""
+
+
+def main() -> None:
+    """Run the command line; a `NucleateError` is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except NucleateError as error:
+        print(f"nucleate: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("nucleate: interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"nucleate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Train a nucleus segmenter on your own microscope images, and use it."""
+
+
+@app.command()
+def check(folder: Folder) -> None:
+    """Say what a folder holds, and what is odd in it, before you train."""
+    from rich.console import Console
+
+    from nucleate.images.check import inspect, render
+
+    render(inspect(folder), Console())
+
+
+@app.command()
+def train(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
+    validation: Annotated[Path | None, typer.Option(help="Folder of labelled images to choose on.")] = None,
+    loss: Annotated[str, typer.Option(help="Loss of the pixel classes: cross_entropy or focal.")] = "cross_entropy",
+    minutes: Annotated[float | None, typer.Option(min=0.05, help="Train no longer than this.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this many epochs.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
+    channel: Annotated[
+        str | None, typer.Option(help="The channel to use, by its name, where images have several.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+) -> None:
+    """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
+    from nucleate.training.fit import fit
+    from nucleate.training.offline import Settings
+    from nucleate.training.progress import TrainingProgress
+
+    settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    with TrainingProgress(settings, out) as progress:
+        manifest = fit(
+            folder, out, settings, validation=validation, channel=channel, resume=resume, observe=progress.observe
+        )
+    scores = manifest.scores["validation"]
+    print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
+    print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
+    print(f"Wrote {out}. Next: nucleate predict {out} IMAGES --out DIR")
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write the results to.", show_default=False)],
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
+    ] = False,
+    min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
+) -> None:
+    """Find the nuclei in images: a label image and a table for each."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from nucleate.images.dataset import images_in
+    from nucleate.model import locate, read
+    from nucleate.prediction.predict import Predictor, predict
+
+    files = images_in(images)
+    predictor = Predictor(read(locate(model)), smallest=min_size)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("Images", total=len(files))
+        done = predict(predictor, files, out, overlay=overlay, observe=lambda _: progress.advance(bar))
+    print(f"{sum(done.nuclei.values())} nuclei in {len(done.nuclei)} images. Wrote {out}.")
+    _name_failures(done.failed, len(files))
+
+
+@app.command()
+def evaluate(
+    predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
+    true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],
+    json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
+) -> None:
+    """Compare predicted nuclei with true ones."""
+    from rich.console import Console
+
+    from nucleate.evaluation import evaluate, render, to_json
+    from nucleate.images.writer import write_text
+
+    found = evaluate(predicted, true)
+    render(found, Console())
+    if json is not None:
+        write_text(json, to_json(found) + "\n")
+        print(f"Wrote {json}.")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
+) -> None:
+    """Show a model: its card, how its training went, its scores, and the nodes of its network."""
+    from rich.console import Console
+
+    from nucleate.model import locate, read, read_history
+    from nucleate.report.model import render
+
+    folder = locate(model)
+    render(read(folder), read_history(folder), Console())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the images and of the training.")] = 0,
+) -> None:
+    """Draw images with known nuclei, train on some, segment others, and write a report."""
+    from nucleate.demo import run
+    from nucleate.training.offline import Settings
+    from nucleate.training.progress import TrainingProgress
+
+    settings = Settings(seed=seed, minutes=minutes)
+    with TrainingProgress(settings, out / "model") as progress:
+        report = run(out, settings, observe=progress.observe)
+    print(f"The report is at {report}")
+
+
+def _name_failures(sentences: list[str], total: int) -> None:
+    if not sentences:
+        return
+    print(f"nucleate: {len(sentences)} of {total} images could not be done:", file=sys.stderr)
+    for sentence in sentences:
+        print(f"  {sentence}", file=sys.stderr)
+    raise typer.Exit(SOME_FAILED if len(sentences) < total else 2)

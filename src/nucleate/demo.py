@@ -1,0 +1,58 @@
+"""The main job on drawn images: train, predict, evaluate, report. Nothing but this package is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nucleate.errors import OutputError
+from nucleate.images.dataset import find, pair
+from nucleate.images.synthetic import write_folder
+from nucleate.model import locate, read, read_history
+from nucleate.objects.matching import Matching, match, pool
+from nucleate.prediction.predict import Predictor
+from nucleate.report.collect import Picture, Report, curves, headline, picture, score_table
+from nucleate.report.render import render
+from nucleate.training.fit import fit
+from nucleate.training.offline import Observer, Settings
+
+
+def run(out: Path, settings: Settings, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:
+    """Draw `out`/train and `out`/test, train `out`/model, and write `out`/report.html, whose path is returned."""
+    if out.exists() and any(out.iterdir()):
+        raise OutputError(f"{out} is not empty: delete it, or choose another --out.")
+    write_folder(out / "train", style, 12, settings.seed)
+    write_folder(out / "test", style, 6, settings.seed + 1)
+    fit(out / "train", out / "model", settings, observe=observe, name=f"{style} demo", source="drawn images")
+    model = read(locate(str(out / "model")))
+    predictor = Predictor(model)
+    matchings: list[Matching] = []
+    pictures: list[Picture] = []
+    for sample in find(out / "test").labelled:
+        image, truth = pair(sample)
+        predicted = predictor.segment(image).labels
+        matchings.append(match(truth, predicted))
+        pictures.append(picture(image, predicted, truth, matchings[-1]))
+    scores = pool(matchings)
+    training = model.manifest.training
+    report = Report(
+        title="Nucleate: the main job on drawn images",
+        summary=(
+            f"{model.manifest.data.labelled} drawn images with {model.manifest.data.nuclei} nuclei to learn from, "
+            f"{len(pictures)} others to be judged on."
+        ),
+        headline=headline(scores),
+        facts=(
+            ("Training", f"{training.epochs} epochs in {training.seconds:.0f} s, loss {training.loss}"),
+            ("Validation", model.manifest.data.validation),
+            ("Kept", f"the weights of epoch {training.best_epoch}. {training.stopped}"),
+            ("Nuclei", f"{scores.n_true} true, {scores.n_predicted} found"),
+        ),
+        scores=score_table(scores),
+        curves=curves(read_history(model.folder), training.best_epoch),
+        pictures=tuple(pictures),
+    )
+    path = out / "report.html"
+    render(report, path)
+    return path

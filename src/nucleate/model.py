@@ -1,0 +1,218 @@
+"""A model folder: weights and everything that is needed to use them and to know where they come from.
+
+weights.safetensors   the folded network: plain convolutions
+model.json            `Manifest`, checked when read; it holds the checksum of the weights and is written last
+history.jsonl         one line an epoch
+curves.png            the same as a picture
+README.md             the card: what it was trained on, how it scores, how to use it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from nucleate.errors import ModelError
+from nucleate.images.intensity import Normalisation
+from nucleate.images.writer import atomic
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.objects.grouping import Thresholds
+
+WEIGHTS, MANIFEST, HISTORY, CURVES, CARD = (
+    "weights.safetensors",
+    "model.json",
+    "history.jsonl",
+    "curves.png",
+    "README.md",
+)
+EMBEDDED = ("fluorescence", "brightfield")
+"""The models inside the package, by name."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArchitecturePart(_Part):
+    """The network: see `nucleate.networks.unet.Architecture`."""
+
+    name: Literal["unet"] = "unet"
+    channels: int = Field(ge=1, le=64)
+    classes: int = Field(ge=2, le=64)
+    widths: tuple[int, ...] = Field(min_length=1, max_length=8)
+    parameters: int = Field(ge=1)
+
+
+class NormalisationPart(_Part):
+    """Percentiles of the whole image that become 0 and 1."""
+
+    low: float = Field(ge=0, le=100)
+    high: float = Field(ge=0, le=100)
+
+
+class ThresholdsPart(_Part):
+    """See `nucleate.objects.grouping.Thresholds`."""
+
+    foreground: float = Field(gt=0, lt=1)
+    heat: float = Field(gt=0, lt=1)
+    separation: float = Field(ge=0, le=4)
+    reach: float = Field(ge=0, le=4)
+    smallest: int = Field(ge=0)
+
+
+class DataPart(_Part):
+    """What the model was trained on, in numbers."""
+
+    source: str
+    licence: str = ""
+    labelled: int = Field(ge=0)
+    nuclei: int = Field(ge=0)
+    median_diameter: float = Field(ge=0)
+    validation: str
+    channels: tuple[str, ...]
+
+
+class TrainingPart(_Part):
+    """How the run went."""
+
+    seed: int
+    loss: str
+    epochs: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    best_epoch: int = Field(ge=0)
+    stopped: str
+
+
+class Manifest(_Part):
+    """model.json."""
+
+    format: Literal[1] = 1
+    name: str
+    architecture: ArchitecturePart
+    normalisation: NormalisationPart
+    thresholds: ThresholdsPart
+    pixel_size: float | None = Field(default=None, gt=0)
+    data: DataPart
+    training: TrainingPart
+    scores: dict[str, Any]
+    versions: dict[str, str]
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained network with its manifest. `folder` is where it was read from."""
+
+    network: UNet
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(**self.manifest.thresholds.model_dump())
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return Normalisation(**self.manifest.normalisation.model_dump())
+
+
+def locate(name: str) -> Path:
+    """The folder of a model: of an embedded one by its name, unless a folder of that name is there."""
+    if name in EMBEDDED and not Path(name).is_dir():
+        return Path(str(resources.files("nucleate") / "models" / name))
+    return Path(name)
+
+
+def encode_weights(network: UNet, *, half: bool = False) -> bytes:
+    """The folded weights as a safetensors file; `half` stores them in float16, half the size."""
+    tensors = network.folded().state_dict()
+    kind = torch.float16 if half else torch.float32
+    encoded: bytes = save_tensors({name: t.detach().cpu().to(kind).contiguous() for name, t in tensors.items()})
+    return encoded
+
+
+def write(folder: Path, manifest: Manifest, weights: bytes, history: Sequence[dict[str, Any]], card: str) -> None:
+    """Write a model folder; the manifest last, so that a folder with a manifest is whole."""
+    lines = "".join(json.dumps(row) + "\n" for row in history)
+    parts = {
+        WEIGHTS: weights,
+        HISTORY: lines.encode(),
+        CARD: card.encode(),
+        MANIFEST: (manifest.model_dump_json(indent=2) + "\n").encode(),
+    }
+    for name, content in parts.items():
+        with atomic(folder / name) as file:
+            file.write(content)
+
+
+def read(folder: Path) -> Model:
+    """Read a model folder. Raises `ModelError` with the file's name where one is missing, cut or altered."""
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS
+    content = _content(path)
+    if hashlib.sha256(content).hexdigest() != manifest.weights_sha256:
+        raise ModelError(f"{path} is not the file that {MANIFEST} describes (cut or altered): copy the model again.")
+    part = manifest.architecture
+    network = UNet(Architecture(part.channels, part.classes, part.widths)).folded()
+    try:
+        network.load_state_dict({name: t.float() for name, t in load_tensors(content).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{path} does not fit the architecture in {MANIFEST}: copy the model again.") from error
+    return Model(network, manifest, folder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check model.json alone."""
+    if not folder.is_dir():
+        choices = ", ".join(EMBEDDED)
+        raise ModelError(
+            f"There is no model {folder}: give the folder that `nucleate train` wrote, or one of {choices}."
+        )
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(_content(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its text"
+        raise ModelError(f"{path} is cut or altered at {where} ({first['msg']}): copy the model again.") from error
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The run's history, one dict an epoch."""
+    path = folder / HISTORY
+    try:
+        return [json.loads(line) for line in _content(path).decode().splitlines()]
+    except ValueError as error:
+        raise ModelError(f"{path} is cut or altered: copy the model again.") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing: copy the model again, whole.") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def architecture_part(architecture: Architecture) -> ArchitecturePart:
+    """The architecture as the manifest holds it, with the number of its folded parameters."""
+    count = sum(p.numel() for p in UNet(architecture).folded().parameters())
+    return ArchitecturePart(
+        channels=architecture.channels,
+        classes=architecture.classes,
+        widths=architecture.widths,
+        parameters=count,
+    )

@@ -1,0 +1,1 @@
+"""The network, and the graph of nodes that it is."""

@@ -1,0 +1,58 @@
+"""Image -> maps: the network's forward pass, and nothing else of the prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from nucleate.networks.precision import autocast, device
+from nucleate.networks.unet import UNet, split
+from nucleate.objects.grouping import Maps
+
+LARGEST_RADIUS = 256.0
+"""Pixels; a predicted radius is clipped here, so that no map holds an infinity."""
+
+
+class TorchEngine:
+    """Runs a network with PyTorch: channels-last, in bfloat16 where the processor has it.
+
+    Called with a normalised image (channels, H, W) of any size from 1 x 1, it gives its `Maps`. The image is padded
+    with zeros to a multiple of the network's stride, which is also what convolutions see beyond the border.
+    """
+
+    def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
+        self.device = device()
+        self.bfloat16 = bfloat16
+        self.network = network.folded().to(self.device).to(memory_format=torch.channels_last)
+
+    def __call__(self, image: NDArray[np.float32]) -> Maps:
+        raw = self.raw(torch.from_numpy(image)[None])
+        return to_maps(raw, self.network.architecture.classes)
+
+    @torch.inference_mode()
+    def raw(self, image: Tensor) -> Tensor:
+        """Network output (1, classes + 4, H, W), float32, of an image (1, channels, H, W)."""
+        height, width = image.shape[-2:]
+        stride = self.network.architecture.stride
+        padded = F.pad(image, (0, -width % stride, 0, -height % stride))
+        padded = padded.to(self.device).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, bfloat16=self.bfloat16):
+            maps: Tensor = self.network(padded)
+        return maps[..., :height, :width].float()
+
+
+@torch.inference_mode()
+def to_maps(raw: Tensor, classes: int) -> Maps:
+    """Network output (1, classes + 4, H, W) to probabilities and pixels."""
+    out = split(raw, classes)
+    logits = out.logits[0]
+    foreground = 1 - logits.softmax(0)[0] if classes > 2 else torch.sigmoid(logits[1] - logits[0])
+    return Maps(
+        foreground=foreground.cpu().numpy(),
+        heat=out.heat[0, 0].sigmoid().cpu().numpy(),
+        offset=out.offset[0].cpu().numpy(),
+        radius=out.log_radius[0, 0].exp().clamp(max=LARGEST_RADIUS).cpu().numpy(),
+    )

@@ -1,0 +1,1 @@
+"""Parts of images: which parts, and how they are varied for training."""

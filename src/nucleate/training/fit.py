@@ -1,0 +1,225 @@
+"""A folder of images -> a model folder: reads, holds out, trains, tunes the thresholds, and writes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import nucleate
+from nucleate import model
+from nucleate.errors import DatasetError, ModelError, OutputError
+from nucleate.images.dataset import find, pair
+from nucleate.images.intensity import Normalisation, normalise, pick
+from nucleate.networks.unet import Architecture
+from nucleate.objects.grouping import Thresholds
+from nucleate.objects.matching import Scores, mean_ap
+from nucleate.prediction.engine import TorchEngine
+from nucleate.report.curves import plot_curves
+from nucleate.tiles.augment import Source
+from nucleate.training import checkpoint
+from nucleate.training.offline import Observer, Settings, train
+from nucleate.training.step import Objective
+from nucleate.training.validation import Pair, Validation, hold_out, tune
+from nucleate.types import Image, Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled images of one or two folders, normalised, and what they are."""
+
+    training: list[Pair]
+    validation: list[Pair]
+    rule: str
+    channels: tuple[str, ...]
+    pixel_size: float | None
+    labelled: int
+    nuclei: int
+    median_diameter: float
+
+
+def load(folder: Path, validation: Path | None = None, channel: str | None = None) -> Labelled:
+    """Read the labelled images of a folder. `channel` picks one of several by its name."""
+    read = [(_channel(image, channel), labels) for image, labels in _pairs(folder)]
+    held = [(_channel(image, channel), labels) for image, labels in _pairs(validation)] if validation else []
+    channels = _channels([image for image, _ in read + held], folder)
+    normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
+    areas = np.concatenate([_areas(labels) for _, labels in read])
+    if areas.size == 0:
+        raise DatasetError(f"None of the {len(read)} masks in {folder} holds a nucleus: label some nuclei first.")
+    if validation:
+        kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
+        rule = f"{len(others)} images of {validation.name} were given for validation."
+    else:
+        kept, others, rule = hold_out(normalised)
+    sizes = {image.pixel_size for image, _ in read}
+    return Labelled(
+        training=kept,
+        validation=others,
+        rule=rule,
+        channels=channels,
+        pixel_size=sizes.pop() if len(sizes) == 1 else None,
+        labelled=len(read),
+        nuclei=int(areas.size),
+        median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
+    )
+
+
+def fit(
+    folder: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    validation: Path | None = None,
+    channel: str | None = None,
+    resume: bool = False,
+    observe: Observer | None = None,
+    name: str | None = None,
+    source: str | None = None,
+    licence: str = "",
+    half: bool = False,
+) -> model.Manifest:
+    """Train on the labelled images of `folder` and write the model to `out`."""
+    prepare_output(out, resume=resume)
+    data = load(folder, validation, channel)
+    architecture = Architecture(channels=len(data.channels))
+    judge = Validation(data.validation)
+    result = train(
+        [Source.of(image, labels) for image, labels in data.training],
+        judge,
+        architecture,
+        settings,
+        folder=out,
+        resume=resume,
+        observe=observe,
+    )
+    weights = model.encode_weights(result.network, half=half)
+    judgement = judge.judge(TorchEngine(result.network), Objective(architecture.classes, settings.loss), Thresholds())
+    thresholds, scores = tune(judge, judgement.maps, Thresholds())
+    state = result.state
+    manifest = model.Manifest(
+        name=name or out.name,
+        architecture=model.architecture_part(architecture),
+        normalisation=model.NormalisationPart(**asdict(Normalisation())),
+        thresholds=model.ThresholdsPart(**asdict(thresholds)),
+        pixel_size=data.pixel_size,
+        data=model.DataPart(
+            source=source or folder.name,
+            licence=licence,
+            labelled=data.labelled,
+            nuclei=data.nuclei,
+            median_diameter=round(data.median_diameter, 2),
+            validation=data.rule,
+            channels=data.channels,
+        ),
+        training=model.TrainingPart(
+            seed=settings.seed,
+            loss=settings.loss,
+            epochs=len(state.history),
+            steps=state.step,
+            seconds=round(state.seconds, 1),
+            best_epoch=state.best_epoch,
+            stopped=state.why,
+        ),
+        scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
+        versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    plot_curves(state.history, out / model.CURVES)
+    model.write(out, manifest, weights, state.history, card(manifest, scores))
+    (out / checkpoint.FILE).unlink(missing_ok=True)
+    return manifest
+
+
+def prepare_output(out: Path, *, resume: bool) -> None:
+    """Make the model's folder, or refuse it before anything is computed."""
+    if (out / model.MANIFEST).exists():
+        raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
+    if (out / checkpoint.FILE).exists() and not resume:
+        raise ModelError(
+            f"{out} holds an unfinished run: continue it with --resume, or delete {out / checkpoint.FILE}."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
+
+
+def card(manifest: model.Manifest, scores: Scores) -> str:
+    """The model's README."""
+    data, training = manifest.data, manifest.training
+    rows = "".join(
+        f"| {row.threshold:g} | {row.precision:.3f} | {row.recall:.3f} | {row.ap:.3f} |\n" for row in scores.at
+    )
+    licence = f" ({data.licence})" if data.licence else ""
+    return f"""# {manifest.name}
+
+Finds nuclei in images with {_plural(len(data.channels), "channel")} ({", ".join(data.channels)}).
+
+    nucleate predict {manifest.name} IMAGES --out DIR
+
+## Data
+{data.source}{licence}: {data.labelled} labelled images, {data.nuclei} nuclei, median diameter
+{data.median_diameter:.1f} pixels. {data.validation}
+
+## Scores on the validation images
+Panoptic quality {scores.panoptic_quality:.3f}, AJI {scores.aji:.3f}, {scores.n_true} nuclei.
+
+| IoU | precision | recall | AP |
+| --- | --- | --- | --- |
+{rows}
+The thresholds were chosen on the same images, so on new images expect a little less.
+
+## Training
+{training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
+the weights of epoch {training.best_epoch} are kept. {training.stopped}
+
+![curves]({model.CURVES})
+"""
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _pairs(folder: Path) -> list[tuple[Image, Labels]]:
+    dataset = find(folder)
+    if not dataset.labelled:
+        raise DatasetError(
+            f"{folder} holds {len(dataset.unlabelled)} images and no mask: put label images into {folder / 'masks'}."
+        )
+    return [pair(sample) for sample in dataset.labelled]
+
+
+def _channel(image: Image, channel: str | None) -> Image:
+    return pick(image, channel) if channel is not None else image
+
+
+def _channels(images: Sequence[Image], folder: Path) -> tuple[str, ...]:
+    """The channels to train on: one where every image is grey (also if stored as red = green = blue)."""
+    coloured = [image for image in images if len(image.channels) > 1 and not _is_grey(image)]
+    if not coloured:
+        return next((image.channels for image in images if len(image.channels) == 1), ("grey",))
+    counts = {len(image.channels) for image in coloured}
+    if len(counts) > 1:
+        raise DatasetError(f"{folder} mixes images of {sorted(counts)} channels: choose one with --channel.")
+    return coloured[0].channels
+
+
+def _is_grey(image: Image) -> bool:
+    first: Any = image.pixels[..., :1]
+    return len(image.channels) == 3 and bool((image.pixels == first).all())
+
+
+def _areas(labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    areas = np.bincount(labels[labels > 0].ravel())
+    return areas[areas > 0]

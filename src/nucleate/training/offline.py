@@ -1,0 +1,232 @@
+"""Off-line (batch) learning: the whole training set, many passes, until the run says that it is enough.
+
+The plan of a run (which sample at which step) is a function of the seed; the state that `--resume` needs is saved at
+the end of each epoch, so that an interrupted run goes on to the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nucleate.networks.precision import device, keep_memory
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.objects.grouping import Thresholds
+from nucleate.prediction.engine import TorchEngine
+from nucleate.tiles.augment import Batch, Source, make_batch
+from nucleate.tiles.sample import Variation, draw
+from nucleate.training import checkpoint
+from nucleate.training.step import Averaged, Objective, backward
+from nucleate.training.validation import Validation
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run goes. An epoch is `samples` crops, however many images there are; `minutes` and `epochs` are limits."""
+
+    seed: int = 0
+    loss: str = "cross_entropy"
+    minutes: float | None = None
+    epochs: int | None = None
+    batch: int = 8
+    samples: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warm_up: int = 100
+    cool_down: float = 0.3
+    patience: int = 30
+    variation: Variation = field(default_factory=Variation)
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return self.samples // self.batch
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run stands, beside its tensors. The cool-down is steps `cool_start` to `cool_end`, once decided."""
+
+    step: int = 0
+    seconds: float = 0.0
+    cool_start: int | None = None
+    cool_end: int | None = None
+    why: str = ""
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The best weights by validation score, and how the run came to them."""
+
+    network: UNet
+    state: State
+
+
+Observer = Callable[[State, float], None]
+"""Called after each step with the state and the step's loss."""
+
+
+class Run:
+    """One training run: its network, its optimiser, the moving average of its weights, and its state."""
+
+    def __init__(self, architecture: Architecture, settings: Settings) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.where = device()
+        self.network = UNet(architecture).to(self.where).to(memory_format=torch.channels_last)
+        decayed = [p for p in self.network.parameters() if p.ndim > 1 and p[0].numel() > 1]
+        others = [p for p in self.network.parameters() if not (p.ndim > 1 and p[0].numel() > 1)]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            fused=True,
+        )
+        self.averaged = Averaged(self.network)
+        self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
+        self.state = State()
+
+    def rate(self, step: int) -> float:
+        """Learning rate: a linear warm-up, constant, then a linear way to zero once the end is decided."""
+        state, settings = self.state, self.settings
+        factor = min(1.0, (step + 1) / settings.warm_up)
+        if state.cool_start is not None and state.cool_end is not None:
+            factor = min(factor, max(0.0, (state.cool_end - step) / max(1, state.cool_end - state.cool_start)))
+        return settings.learning_rate * factor
+
+    def cool(self, steps: int, why: str) -> None:
+        """Decide the end: the learning rate goes to zero over the next `steps` steps."""
+        self.state.cool_start, self.state.cool_end, self.state.why = self.state.step, self.state.step + steps, why
+
+    def plan_end(self, seconds: float) -> None:
+        """Begin the cool-down where a limit makes it due; `seconds` of the run have passed."""
+        state, settings = self.state, self.settings
+        if state.cool_start is not None:
+            return
+        if settings.epochs is not None:
+            total = settings.epochs * settings.steps
+            if state.step >= total - max(1, round(settings.cool_down * total)):
+                self.cool(total - state.step, f"The limit of {settings.epochs} epochs was reached.")
+        if settings.minutes is not None and state.step > 0 and state.cool_start is None:
+            left = 60 * settings.minutes - seconds
+            if left <= settings.cool_down * 60 * settings.minutes:
+                # At the pace so far, validation included, with a little to spare.
+                steps = max(1, int(0.95 * left * state.step / seconds))
+                self.cool(steps, f"The limit of {settings.minutes:g} minutes was reached.")
+
+    def learn(self, objective: Objective, batch: Batch) -> float:
+        """One step; gives its loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(self.state.step)
+        loss = backward(self.network, objective, [batch], where=self.where)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.averaged.update(self.network, self.state.step)
+        self.state.step += 1
+        return loss
+
+    def end_epoch(self, validation: Validation, objective: Objective, loss: float) -> None:
+        """Judge the averaged weights, keep them if they are the best, and write the epoch's line of history."""
+        state, settings = self.state, self.settings
+        judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds())
+        epoch = len(state.history) + 1
+        if judgement.score >= state.best_score:
+            state.best_epoch, state.best_score = epoch, judgement.score
+            self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
+        state.history.append(
+            {
+                "epoch": epoch,
+                "step": state.step,
+                "train_loss": loss,
+                "valid_loss": judgement.loss,
+                "score": judgement.score,
+                "panoptic_quality": judgement.scores.panoptic_quality,
+                "learning_rate": self.rate(state.step - 1),
+                "seconds": state.seconds,
+            }
+        )
+        unlimited = settings.minutes is None and settings.epochs is None
+        if unlimited and state.cool_start is None and epoch - state.best_epoch >= settings.patience:
+            self.cool(state.step // 5, f"The validation score had not risen for {settings.patience} epochs.")
+
+    @property
+    def finished(self) -> bool:
+        return self.state.cool_end is not None and self.state.step >= self.state.cool_end
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the run needs to go on."""
+        parts: dict[str, dict[str, Tensor]] = {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.network.state_dict(),
+            "best": self.best,
+        }
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            parts[f"optimiser.{index}"] = moments
+        return {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continue where `tensors` and `asdict(self.state)` were taken."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = tensor
+        self.network.load_state_dict(parts["network"])
+        self.averaged.network.load_state_dict(parts["averaged"])
+        self.best = parts["best"]
+        moments = self.optimiser.state_dict()
+        moments["state"] = {int(k.split(".")[1]): v for k, v in parts.items() if k.startswith("optimiser.")}
+        self.optimiser.load_state_dict(moments)
+        self.state = State(**state)
+
+
+def train(
+    sources: Sequence[Source],
+    validation: Validation,
+    architecture: Architecture,
+    settings: Settings,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    observe: Observer | None = None,
+) -> Result:
+    """Train until a limit or the rule ends the run; the checkpoint is kept in `folder`."""
+    keep_memory()
+    run = Run(architecture, settings)
+    if resume and folder is not None:
+        tensors, saved = checkpoint.read(folder)
+        run.restore(tensors, saved["state"])
+    state, objective = run.state, Objective(architecture.classes, settings.loss)
+    shapes = [source.shape for source in sources]
+    begin = time.monotonic() - state.seconds
+    losses: list[float] = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
+        while not run.finished:
+            run.plan_end(time.monotonic() - begin)
+            samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
+            draws = [
+                draw(settings.seed, sample, shapes, channels=architecture.channels, variation=settings.variation)
+                for sample in samples
+            ]
+            batch = make_batch(sources, draws, settings.variation.crop, workers)
+            losses.append(run.learn(objective, batch))
+            state.seconds = time.monotonic() - begin
+            if observe is not None:
+                observe(state, losses[-1])
+            if state.step % settings.steps == 0 or run.finished:
+                run.end_epoch(validation, objective, sum(losses) / len(losses))
+                losses.clear()
+                state.seconds = time.monotonic() - begin
+                if folder is not None:
+                    checkpoint.write(folder, run.tensors(), {"state": asdict(state), "settings": asdict(settings)})
+    run.averaged.network.load_state_dict(run.best)
+    return Result(run.averaged.network, state)

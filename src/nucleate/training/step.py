@@ -1,0 +1,127 @@
+"""One step of training: the only place where a gradient is taken.
+
+The objective is a sum of four means, each a total over a weight (so accumulated parts give the gradient of the whole):
+
+    classes   a loss of `LOSSES`, over all known pixels
+    heat      binary cross entropy with the soft target, over all known pixels
+    offset    smooth L1 of (predicted - true) / radius, over known nucleus pixels
+    radius    smooth L1 of the log radius, over known nucleus pixels
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nucleate import losses
+from nucleate.errors import TrainingError
+from nucleate.networks.precision import autocast
+from nucleate.networks.unet import UNet, split
+from nucleate.objects.targets import Targets
+from nucleate.tiles.augment import Batch
+
+TERMS = {"classes": 1.0, "heat": 1.0, "offset": 2.0, "radius": 0.3}
+"""The terms of the objective and their shares."""
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": losses.cross_entropy, "focal": losses.focal}
+"""What `nucleate train --loss` takes for the classes of pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What training makes small; `classes` of pixels, and the name of their `loss`."""
+
+    classes: int = 2
+    loss: str = "cross_entropy"
+
+    def totals(self, maps: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """The sum of each term over the batch, scalars; `maps` as the network gives them."""
+        out = split(maps, self.classes)
+        known, nucleus = _selections(targets)
+        offset = (out.offset - targets.offset) / targets.radius.clamp_min(2.0)
+        class_loss = LOSSES[self.loss]
+        return {
+            "classes": class_loss(out.logits, targets.classes, mask=targets.known, reduction="sum", check=False),
+            "heat": losses.binary_cross_entropy(out.heat, targets.heat, mask=known, reduction="sum", check=False),
+            "offset": _smooth_l1(offset, nucleus.expand_as(offset)),
+            "radius": _smooth_l1(out.log_radius - targets.radius.log(), nucleus),
+        }
+
+    def weights(self, targets: Targets) -> dict[str, float]:
+        """The weight that belongs to each total: how many pixels it was taken over."""
+        known, nucleus = (float(selected.sum()) for selected in _selections(targets))
+        return {"classes": known, "heat": known, "offset": nucleus, "radius": nucleus}
+
+
+def _selections(targets: Targets) -> tuple[Tensor, Tensor]:
+    known = targets.known.unsqueeze(1)
+    return known, known & (targets.classes > 0).unsqueeze(1)
+
+
+def _smooth_l1(difference: Tensor, where: Tensor) -> Tensor:
+    selected = torch.where(where, difference, 0.0)
+    return F.smooth_l1_loss(selected, torch.zeros_like(selected), reduction="sum", beta=0.25)
+
+
+def added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Term by term, the sum over several batches."""
+    value = dict.fromkeys(TERMS, 0.0)
+    for part in parts:
+        for name in TERMS:
+            value[name] += float(part[name])
+    return value
+
+
+def mean(totals: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The objective: the shares times each total over its weight; a term without weight counts nothing."""
+    return sum(share * totals[name] / weights[name] for name, share in TERMS.items() if weights[name] > 0)
+
+
+def backward(network: nn.Module, objective: Objective, batches: Sequence[Batch], *, where: torch.device) -> float:
+    """Adds the gradient of the objective over all `batches` together, and returns its value.
+
+    Each total is divided by the weight of all batches, so it does not matter how samples are spread over them.
+    """
+    weights = added(objective.weights(batch.targets) for batch in batches)
+    totals = []
+    for batch in (_to(batch, where) for batch in batches):
+        with autocast(where):
+            maps = network(batch.image.contiguous(memory_format=torch.channels_last))
+        total = objective.totals(maps, batch.targets)
+        parts = [(TERMS[name] / weights[name]) * total[name] for name in TERMS if weights[name] > 0]
+        if parts:
+            torch.stack(parts).sum().backward()
+        totals.append({name: float(value.detach()) for name, value in total.items()})
+    value = mean(added(totals), weights)
+    if not math.isfinite(value):
+        raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
+    return value
+
+
+def _to(batch: Batch, where: torch.device) -> Batch:
+    t = batch.targets
+    moved = (x.to(where, non_blocking=True) for x in (t.classes, t.known, t.heat, t.offset, t.radius))
+    return Batch(batch.image.to(where, non_blocking=True), Targets(*moved))
+
+
+class Averaged:
+    """Exponential moving average of a network's weights: a <- a + (1 - d) (w - a), d = min(decay, (1 + t)/(10 + t)).
+
+    Its weights are what is validated and saved (Polyak and Juditsky, 1992, in the exponential form).
+    """
+
+    def __init__(self, network: UNet, decay: float = 0.998) -> None:
+        self.network = UNet(network.architecture).requires_grad_(False)
+        self.network.load_state_dict(network.state_dict())
+        self.network.to(next(network.parameters()).device)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: UNet, step: int) -> None:
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), share)

@@ -1,0 +1,119 @@
+"""Which labelled pixels are held out of training, and how a network is judged on them.
+
+The rule. With `FEWEST` labelled images or more, every tenth is held out, from the fifth on, in the order of
+their names.
+With fewer, every image gives a strip instead: the last fifth of its longer side. A nucleus belongs to the strip when
+its centre does; what is held out is unknown to training, and what is not is unknown to validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nucleate.objects.grouping import Maps, Thresholds, group
+from nucleate.objects.matching import Matching, Scores, match, mean_ap, pool
+from nucleate.objects.targets import Targets, centres, whole
+from nucleate.prediction.engine import TorchEngine, to_maps
+from nucleate.training.step import Objective, added, mean
+from nucleate.types import Labels
+
+FEWEST = 10
+"""From this number of labelled images on, whole images are held out; below it, strips."""
+
+STRIP = 0.2
+"""The part of the longer side that a strip takes."""
+
+Pair = tuple[NDArray[np.float32], Labels]
+"""A normalised image (channels, H, W) and its labels (H, W)."""
+
+
+def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], str]:
+    """Training pairs, validation pairs, and the rule that was applied as a sentence."""
+    if len(pairs) >= FEWEST:
+        training = [pair for index, pair in enumerate(pairs) if index % 10 != 4]
+        validation = list(pairs[4::10])
+        return training, validation, f"{len(validation)} of {len(pairs)} labelled images are held out for validation."
+    strips = [_cut(labels) for _, labels in pairs]
+    training = [(image, kept) for (image, _), (kept, _) in zip(pairs, strips, strict=True)]
+    validation = [(image, held) for (image, _), (_, held) in zip(pairs, strips, strict=True)]
+    return training, validation, f"The last fifth of each of {len(pairs)} labelled images is held out for validation."
+
+
+def _cut(labels: Labels) -> tuple[Labels, Labels]:
+    """The labels that training keeps and those that validation gets; -1 where the other has it."""
+    axis = int(labels.shape[1] >= labels.shape[0])
+    edge = int(labels.shape[axis] * (1 - STRIP))
+    position = centres(labels).position[:, axis]
+    strip = np.indices(labels.shape)[axis] >= edge
+    in_strip = np.where(labels > 0, position[np.maximum(labels, 0)] >= edge, strip)
+    return np.where(in_strip, -1, labels).astype(np.int32), np.where(in_strip, labels, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`loss`, the objective over all validation pixels; `scores` of the nuclei found; the `maps` they came from."""
+
+    loss: float
+    scores: Scores
+    maps: tuple[Maps, ...]
+
+    @property
+    def score(self) -> float:
+        """The number that chooses: average precision, pooled, mean over IoU 0.5, 0.6, 0.7, 0.8 and 0.9."""
+        return mean_ap(self.scores)
+
+
+class Validation:
+    """The validation images with their targets, ready to judge a network after each epoch."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = list(pairs)
+        self.targets: list[Targets] = [whole(labels) for _, labels in self.pairs]
+
+    def judge(self, engine: TorchEngine, objective: Objective, thresholds: Thresholds) -> Judgement:
+        totals, maps = [], []
+        for (image, _), targets in zip(self.pairs, self.targets, strict=True):
+            raw = engine.raw(torch.from_numpy(image)[None]).cpu()
+            totals.append({name: float(value) for name, value in objective.totals(raw, targets).items()})
+            maps.append(to_maps(raw, objective.classes))
+        loss = mean(added(totals), added(objective.weights(targets) for targets in self.targets))
+        return Judgement(loss, self.scores(maps, thresholds), tuple(maps))
+
+    def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
+        return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
+
+    def _match(self, maps: Maps, labels: Labels, thresholds: Thresholds) -> Matching:
+        return match(labels, group(maps, thresholds).labels)
+
+
+GRID: dict[str, tuple[float, ...]] = {
+    "foreground": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
+    "heat": (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
+    "separation": (0.4, 0.5, 0.6, 0.7, 0.8, 0.95),
+    "reach": (0.5, 0.6, 0.7, 0.85, 1.0),
+    "smallest": (6, 12, 20, 30),
+}
+"""The values among which thresholds are chosen, one threshold after the other."""
+
+
+def tune(validation: Validation, maps: Sequence[Maps], start: Thresholds) -> tuple[Thresholds, Scores]:
+    """The thresholds with the best score: coordinate search from `start`, twice around; ties keep the earlier."""
+    best, scores = start, validation.scores(maps, start)
+    for _ in range(2):
+        before = best
+        for name, values in GRID.items():
+            for value in values:
+                candidate = replace(best, **{name: type(getattr(best, name))(value)})
+                if candidate == best:
+                    continue
+                found = validation.scores(maps, candidate)
+                if mean_ap(found) > mean_ap(scores) + 1e-9:
+                    best, scores = candidate, found
+        if best == before:
+            break
+    return best, scores
