@@ -20,7 +20,7 @@ from nucleate.losses.checking import (
     shape,
 )
 from nucleate.losses.reduction import held, reduce, select, times
-from nucleate.losses.targets import ClassTarget, class_target, class_weights, position_weights
+from nucleate.losses.targets import ClassTarget, class_target, class_weights, position_weights, weigh
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -79,14 +79,10 @@ def cross_entropy(
     read = checking(check, logits)
     t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, weight, logits, t, read)
-    each = position_weights(name, position_weight, _positions(logits, t.dim), "position_weight", read)
+    each = position_weights(name, position_weight, t.positions, "position_weight", read)
     values, weights = _expected_surprisal(logits, t, w, label_smoothing)
     values, weights = weigh(values, weights, t.selected, each, normalize)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
-
-
-def _positions(logits: Tensor, dim: int) -> tuple[int, ...]:
-    return (*logits.shape[:dim], *logits.shape[dim + 1 :])
 
 
 def _expected_surprisal(
@@ -114,22 +110,6 @@ def _expected_surprisal(
 
 def _mix(a: Tensor, b: Tensor, share: float) -> Tensor:
     return b if share == 1 else (1 - share) * a + share * b
-
-
-def weigh(
-    values: Tensor, weights: Tensor | None, selected: Tensor | None, each: Tensor | None, normalize: str
-) -> tuple[Tensor, Tensor | None]:
-    """Apply the weight and the selection of positions; the second result is what "mean" divides by."""
-    if each is not None:
-        each = each.to(values.dtype)
-        values = times(each, values)
-        weights = each if weights is None else weights * each
-    if normalize == "count":
-        weights = None
-    if selected is not None:
-        values = select(values, selected)
-        weights = selected.to(values.dtype) if weights is None else select(weights, selected)
-    return values, weights
 
 
 def focal(
@@ -166,7 +146,7 @@ def focal(
     read = checking(check, logits)
     t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, weight, logits, t, read)
-    each = position_weights(name, position_weight, _positions(logits, t.dim), "position_weight", read)
+    each = position_weights(name, position_weight, t.positions, "position_weight", read)
     log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     log_other = log_complement(log_q, t.dim)
     if t.index is not None:

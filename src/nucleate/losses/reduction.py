@@ -152,7 +152,7 @@ class Accumulation:
     def backward(self, pair: tuple[Tensor, Tensor]) -> None:
         """Back-propagate the total of `total_and_weight(fn, ...)` (called without group=) and remember both."""
         total, weight = pair
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self._total += float(total.detach())
         self._weight += float(weight.detach())
 

@@ -16,7 +16,7 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
-from nucleate.losses.reduction import select
+from nucleate.losses.reduction import select, times
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class ClassTarget:
 
     dim: int
     classes: int
+    positions: tuple[int, ...]
     index: Tensor | None
     soft: Tensor | None
     selected: Tensor | None
@@ -46,18 +47,25 @@ class ClassTarget:
         return select(hot, self.selected_rows)
 
 
-def class_axis(loss: str, logits: Tensor, class_dim: int, fewest: int = 2) -> tuple[int, int, tuple[int, ...]]:
+def class_axis(
+    loss: str, logits: Tensor, class_dim: int, fewest: int = 2, name: str = "logits"
+) -> tuple[int, int, tuple[int, ...]]:
     """The class axis counted from the front, its length, and the shape of the positions."""
-    require_floating(loss, "logits", logits)
+    require_floating(loss, name, logits)
     if not -logits.ndim <= class_dim < logits.ndim:
-        raise LossInputError(f"{loss}: class_dim={class_dim} is not a dimension of logits of shape {shape(logits)}")
+        raise LossInputError(f"{loss}: class_dim={class_dim} is not a dimension of {name} of shape {shape(logits)}")
     dim = class_dim % logits.ndim
     if logits.shape[dim] < fewest:
         raise LossInputError(
-            f"{loss}: logits of shape {shape(logits)} have {logits.shape[dim]} class along dimension {dim} but need "
+            f"{loss}: {name} of shape {shape(logits)} holds {logits.shape[dim]} class along dimension {dim} but needs "
             f"at least {fewest}; one score a position is what binary_cross_entropy and the margin losses take"
         )
-    return dim, logits.shape[dim], (*logits.shape[:dim], *logits.shape[dim + 1 :])
+    return dim, logits.shape[dim], positions_of(logits, dim)
+
+
+def positions_of(x: Tensor, dim: int) -> tuple[int, ...]:
+    """The shape of `x` without its class axis."""
+    return (*x.shape[:dim], *x.shape[dim + 1 :])
 
 
 def class_target(
@@ -87,7 +95,7 @@ def class_target(
         if read:
             uniform = soft if rows is None else torch.where(rows, soft.detach(), 1.0 / classes)
             require_simplex(loss, "target", uniform, dim)
-        return ClassTarget(dim, classes, None, soft, mask)
+        return ClassTarget(dim, classes, positions, None, soft, mask)
     if target.is_floating_point() or target.is_complex():
         raise LossInputError(
             f"{loss}: target of shape {shape(target)} and type {target.dtype} is neither class indices (an integer "
@@ -103,7 +111,20 @@ def class_target(
         index = torch.where(selected, index, 0)
     if read:
         _require_classes(loss, index, classes)
-    return ClassTarget(dim, classes, index, None, selected)
+    return ClassTarget(dim, classes, positions, index, None, selected)
+
+
+def hard_target(loss: str, target: ClassTarget, read: bool) -> Tensor:
+    """The class index of each position; probabilities are accepted where they are one-hot."""
+    if target.index is not None:
+        return target.index
+    assert target.soft is not None
+    if read and target.soft.numel():
+        soft = target.soft.detach()
+        between = soft[(soft != 0) & (soft != 1)]
+        if between.numel():
+            raise LossInputError(f"{loss}: target must be class indices or one-hot, but holds {float(between[0]):g}")
+    return target.soft.argmax(target.dim)
 
 
 def _require_classes(loss: str, index: Tensor, classes: int) -> None:
@@ -135,3 +156,19 @@ def position_weights(
     if weight is not None:
         require_weights(loss, name, weight, positions, "the positions, one weight each", read)
     return weight
+
+
+def weigh(
+    values: Tensor, weights: Tensor | None, selected: Tensor | None, each: Tensor | None, normalize: str
+) -> tuple[Tensor, Tensor | None]:
+    """Apply the weight and the selection of positions; the second result is what "mean" divides by."""
+    if each is not None:
+        each = each.to(values.dtype)
+        values = times(each, values)
+        weights = each if weights is None else weights * each
+    if normalize == "count":
+        weights = None
+    if selected is not None:
+        values = select(values, selected)
+        weights = selected.to(values.dtype) if weights is None else select(weights, selected)
+    return values, weights

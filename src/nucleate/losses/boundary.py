@@ -1,0 +1,108 @@
+"""The boundary loss: how far from the labelled contour the predicted mass lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nucleate.errors import LossInputError
+from nucleate.losses.checking import require_floating, require_shape, shape
+from nucleate.losses.distribution import Distribution
+from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.regions import regions
+from nucleate.losses.targets import class_weights, weigh
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def boundary(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    distance: Tensor | None = None,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """sum_c w_c p_c D_c at each pixel, D_c the signed distance in pixels to the contour of class c; any sign.
+
+    D is negative inside the labelled region and positive outside, so the loss falls as mass moves inside; its
+    least value is the sum of the negative distances. `distance` in the prediction's shape gives D, as made by
+    `signed_distance`; None computes it from `target` (hard labels). `weight` weighs classes: 0 leaves the background
+    out. The mean is over the selected pixels. Best used together with `dice` or `cross_entropy`: a class without
+    labelled pixels has distance 0 everywhere. Other arguments as in `dice`.
+
+    >>> import torch
+    >>> label = torch.tensor([[[0, 0, 1, 1]]])
+    >>> from nucleate import losses
+    >>> right = losses.Probabilities(torch.tensor([[[[1.0, 1, 0, 0]], [[0.0, 0, 1, 1]]]]))
+    >>> wrong = losses.Probabilities(torch.tensor([[[[0.0, 0, 1, 1]], [[1.0, 1, 0, 0]]]]))
+    >>> boundary(right, label).item(), boundary(wrong, label).item()
+    (-1.5, 1.5)
+
+    Source: Kervadec et al., Boundary loss for highly unbalanced segmentation (2019).
+    """
+    name = "boundary"
+    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
+    dim = r.target.dim
+    if distance is None:
+        # Without an image axis in front of the classes the rest is one image.
+        distance = signed_distance(r.t, [a for a in range(r.t.ndim) if a != dim and (a or dim == 0)])
+    else:
+        require_floating(name, "distance", distance)
+        require_shape(name, "distance", distance, shape(r.p), "the prediction")
+    w = class_weights(name, weight, r.p, r.target, r.read)
+    terms = r.p * select(held(distance), r.target.selected_rows)
+    values = (terms if w is None else terms * w).sum(dim)
+    values, weights = weigh(values, None, r.target.selected, None, "count")
+    return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)
+
+
+def signed_distance(labels: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """The exact Euclidean distance in pixels to the nearest pixel of the other kind, negative inside; float32.
+
+    `labels` holds 0 and 1 for each class (one-hot); `axes` are the spatial axes, by default all after (N, C). 0
+    everywhere where a class has no labelled pixel, or no other.
+
+    >>> import torch
+    >>> signed_distance(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])).tolist()
+    [[[2.0, 1.0, -1.0, -2.0]]]
+    """
+    along = list(range(2, labels.ndim)) if axes is None else list(axes)
+    if not along:
+        raise LossInputError(f"signed_distance: needs at least one spatial axis, got labels of shape {shape(labels)}")
+    inside = labels.detach() > 0.5
+    if not inside.numel():
+        return torch.zeros_like(inside, dtype=torch.float32)
+    both = inside.amax(along, keepdim=True) & ~inside.amin(along, keepdim=True)
+    outer, inner = (torch.where(both, _squared_distance(x & both, along), 0.0) for x in (inside, ~inside))
+    return outer.sqrt() - inner.sqrt()
+
+
+def _squared_distance(region: Tensor, axes: list[int]) -> Tensor:
+    """The squared distance to the nearest True, one axis after another, each by ever longer shifts.
+
+    A shift of k can only help where the distance so far is above k^2, so the loop ends at the largest distance.
+    """
+    far = float(sum(region.shape[a] ** 2 for a in axes)) + 1.0
+    squared = torch.where(region, 0.0, far)
+    for axis in axes:
+        source, length = squared, squared.shape[axis]
+        squared = source.clone()
+        for k in range(1, length):
+            if float(squared.max()) <= k * k:
+                break
+            ahead, behind = source.narrow(axis, k, length - k), source.narrow(axis, 0, length - k)
+            near, late = squared.narrow(axis, 0, length - k), squared.narrow(axis, k, length - k)
+            torch.minimum(near, ahead + k * k, out=near)
+            torch.minimum(late, behind + k * k, out=late)
+    return squared

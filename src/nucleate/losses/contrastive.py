@@ -1,0 +1,274 @@
+"""Contrastive losses: embeddings of two views of one thing are drawn together, all others pushed apart.
+
+Embeddings are rows, shape (N, D). similarity="cosine" (the default) scales each row to length 1, "dot" takes rows as
+they are; the temperature is a number, or a tensor of one element that may be learnt. `mask` (boolean, (N,)) selects
+the rows that take part at all, `weight` (N,) weighs anchors. With `group` each rank's anchors meet the rows of every
+rank, with gradient: W ranks give the loss and the gradient of one process that holds all rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nucleate.errors import LossInputError
+from nucleate.losses.checking import (
+    checking,
+    require_choice,
+    require_floating,
+    require_mask,
+    require_shape,
+    require_weights,
+    shape,
+)
+from nucleate.losses.ranks import first_row, gather
+from nucleate.losses.reduction import held, reduce, select
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def unit(x: Tensor, dim: int = -1) -> Tensor:
+    """Rows scaled to length 1; a row of zeros stays 0 and has a finite gradient."""
+    square = x.square().sum(dim, keepdim=True)
+    return x / torch.where(square > 0, square, 1.0).sqrt()
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b.T in the type that sums are held in, also inside a region of automatic mixed precision."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.transpose(-1, -2)
+
+
+def rows(
+    loss: str, named: dict[str, Tensor], similarity: str, mask: Tensor | None, weight: Tensor | None, check: bool | None
+) -> tuple[list[Tensor], bool]:
+    """The selected rows of each input, scaled; all inputs have one shape (N, D)."""
+    require_choice(loss, "similarity", similarity, ("cosine", "dot"))
+    (first_name, first), *rest = named.items()
+    require_floating(loss, first_name, first)
+    if first.ndim != 2:
+        raise LossInputError(f"{loss}: {first_name} must have shape (N, D), one embedding a row, got {shape(first)}")
+    for name, x in rest:
+        require_floating(loss, name, x)
+        require_shape(loss, name, x, shape(first), first_name)
+    if mask is not None:
+        require_mask(loss, mask, (len(first),), "the rows")
+    read = checking(check, first)
+    if weight is not None:
+        require_weights(loss, "weight", weight, (len(first),), "the rows, one weight each", read)
+    taken = [held(x if mask is None else x[mask]) for x in named.values()]
+    return ([unit(x) for x in taken] if similarity == "cosine" else taken), read
+
+
+def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> float | Tensor:
+    if isinstance(temperature, Tensor) and temperature.numel() != 1:
+        raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
+    if read or not isinstance(temperature, Tensor):
+        value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+        if not 0 < value < torch.inf:
+            raise LossInputError(f"{loss}: temperature must be positive and finite, got {value:g}")
+    return held(temperature).reshape(()) if isinstance(temperature, Tensor) else temperature
+
+
+def finish_rows(
+    loss: str,
+    values: Tensor,
+    valid: Tensor | None,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    read: bool,
+    group: ProcessGroup | None,
+) -> Tensor:
+    """Weigh the anchors, leave out those that are not `valid`, and reduce; "none" gives one value for each row."""
+    weights = None if weight is None else (weight if mask is None else weight[mask]).to(values.dtype)
+    if weights is not None:
+        values = values * weights
+    if valid is not None:
+        values = select(values, valid)
+        weights = valid.to(values.dtype) if weights is None else select(weights, valid)
+    if reduction == "none" and mask is not None:
+        values = values.new_zeros(mask.shape).masked_scatter(mask, values)
+    return reduce(loss, values, weights, reduction=reduction, check=read, group=group)
+
+
+def own_columns(n: int, columns: int, begin: int, device: torch.device) -> Tensor:
+    """True at (i, begin + i): where each local row meets itself or its partner among all rows; shape (n, columns)."""
+    return torch.arange(columns, device=device) == torch.arange(begin, begin + n, device=device).unsqueeze(1)
+
+
+def _toward(query: Tensor, keys: Tensor, temperature: float | Tensor, begin: int) -> Tensor:
+    """-log softmax of the similarities to `keys` at each row's own key."""
+    if not len(query):
+        return product(query, keys).sum(1)
+    partner = torch.arange(begin, begin + len(query), device=query.device)
+    return F.cross_entropy(product(query, keys) / temperature, partner, reduction="none")
+
+
+def info_nce(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    similarity: str = "cosine",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """-log exp(s_ii / T) / sum_j exp(s_ij / T): which key belongs to this query; range 0..inf.
+
+    s is the similarity of query i and key j; row i of both is a pair, every other key is a negative. All-equal
+    embeddings give ln N. The module's docstring has the other arguments.
+
+    >>> import torch
+    >>> round(info_nce(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)  # ln 8
+    2.0794
+
+    Source: van den Oord et al., Representation learning with contrastive predictive coding (2018).
+    """
+    (q, k), read = rows("info_nce", {"query": query, "key": key}, similarity, mask, weight, check)
+    t = require_temperature("info_nce", temperature, read)
+    values = _toward(q, gather(k, group), t, first_row(len(k), group))
+    return finish_rows("info_nce", values, None, mask, weight, reduction, read, group)
+
+
+def clip(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    similarity: str = "cosine",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """The mean of `info_nce` from `first` to `second` and back; range 0..inf.
+
+    >>> import torch
+    >>> round(clip(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)
+    2.0794
+
+    Source: Radford et al., Learning transferable visual models from natural language supervision (2021).
+    """
+    (a, b), read = rows("clip", {"first": first, "second": second}, similarity, mask, weight, check)
+    t = require_temperature("clip", temperature, read)
+    begin = first_row(len(a), group)
+    values = (_toward(a, gather(b, group), t, begin) + _toward(b, gather(a, group), t, begin)) / 2
+    return finish_rows("clip", values, None, mask, weight, reduction, read, group)
+
+
+def nt_xent(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    similarity: str = "cosine",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """`info_nce` where all other 2N - 2 rows of both views are negatives; range 0..inf.
+
+    The mean is over both rows of each pair; reduction="none" gives the mean of the two for each pair, (N,).
+    All-equal embeddings give ln(2N - 1).
+
+    >>> import torch
+    >>> round(nt_xent(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)  # ln 15
+    2.7081
+
+    Source: Chen et al., A simple framework for contrastive learning (SimCLR, 2020).
+    """
+    (a, b), read = rows("nt_xent", {"first": first, "second": second}, similarity, mask, weight, check)
+    t = require_temperature("nt_xent", temperature, read)
+    begin, every = first_row(len(a), group), (gather(a, group), gather(b, group))
+    own = own_columns(len(a), len(every[0]), begin, a.device)
+    values = (_without_self(a, every[0], every[1], t, own) + _without_self(b, every[1], every[0], t, own)) / 2
+    return finish_rows("nt_xent", values, None, mask, weight, reduction, read, group)
+
+
+def _without_self(x: Tensor, same: Tensor, other: Tensor, temperature: float | Tensor, own: Tensor) -> Tensor:
+    """-log softmax at the partner in `other`, over all of `other` and of `same` but the row itself."""
+    among = (product(x, same) / temperature).masked_fill(own, -torch.inf)
+    across = product(x, other) / temperature
+    if not len(x):
+        return (among + across).sum(1)
+    return torch.logsumexp(torch.cat((across, among), 1), 1) - across[own]
+
+
+def decoupled(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    similarity: str = "cosine",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """-s_ii / T + log sum_{j != i} exp(s_ij / T): `info_nce` without the pair among its rivals; any sign.
+
+    A pair that is already close keeps its full gradient, which helps small batches. An anchor without a negative is
+    left out.
+
+    >>> import torch
+    >>> round(decoupled(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)  # ln 7
+    1.9459
+
+    Source: Yeh et al., Decoupled contrastive learning (2022).
+    """
+    (q, k), read = rows("decoupled", {"query": query, "key": key}, similarity, mask, weight, check)
+    t = require_temperature("decoupled", temperature, read)
+    keys = gather(k, group)
+    logits = product(q, keys) / t
+    if len(keys) < 2:
+        nobody = torch.zeros(len(q), dtype=torch.bool, device=q.device)
+        return finish_rows("decoupled", logits.sum(1), nobody, mask, weight, reduction, read, group)
+    own = own_columns(len(q), len(keys), first_row(len(k), group), q.device)
+    values = torch.logsumexp(logits.masked_fill(own, -torch.inf), 1) - logits[own]
+    return finish_rows("decoupled", values, None, mask, weight, reduction, read, group)
+
+
+def siglip(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    bias: float | Tensor = -10.0,
+    similarity: str = "cosine",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """sum_j log(1 + exp(-y_ij (s_ij / T + bias))), y = +1 for a pair and -1 for others; range 0..inf.
+
+    Each pair of rows is a yes or no of its own, so there is no softmax over the batch. `bias` may be learnt.
+
+    >>> import torch
+    >>> round(siglip(torch.eye(2), torch.eye(2), bias=0.0).item(), 4)  # log(1 + e^-10) + log 2
+    0.6932
+
+    Source: Zhai et al., Sigmoid loss for language image pre-training (2023).
+    """
+    (a, b), read = rows("siglip", {"first": first, "second": second}, similarity, mask, weight, check)
+    t = require_temperature("siglip", temperature, read)
+    if isinstance(bias, Tensor) and bias.numel() != 1:
+        raise LossInputError(f"siglip: bias must have one element, got shape {shape(bias)}")
+    keys = gather(b, group)
+    logits = product(a, keys) / t + (bias.reshape(()) if isinstance(bias, Tensor) else bias)
+    own = own_columns(len(a), len(keys), first_row(len(b), group), a.device)
+    values = -F.logsigmoid(torch.where(own, logits, -logits)).sum(1)
+    return finish_rows("siglip", values, None, mask, weight, reduction, read, group)

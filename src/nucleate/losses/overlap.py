@@ -1,0 +1,280 @@
+"""Overlap losses: one minus how well the predicted region covers the labelled one, for each class of each image.
+
+A prediction is logits along `class_dim` (a bare tensor) or said as Probabilities or LogProbabilities; the target is
+class indices, or one-hot or soft labels in the prediction's shape. With `multilabel` every channel is a yes or no of
+its own (sigmoid, one channel allowed) and the target has the prediction's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nucleate.errors import LossInputError
+from nucleate.losses.checking import require_between, require_choice
+from nucleate.losses.distribution import Distribution, safe_power
+from nucleate.losses.reduction import quotient, reduce, select
+from nucleate.losses.regions import Region, counts, regions
+from nucleate.losses.targets import class_weights
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def overlap(
+    name: str,
+    r: Region,
+    weight: Tensor | None,
+    false_positives: float,
+    false_negatives: float,
+    gamma: float,
+    smooth: float,
+    empty: str,
+    over: str,
+    reduction: str,
+    group: ProcessGroup | None,
+) -> Tensor:
+    """(1 - TP / (TP + a FP + b FN))^gamma for each image and class: Dice, Jaccard and Tversky are choices of a, b."""
+    require_choice(name, "empty", empty, ("penalize", "skip"))
+    require_between(name, "smooth", smooth, 0.0, math.inf)
+    w = class_weights(name, weight, r.p, r.target, r.read)
+    c = counts(name, r, over, group)
+    wrong = false_positives * (c.predicted - c.both).clamp(min=0) + false_negatives * (c.labelled - c.both).clamp(min=0)
+    present = c.labelled > 0
+    # With no labelled pixel the score would be 0 or 0 / 0 and have no slope: count what was predicted in vain
+    # against one pixel, so that nothing costs nothing and every pixel more costs more.
+    floor = torch.where(present, smooth, max(smooth, 1.0))
+    values = safe_power(quotient(wrong, c.both + wrong + floor), gamma)
+    counted = c.counted if empty == "penalize" else c.counted & present
+    weights = counted.to(values.dtype)
+    if w is not None:
+        weights = weights * w.flatten().to(values.dtype)
+    values = select(values, counted) * weights
+    return reduce(name, values, weights, reduction=reduction, check=r.read, group=group, whole=over == "batch")
+
+
+def dice(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    over: str = "image",
+    empty: str = "penalize",
+    smooth: float = 0.0,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """1 - 2 |P and T| / (|P| + |T|) for each class of each image; range 0..1.
+
+    Args:
+        prediction: logits (N, C, ...), or Probabilities(p), LogProbabilities(l).
+        target: class indices (N, ...), or one-hot or soft labels in the prediction's shape. |P and T| is the sum of
+            the smaller of p and t, which is p t for hard labels, so that soft labels are best met by p = t.
+        multilabel: each channel is a yes or no of its own.
+        over: "image", one value for each image and class, or "batch", one value for each class of all images (and
+            of all ranks of `group`).
+        empty: for a class without a labelled pixel: "penalize" gives a / (a + 1) for half the pixels a that were
+            predicted in vain; "skip" leaves it out of the mean.
+        smooth: pixels added to numerator and denominator, halved.
+        mask: boolean, the shape of the positions; True selects.
+        weight: one weight for each class, shape (C,); 0 leaves a class, such as background, out.
+        ignore_index: an index in `target` that leaves its position out.
+        reduction: "mean" over images and classes by weight, "sum", or "none" for (N, C), (1, C) over the batch.
+        check, group: as in `cross_entropy`.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
+    >>> dice(logits, torch.tensor([[0, 0, 0, 1]]), reduction="none").tolist()
+    [[0.20000000298023224, 0.3333333432674408]]
+
+    Source: Milletari et al., V-Net (2016); soft labels: Wang et al., Dice semimetric losses (2023).
+    """
+    r = regions("dice", prediction, target, class_dim, multilabel, mask, ignore_index, check)
+    return overlap("dice", r, weight, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
+
+
+def jaccard(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    over: str = "image",
+    empty: str = "penalize",
+    smooth: float = 0.0,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """1 - |P and T| / |P or T| for each class of each image; range 0..1. Dice D and Jaccard J: D = 2J / (1 + J).
+
+    Arguments as in `dice`.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
+    >>> jaccard(logits, torch.tensor([[0, 0, 0, 1]]), reduction="none").tolist()
+    [[0.3333333432674408, 0.5]]
+
+    Source: P. Jaccard (1901); as a loss: Rahman and Wang, Optimizing intersection-over-union (2016).
+    """
+    r = regions("jaccard", prediction, target, class_dim, multilabel, mask, ignore_index, check)
+    return overlap("jaccard", r, weight, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
+
+
+def tversky(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    false_positives: float = 0.3,
+    false_negatives: float = 0.7,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    over: str = "image",
+    empty: str = "penalize",
+    smooth: float = 0.0,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """1 - TP / (TP + a FP + b FN) with a = `false_positives`, b = `false_negatives`; range 0..1.
+
+    a = b = 1/2 is `dice`, a = b = 1 is `jaccard`; a small a finds more at the price of false alarms. Other arguments
+    as in `dice`.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
+    >>> [round(v, 4) for v in tversky(logits, torch.tensor([[0, 0, 0, 1]]), reduction="none")[0].tolist()]
+    [0.2593, 0.2308]
+
+    Source: Salehi et al., Tversky loss function for image segmentation (2017).
+    """
+    return focal_tversky_of(
+        "tversky", prediction, target, false_positives, false_negatives, 1.0, class_dim, multilabel, over, empty,
+        smooth, mask, weight, ignore_index, reduction, check, group,
+    )  # fmt: skip
+
+
+def focal_tversky(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    false_positives: float = 0.3,
+    false_negatives: float = 0.7,
+    gamma: float = 0.75,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    over: str = "image",
+    empty: str = "penalize",
+    smooth: float = 0.0,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """(1 - TP / (TP + a FP + b FN))^gamma; range 0..1. A gamma below 1 keeps a steep slope for good predictions.
+
+    At a perfect prediction the gradient is 0 for every gamma. Other arguments as in `tversky`.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
+    >>> [round(v, 4) for v in focal_tversky(logits, torch.tensor([[0, 0, 0, 1]]), reduction="none")[0].tolist()]
+    [0.3633, 0.333]
+
+    Source: Abraham and Khan, A novel focal Tversky loss function (2019), whose 1/gamma is this gamma.
+    """
+    return focal_tversky_of(
+        "focal_tversky", prediction, target, false_positives, false_negatives, gamma, class_dim, multilabel, over,
+        empty, smooth, mask, weight, ignore_index, reduction, check, group,
+    )  # fmt: skip
+
+
+def focal_tversky_of(
+    name: str,
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    false_positives: float,
+    false_negatives: float,
+    gamma: float,
+    class_dim: int,
+    multilabel: bool,
+    over: str,
+    empty: str,
+    smooth: float,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | None,
+    reduction: str,
+    check: bool | None,
+    group: ProcessGroup | None,
+) -> Tensor:
+    for said, value in (("false_positives", false_positives), ("false_negatives", false_negatives)):
+        require_between(name, said, value, 0.0, math.inf)
+    if not 0 < gamma < math.inf:
+        raise LossInputError(f"{name}: gamma must be positive and finite, got {gamma:g}")
+    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
+    return overlap(name, r, weight, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)
+
+
+def generalized_dice(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    over: str = "image",
+    empty: str = "penalize",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """1 - 2 sum_c v_c |P_c and T_c| / sum_c v_c (|P_c| + |T_c|), v_c = 1 / |T_c|^2, for each image; range 0..1.
+
+    A class without a labelled pixel takes the largest v of the image ("penalize") or none ("skip"). `weight` (one
+    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch. Other arguments as in `dice`.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
+    >>> round(generalized_dice(logits, torch.tensor([[0, 0, 0, 1]])).item(), 4)
+    0.3125
+
+    Source: Sudre et al., Generalised Dice overlap as a deep learning loss function (2017).
+    """
+    name = "generalized_dice"
+    require_choice(name, "empty", empty, ("penalize", "skip"))
+    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
+    w = class_weights(name, weight, r.p, r.target, r.read)
+    c = counts(name, r, over, group)
+    present = c.labelled > 0
+    share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)
+    if empty == "penalize":
+        largest = share.amax(1, keepdim=True)
+        share = torch.where(present, share, largest.masked_fill(largest == 0, 1.0))
+    if w is not None:
+        share = share * w.flatten().to(share.dtype)
+    either = c.predicted + c.labelled
+    wrong = (share * (either - 2 * c.both)).sum(1)
+    # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
+    nothing = (~present).all(1).to(share.dtype)
+    counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
+    values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
+    weights = counted.to(values.dtype)
+    return reduce(name, values, weights, reduction=reduction, check=r.read, group=group, whole=over == "batch")

@@ -1,0 +1,184 @@
+"""Margins between several scores: the label's class above the others, one of two above the other, near and far."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nucleate.errors import LossInputError
+from nucleate.losses.checking import (
+    checking,
+    require_between,
+    require_choice,
+    require_floating,
+    require_mask,
+    require_shape,
+    require_weights,
+    shape,
+)
+from nucleate.losses.distribution import safe_power, safe_sqrt
+from nucleate.losses.margin import signs
+from nucleate.losses.reduction import held, reduce, select, times
+from nucleate.losses.targets import (
+    class_target,
+    class_weights,
+    hard_target,
+    position_weights,
+    positions_of,
+    weigh,
+)
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def multiclass_hinge(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kind: str = "crammer-singer",
+    margin: float = 1.0,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    position_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    normalize: str = "weight",
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """How far the label's score y is from leading by `margin`; range 0..inf.
+
+    "crammer-singer": max(0, margin + max_{j != y} s_j - s_y), the strongest rival; "weston-watkins":
+    sum_{j != y} max(0, margin + s_j - s_y), every rival. `target` holds class indices or one-hot rows; the other
+    arguments are those of `cross_entropy`.
+
+    >>> import torch
+    >>> scores, label = torch.tensor([[2.0, 1.5, 1.25]]), torch.tensor([0])
+    >>> [multiclass_hinge(scores, label, kind=kind).item() for kind in ("crammer-singer", "weston-watkins")]
+    [0.5, 0.75]
+
+    Source: Crammer and Singer (2001), On the algorithmic implementation of multiclass kernel-based vector machines;
+    Weston and Watkins (1999), Support vector machines for multi-class pattern recognition.
+    """
+    name = "multiclass_hinge"
+    require_choice(name, "kind", kind, ("crammer-singer", "weston-watkins"))
+    require_choice(name, "normalize", normalize, ("weight", "count"))
+    require_between(name, "margin", margin, 0.0, math.inf)
+    read = checking(check, logits)
+    t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
+    w = class_weights(name, weight, logits, t, read)
+    each = position_weights(name, position_weight, t.positions, "position_weight", read)
+    index = hard_target(name, t, read)
+    scores = select(held(logits), t.selected_rows)
+    rows = index.unsqueeze(t.dim)
+    gaps = margin + scores - scores.gather(t.dim, rows)
+    own = torch.zeros_like(gaps, dtype=torch.bool).scatter_(t.dim, rows, True)
+    gaps = gaps.masked_fill(own, -torch.inf)
+    values = F.relu(gaps.amax(t.dim)) if kind == "crammer-singer" else F.relu(gaps).sum(t.dim)
+    weights = None if w is None else w.flatten().to(values.dtype)[index]
+    values = values if weights is None else times(weights, values)
+    values, weights = weigh(values, weights, t.selected, each, normalize)
+    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def margin_ranking(
+    first: Tensor,
+    second: Tensor,
+    target: Tensor,
+    *,
+    margin: float = 0.0,
+    labels: str = "binary",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """max(0, margin - y (first - second)): y = +1 wants `first` above `second`, -1 below; range 0..inf.
+
+    All tensors have one shape; `labels` says how `target` is written, as in `hinge`.
+
+    >>> import torch
+    >>> margin_ranking(torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([1]), margin=0.5).item()
+    2.5
+
+    Source: Herbrich et al., Large margin rank boundaries for ordinal regression (2000).
+    """
+    name = "margin_ranking"
+    for said, x in (("first", first), ("second", second)):
+        require_floating(name, said, x)
+    for said, x in (("second", second), ("target", target)):
+        require_shape(name, said, x, shape(first), "first")
+    if mask is not None:
+        require_mask(name, mask, shape(first), "first")
+    read = checking(check, first)
+    if weight is not None:
+        require_weights(name, "weight", weight, shape(first), "first", read)
+    gap = select(held(first), mask) - select(held(second), mask)
+    y = signs(name, target, labels, mask, read, gap)
+    values, weights = weigh(F.relu(margin - y * gap), None, mask, weight, "weight")
+    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def triplet_margin(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    margin: float = 1.0,
+    power: float = 2.0,
+    swap: bool = False,
+    dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """max(0, margin + d(anchor, positive) - d(anchor, negative)), d the `power`-norm along `dim`; range 0..inf.
+
+    The three tensors have one shape, features along `dim`; `mask` and `weight` have that shape without `dim`.
+    `swap` takes the nearer of anchor and positive to the negative. The gradient is 0 at distance 0.
+
+    >>> import torch
+    >>> a, p, n = torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
+    >>> triplet_margin(a, p, n).item()
+    4.0
+
+    Source: Schroff et al., FaceNet (2015); the swap: Balntas et al., Learning shallow convolutional feature
+    descriptors with triplet losses (2016).
+    """
+    name = "triplet_margin"
+    if not 1 <= power < math.inf:
+        raise LossInputError(f"{name}: power must be finite and at least 1, got {power:g}")
+    for said, x in (("anchor", anchor), ("positive", positive), ("negative", negative)):
+        require_floating(name, said, x)
+        require_shape(name, said, x, shape(anchor), "the anchor")
+    if not -anchor.ndim <= dim < anchor.ndim:
+        raise LossInputError(f"{name}: dim={dim} is not a dimension of the anchor of shape {shape(anchor)}")
+    positions = positions_of(anchor, dim % anchor.ndim)
+    if mask is not None:
+        require_mask(name, mask, positions, "the anchor without its features")
+    read = checking(check, anchor)
+    each = position_weights(name, weight, positions, "weight", read)
+    rows = None if mask is None else mask.unsqueeze(dim)
+    a, p, n = (select(held(x), rows) for x in (anchor, positive, negative))
+    near, far = _distance(a - p, power, dim), _distance(a - n, power, dim)
+    far = torch.minimum(far, _distance(p - n, power, dim)) if swap else far
+    values, weights = weigh(F.relu(margin + near - far), None, mask, each, "weight")
+    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def _distance(gap: Tensor, power: float, dim: int) -> Tensor:
+    """The norm with a zero gradient at 0; scaled by its largest part so that no square overflows or vanishes."""
+    scale = gap.detach().abs().amax(dim, keepdim=True)
+    scale = torch.where(scale > 0, scale, 1.0)
+    x = gap / scale
+    norm = safe_sqrt(x.square().sum(dim)) if power == 2 else safe_power(safe_power(x.abs(), power).sum(dim), 1 / power)
+    return norm * scale.squeeze(dim)

@@ -1,0 +1,130 @@
+"""Predicted and labelled regions as probabilities, and the sums over them that every overlap loss is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nucleate.errors import LossInputError
+from nucleate.losses.checking import (
+    checking,
+    require_choice,
+    require_mask,
+    require_range,
+    require_shape,
+    shape,
+)
+from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
+from nucleate.losses.ranks import sum_across
+from nucleate.losses.reduction import held, select
+from nucleate.losses.targets import ClassTarget, class_axis, class_target
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Prediction and target as probabilities, 0 where not selected."""
+
+    p: Tensor
+    t: Tensor
+    target: ClassTarget
+    read: bool
+
+
+def regions(
+    name: str,
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    class_dim: int,
+    multilabel: bool,
+    mask: Tensor | None,
+    ignore_index: int | None,
+    check: bool | None,
+) -> Region:
+    """Check the arguments of an overlap loss and select."""
+    said = distribution(name, "prediction", prediction)
+    x = said.tensor
+    read = checking(check, x)
+    if multilabel:
+        target_of = _yes_or_no(name, x, target, class_dim, mask, ignore_index, read)
+    else:
+        target_of = class_target(name, x, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
+    rows, dim = target_of.selected_rows, target_of.dim
+    said = said.selected(rows, dim)
+    if not multilabel:
+        if read:
+            said.require_valid(name, "prediction", dim)
+        p = said.probabilities(dim)
+    elif isinstance(said, Logits):
+        p = held(said.tensor).sigmoid()
+    else:
+        p = held(said.tensor).exp() if isinstance(said, LogProbabilities) else held(said.tensor)
+        if read:
+            require_range(name, "prediction", p, 0.0, 1.0, "raw scores are said with Logits(x)")
+    return Region(select(p, rows), target_of.dense(p).to(p.dtype), target_of, read)
+
+
+def _yes_or_no(
+    name: str,
+    x: Tensor,
+    target: Tensor,
+    class_dim: int,
+    mask: Tensor | None,
+    ignore_index: int | None,
+    read: bool,
+) -> ClassTarget:
+    dim, classes, positions = class_axis(name, x, class_dim, fewest=1, name="prediction")
+    require_shape(name, "target", target, shape(x), "the prediction, as multilabel=True asks")
+    if ignore_index is not None:
+        raise LossInputError(f"{name}: ignore_index={ignore_index} names a class index; with multilabel use mask=")
+    if mask is not None:
+        require_mask(name, mask, positions, "the positions of the prediction")
+    soft = select(held(target) if target.is_floating_point() else target.to(held(x).dtype), _rows(mask, dim))
+    if read:
+        require_range(name, "target", soft, 0.0, 1.0, "labels are 0, 1 or between")
+    return ClassTarget(dim, classes, positions, None, soft, mask)
+
+
+def _rows(mask: Tensor | None, dim: int) -> Tensor | None:
+    return None if mask is None else mask.unsqueeze(dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of each image (or the batch) and class, shape (N or 1, C): overlap, predicted and labelled pixels.
+
+    `counted` is False where no position of the image is selected.
+    """
+
+    both: Tensor
+    predicted: Tensor
+    labelled: Tensor
+    counted: Tensor
+
+
+def counts(name: str, r: Region, over: str, group: ProcessGroup | None) -> Counts:
+    """The sums from which every overlap is made; over="batch" adds the images, and the ranks of `group`."""
+    require_choice(name, "over", over, ("image", "batch"))
+    dim = r.target.dim
+    if over == "image" and (dim == 0 or r.p.ndim < 3):
+        raise LossInputError(
+            f"{name}: over='image' needs a prediction (N, C, pixels...), got shape {shape(r.p)} with classes along "
+            f"dimension {dim}; over='batch' takes any"
+        )
+    # For hard labels this is p t. For soft ones p t would be largest at p = 1; the overlap is the smaller of the two.
+    both = torch.where((r.p <= r.t) & (r.t > 0), r.p, r.t)
+    selected = torch.ones_like(r.p.select(dim, 0)) if r.target.selected is None else r.target.selected.to(r.p.dtype)
+    axes = [a for a in range(r.p.ndim) if a != dim and (over == "batch" or a != 0)]
+    sums = [both.sum(axes), r.p.sum(axes), r.t.sum(axes)]
+    pixels = selected.sum() if over == "batch" else selected.flatten(1).sum(1, keepdim=True)
+    if over == "batch":
+        sums = [s.unsqueeze(0) for s in sums]
+        sums = list(sum_across(torch.stack(sums), group).unbind())
+        pixels = sum_across(pixels, group)
+    both_of, predicted, labelled = sums
+    return Counts(both_of, predicted, labelled, (pixels > 0).expand_as(predicted))
