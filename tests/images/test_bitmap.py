@@ -94,13 +94,13 @@ def test_flipped_bytes_in_a_png_are_noticed(tmp_path):
         read_bitmap(path)
 
 
-@pytest.mark.parametrize("side", [60_000, 900_000])
-def test_a_header_that_promises_too_much_is_refused(tmp_path, side):
+@pytest.mark.parametrize("side", [5_000, 900_000])
+def test_a_header_that_promises_more_than_the_file_can_hold_is_refused(tmp_path, side):
     whole = imagecodecs.png_encode(RAMP)
     header = struct.pack(">II", side, side) + whole[24:29]
     path = tmp_path / "image.png"
     path.write_bytes(whole[:8] + chunk(b"IHDR", header) + whole[33:])
-    with pytest.raises(ImageError, match=f"promises {side} x {side}"):
+    with pytest.raises(ImageError, match=f"promises {side} x {side} pixels, more than its .* bytes can hold"):
         read_bitmap(path)
 
 

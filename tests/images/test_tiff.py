@@ -195,5 +195,5 @@ def test_planes_in_missing_files_are_refused(path):
         for c, name in enumerate(["image.ome.tif", "gone.ome.tif", "lost.ome.tif"])
     )
     tifffile.tiffcomment(path, text.replace(tag, planes))
-    with pytest.raises(ImageError, match="missing"):
+    with pytest.raises(ImageError, match="other files, which are missing"):
         read_plane(path)
