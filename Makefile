@@ -1,0 +1,55 @@
+# Everything is done in the environment .venv of this folder; nothing else of the machine is touched.
+# Needed: GNU make and Python 3.11 or newer. Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# The benchmarks that need no data from elsewhere.
+BENCHMARKS := losses horizon
+
+# Libraries that keep a folder in the home directory keep it here.
+export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    draw images, train, segment and score for about two minutes; writes demo/report.html"
+	@echo "make test    every test and every example in the documentation"
+	@echo "make check   style, types, and which part may import which"
+	@echo "make bench   the benchmarks that need no data from elsewhere"
+	@echo "make clean   remove the environment and all that was made here"
+
+demo: $(READY)
+	@rm -rf demo
+	@$(BIN)/nucleate demo --out demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+bench: $(READY)
+	@set -e; for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
+
+clean:
+	rm -rf .venv demo build dist benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made again where a dependency changed; a second call does nothing.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Nucleate needs Python 3.11 or newer and $(PYTHON) is not: install one, or name it: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments: install its venv module (on Debian and Ubuntu: python3-venv)." >&2; \
+	  exit 1; }
+	@echo "Making the environment in .venv; the first time takes some minutes."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
