@@ -98,7 +98,8 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
     """
     graph = _Tracer().trace(network)
     modules = dict(network.named_modules())
-    shapes = _shapes(network, graph, torch.zeros(1, channels, size, size))
+    like = next(network.parameters(), torch.zeros(()))
+    shapes = _shapes(network, graph, like.new_zeros(1, channels, size, size))
     fields: dict[fx.Node, Field] = {}
     found = []
     for node in graph.nodes:
@@ -141,7 +142,7 @@ def halo(network: nn.Module, channels: int, stride: int) -> int:
 def _field(node: fx.Node, module: nn.Module | None, inputs: list[Field]) -> tuple[str, Field]:
     if node.op == "placeholder":
         return "image", Field(Fraction(1), Fraction(0), Fraction(0))
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and _is_plain(module):
         kernel, stride, padding, dilation = (
             int(value[0]) for value in (module.kernel_size, module.stride, module.padding, module.dilation)
         )
@@ -152,13 +153,20 @@ def _field(node: fx.Node, module: nn.Module | None, inputs: list[Field]) -> tupl
         for other in inputs[1:]:
             united = united.united(other)
         return _ELEMENTWISE[node.target], united
-    if node.target is F.interpolate:
-        factor = int(node.kwargs["scale_factor"])  # type: ignore[arg-type]
-        return f"enlarge x{factor}", inputs[0].enlarged(factor)
+    if node.target is F.interpolate and node.kwargs.get("mode") == "nearest":
+        scale = node.kwargs.get("scale_factor")
+        if isinstance(scale, float | int) and scale >= 1 and scale == int(scale):
+            return f"enlarge x{int(scale)}", inputs[0].enlarged(int(scale))
     if node.target in (F.pixel_shuffle, torch.pixel_shuffle):
         factor = int(node.args[1])  # type: ignore[arg-type]
         return f"rearrange x{factor}", inputs[0].enlarged(factor)
     raise ValueError(f"the receptive field of node {node.name} ({node.target}) is not known")
+
+
+def _is_plain(module: nn.Conv2d) -> bool:
+    """Whether a convolution is the same along both axes and pads with zeros, a given number of them."""
+    pairs = (module.kernel_size, module.stride, module.padding, module.dilation)
+    return module.padding_mode == "zeros" and all(not isinstance(p, str) and p[0] == p[1] for p in pairs)
 
 
 def _shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node, tuple[int, ...]]:
