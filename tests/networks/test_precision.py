@@ -1,0 +1,88 @@
+"""Where the network runs and in which number format."""
+
+import ctypes
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from nucleate.networks import precision
+from nucleate.networks.unet import Architecture, UNet
+
+CPU = torch.device("cpu")
+
+
+def product_type(context):
+    with context:
+        return torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype
+
+
+def test_device_is_one_that_computes():
+    where = precision.device()
+    assert where.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert (torch.ones(2, device=where) + 1).sum().item() == 4
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, False),
+        ({"avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx2": True, "avx512_f": True}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"bf16": True}, True),
+    ],
+)
+def test_bfloat16_is_asked_of_the_processor(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert precision.has_bfloat16(CPU) is expected
+    assert product_type(precision.autocast(CPU)) == (torch.bfloat16 if expected else torch.float32)
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_bfloat16_with_an_older_torch(monkeypatch, expected):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: expected, raising=False)
+    assert precision.has_bfloat16(CPU) is expected
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert precision.has_bfloat16(CPU) is False
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_autocast_obeys_the_caller_before_the_hardware(monkeypatch, hardware):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda where: hardware)
+    assert product_type(precision.autocast(CPU, bfloat16=True)) == torch.bfloat16
+    assert product_type(precision.autocast(CPU, bfloat16=False)) == torch.float32
+
+
+def test_place_keeps_the_weights_and_orders_them_channels_last():
+    torch.manual_seed(0)
+    network = UNet(Architecture(widths=(4, 4)))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    placed = precision.place(network, CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in placed.state_dict().items())
+    kernels = [m.weight for m in placed.modules() if isinstance(m, nn.Conv2d)]
+    assert kernels and all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+
+
+def test_keep_memory_says_whether_it_could(monkeypatch):
+    asked = []
+
+    class Library:
+        @staticmethod
+        def mallopt(option, value):
+            asked.append((option, value))
+            return 1
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
+    assert precision.keep_memory() is True
+    assert len(asked) == 2 and len({option for option, _ in asked}) == 2
+    Library.mallopt = staticmethod(lambda option, value: 0)
+    assert precision.keep_memory() is False
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert precision.keep_memory() is False
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert precision.keep_memory() is False
