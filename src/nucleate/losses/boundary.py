@@ -11,7 +11,7 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.checking import require_floating, require_shape, shape
 from nucleate.losses.distribution import Distribution
-from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.targets import class_weights, weigh
 
@@ -61,7 +61,7 @@ def boundary(
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
     w = class_weights(name, weight, r.p, r.target, r.read)
-    terms = r.p * select(held(distance), r.target.selected_rows)
+    terms = r.p * select(distance.to(r.p.dtype), r.target.selected_rows)
     values = (terms if w is None else terms * w).sum(dim)
     values, weights = weigh(values, None, r.target.selected, None, "count")
     return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)

@@ -104,7 +104,8 @@ def own_columns(n: int, columns: int, begin: int, device: torch.device) -> Tenso
 def _toward(query: Tensor, keys: Tensor, temperature: float | Tensor, begin: int) -> Tensor:
     """-log softmax of the similarities to `keys` at each row's own key."""
     if not len(query):
-        return product(query, keys).sum(1)
+        # An empty rank still has a place in the graph of its keys and of a learnt temperature.
+        return (product(query, keys) / temperature).sum(1)
     partner = torch.arange(begin, begin + len(query), device=query.device)
     return F.cross_entropy(product(query, keys) / temperature, partner, reduction="none")
 

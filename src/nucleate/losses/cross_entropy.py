@@ -73,7 +73,28 @@ def cross_entropy(
 
     Source: I. J. Good, Rational decisions (1952).
     """
-    name = "cross_entropy"
+    return cross_entropy_of(
+        "cross_entropy", logits, target, class_dim, mask, weight, position_weight, ignore_index, label_smoothing,
+        normalize, reduction, check, group,
+    )  # fmt: skip
+
+
+def cross_entropy_of(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    class_dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    position_weight: Tensor | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    normalize: str,
+    reduction: str,
+    check: bool | None,
+    group: ProcessGroup | None,
+) -> Tensor:
+    """`cross_entropy` for the loss `name`, which is what its messages say."""
     require_choice(name, "normalize", normalize, ("weight", "count"))
     require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
     read = checking(check, logits)

@@ -134,13 +134,13 @@ def safe_log(x: Tensor) -> Tensor:
 
 def safe_sqrt(x: Tensor) -> Tensor:
     """The square root of x >= 0, with a zero gradient at 0, where its slope is infinite."""
-    positive = x > 0
-    return torch.where(positive, x.masked_fill(~positive, 1.0).sqrt(), 0.0)
+    zero = x <= 0
+    return x.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
 
 
 def safe_power(x: Tensor, exponent: float) -> Tensor:
     """x ** exponent for x >= 0, with a zero gradient at 0, where its slope is infinite for an exponent below 1."""
     if exponent == 1:
         return x
-    positive = x > 0
-    return torch.where(positive, x.masked_fill(~positive, 1.0) ** exponent, 0.0)
+    zero = x <= 0
+    return (x.masked_fill(zero, 1.0) ** exponent).masked_fill(zero, 0.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import checking, require_mask, require_shape, shape
+from nucleate.losses.checking import checking, require_choice, require_mask, require_shape, shape
 from nucleate.losses.distribution import Distribution, distribution
 from nucleate.losses.ranks import sum_across
 from nucleate.losses.reduction import finish, reduce, times
@@ -210,8 +210,9 @@ def expected_calibration_error(
     Source: Naeini et al., Obtaining well calibrated probabilities using Bayesian binning (2015).
     """
     name = "expected_calibration_error"
-    if reduction == "none" or bins < 1:
-        raise LossInputError(f"{name}: needs bins >= 1 and a reduction of all positions, got {bins} and {reduction!r}")
+    require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
+    if bins < 1:
+        raise LossInputError(f"{name}: bins must be at least 1, got {bins}")
     said, dim, read = prepared(name, p, "p", class_dim, mask, None, check)
     require_shape(name, "target", target, positions_of(said.tensor, dim), "the positions of p")
     t = class_target(

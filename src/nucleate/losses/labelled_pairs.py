@@ -128,8 +128,10 @@ def dense_info_nce(
         partner = wanted[n][where[n]] + (offset + n * keys.shape[1] if negatives == "batch" else 0)
         logits = product(q, pixels) / t
         found.append(logits.logsumexp(1) - logits.gather(1, partner.unsqueeze(1)).squeeze(1))
-    # A rank without images still takes part in the backward pass of the gather.
-    values = torch.cat(found) if found else (everything if negatives == "batch" else keys.flatten(0, 1))[:0].sum(1)
+    # A rank without images still takes part in the backward pass of the gather, and of a learnt temperature.
+    pool = everything if negatives == "batch" else keys.flatten(0, 1)
+    nothing = (queries.flatten(0, 1)[:0] * pool[:0]).sum(1) / t
+    values = torch.cat([nothing, *found])
     values = torch.zeros(match.shape, dtype=values.dtype, device=values.device).masked_scatter(anchor, values)
     values = values if each is None else times(each.to(values.dtype), values)
     weights = select(torch.ones_like(values) if each is None else each.to(values.dtype), anchor)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.checking import require_floating, require_shape, shape
-from nucleate.losses.cross_entropy import cross_entropy
+from nucleate.losses.cross_entropy import cross_entropy_of
 from nucleate.losses.reduction import held
 
 if TYPE_CHECKING:
@@ -66,17 +66,7 @@ def linear_cross_entropy(
         logits = F.linear(
             features.to(kind).movedim(dim, -1), projection.to(kind), None if bias is None else bias.to(kind)
         ).movedim(-1, dim)
-    return cross_entropy(
-        logits,
-        target,
-        class_dim=dim,
-        mask=mask,
-        weight=weight,
-        position_weight=position_weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        normalize=normalize,
-        reduction=reduction,
-        check=check,
-        group=group,
-    )
+    return cross_entropy_of(
+        name, logits, target, dim, mask, weight, position_weight, ignore_index, label_smoothing, normalize, reduction,
+        check, group,
+    )  # fmt: skip

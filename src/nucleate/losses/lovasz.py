@@ -137,12 +137,12 @@ def _select_errors(errors: Tensor, selected: Tensor | None) -> Tensor:
 
 
 def _flat(x: Tensor, over: str) -> Tensor:
-    return x.reshape(1, -1) if over == "batch" else x.reshape(len(x), -1)
+    return x.reshape(1, -1) if over == "batch" else x.flatten(1)
 
 
 def _flat_classes(x: Tensor, over: str) -> Tensor:
     """(C, N, ...) to (N, C, pixels) or, over the batch, (1, C, pixels)."""
-    return x.reshape(1, len(x), -1) if over == "batch" else x.flatten(2).movedim(0, 1)
+    return x.flatten(1).unsqueeze(0) if over == "batch" else x.flatten(2).movedim(0, 1)
 
 
 def _all_pixels(errors: Tensor, positive: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:

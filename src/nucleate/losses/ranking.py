@@ -178,7 +178,7 @@ def triplet_margin(
 def _distance(gap: Tensor, power: float, dim: int) -> Tensor:
     """The norm with a zero gradient at 0; scaled by its largest part so that no square overflows or vanishes."""
     scale = gap.detach().abs().amax(dim, keepdim=True)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = scale.masked_fill((scale == 0) | scale.isinf(), 1.0)
     x = gap / scale
     norm = safe_sqrt(x.square().sum(dim)) if power == 2 else safe_power(safe_power(x.abs(), power).sum(dim), 1 / power)
     return norm * scale.squeeze(dim)

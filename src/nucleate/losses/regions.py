@@ -111,10 +111,10 @@ def counts(name: str, r: Region, over: str, group: ProcessGroup | None) -> Count
     """The sums from which every overlap is made; over="batch" adds the images, and the ranks of `group`."""
     require_choice(name, "over", over, ("image", "batch"))
     dim = r.target.dim
-    if over == "image" and (dim == 0 or r.p.ndim < 3):
+    if r.p.ndim < 2 or (over == "image" and (dim == 0 or r.p.ndim < 3)):
         raise LossInputError(
-            f"{name}: over='image' needs a prediction (N, C, pixels...), got shape {shape(r.p)} with classes along "
-            f"dimension {dim}; over='batch' takes any"
+            f"{name}: over={over!r} cannot tell classes, images and pixels apart in a prediction of shape "
+            f"{shape(r.p)} with classes along dimension {dim}; give (N, C, pixels...), or (pixels, C) over='batch'"
         )
     # For hard labels this is p t. For soft ones p t would be largest at p = 1; the overlap is the smaller of the two.
     both = torch.where((r.p <= r.t) & (r.t > 0), r.p, r.t)

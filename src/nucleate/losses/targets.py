@@ -16,7 +16,7 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
-from nucleate.losses.reduction import select, times
+from nucleate.losses.reduction import held, select, times
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def class_weights(loss: str, weight: Tensor | None, logits: Tensor, target: Clas
     require_weights(loss, "weight", weight, (target.classes,), "the classes, one weight each", read)
     along = [1] * logits.ndim
     along[target.dim] = target.classes
-    return weight.reshape(along)
+    return weight.to(held(logits).dtype).reshape(along)
 
 
 def position_weights(

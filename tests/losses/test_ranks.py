@@ -1,0 +1,45 @@
+"""Two and three real processes, with ragged and empty ranks, against one process that holds every row."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+WORKER = Path(__file__).with_name("rank_worker.py")
+
+
+@pytest.fixture(scope="module")
+def worker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("rank_worker", WORKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_give_the_loss_and_gradient_of_one_process(world: int, worker: ModuleType, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen([sys.executable, WORKER, str(rank), str(world), tmp_path], env=environment)
+        for rank in range(world)
+    ]
+    assert [process.wait(timeout=120) for process in ranks] == [0] * world
+    one = worker.evaluate(0, 1, None)
+    begin = 0
+    for rank, rows in enumerate(worker.SPLITS[world]):
+        with np.load(tmp_path / f"{rank}.npz", allow_pickle=False) as found:
+            assert set(found.files) == set(one)
+            for name, expected in one.items():
+                whole = name.rsplit("/")[1] in ("value", "pair", "temperature") or name.startswith("accumulated")
+                part = expected if whole else expected[begin : begin + rows]
+                np.testing.assert_allclose(found[name], part, rtol=1e-9, atol=1e-12, err_msg=f"{name}, rank {rank}")
+        begin += rows
