@@ -1,0 +1,181 @@
+"""The laws of the rule that ends a run, what its evidence means, and what it says."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kendalltau, theilslopes
+
+from nucleate.training.horizon import Horizon, decide
+
+errors = st.floats(0.125, 8).map(lambda e: round(e * 1024) / 1024)
+curves = st.lists(st.tuples(errors, errors), min_size=1, max_size=80)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def falling(count, seed, low=0.0):
+    """A strictly falling curve of positive errors whose steps differ a thousandfold."""
+    steps = 10 ** np.random.default_rng(seed).uniform(-3, 0, count)
+    return low + (1 + steps[::-1].cumsum()[::-1]) / (1 + steps.sum())
+
+
+def noisy_run(seed, count=120, best=40):
+    """Training falls all the time, validation until about `best`; both with noise."""
+    rng, t = np.random.default_rng(seed), np.arange(1, count + 1)
+    train = t**-0.5
+    valid = t**-0.5 + 0.5 * (t / best) ** 2 * best**-0.5 / 4
+    return train * rng.normal(1, 0.01, count), valid * rng.normal(1, 0.02, count)
+
+
+@given(curves, st.integers(-20, 20), st.integers(-20, 20))
+def test_the_scale_of_either_error_changes_nothing(run, a, b):
+    """Powers of two, so that the scaled errors are exact."""
+    one, other = Horizon(), Horizon()
+    for train, valid in run:
+        found, scaled = one.update(train, valid), other.update(train * 2.0**a, valid * 2.0**b)
+        assert found == scaled
+
+
+@given(seeds, st.integers(0, 60))
+@settings(max_examples=60)
+def test_a_shift_in_time_changes_nothing_but_the_time(seed, shift):
+    """However long a run has been falling before, from six windows on, it ends at the same point of the same curves."""
+    train, valid = noisy_run(seed)
+    long = 3 * falling(48 + 60, seed + 1)
+    decisions = []
+    for before in (48, 48 + shift):
+        prefix = long[-before:]
+        decision = decide([*(prefix + train[0]), *train], [*(prefix + valid[0]), *valid])
+        decisions.append((decision.stop, decision.epoch - before, decision.best_epoch - before, decision.cause))
+    assert decisions[0] == decisions[1]
+
+
+@given(seeds, st.integers(1, 300))
+@settings(max_examples=50)
+def test_a_strictly_falling_pair_never_stops_before_the_limit(seed, limit):
+    train, valid = falling(limit, seed), falling(limit, seed + 1)
+    rule = Horizon(limit=limit)
+    decisions = [rule.update(*pair) for pair in zip(train, valid, strict=True)]
+    assert [d.stop for d in decisions] == [False] * (limit - 1) + [True]
+    assert (decisions[-1].cause, decisions[-1].best_epoch) == ("limit", limit)
+
+
+@given(seeds, curves.filter(lambda run: len(run) >= 40), st.integers(1, 30), st.integers(3, 12))
+def test_a_validation_error_that_rises_from_the_start_stops_as_early_as_is_allowed(seed, run, minimum, recent):
+    """Whatever the training error does."""
+    rising = falling(len(run), seed)[::-1]
+    decision = decide([train for train, _ in run], rising, Horizon(recent, minimum=minimum))
+    assert (decision.stop, decision.epoch, decision.best_epoch) == (True, max(minimum, recent), 1)
+
+
+@given(seeds, st.floats(0.001, 0.3))
+@settings(max_examples=60)
+def test_noise_alone_ends_within_bounds(seed, size):
+    """Chance enters by when the lowest error comes, so the bounds are those that 1 in 100,000 seeds would exceed."""
+    train, valid = np.random.default_rng(seed).uniform(1 - size, 1 + size, (2, 1000))
+    assert decide(train, valid).epoch <= 250
+    assert decide(valid, valid).epoch <= 600
+
+
+@given(seeds, st.floats(0.003, 0.1), st.integers(10, 40), st.floats(1.1, 100))
+def test_one_outlier_ends_nothing(seed, fall, where, factor):
+    t = np.arange(60)
+    train, valid = (1 - fall) ** t, (1 - fall) ** t
+    valid[where] *= factor
+    assert not decide(train, valid).stop
+
+
+@given(curves)
+def test_evidence_is_that_of_the_textbooks(run):
+    rule = Horizon()
+    for t, pair in enumerate(run, 1):
+        evidence = rule.update(*pair).evidence
+        train, valid = (np.array(c)[-8:] for c in zip(*run[:t], strict=True))
+        if t < 2:
+            continue
+        lowest = min(v for _, v in run[:t])
+        assert evidence["valid_slope"] == pytest.approx(theilslopes(valid)[0] / lowest)
+        assert evidence["train_slope"] == pytest.approx(theilslopes(train)[0] / train[-1])
+        signs = [np.sign(c[None, :] - c[:, None])[np.triu_indices(len(c), 1)] for c in (train, valid)]
+        assert evidence["concordance"] == pytest.approx((signs[0] * signs[1]).mean())
+        if len(set(train)) == len(train) and len(set(valid)) == len(valid):
+            assert evidence["concordance"] == pytest.approx(kendalltau(train, valid).statistic)
+
+
+def test_confidence_is_that_of_mann_and_kendall():
+    """Eight values in order: S = 28, variance 8 * 7 * 21 / 18 = 65.33, z = 27 / 8.083 = 3.340, p = 0.00084."""
+    evidence = decide(np.arange(8, 0, -1), np.arange(8, 0, -1)).evidence
+    assert evidence["train_confidence"] == evidence["valid_confidence"] == pytest.approx(1 - 0.00083665, abs=1e-7)
+
+
+def test_expected_gain_is_the_larger_of_two_estimates():
+    """The lowest fell from 1 to 0.5 over the look-back of 5 epochs; the last eight do not fall in the median."""
+    valid = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+    assert decide(valid, valid).evidence["expected_gain"] == pytest.approx((1 - 0.5) / 0.5 / 5)
+    steady = [1.0] + [2.0 - 0.1 * t for t in range(9)]
+    assert decide(steady, steady).evidence["expected_gain"] == pytest.approx(0.1)
+
+
+@given(seeds)
+@settings(max_examples=40)
+def test_over_fitting_ends_the_run_soon_after_the_best_epoch_and_is_called_so(seed):
+    decision = decide(*noisy_run(seed))
+    assert decision.stop
+    assert 30 <= decision.best_epoch <= 80
+    assert decision.epoch <= 110
+
+
+def test_strips_that_rise_are_counted():
+    train = np.linspace(1, 0.5, 20)
+    rising = decide(train, [*np.linspace(1, 0.4, 5), *np.linspace(0.5, 1.1, 15)], Horizon(minimum=100)).evidence
+    assert rising["strips_risen"] == 2
+    assert decide(train, np.linspace(1, 0.4, 20)).evidence["strips_risen"] == 0
+
+
+def test_it_says_why():
+    t = np.arange(1, 60)
+    over = decide(1 / t, 1 / t + 0.004 * t)
+    assert over.cause == "over-fitting"
+    assert over.reason == (
+        "Validation error has not fallen since epoch 16 while training error fell another 43%: "
+        "over-fitting began; the weights of epoch 16 are kept."
+    )
+    flat = decide(np.ones(60), np.ones(60))
+    assert (flat.cause, flat.epoch, flat.best_epoch) == ("plateau", 8, 1)
+    short = decide(1 + 0.01 * (t % 2), 1 - 1e-5 * t)
+    assert short.cause == "plateau"
+    assert short.reason == (
+        "Another epoch is expected to win 0.00% of the validation error, which is not worth its price of 0.08%, "
+        "and validation error no longer follows training error; the weights of epoch 8 are kept."
+    )
+    worse = decide(t / 10, t / 20)
+    assert worse.cause == "diverging"
+    assert "training error rises with it" in worse.reason
+    on = decide(0.99**t, 0.98**t)
+    assert (on.stop, on.cause) == (False, "going on")
+    assert on.reason.startswith("Each epoch, training error changes by -1.0")
+
+
+def test_a_run_that_is_out_of_luck_ends_though_both_errors_move_together():
+    """Both wander above the lowest together for six windows: no new lowest is to be had."""
+    t = np.arange(80)
+    together = 1 + 0.5 * np.sin(t)
+    together[0] = 0.1
+    decision = decide(together, together)
+    assert (decision.stop, decision.best_epoch) == (True, 1)
+    assert decision.epoch <= 1 + 6 * 8
+
+
+def test_an_update_takes_at_most_fifty_microseconds():
+    rng = np.random.default_rng(0)
+    pairs = (1 / np.arange(1, 501)[:, None] + 0.1 * rng.random((500, 2))).tolist()
+    spent = []
+    for _ in range(5):
+        rule = Horizon()
+        start = time.process_time()
+        for pair in pairs:
+            rule.update(*pair)
+        spent.append((time.process_time() - start) / len(pairs))
+    assert min(spent) <= 50e-6
