@@ -111,13 +111,9 @@ def train(options):
     except TimeoutError:
         pass
     seconds = time.monotonic() - clock.begin
-    best = sorted(out.glob("weights_*.h5"))
-    print("weights:", [path.name for path in best])
     name = "weights_best.h5" if (out / "weights_best.h5").exists() else "weights_now.h5"
     if (out / name).exists():
         model.load_weights(name)
-    model.optimize_thresholds(val_images, val_masks)
-    model.keras_model.save_weights(str(out / "weights_best.h5"))
     report = {
         "steps": clock.steps,
         "seconds": seconds,
@@ -125,6 +121,11 @@ def train(options):
         "images_per_second_in_steps": 4 * (clock.steps - 5) / max(clock.inside, 1e-9),
         "parameters": int(model.keras_model.count_params()),
     }
+    if options.no_predict:
+        print(json.dumps(report))
+        return
+    model.optimize_thresholds(val_images, val_masks)
+    model.keras_model.save_weights(str(out / "weights_best.h5"))
     (out / "training.json").write_text(json.dumps(report))
     predict_all(model, plan["test"], channels, out / "predicted")
     print(json.dumps(report))
@@ -159,6 +160,7 @@ def main():
     sub.add_argument("--minutes", type=float, required=True)
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--steps", type=int, default=25, help="steps an epoch")
+    sub.add_argument("--no-predict", action="store_true", help="measure the training speed and stop")
     sub.set_defaults(run=train)
     sub = commands.add_parser("predict")
     sub.add_argument("--model", required=True)

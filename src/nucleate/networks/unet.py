@@ -60,16 +60,16 @@ class Convolution(nn.Conv2d):
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
         self.standardise = not first
         if self.standardise:
-            self.gain = nn.Parameter(torch.ones(outputs, 1, 1, 1))
+            self.gain = nn.Parameter(torch.ones(outputs, 1))
 
     def kernel(self) -> Tensor:
         """The weights that the convolution applies, shape (outputs, inputs, size, size)."""
         if not self.standardise:
             return self.weight
-        fan_in = self.weight[0].numel()
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        scale: Tensor = torch.rsqrt(variance * fan_in + 1e-8) * self.gain
-        return (self.weight - mean) * scale
+        weight = self.weight.flatten(1)
+        variance, mean = torch.var_mean(weight, dim=1, keepdim=True, correction=0)
+        scale = torch.rsqrt(variance * weight.shape[1] + 1e-8) * self.gain
+        return torch.addcmul(-mean * scale, weight, scale).view_as(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernel(), self.bias, self.stride, self.padding)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import label as label_pieces
 
 from nucleate.types import Labels
 
@@ -119,31 +120,51 @@ def _nearest_centre(centre: NDArray[np.int64], radius: Map, reach: float) -> NDA
 
 
 def tidy(labels: Labels, smallest: int) -> Labels:
-    """Of each label the largest 4-connected piece (of equal ones the first), without holes, at least `smallest`
-    pixels. Labels keep their numbers.
+    """Of each label the largest 4-connected piece (of equal ones the first), dropped below `smallest` pixels, its
+    holes filled. A hole is background enclosed by one nucleus alone. Labels keep their numbers.
 
     >>> import numpy as np
     >>> ring = np.zeros((5, 9), dtype=np.int32); ring[:, :5] = 3; ring[2, 2] = 0; ring[0, 8] = 3
     >>> (tidy(ring, 1) == 3).sum()
     np.int64(25)
     """
-    labels = labels.copy()
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None:
-            continue
-        own = labels[box] == label
-        pieces, count = ndimage.label(own)
-        whole = own if count == 1 else pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-        area = int(np.count_nonzero(whole))
-        if area < smallest:
-            labels[box][own] = 0
-            continue
-        if count > 1:
-            labels[box][own & ~whole] = 0
-        if area < whole.size:
-            filled = ndimage.binary_fill_holes(whole)
-            labels[box][filled & (labels[box] == 0)] = label
-    return labels
+    pieces, count = label_pieces(labels, background=0, connectivity=1, return_num=True)
+    if count == 0:
+        return np.zeros_like(labels)
+    size = np.bincount(pieces.ravel(), minlength=count + 1)
+    first = np.zeros(count + 1, dtype=np.int32)
+    first[pieces.ravel()] = labels.ravel()  # the label of each piece
+    # Sorted by label, then from large to small; the first of each label stays. The sort is stable.
+    order = 1 + np.lexsort((-size[1:], first[1:]))
+    stays = order[np.unique(first[order], return_index=True)[1]]
+    keep = np.zeros(count + 1, dtype=np.int32)
+    keep[stays] = np.where(size[stays] >= smallest, first[stays], 0)
+    return _fill_holes(keep[pieces])
+
+
+_NEIGHBOURS = (
+    (np.s_[1:, :], np.s_[:-1, :]),
+    (np.s_[:-1, :], np.s_[1:, :]),
+    (np.s_[:, 1:], np.s_[:, :-1]),
+    (np.s_[:, :-1], np.s_[:, 1:]),
+)
+"""Slices that lay an image over itself, one pixel apart."""
+
+
+def _fill_holes(labels: Labels) -> Labels:
+    """Gives each 4-connected piece of background that touches one label only, and not the border, that label."""
+    pieces, count = ndimage.label(labels == 0)
+    lowest = np.full(count + 1, np.iinfo(np.int32).max, dtype=np.int32)
+    highest = np.zeros(count + 1, dtype=np.int32)
+    for ahead, behind in _NEIGHBOURS:
+        edge = (pieces[ahead] > 0) & (labels[behind] > 0)
+        np.minimum.at(lowest, pieces[ahead][edge], labels[behind][edge])
+        np.maximum.at(highest, pieces[ahead][edge], labels[behind][edge])
+    filling = np.where(lowest == highest, highest, 0).astype(np.int32)
+    for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        filling[border] = 0
+    filling[0] = 0
+    return labels + filling[pieces]
 
 
 def group(maps: Maps, thresholds: Thresholds) -> Grouped:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.networks.precision import autocast, device
+from nucleate.networks.precision import autocast, device, place
 from nucleate.networks.unet import UNet, split
 from nucleate.objects.grouping import Maps
 
@@ -26,7 +26,7 @@ class TorchEngine:
     def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
         self.device = device()
         self.bfloat16 = bfloat16
-        self.network = network.folded().to(self.device).to(memory_format=torch.channels_last)
+        self.network = place(network.folded(), self.device)
 
     def __call__(self, image: NDArray[np.float32]) -> Maps:
         raw = self.raw(torch.from_numpy(image)[None])

@@ -18,19 +18,21 @@ from nucleate.types import Labels
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One training image in memory: `image` (channels, H, W) float32, normalised; `labels` (H, W) int32."""
+    """One training image in memory: `image` (channels, H, W) float32, normalised; `raised` (1, 1, H, W) float32, the
+    labels + 2, unknown as 1; the centres of its nuclei."""
 
     image: Tensor
-    labels: Tensor
+    raised: Tensor
     centres: Centres
 
     @classmethod
     def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> Source:
-        return cls(torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(labels)), centres(labels))
+        raised = np.maximum(labels, -1).astype(np.float32) + 2
+        return cls(torch.from_numpy(image), torch.from_numpy(raised)[None, None], centres(labels))
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.labels.shape[0], self.labels.shape[1]
+        return self.raised.shape[2], self.raised.shape[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +45,53 @@ class Batch:
 
 def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int, workers: Executor | None = None) -> Batch:
     """The batch of these draws; sample i depends on `draws[i]` alone. Outside the image: 0, and unknown."""
-    run = map if workers is None else workers.map
-    parts = list(run(lambda one: _sample(sources[one.index], one, crop), draws))
-    labels, offset, radius, image = (torch.stack(part) for part in zip(*parts, strict=True))
-    return Batch(image, encode(labels, offset, radius))
+    channels = sources[0].image.shape[0]
+    image = torch.empty(len(draws), channels, crop, crop)
+    labels = torch.empty(len(draws), crop, crop, dtype=torch.int32)
+    places = torch.empty(len(draws), 3, crop, crop)
+
+    def fill(i: int) -> None:
+        image[i], labels[i], places[i] = _sample(sources[draws[i].index], draws[i], crop)
+
+    list(map(fill, range(len(draws))) if workers is None else workers.map(fill, range(len(draws))))
+    return Batch(image, encode(labels, places[:, :2], places[:, 2:]))
 
 
-def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    matrix = torch.from_numpy(draw.matrix).float()
-    half = (crop - 1) / 2
-    line = torch.arange(crop, dtype=torch.float32) - half
-    # Image coordinates of every crop pixel: the affine map is separable into a row part and a column part.
-    y = (matrix[0, 0] * line + matrix[0, 2])[:, None] + (matrix[0, 1] * line)[None, :]
-    x = (matrix[1, 0] * line + matrix[1, 2])[:, None] + (matrix[1, 1] * line)[None, :]
+def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Image (channels, crop, crop), labels (crop, crop) and, at each pixel, offset and radius (3, crop, crop)."""
     height, width = source.shape
-    row, column = y.round().long(), x.round().long()
-    outside = (row < 0) | (row >= height) | (column < 0) | (column >= width)
-    index = row.clamp_(0, height - 1) * width + column.clamp_(0, width - 1)
-    labels = source.labels.view(-1)[index].masked_fill_(outside, -1).long()
-    inside = labels.clamp_min(0)
-    # Offsets: the centre in the image, less the pixel, taken back into the crop's own frame.
-    position = torch.from_numpy(source.centres.position)[inside]
-    inverse = torch.linalg.inv(matrix[:, :2])
-    dy, dx = position[..., 0] - y, position[..., 1] - x
-    offset = torch.stack([inverse[0, 0] * dy + inverse[0, 1] * dx, inverse[1, 0] * dy + inverse[1, 1] * dx])
-    magnification = torch.linalg.det(inverse).abs().sqrt()
-    radius = torch.from_numpy(source.centres.radius)[inside] * magnification
-    image = _vary(_bilinear(source.image, y, x), draw)
+    matrix = torch.from_numpy(draw.matrix).float()
+    line = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2
+    # Image coordinates of every crop pixel, in the units of grid_sample: -1 and 1 are the outer edges.
+    y = (
+        torch.add((matrix[0, 0] * line + matrix[0, 2])[:, None], matrix[0, 1] * line)
+        .mul_(2)
+        .add_(1)
+        .div_(height)
+        .sub_(1)
+    )
+    x = (
+        torch.add((matrix[1, 0] * line + matrix[1, 2])[:, None], matrix[1, 1] * line)
+        .mul_(2)
+        .add_(1)
+        .div_(width)
+        .sub_(1)
+    )
+    grid = torch.stack([x, y], dim=-1)[None]
+    # Labels are exact in float32 below 2^24; they are raised by 2 so that 0 is outside the image and 1 is unknown.
+    raised = F.grid_sample(source.raised, grid, mode="nearest", align_corners=False)[0, 0]
+    image = _vary(F.grid_sample(source.image[None], grid, mode="bilinear", align_corners=False)[0], draw)
     # At prediction there is nothing but zeros beyond the border of an image: so here.
-    return labels, offset, radius[None], image.masked_fill_(outside, 0.0)
-
-
-def _bilinear(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    height, width = image.shape[1:]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    return F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    image.mul_(raised > 0)
+    # Each nucleus' centre and radius in the crop's own frame, then looked up at every pixel.
+    inverse = torch.linalg.inv(matrix[:, :2])
+    centre = inverse @ (torch.from_numpy(source.centres.position).T - matrix[:, 2:])
+    radius = torch.from_numpy(source.centres.radius)[None] * torch.linalg.det(inverse).abs().sqrt()
+    labels = raised.sub_(2).clamp_min_(-1).int()
+    places = torch.cat([centre, radius]).index_select(1, labels.clamp_min(0).view(-1)).view(3, crop, crop)
+    places[0].sub_(line[:, None])
+    places[1].sub_(line)
+    return image, labels, places
 
 
 def _vary(image: Tensor, draw: Draw) -> Tensor:
@@ -85,7 +99,8 @@ def _vary(image: Tensor, draw: Draw) -> Tensor:
     channels = image.shape[0]
     if draw.blur:
         image = _blur(image, draw.blur)
-    image = image.sign() * image.abs().clamp_min(1e-6).pow(draw.gamma)
+    bright = image.clamp_min(1e-6)
+    image = image + (bright.pow(draw.gamma) - bright)
     gain = torch.tensor(draw.gain, dtype=torch.float32).view(channels, 1, 1)
     shift = torch.tensor(draw.shift, dtype=torch.float32).view(channels, 1, 1)
     image.mul_(gain).add_(shift)

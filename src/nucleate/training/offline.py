@@ -16,20 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nucleate.networks.precision import device, keep_memory
+from nucleate.networks.precision import device, keep_memory, place
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Batch, Source, make_batch
 from nucleate.tiles.sample import Variation, draw
 from nucleate.training import checkpoint
+from nucleate.training.horizon import decide
 from nucleate.training.step import Averaged, Objective, backward
 from nucleate.training.validation import Validation
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run goes. An epoch is `samples` crops, however many images there are; `minutes` and `epochs` are limits."""
+    """How a run goes. An epoch is `samples` crops, however many images there are; `minutes` and `epochs` are limits, and
+    without any the run ends by `nucleate.training.horizon`. `cool_down` is the part of the run in which the learning
+    rate falls to zero."""
 
     seed: int = 0
     loss: str = "cross_entropy"
@@ -41,7 +44,6 @@ class Settings:
     weight_decay: float = 0.02
     warm_up: int = 100
     cool_down: float = 0.3
-    patience: int = 30
     variation: Variation = field(default_factory=Variation)
 
     @property
@@ -83,7 +85,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.where = device()
-        self.network = UNet(architecture).to(self.where).to(memory_format=torch.channels_last)
+        self.network = place(UNet(architecture), self.where)
         decayed = [p for p in self.network.parameters() if p.ndim > 1 and p[0].numel() > 1]
         others = [p for p in self.network.parameters() if not (p.ndim > 1 and p[0].numel() > 1)]
         self.optimiser = torch.optim.AdamW(
@@ -155,9 +157,12 @@ class Run:
                 "seconds": state.seconds,
             }
         )
-        unlimited = settings.minutes is None and settings.epochs is None
-        if unlimited and state.cool_start is None and epoch - state.best_epoch >= settings.patience:
-            self.cool(state.step // 5, f"The validation score had not risen for {settings.patience} epochs.")
+        if settings.minutes is None and settings.epochs is None and state.cool_start is None:
+            # The rule is a function of the curves alone, so a resumed run needs nothing but its history.
+            curves = ([row[key] for row in state.history] for key in ("train_loss", "valid_loss"))
+            decision = decide(*curves)
+            if decision.stop:
+                self.cool(max(1, round(settings.cool_down * state.step)), decision.reason)
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,111 @@
+"""Images a second in training and megapixels a second in prediction, Nucleate against StarDist, side by side.
+
+    python benchmarks/speed.py --data DATA --stardist PYTHON --nucleate-model MODEL --stardist-model DIR
+
+Each is measured `--repeats` times, in turn (A, B, A, B ...), with nothing else on the machine; medians are compared.
+Training: 256 x 256 crops at each program's own settings, after five steps to warm up, sampling and variation of the
+crops included, validation left out. Prediction: test image file to label image file, model loaded and warm.
+The models are those that benchmarks/accuracy.py leaves behind. Prints a table, and as its last line JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from protocol import PEER, full, run, write_plan
+
+
+def train_rate(data: Path, seconds: float) -> float:
+    """Images a second of Nucleate's training loop."""
+    from nucleate.networks.unet import Architecture
+    from nucleate.tiles.augment import Source
+    from nucleate.training.fit import load
+    from nucleate.training.offline import Settings, State, train
+    from nucleate.training.validation import Validation
+
+    case = full(data, "fluorescence")
+    labelled = load(case.train, case.val)
+    sources = [Source.of(image, labels) for image, labels in labelled.training]
+    settings = Settings(samples=10**6, minutes=1e6)
+    marks: list[tuple[int, float]] = []
+
+    def observe(state: State, _: float) -> None:
+        marks.append((state.step, time.monotonic()))
+        if marks[-1][1] - marks[0][1] > seconds:
+            raise InterruptedError
+
+    try:
+        train(sources, Validation(labelled.validation[:1]), Architecture(), settings, observe=observe)
+    except InterruptedError:
+        pass
+    (first, begin), (last, end) = marks[4], marks[-1]
+    return settings.batch * (last - first) / (end - begin)
+
+
+def predict_rate(data: Path, model: Path) -> float:
+    """Megapixels a second, file to files."""
+    from nucleate.images.reader import read_image
+    from nucleate.model import read
+    from nucleate.networks.precision import keep_memory
+    from nucleate.prediction.predict import Predictor, predict
+
+    keep_memory()
+    files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
+    predictor = Predictor(read(model))
+    for file in files[:3]:
+        predictor.segment(read_image(file))
+    pixels = sum(read_image(file).pixels[..., 0].size for file in files)
+    with tempfile.TemporaryDirectory() as out:
+        begin = time.monotonic()
+        predict(predictor, files, Path(out))
+        return pixels / 1e6 / (time.monotonic() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--stardist", type=Path)
+    parser.add_argument("--nucleate-model", type=Path)
+    parser.add_argument("--stardist-model", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--one", choices=("train", "predict"), help="measure Nucleate alone, in this process")
+    options = parser.parse_args()
+    if options.one == "train":
+        print(train_rate(options.data, options.seconds))
+        return
+    if options.one == "predict":
+        print(predict_rate(options.data, options.nucleate_model))
+        return
+    rates: dict[str, list[float]] = {name: [] for name in ("train A", "train B", "predict A", "predict B")}
+    own = [sys.executable, __file__, "--data", options.data, "--seconds", options.seconds]
+    with tempfile.TemporaryDirectory() as name:
+        plan = write_plan(full(options.data, "fluorescence"), Path(name) / "plan.json")
+        for k in range(options.repeats):
+            rates["train A"].append(float(run([*own, "--one", "train"]).split()[-1]))
+            peer = [options.stardist, PEER]
+            limits = ["--minutes", options.seconds / 60, "--steps", 1000, "--no-predict"]
+            out = run([*peer, "train", "--plan", plan, "--out", Path(name) / f"t{k}", *limits])
+            rates["train B"].append(json.loads(out.splitlines()[-1])["images_per_second_in_steps"])
+        for _ in range(options.repeats):
+            out = run([*own, "--one", "predict", "--nucleate-model", options.nucleate_model])
+            rates["predict A"].append(float(out.split()[-1]))
+            out = run([*peer, "predict", "--model", options.stardist_model, "--plan", plan, "--out", Path(name) / "p"])
+            rates["predict B"].append(json.loads(out.splitlines()[-1])["megapixels_per_second"])
+    middle = {key: median(values) for key, values in rates.items()}
+    print("| | Nucleate | StarDist | ratio |\n| --- | ---: | ---: | ---: |")
+    report: dict[str, object] = {"rates": rates}
+    for what, unit in (("train", "images/s"), ("predict", "megapixels/s")):
+        ratio = report[f"{what} ratio"] = middle[f"{what} A"] / middle[f"{what} B"]
+        print(f"| {what}, {unit} | {middle[f'{what} A']:.2f} | {middle[f'{what} B']:.2f} | {ratio:.2f} |")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
