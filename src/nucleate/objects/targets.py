@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from nucleate.types import Labels
@@ -40,13 +41,14 @@ class Centres:
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Targets of a batch: `classes` (N, H, W) uint8; `known` (N, H, W) bool, false where nothing is to be learnt;
-    `heat` and `radius` (N, 1, H, W), `offset` (N, 2, H, W), float32, in pixels."""
+    `heat` and `radius` (N, 1, H, W), `offset` (N, 2, H, W), float32, in pixels; `weight` (N, H, W), see `importance`."""
 
     classes: Tensor
     known: Tensor
     heat: Tensor
     offset: Tensor
     radius: Tensor
+    weight: Tensor
 
 
 def centres(labels: Labels) -> Centres:
@@ -74,10 +76,24 @@ def centres(labels: Labels) -> Centres:
     return Centres(position.astype(np.float32), np.sqrt(area / np.pi).astype(np.float32))
 
 
-def encode(labels: Tensor, offset: Tensor, radius: Tensor) -> Targets:
-    """Targets from label values (N, H, W; negative unknown), offsets (N, 2, H, W) and radii (N, 1, H, W).
+def importance(labels: Labels, radius: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each pixel counts in training, (H, W): 10 / r, in 0.5..3, in and within 3 pixels of a nucleus of
+    radius r, else 0.5. A pixel's share in the overlap of a small nucleus is larger, and there are fewer of them.
 
-    >>> t = encode(torch.tensor([[[0, 1, -1]]]), torch.zeros(1, 2, 1, 3), torch.full((1, 1, 1, 3), 5.0))
+    `radius` holds the radius of each label, row 0 not used.
+    """
+    table = np.clip(10.0 / radius, 0.5, 3.0).astype(np.float32)
+    table[0] = 0.5
+    own: NDArray[np.float32] = table[np.maximum(labels, 0)]
+    around: NDArray[np.float32] = ndimage.maximum_filter(own, size=7)
+    return np.where(labels > 0, own, around)
+
+
+def encode(labels: Tensor, offset: Tensor, radius: Tensor, weight: Tensor) -> Targets:
+    """Targets from label values (N, H, W; negative unknown), offsets (N, 2, H, W), radii (N, 1, H, W) and weights.
+
+    >>> flat = torch.ones(1, 1, 3)
+    >>> t = encode(torch.tensor([[[0, 1, -1]]]), torch.zeros(1, 2, 1, 3), torch.full((1, 1, 1, 3), 5.0), flat)
     >>> t.classes.tolist(), t.known.tolist(), t.heat.tolist()
     ([[[0, 1, 0]]], [[[True, True, False]]], [[[[0.0, 1.0, 0.0]]]])
     """
@@ -90,6 +106,7 @@ def encode(labels: Tensor, offset: Tensor, radius: Tensor) -> Targets:
         heat=torch.where(nucleus, heat, 0.0),
         offset=torch.where(nucleus, offset, 0.0),
         radius=torch.where(nucleus, radius, 1.0),
+        weight=weight,
     )
 
 
@@ -103,4 +120,5 @@ def whole(labels: Labels) -> Targets:
         torch.from_numpy(labels.astype(np.int64))[None],
         torch.from_numpy(offset)[None],
         torch.from_numpy(known.radius[ids])[None, None],
+        torch.from_numpy(importance(labels, known.radius))[None],
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,10 @@ from torch.nn import functional as F
 from nucleate.networks.precision import autocast, device, place
 from nucleate.networks.unet import UNet, split
 from nucleate.objects.grouping import Maps
+from nucleate.objects.scale import predicted_diameter, zoom
+
+JUDGED = 384
+"""Pixels; see `middle`."""
 
 LARGEST_RADIUS = 256.0
 """Pixels; a predicted radius is clipped here, so that no map holds an infinity."""
@@ -19,8 +26,8 @@ LARGEST_RADIUS = 256.0
 class TorchEngine:
     """Runs a network with PyTorch: channels-last, in bfloat16 where the processor has it.
 
-    Called with a normalised image (channels, H, W) of any size from 1 x 1, it gives its `Maps`. The image is padded
-    with zeros to a multiple of the network's stride, which is also what convolutions see beyond the border.
+    Called with a normalised image (channels, H, W) of any size from 1 x 1, it gives its `Maps`. Where the nuclei are
+    small, the image is enlarged for the network and the maps are brought back to its own size; see `objects.scale`.
     """
 
     def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
@@ -29,12 +36,30 @@ class TorchEngine:
         self.network = place(network.folded(), self.device)
 
     def __call__(self, image: NDArray[np.float32]) -> Maps:
-        raw = self.raw(torch.from_numpy(image)[None])
-        return to_maps(raw, self.network.architecture.classes)
+        return to_maps(self.zoomed(torch.from_numpy(image)[None]), self.network.architecture.classes)
+
+    @torch.inference_mode()
+    def zoomed(self, image: Tensor) -> Tensor:
+        """As `raw`, of the image enlarged by the factor that suits its nuclei; for the image's own pixels."""
+        classes = self.network.architecture.classes
+        first = self.raw(image[..., *middle(image.shape[-2:])])
+        factor = zoom(predicted_diameter(to_maps(first, classes)))
+        if factor == 1.0:
+            return first if first.shape[-2:] == image.shape[-2:] else self.raw(image)
+        size = [round(factor * length) for length in image.shape[-2:]]
+        raw = self.raw(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
+        raw = F.interpolate(raw, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        raw[:, classes + 1 : classes + 3] /= factor
+        raw[:, classes + 3] -= math.log(factor)
+        return raw
 
     @torch.inference_mode()
     def raw(self, image: Tensor) -> Tensor:
-        """Network output (1, classes + 4, H, W), float32, of an image (1, channels, H, W)."""
+        """Network output (1, classes + 4, H, W), float32, of an image (1, channels, H, W).
+
+        The image is padded with zeros to a multiple of the network's stride, which is also what convolutions see
+        beyond the border.
+        """
         height, width = image.shape[-2:]
         stride = self.network.architecture.stride
         padded = F.pad(image, (0, -width % stride, 0, -height % stride))
@@ -42,6 +67,12 @@ class TorchEngine:
         with autocast(self.device, bfloat16=self.bfloat16):
             maps: Tensor = self.network(padded)
         return maps[..., :height, :width].float()
+
+
+def middle(shape: Sequence[int]) -> tuple[slice, slice]:
+    """The part of an image from which the size of its nuclei is judged: all of it, or its middle `JUDGED` pixels."""
+    starts = [max(0, (length - JUDGED) // 2) for length in shape]
+    return slice(starts[0], starts[0] + JUDGED), slice(starts[1], starts[1] + JUDGED)
 
 
 @torch.inference_mode()

@@ -30,7 +30,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch of training. A number that is not known is NaN; `score` is panoptic quality in 0..1."""
+    """One epoch of training. A number that is not known is NaN; `score` is the AP, mean over IoU 0.5 to 0.9."""
 
     epoch: int
     train_loss: float = nan

@@ -31,7 +31,7 @@ def plot_curves(history: Iterable[Mapping[str, float]], path: Path, best: int | 
     canvas = FigureCanvasAgg(figure)
     loss, score = figure.subplots(1, 2)
     _draw(loss, "Loss", drawn, {"train_loss": ("training", TRAINING), "valid_loss": ("validation", VALIDATION)})
-    _draw(score, "Panoptic quality", drawn, {"score": ("validation", SCORE)})
+    _draw(score, "Mean AP", drawn, {"score": ("validation", SCORE)})
     with atomic(path) as file:
         # The version of the plotting library is left out, so that the same curves give the same bytes.
         canvas.print_png(file, metadata={"Software": None})

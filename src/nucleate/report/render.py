@@ -19,7 +19,7 @@ _EPOCH_HEAD = {
     "epoch": "Epoch",
     "train_loss": "Training loss",
     "valid_loss": "Validation loss",
-    "score": "Panoptic quality",
+    "score": "Mean AP",
     "learning_rate": "Learning rate",
     "seconds": "Seconds",
 }
@@ -104,7 +104,7 @@ def _table(table: Table) -> str:
 
 def _curves(curves: Curves) -> str:
     panels = []
-    for title, series in (("Loss", _LOSS), ("Panoptic quality", _SCORE)):
+    for title, series in (("Loss", _LOSS), ("Mean AP", _SCORE)):
         chart = line_chart(title, curves.epochs, series, curves.best)
         if chart:
             keys = "".join(f'<span class="key {name}">{escape(text)}</span>' for name, text in series)

@@ -11,24 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.objects.targets import Centres, Targets, centres, encode
+from nucleate.objects.scale import true_diameter, zoom
+from nucleate.objects.targets import Centres, Targets, centres, encode, importance
 from nucleate.tiles.sample import Draw
 from nucleate.types import Labels
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One training image in memory: `image` (channels, H, W) float32, normalised; `raised` (1, 1, H, W) float32, the
-    labels + 2, unknown as 1; the centres of its nuclei."""
+    """One training image in memory: `image` (channels, H, W) float32, normalised; `raised` (1, 2, H, W) float32, the
+    labels + 2, unknown as 1, and the importance of each pixel; the centres of its nuclei; how far it is enlarged."""
 
     image: Tensor
     raised: Tensor
     centres: Centres
+    zoom: float
 
     @classmethod
     def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> Source:
-        raised = np.maximum(labels, -1).astype(np.float32) + 2
-        return cls(torch.from_numpy(image), torch.from_numpy(raised)[None, None], centres(labels))
+        found, factor = centres(labels), zoom(true_diameter(labels))
+        raised = np.stack([np.maximum(labels, -1) + 2, importance(labels, factor * found.radius)], dtype=np.float32)
+        return cls(torch.from_numpy(image), torch.from_numpy(raised)[None], found, factor)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,37 +52,28 @@ def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int, work
     image = torch.empty(len(draws), channels, crop, crop)
     labels = torch.empty(len(draws), crop, crop, dtype=torch.int32)
     places = torch.empty(len(draws), 3, crop, crop)
+    weight = torch.empty(len(draws), crop, crop)
 
     def fill(i: int) -> None:
-        image[i], labels[i], places[i] = _sample(sources[draws[i].index], draws[i], crop)
+        image[i], labels[i], weight[i], places[i] = _sample(sources[draws[i].index], draws[i], crop)
 
     list(map(fill, range(len(draws))) if workers is None else workers.map(fill, range(len(draws))))
-    return Batch(image, encode(labels, places[:, :2], places[:, 2:]))
+    return Batch(image, encode(labels, places[:, :2], places[:, 2:], weight))
 
 
-def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Image (channels, crop, crop), labels (crop, crop) and, at each pixel, offset and radius (3, crop, crop)."""
+def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Image (channels, crop, crop), labels and weights (crop, crop), offset and radius at each pixel (3, crop, crop)."""
     height, width = source.shape
     matrix = torch.from_numpy(draw.matrix).float()
     line = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2
     # Image coordinates of every crop pixel, in the units of grid_sample: -1 and 1 are the outer edges.
-    y = (
-        torch.add((matrix[0, 0] * line + matrix[0, 2])[:, None], matrix[0, 1] * line)
-        .mul_(2)
-        .add_(1)
-        .div_(height)
-        .sub_(1)
-    )
-    x = (
-        torch.add((matrix[1, 0] * line + matrix[1, 2])[:, None], matrix[1, 1] * line)
-        .mul_(2)
-        .add_(1)
-        .div_(width)
-        .sub_(1)
-    )
+    y = torch.add((matrix[0, 0] * line + matrix[0, 2])[:, None], matrix[0, 1] * line)
+    x = torch.add((matrix[1, 0] * line + matrix[1, 2])[:, None], matrix[1, 1] * line)
+    y.mul_(2).add_(1).div_(height).sub_(1)
+    x.mul_(2).add_(1).div_(width).sub_(1)
     grid = torch.stack([x, y], dim=-1)[None]
     # Labels are exact in float32 below 2^24; they are raised by 2 so that 0 is outside the image and 1 is unknown.
-    raised = F.grid_sample(source.raised, grid, mode="nearest", align_corners=False)[0, 0]
+    raised, weight = F.grid_sample(source.raised, grid, mode="nearest", align_corners=False)[0]
     image = _vary(F.grid_sample(source.image[None], grid, mode="bilinear", align_corners=False)[0], draw)
     # At prediction there is nothing but zeros beyond the border of an image: so here.
     image.mul_(raised > 0)
@@ -91,7 +85,7 @@ def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tens
     places = torch.cat([centre, radius]).index_select(1, labels.clamp_min(0).view(-1)).view(3, crop, crop)
     places[0].sub_(line[:, None])
     places[1].sub_(line)
-    return image, labels, places
+    return image, labels, weight, places
 
 
 def _vary(image: Tensor, draw: Draw) -> Tensor:

@@ -19,6 +19,7 @@ class Variation:
 
     crop: int = 256
     scale: float = 1.5
+    unzoomed: float = 0.2
     stretch: float = 1.12
     turn: float = math.pi
     turned: float = 0.5
@@ -47,11 +48,18 @@ class Draw:
 
 
 def draw(
-    seed: int, sample: int, shapes: Sequence[tuple[int, int]], *, channels: int, variation: Variation | None = None
+    seed: int,
+    sample: int,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    channels: int,
+    zooms: Sequence[float] | None = None,
+    variation: Variation | None = None,
 ) -> Draw:
     """Sample number `sample` (0, 1, ...) of the run with this seed, over images of these (height, width).
 
-    An image is chosen with a probability in proportion to the square root of its area.
+    An image is chosen with a probability in proportion to the square root of its area as enlarged by its factor in
+    `zooms` (1 by default). One crop in `unzoomed` is not enlarged, since the size of nuclei is judged on such ones.
 
     >>> first, again = (draw(0, 5, [(64, 64), (99, 20)], channels=1) for _ in range(2))
     >>> bool((first.matrix == again.matrix).all()), first.noise_seed == again.noise_seed
@@ -59,10 +67,13 @@ def draw(
     """
     v = variation or Variation()
     rng = np.random.default_rng([seed, sample])
-    weights = np.sqrt([float(h) * w for h, w in shapes])
+    enlarged = np.ones(len(shapes)) if zooms is None else np.asarray(zooms)
+    weights = enlarged * np.sqrt([float(h) * w for h, w in shapes])
     index = int(np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(), side="right"))
     index = min(index, len(shapes) - 1)
     scale = math.exp(rng.uniform(-1, 1) * math.log(v.scale))
+    if rng.random() >= v.unzoomed:
+        scale *= enlarged[index]
     stretch = math.exp(rng.uniform(-1, 1) * math.log(v.stretch))
     angle = rng.uniform(-v.turn, v.turn) if rng.random() < v.turned else (math.pi / 2) * int(rng.integers(4))
     flip = -1.0 if rng.random() < 0.5 else 1.0

@@ -82,8 +82,6 @@ def fit(
     observe: Observer | None = None,
     name: str | None = None,
     source: str | None = None,
-    licence: str = "",
-    half: bool = False,
 ) -> model.Manifest:
     """Train on the labelled images of `folder` and write the model to `out`."""
     prepare_output(out, resume=resume)
@@ -99,7 +97,7 @@ def fit(
         resume=resume,
         observe=observe,
     )
-    weights = model.encode_weights(result.network, half=half)
+    weights = model.encode_weights(result.network)
     judgement = judge.judge(TorchEngine(result.network), Objective(architecture.classes, settings.loss), Thresholds())
     thresholds, scores = tune(judge, judgement.maps, Thresholds())
     state = result.state
@@ -111,7 +109,6 @@ def fit(
         pixel_size=data.pixel_size,
         data=model.DataPart(
             source=source or folder.name,
-            licence=licence,
             labelled=data.labelled,
             nuclei=data.nuclei,
             median_diameter=round(data.median_diameter, 2),
@@ -154,8 +151,8 @@ def prepare_output(out: Path, *, resume: bool) -> None:
         raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
 
 
-def card(manifest: model.Manifest, scores: Scores) -> str:
-    """The model's README."""
+def card(manifest: model.Manifest, scores: Scores, where: str = "the validation images") -> str:
+    """The model's README; `where` names the images that the scores are of."""
     data, training = manifest.data, manifest.training
     rows = "".join(
         f"| {row.threshold:g} | {row.precision:.3f} | {row.recall:.3f} | {row.ap:.3f} |\n" for row in scores.at
@@ -171,13 +168,13 @@ Finds nuclei in images with {_plural(len(data.channels), "channel")} ({", ".join
 {data.source}{licence}: {data.labelled} labelled images, {data.nuclei} nuclei, median diameter
 {data.median_diameter:.1f} pixels. {data.validation}
 
-## Scores on the validation images
+## Scores on {where}
 Panoptic quality {scores.panoptic_quality:.3f}, AJI {scores.aji:.3f}, {scores.n_true} nuclei.
 
 | IoU | precision | recall | AP |
 | --- | --- | --- | --- |
 {rows}
-The thresholds were chosen on the same images, so on new images expect a little less.
+Epoch and thresholds were chosen on the validation images.
 
 ## Training
 {training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};

@@ -40,7 +40,7 @@ class Settings:
     epochs: int | None = None
     batch: int = 8
     samples: int = 512
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.02
     warm_up: int = 100
     cool_down: float = 0.3
@@ -159,10 +159,12 @@ class Run:
         )
         if settings.minutes is None and settings.epochs is None and state.cool_start is None:
             # The rule is a function of the curves alone, so a resumed run needs nothing but its history.
-            curves = ([row[key] for row in state.history] for key in ("train_loss", "valid_loss"))
-            decision = decide(*curves)
+            train, valid = ([row[key] for row in state.history] for key in ("train_loss", "valid_loss"))
+            decision = decide(train, valid)
             if decision.stop:
-                self.cool(max(1, round(settings.cool_down * state.step)), decision.reason)
+                # Which epoch is kept is known only after the cool-down.
+                why = decision.reason.split("; the weights of epoch")[0].rstrip(".") + "."
+                self.cool(max(1, round(settings.cool_down * state.step)), why)
 
     @property
     def finished(self) -> bool:
@@ -210,8 +212,9 @@ def train(
     if resume and folder is not None:
         tensors, saved = checkpoint.read(folder)
         run.restore(tensors, saved["state"])
+    channels = architecture.channels
     state, objective = run.state, Objective(architecture.classes, settings.loss)
-    shapes = [source.shape for source in sources]
+    shapes, zooms = [source.shape for source in sources], [source.zoom for source in sources]
     begin = time.monotonic() - state.seconds
     losses: list[float] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as workers:
@@ -219,7 +222,7 @@ def train(
             run.plan_end(time.monotonic() - begin)
             samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
             draws = [
-                draw(settings.seed, sample, shapes, channels=architecture.channels, variation=settings.variation)
+                draw(settings.seed, sample, shapes, channels=channels, zooms=zooms, variation=settings.variation)
                 for sample in samples
             ]
             batch = make_batch(sources, draws, settings.variation.crop, workers)

@@ -6,6 +6,8 @@ The objective is a sum of four means, each a total over a weight (so accumulated
     heat      binary cross entropy with the soft target, over all known pixels
     offset    smooth L1 of (predicted - true) / radius, over known nucleus pixels
     radius    smooth L1 of the log radius, over known nucleus pixels
+
+Pixels count by `nucleate.objects.targets.importance`.
 """
 
 from __future__ import annotations
@@ -43,18 +45,28 @@ class Objective:
         """The sum of each term over the batch, scalars; `maps` as the network gives them."""
         out = split(maps, self.classes)
         known, nucleus = _selections(targets)
+        weight = targets.weight.unsqueeze(1)
         offset = (out.offset - targets.offset) / targets.radius.clamp_min(2.0)
-        class_loss = LOSSES[self.loss]
         return {
-            "classes": class_loss(out.logits, targets.classes, mask=targets.known, reduction="sum", check=False),
-            "heat": losses.binary_cross_entropy(out.heat, targets.heat, mask=known, reduction="sum", check=False),
-            "offset": _smooth_l1(offset, nucleus.expand_as(offset)),
-            "radius": _smooth_l1(out.log_radius - targets.radius.log(), nucleus),
+            "classes": LOSSES[self.loss](
+                out.logits,
+                targets.classes,
+                mask=targets.known,
+                position_weight=targets.weight,
+                reduction="sum",
+                check=False,
+            ),
+            "heat": losses.binary_cross_entropy(
+                out.heat, targets.heat, mask=known, weight=weight, reduction="sum", check=False
+            ),
+            "offset": _smooth_l1(offset, nucleus, weight),
+            "radius": _smooth_l1(out.log_radius - targets.radius.log(), nucleus, weight),
         }
 
     def weights(self, targets: Targets) -> dict[str, float]:
-        """The weight that belongs to each total: how many pixels it was taken over."""
-        known, nucleus = (float(selected.sum()) for selected in _selections(targets))
+        """The weight that belongs to each total: the sum over the pixels that it was taken over."""
+        weight = targets.weight.unsqueeze(1)
+        known, nucleus = (float(weight[selected].sum()) for selected in _selections(targets))
         return {"classes": known, "heat": known, "offset": nucleus, "radius": nucleus}
 
 
@@ -63,9 +75,9 @@ def _selections(targets: Targets) -> tuple[Tensor, Tensor]:
     return known, known & (targets.classes > 0).unsqueeze(1)
 
 
-def _smooth_l1(difference: Tensor, where: Tensor) -> Tensor:
+def _smooth_l1(difference: Tensor, where: Tensor, weight: Tensor) -> Tensor:
     selected = torch.where(where, difference, 0.0)
-    return F.smooth_l1_loss(selected, torch.zeros_like(selected), reduction="sum", beta=0.25)
+    return (weight * F.smooth_l1_loss(selected, torch.zeros_like(selected), reduction="none", beta=0.25)).sum()
 
 
 def added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -105,7 +117,7 @@ def backward(network: nn.Module, objective: Objective, batches: Sequence[Batch],
 
 def _to(batch: Batch, where: torch.device) -> Batch:
     t = batch.targets
-    moved = (x.to(where, non_blocking=True) for x in (t.classes, t.known, t.heat, t.offset, t.radius))
+    moved = (x.to(where, non_blocking=True) for x in (t.classes, t.known, t.heat, t.offset, t.radius, t.weight))
     return Batch(batch.image.to(where, non_blocking=True), Targets(*moved))
 
 

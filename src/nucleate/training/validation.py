@@ -78,7 +78,7 @@ class Validation:
     def judge(self, engine: TorchEngine, objective: Objective, thresholds: Thresholds) -> Judgement:
         totals, maps = [], []
         for (image, _), targets in zip(self.pairs, self.targets, strict=True):
-            raw = engine.raw(torch.from_numpy(image)[None]).cpu()
+            raw = engine.zoomed(torch.from_numpy(image)[None]).cpu()
             totals.append({name: float(value) for name, value in objective.totals(raw, targets).items()})
             maps.append(to_maps(raw, objective.classes))
         loss = mean(added(totals), added(objective.weights(targets) for targets in self.targets))

@@ -1,0 +1,59 @@
+"""Makes the two models inside the package, from the runs that benchmarks/accuracy.py leaves in benchmarks/out.
+
+    python benchmarks/accuracy.py full       --data DATA --minutes 40
+    python benchmarks/accuracy.py brightfield --data DATA --minutes 20
+    python benchmarks/embedded.py --data DATA
+
+Trained on the `train` images, chosen on `val`; the scores on `test` are added to the card. Weights become float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from protocol import full, row, score, table
+
+from nucleate import model
+from nucleate.images.writer import atomic
+from nucleate.objects.matching import mean_ap
+from nucleate.training.fit import card
+
+SOURCE = "BBBC038v1, stage 1 training images of the 2018 Data Science Bowl, Broad Bioimage Benchmark Collection"
+LICENCE = "CC0 1.0"
+PACKAGE = Path(__file__).parents[1] / "src" / "nucleate" / "models"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    options = parser.parse_args()
+    rows = {}
+    for modality in model.EMBEDDED:
+        case = full(options.data, modality)
+        run = options.out / case.name / "nucleate"
+        trained = model.read(run / "model")
+        scores = score(case, run / "predicted")
+        rows[modality] = row(scores)
+        weights = model.encode_weights(trained.network, half=True)
+        old = trained.manifest
+        manifest = old.model_copy(
+            update={
+                "name": modality,
+                "data": old.data.model_copy(update={"source": f"{SOURCE}, {modality} images", "licence": LICENCE}),
+                "scores": old.scores | {"test": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
+                "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            }
+        )
+        folder = PACKAGE / modality
+        text = card(manifest, scores, where="the test images, which it had never seen")
+        model.write(folder, manifest, weights, model.read_history(run / "model"), text)
+        with atomic(folder / model.CURVES) as file:
+            file.write((run / "model" / model.CURVES).read_bytes())
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
