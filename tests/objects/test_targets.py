@@ -1,5 +1,7 @@
 """Labels to targets, and that targets go back through grouping to the labels they came from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from hypothesis.extra import numpy as hnp
 
 from nucleate.images.synthetic import fluorescence, tissue
 from nucleate.objects.grouping import Maps, Thresholds, group
-from nucleate.objects.targets import centres, encode, whole
+from nucleate.objects.targets import Targets, centres, encode, importance, whole
+
+PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 
 PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1)
 
@@ -154,32 +158,45 @@ def test_numbers_of_the_nuclei_do_not_matter(labels, seed):
     order = np.random.default_rng(seed).permutation(np.arange(1, 30)).astype(np.int32)
     renumbered = np.where(labels > 0, order[np.maximum(labels, 1) - 1], labels)
     one, two = whole(labels), whole(renumbered)
-    for name in ("classes", "known", "heat", "offset", "radius"):
+    for name in PARTS:
         assert torch.equal(getattr(one, name), getattr(two, name)), name
 
 
 @settings(deadline=None, max_examples=60)
-@given(labels=LABELS, dy=st.integers(0, 5), dx=st.integers(0, 5))
+@given(labels=ellipses(), dy=st.integers(0, 5), dx=st.integers(0, 5))
 def test_moving_the_labels_moves_the_targets(labels, dy, dx):
     height, width = labels.shape
     one, two = whole(labels), whole(np.pad(labels, ((dy, 3), (dx, 2))))
     part = (..., slice(dy, dy + height), slice(dx, dx + width))
     assert torch.equal(two.classes[part], one.classes) and torch.equal(two.known[part], one.known)
-    for name in ("heat", "offset", "radius"):
-        torch.testing.assert_close(getattr(two, name)[part], getattr(one, name), atol=1e-5, rtol=1e-5)
+    for name in ("heat", "offset", "radius", "weight"):
+        torch.testing.assert_close(getattr(two, name)[part], getattr(one, name), atol=1e-4, rtol=1e-4)
 
 
 def test_encode_treats_each_image_of_a_batch_alone():
     labels = torch.randint(-1, 3, (3, 5, 6))
-    offset, radius = torch.randn(3, 2, 5, 6), torch.rand(3, 1, 5, 6) * 9 + 1
-    batch = encode(labels, offset, radius)
+    offset, radius, weight = torch.randn(3, 2, 5, 6), torch.rand(3, 1, 5, 6) * 9 + 1, torch.rand(3, 5, 6)
+    batch = encode(labels, offset, radius, weight)
     for i in range(3):
-        one = encode(labels[i : i + 1], offset[i : i + 1], radius[i : i + 1])
-        assert all(
-            torch.equal(getattr(one, name)[0], getattr(batch, name)[i])
-            for name in ("classes", "known", "heat", "offset", "radius")
-        )
+        one = encode(labels[i : i + 1], offset[i : i + 1], radius[i : i + 1], weight[i : i + 1])
+        assert all(torch.equal(getattr(one, name)[0], getattr(batch, name)[i]) for name in PARTS)
     assert (batch.classes.dtype, batch.known.dtype, batch.heat.dtype) == (torch.uint8, torch.bool, torch.float32)
+
+
+@settings(deadline=None, max_examples=60)
+@given(labels=LABELS)
+def test_importance_is_positive_and_falls_with_the_radius(labels):
+    radius = centres(labels).radius
+    found = importance(labels, radius)
+    assert found.shape == labels.shape and found.dtype == np.float32
+    assert (found > 0).all() and np.isfinite(found).all()
+    assert (importance(labels, 2 * radius) <= found).all()
+    own = labels > 0
+    order = np.argsort(radius[labels[own]])
+    assert (np.diff(found[own][order]) <= 0).all()
+    # The ground counts no more than the most important nucleus, and no less than without one.
+    least = importance(np.zeros_like(labels), np.ones(1, np.float32))
+    assert (found >= least).all() and (not own.any() or found[~own].max(initial=0) <= found[own].max())
 
 
 def test_an_image_without_nuclei():

@@ -1,5 +1,6 @@
 """Draws to batches: geometry that agrees with the labels, and samples that do not know of each other."""
 
+import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.images.synthetic import fluorescence
-from nucleate.objects.targets import whole
+from nucleate.objects.targets import Targets, whole
 from nucleate.tiles.augment import Source, make_batch
 from nucleate.tiles.sample import Draw, Variation, draw
 
-PARTS = ("classes", "known", "heat", "offset", "radius")
+PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 
 
 def labelled(seed=0, height=64, width=64, channels=1):

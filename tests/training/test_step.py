@@ -1,5 +1,6 @@
 """The training step: a sum and a weight, whatever the batches."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,12 +13,12 @@ from nucleate import losses
 from nucleate.errors import TrainingError
 from nucleate.networks import precision
 from nucleate.networks.unet import UNIT, Architecture, UNet, split
-from nucleate.objects.targets import Targets, encode
+from nucleate.objects.targets import Targets, whole
 from nucleate.tiles.augment import Batch
 from nucleate.training.step import LOSSES, TERMS, Averaged, Objective, added, backward, mean
 
 CPU = torch.device("cpu")
-PARTS = ("classes", "known", "heat", "offset", "radius")
+PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 
 
 @pytest.fixture(autouse=True)
@@ -33,20 +34,24 @@ def network(classes=2):
     return made
 
 
-def make(count, seed=0, size=16, unknown=0.2):
+def joined(parts):
+    return Targets(**{name: torch.cat([getattr(one, name) for one in parts]) for name in PARTS})
+
+
+def make(count, seed=0, size=16):
     """Samples whose shares of nuclei and of unknown pixels differ, so that a mean of means would be wrong."""
-    rng = torch.Generator().manual_seed(seed)
-    share = torch.rand(count, 1, 1, generator=rng)
-    labels = (torch.rand(count, size, size, generator=rng) < share).long()
-    hidden = torch.rand(count, size, size, generator=rng) < 2 * unknown * torch.rand(count, 1, 1, generator=rng)
-    labels[hidden] = -1
-    offset = 4 * torch.randn(count, 2, size, size, generator=rng)
-    radius = 2 + 8 * torch.rand(count, 1, size, size, generator=rng)
-    return Batch(torch.randn(count, 1, size, size, generator=rng), encode(labels, offset, radius))
+    rng = np.random.default_rng(seed)
+    parts = []
+    for _ in range(count):
+        labels = np.where(rng.random((size, size)) < rng.random(), rng.integers(1, 6, (size, size)), 0)
+        labels[rng.random((size, size)) < 0.5 * rng.random()] = -1
+        parts.append(whole(labels.astype(np.int32)))
+    image = rng.normal(size=(count, 1, size, size)).astype(np.float32)
+    return Batch(torch.from_numpy(image), joined(parts))
 
 
 def part(batch, rows):
-    return Batch(batch.image[rows], Targets(*(getattr(batch.targets, name)[rows] for name in PARTS)))
+    return Batch(batch.image[rows], Targets(**{name: getattr(batch.targets, name)[rows] for name in PARTS}))
 
 
 def gradient(made, batches, loss="cross_entropy"):
@@ -93,12 +98,14 @@ def test_unknown_pixels_change_neither_loss_nor_gradient(seed, huge):
 
     expected, slope = judged(maps, batch.targets)
     t = batch.targets
-    changed = Targets(
-        torch.where(unknown, 1 - t.classes, t.classes).to(torch.uint8),
-        t.known,
-        torch.where(unknown[:, None], 1.0, t.heat),
-        torch.where(unknown[:, None], abs(huge), t.offset),
-        torch.where(unknown[:, None], 3.0, t.radius),
+    hidden = {"classes": 1 - t.classes, "heat": torch.ones_like(t.heat), "radius": torch.full_like(t.radius, 3.0)}
+    hidden |= {"offset": torch.full_like(t.offset, abs(huge)), "weight": torch.full_like(t.weight, 7.0)}
+    changed = dataclasses.replace(
+        t,
+        **{
+            name: torch.where(unknown if value.ndim == 3 else unknown[:, None], value, getattr(t, name))
+            for name, value in hidden.items()
+        },
     )
     # What the network gives there may be huge, as long as it is a number.
     found, other = judged(torch.where(wide, huge / UNIT, maps), changed)
@@ -122,11 +129,12 @@ def test_nothing_known_gives_zero_and_no_gradient(batches):
 def test_no_nucleus_leaves_the_terms_of_nuclei_out():
     made = network()
     batch = make(2)
-    empty = Batch(batch.image, encode(torch.zeros(2, 16, 16).long(), batch.targets.offset, batch.targets.radius))
+    empty = Batch(batch.image, joined([whole(np.zeros((16, 16), np.int32))] * 2))
     value, grads = gradient(made, [empty])
     assert value > 0 and np.isfinite(value)
     assert all(torch.isfinite(g).all() for g in grads)
-    assert Objective().weights(empty.targets) == {"classes": 512, "heat": 512, "offset": 0, "radius": 0}
+    weights = Objective().weights(empty.targets)
+    assert weights["classes"] == weights["heat"] > 0 and weights["offset"] == weights["radius"] == 0
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -136,15 +144,16 @@ def test_totals_and_weights_are_those_of_the_losses(loss, classes):
     maps = torch.randn(3, classes + 4, 16, 16)
     totals, weights, out = objective.totals(maps, t), objective.weights(t), split(maps, classes)
     known = t.known.unsqueeze(1)
+    weight = t.weight.unsqueeze(1)
     expected = {
-        "classes": losses.total_and_weight(LOSSES[loss], out.logits, t.classes, mask=t.known),
-        "heat": losses.total_and_weight(losses.binary_cross_entropy, out.heat, t.heat, mask=known),
+        "classes": losses.total_and_weight(LOSSES[loss], out.logits, t.classes, mask=t.known, position_weight=t.weight),
+        "heat": losses.total_and_weight(losses.binary_cross_entropy, out.heat, t.heat, mask=known, weight=weight),
     }
-    for name, (total, weight) in expected.items():
+    for name, (total, summed) in expected.items():
         assert float(totals[name]) == pytest.approx(float(total), rel=1e-5)
-        assert weights[name] == float(weight)
-    nuclei = float((t.known & (t.classes > 0)).sum())
-    assert weights["offset"] == weights["radius"] == nuclei > 0
+        assert weights[name] == pytest.approx(float(summed), rel=1e-6)
+    nuclei = float(t.weight[t.known & (t.classes > 0)].sum())
+    assert weights["offset"] == weights["radius"] == pytest.approx(nuclei) and nuclei > 0
     assert totals.keys() == weights.keys() == TERMS.keys()
 
 
