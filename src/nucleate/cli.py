@@ -6,19 +6,21 @@ Everything heavy is imported inside the commands, so that `nucleate --help` answ
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nucleate import __version__
-from nucleate.errors import NucleateError
+from nucleate.errors import InputError, NucleateError
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
@@ -26,10 +28,13 @@ SOME_FAILED = 1
 """Exit code where some of many images could not be done; 2 where nothing could."""
 
 
-def main() -> None:
-    """Run the command line; a `NucleateError` is one sentence on standard error and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a `NucleateError` is one sentence on standard error and exit code 2.
+
+    `arguments` are those of the process unless given.
+    """
     try:
-        app()
+        app(arguments, prog_name="nucleate")
     except NucleateError as error:
         print(f"nucleate: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -53,7 +58,7 @@ def options(
 
 @app.command()
 def check(folder: Folder) -> None:
-    """Say what a folder holds, and what is odd in it, before you train."""
+    """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
     from nucleate.images.check import inspect, render
@@ -79,7 +84,10 @@ def train(
     from nucleate.training.fit import fit
     from nucleate.training.offline import Settings
     from nucleate.training.progress import TrainingProgress
+    from nucleate.training.step import LOSSES
 
+    if loss not in LOSSES:
+        raise InputError(f"There is no --loss {loss}: choose one of {', '.join(LOSSES)}.")
     settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     with TrainingProgress(settings, out) as progress:
         manifest = fit(
@@ -112,7 +120,8 @@ def predict(
     files = images_in(images)
     predictor = Predictor(read(locate(model)), smallest=min_size)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Images", total=len(files))
         done = predict(predictor, files, out, overlay=overlay, observe=lambda _: progress.advance(bar))
     print(f"{sum(done.nuclei.values())} nuclei in {len(done.nuclei)} images. Wrote {out}.")
@@ -142,7 +151,7 @@ def evaluate(
 def info(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
 ) -> None:
-    """Show a model: its card, how its training went, its scores, and the nodes of its network."""
+    """Show a model: its card, training, scores and network nodes."""
     from rich.console import Console
 
     from nucleate.model import locate, read, read_history
@@ -158,7 +167,7 @@ def demo(
     minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 2.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the images and of the training.")] = 0,
 ) -> None:
-    """Draw images with known nuclei, train on some, segment others, and write a report."""
+    """Train, segment and score on drawn images; write a report."""
     from nucleate.demo import run
     from nucleate.training.offline import Settings
     from nucleate.training.progress import TrainingProgress

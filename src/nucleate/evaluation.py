@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.images.reader import read_labels
+from nucleate.images.reader import name_of, read_labels
 from nucleate.objects.matching import THRESHOLDS, Matching, Scores, match, mean_ap, pool
 
 _EXTENSIONS = (".tif", ".tiff", ".png")
-_MARKS = ("_labels", "_masks")
+_MARKS = ("_labels", "_cp_masks", "_masks")
+_IMAGE_ENDINGS = ("", "_img", "_0000")
+"""What the name of an image may have beyond the name of its mask: nothing, or what Cellpose or nnU-Net adds."""
 _FOLDERS = ("labels", "masks", "labelsTr")
 
 
@@ -44,10 +46,12 @@ class Evaluation:
 def evaluate(predicted: Path, true: Path, thresholds: Sequence[float] = THRESHOLDS) -> Evaluation:
     """Score two label images, or two folders of them.
 
-    Files of two folders are partners when their names agree without extension (`.tif`, `.tiff`, `.png`) and without a
-    final `_labels` or `_masks`; once one file of a folder bears such a mark, only marked files of it count. A folder
-    that holds `labels/`, `masks/` or `labelsTr/` stands for that. Every true label image needs its prediction;
-    predictions without true labels are left out and named in the result.
+    Files of two folders are partners when their names agree without extension (`.tif`, `.ome.tif`, `.tiff`, `.png`)
+    and without a final `_labels`, `_masks` or `_cp_masks`; once one file of a folder bears such a mark, only marked
+    files of it count. A folder that holds `labels/`, `masks/` or `labelsTr/` stands for that. So what `nucleate
+    predict` wrote is scored against the data set it was made from, as both are: a prediction named after the image
+    `x_img` (Cellpose) or `x_0000` (nnU-Net) is the partner of the mask `x`. Every true label image needs its
+    prediction; predictions without true labels are left out and named in the result.
 
     Raises `DatasetError` for a path that does not exist, a file beside a folder, a folder without label images, two
     files of one name, and a true label image without a prediction; `ImageError` for partners of different size and
@@ -64,16 +68,19 @@ def evaluate(predicted: Path, true: Path, thresholds: Sequence[float] = THRESHOL
         image = _compare(true.stem, predicted, true, thresholds)
         return Evaluation((image,), pool([image.matching]))
     predictions, truths = _label_files(predicted), _label_files(true)
-    missing = sorted(set(truths) - set(predictions))
+    partners = {
+        name: name + ending for name in truths for ending in reversed(_IMAGE_ENDINGS) if name + ending in predictions
+    }
+    missing = sorted(set(truths) - set(partners))
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DatasetError(
             f"{truths[missing[0]]}{others} has no predicted partner in {predicted}; "
             f"put a label image named {missing[0]}.tif there, or take the true one away."
         )
-    images = tuple(_compare(name, predictions[name], truths[name], thresholds) for name in sorted(truths))
+    images = tuple(_compare(name, predictions[partners[name]], truths[name], thresholds) for name in sorted(truths))
     scores = pool(image.matching for image in images)
-    return Evaluation(images, scores, tuple(sorted(set(predictions) - set(truths))))
+    return Evaluation(images, scores, tuple(sorted(set(predictions) - set(partners.values()))))
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -131,10 +138,10 @@ def _label_files(folder: Path) -> dict[str, Path]:
     files = sorted(
         f for f in holder.iterdir() if f.is_file() and f.suffix.lower() in _EXTENSIONS and not f.name.startswith(".")
     )
-    marked = [f for f in files if f.stem.endswith(_MARKS)]
+    marked = [f for f in files if name_of(f).endswith(_MARKS)]
     found: dict[str, Path] = {}
     for file in marked or files:
-        name = file.stem
+        name = name_of(file)
         for mark in _MARKS:
             name = name.removesuffix(mark)
         if name in found:

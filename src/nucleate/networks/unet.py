@@ -86,7 +86,8 @@ class Residual(nn.Module):
         nn.init.constant_(self.second.gain, 0.3 * RELU_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x))))
+        change: Tensor = self.second(F.relu(self.first(F.relu(x))))
+        return x + change
 
 
 class UNet(nn.Module):

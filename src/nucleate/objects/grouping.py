@@ -164,7 +164,8 @@ def _fill_holes(labels: Labels) -> Labels:
     for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         filling[border] = 0
     filling[0] = 0
-    return labels + filling[pieces]
+    filled: Labels = labels + filling[pieces]
+    return filled
 
 
 def group(maps: Maps, thresholds: Thresholds) -> Grouped:

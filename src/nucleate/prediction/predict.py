@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nucleate.errors import DatasetError, ImageError, NucleateError, OutputError
@@ -15,6 +17,7 @@ from nucleate.images.intensity import normalise, pick
 from nucleate.images.reader import name_of, read_image
 from nucleate.images.writer import write_labels, write_overlay, write_table
 from nucleate.model import Model
+from nucleate.networks.precision import keep_memory
 from nucleate.objects.grouping import Grouped, group
 from nucleate.prediction.engine import TorchEngine
 from nucleate.types import Image, Nucleus, Segmentation
@@ -98,6 +101,7 @@ def predict(
     """Segment each image into `out`: NAME_labels.tif, NAME.csv and, on request, NAME_overlay.png.
 
     An image that cannot be used is noted and the others are done; an output that cannot be written ends the run.
+    Of many images, as many are in work at once as the network has threads, each on one of them.
     """
     names = [name_of(path) for path in images]
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
@@ -109,21 +113,39 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be made ({error.strerror}): choose another --out.") from error
+    keep_memory()
     summary = Summary()
-    for name, path in zip(names, images, strict=True):
+    threads = torch.get_num_threads()
+    workers = threads if len(images) > threads else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+        work = [pool.submit(_predict_one, predictor, path, out / name_of(path), overlay) for path in images]
         try:
-            image = read_image(path)
-            found = predictor.segment(image)
-        except OutputError:
+            for path, done in zip(images, work, strict=True):
+                result = done.result()
+                if isinstance(result, str):
+                    summary.failed.append(result)
+                else:
+                    summary.nuclei[name_of(path)] = result
+                if observe is not None:
+                    observe(path)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
             raise
-        except NucleateError as error:
-            summary.failed.append(str(error))
-        else:
-            write_labels(out / f"{name}_labels.tif", found.labels)
-            write_table(out / f"{name}.csv", found.nuclei)
-            if overlay:
-                write_overlay(out / f"{name}_overlay.png", image, found.labels)
-            summary.nuclei[name] = len(found.nuclei)
-        if observe is not None:
-            observe(path)
+    torch.set_num_threads(threads)
     return summary
+
+
+def _predict_one(predictor: Predictor, path: Path, stem: Path, overlay: bool) -> int | str:
+    """The number of nuclei, or why the image could not be done."""
+    try:
+        image = read_image(path)
+        found = predictor.segment(image)
+    except OutputError:
+        raise
+    except NucleateError as error:
+        return str(error)
+    write_labels(stem.with_name(f"{stem.name}_labels.tif"), found.labels)
+    write_table(stem.with_name(f"{stem.name}.csv"), found.nuclei)
+    if overlay:
+        write_overlay(stem.with_name(f"{stem.name}_overlay.png"), image, found.labels)
+    return len(found.nuclei)

@@ -1,14 +1,17 @@
 """The state of an unfinished run in one file: tensors and, in the same file's header, the numbers.
 
-One file, written aside and renamed, so that a crash leaves either the state before or the state after.
+One file, written aside and renamed, so that a crash leaves either the state before or the state after. Its header
+also holds a checksum of all that it says, since a run that goes on from altered weights would not show it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -21,7 +24,9 @@ FILE = "training.safetensors"
 
 def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write the checkpoint of the run in `folder`."""
-    content = save({name: t.detach().contiguous() for name, t in tensors.items()}, {"state": json.dumps(state)})
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(state)
+    content = save(tensors, {"state": text, "sha256": _checksum(tensors, text)})
     with atomic(folder / FILE) as file:
         file.write(content)
 
@@ -33,6 +38,19 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{folder} holds no unfinished run ({FILE} is missing): train without --resume.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = file.metadata()
+        if header["sha256"] != _checksum(tensors, header["state"]):
+            raise ValueError("altered")
+        return tensors, json.loads(header["state"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is damaged ({error}): delete it and train without --resume.") from error
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
