@@ -43,7 +43,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if header["sha256"] != _checksum(tensors, header["state"]):
             raise ValueError("altered")
         return tensors, json.loads(header["state"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is damaged ({error}): delete it and train without --resume.") from error
 
 

@@ -1,0 +1,86 @@
+"""The state of an unfinished run: what is read is what was written, or an error that names the file."""
+
+import pytest
+import torch
+
+from nucleate.errors import ModelError
+from nucleate.training import checkpoint
+
+TENSORS = {
+    "network/stem.weight": torch.randn(4, 1, 3, 3),
+    "optimiser.0/step": torch.tensor(17.0),
+    "best/head": torch.randn(2, 5).bfloat16(),
+    "counts": torch.arange(7),
+    "empty": torch.zeros(0, 3),
+}
+STATE = {"state": {"step": 17, "seconds": 0.1 + 0.2, "why": "", "history": [{"loss": 1e-9}], "cool_start": None}}
+
+
+@pytest.fixture
+def written(tmp_path):
+    checkpoint.write(tmp_path, TENSORS, STATE)
+    return tmp_path / checkpoint.FILE
+
+
+def test_round_trip(written):
+    tensors, state = checkpoint.read(written.parent)
+    assert state == STATE
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype and tensors[name].shape == tensor.shape
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_any_layout_in_memory_is_written_as_the_same_values(tmp_path):
+    image = torch.randn(2, 3, 4, 5)
+    made = {
+        "last": image.contiguous(memory_format=torch.channels_last),
+        "part": image[:, 1:, ::2],
+        "learnt": torch.nn.Parameter(image),
+    }
+    checkpoint.write(tmp_path, made, {})
+    tensors, _ = checkpoint.read(tmp_path)
+    assert all(torch.equal(tensors[name], value) for name, value in made.items())
+
+
+def test_the_later_state_replaces_the_earlier_and_nothing_else_is_left(written):
+    checkpoint.write(written.parent, {"a": torch.ones(1)}, {"step": 2})
+    tensors, state = checkpoint.read(written.parent)
+    assert list(tensors) == ["a"] and state == {"step": 2}
+    assert [path.name for path in written.parent.iterdir()] == [checkpoint.FILE]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 8, 40, 0.5, 0.99, -1])
+def test_a_cut_file_is_named(written, keep):
+    content = written.read_bytes()
+    written.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    with pytest.raises(ModelError, match=checkpoint.FILE):
+        checkpoint.read(written.parent)
+
+
+def test_any_altered_byte_is_noticed(written):
+    content = written.read_bytes()
+    for place in [*range(0, len(content), 23), len(content) - 1]:
+        altered = bytearray(content)
+        altered[place] ^= 1
+        written.write_bytes(altered)
+        try:
+            tensors, state = checkpoint.read(written.parent)
+        except ModelError as error:
+            assert checkpoint.FILE in str(error)
+        else:
+            # A blank of the header may change and mean the same.
+            assert content[place : place + 1] == b" "
+            assert state == STATE and all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 100, b"\xff" * 100, b"PK\x03\x04"])
+def test_another_file_is_named(tmp_path, content):
+    (tmp_path / checkpoint.FILE).write_bytes(content)
+    with pytest.raises(ModelError, match=checkpoint.FILE):
+        checkpoint.read(tmp_path)
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(ModelError, match="--resume"):
+        checkpoint.read(tmp_path)
