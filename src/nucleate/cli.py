@@ -162,6 +162,23 @@ def info(
 
 
 @app.command()
+def losses() -> None:
+    """List the loss functions: formula, range, and when to use each."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from nucleate.losses import catalogue
+
+    table = Table(show_lines=True)
+    for head in ("loss", "formula", "range", "when to use it"):
+        table.add_column(head, no_wrap=head == "loss")
+    for entry in catalogue():
+        table.add_row(*(Text(text) for text in (entry.name, entry.formula, entry.range, entry.use)))
+    Console().print(table)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
     minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 2.0,
