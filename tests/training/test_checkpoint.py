@@ -43,6 +43,15 @@ def test_any_layout_in_memory_is_written_as_the_same_values(tmp_path):
     assert all(torch.equal(tensors[name], value) for name, value in made.items())
 
 
+def test_the_order_in_memory_is_kept(tmp_path):
+    # The fused optimiser pairs weights and moments by their place in memory.
+    image = torch.randn(2, 3, 4, 5)
+    made = {"rows": image, "last": image.contiguous(memory_format=torch.channels_last)}
+    checkpoint.write(tmp_path, made, {})
+    tensors, _ = checkpoint.read(tmp_path)
+    assert all(tensors[name].stride() == value.stride() for name, value in made.items())
+
+
 def test_the_later_state_replaces_the_earlier_and_nothing_else_is_left(written):
     checkpoint.write(written.parent, {"a": torch.ones(1)}, {"step": 2})
     tensors, state = checkpoint.read(written.parent)

@@ -24,15 +24,21 @@ FILE = "training.safetensors"
 
 def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write the checkpoint of the run in `folder`."""
+    # The file holds rows after rows; which tensors were channels-last is noted beside, since an optimiser that walks
+    # weights and moments in the order of memory needs both in the same.
+    last = [name for name, t in tensors.items() if not t.is_contiguous() and _is_channels_last(t)]
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps(state)
-    content = save(tensors, {"state": text, "sha256": _checksum(tensors, text)})
+    text = json.dumps({"state": state, "channels_last": last})
+    content = save(tensors, {"run": text, "sha256": _checksum(tensors, text)})
     with atomic(folder / FILE) as file:
         file.write(content)
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and numbers as they were written; `ModelError` where there is no checkpoint, or a cut one."""
+    """Tensors, their order in memory included, and numbers as they were written.
+
+    Raises `ModelError` where there is no checkpoint, or one that was cut or altered.
+    """
     path = folder / FILE
     if not path.exists():
         raise ModelError(f"{folder} holds no unfinished run ({FILE} is missing): train without --resume.")
@@ -40,11 +46,18 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = file.metadata()
-        if header["sha256"] != _checksum(tensors, header["state"]):
+        if header["sha256"] != _checksum(tensors, header["run"]):
             raise ValueError("altered")
-        return tensors, json.loads(header["state"])
+        run = json.loads(header["run"])
+        for name in run["channels_last"]:
+            tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
+        return tensors, run["state"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is damaged ({error}): delete it and train without --resume.") from error
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _checksum(tensors: dict[str, Tensor], text: str) -> str:
