@@ -43,6 +43,8 @@ class Predictor:
                 "cut it into parts."
             )
         image = self._chosen(image)
+        if np.array_equal(image.pixels, np.broadcast_to(image.pixels[:1, :1], image.pixels.shape)):
+            return Segmentation(np.zeros((height, width), dtype=np.int32))
         values = normalise(image, self.model.manifest.architecture.channels, self.model.normalisation)
         grouped = group(self.engine(values), self.thresholds)
         return Segmentation(grouped.labels, measure(grouped, image.pixels))
