@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -50,7 +50,7 @@ class ArchitecturePart(_Part):
     name: Literal["unet"] = "unet"
     channels: int = Field(ge=1, le=64)
     classes: int = Field(ge=2, le=64)
-    widths: tuple[int, ...] = Field(min_length=1, max_length=8)
+    widths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(min_length=1, max_length=8)
     parameters: int = Field(ge=1)
 
 
@@ -59,6 +59,12 @@ class NormalisationPart(_Part):
 
     low: float = Field(ge=0, le=100)
     high: float = Field(ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
 
 
 class ThresholdsPart(_Part):
@@ -190,12 +196,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The run's history, one dict an epoch."""
-    path = folder / HISTORY
+    """The run's history, one dict an epoch. Raises `ModelError` where it is cut, altered or missing."""
+    path, epochs = folder / HISTORY, read_manifest(folder).training.epochs
     try:
-        return [json.loads(line) for line in _content(path).decode().splitlines()]
+        rows = [json.loads(line) for line in _content(path).decode().splitlines()]
     except ValueError as error:
         raise ModelError(f"{path} is cut or altered: copy the model again.") from error
+    if len(rows) != epochs or not all(isinstance(row, dict) for row in rows):
+        raise ModelError(f"{path} does not hold the {epochs} epochs of {MANIFEST}: copy the model again.")
+    return rows
 
 
 def _content(path: Path) -> bytes:

@@ -194,7 +194,15 @@ def _pairs(folder: Path) -> list[tuple[Image, Labels]]:
         raise DatasetError(
             f"{folder} holds {len(dataset.unlabelled)} images and no mask: put label images into {folder / 'masks'}."
         )
-    return [pair(sample) for sample in dataset.labelled]
+    return [(image, _numbered(labels)) for image, labels in map(pair, dataset.labelled)]
+
+
+def _numbered(labels: Labels) -> Labels:
+    """The nuclei as 1..N in the order of their numbers, which in a mask may be as large as its type allows."""
+    nucleus = labels > 0
+    numbered = np.minimum(labels, 0)
+    numbered[nucleus] = 1 + np.unique(labels[nucleus], return_inverse=True)[1]
+    return numbered
 
 
 def _channel(image: Image, channel: str | None) -> Image:
