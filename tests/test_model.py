@@ -1,0 +1,239 @@
+"""A model folder: what is read is what was written, or an error that names the file."""
+
+import hashlib
+import json
+
+import jsonschema
+import pytest
+import torch
+
+import nucleate
+from nucleate import model
+from nucleate.errors import ModelError
+from nucleate.images.intensity import Normalisation
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.objects.grouping import Thresholds
+
+HISTORY = [{"epoch": 1, "train_loss": 2.5}, {"epoch": 2, "train_loss": 1.25}]
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    made = UNet(Architecture(channels=2, classes=3, widths=(4, 6)))
+    torch.nn.init.normal_(made.head.weight)
+    return made
+
+
+def manifest(weights, architecture):
+    return model.Manifest(
+        name="small",
+        architecture=model.architecture_part(architecture),
+        normalisation=model.NormalisationPart(low=0.5, high=99.5),
+        thresholds=model.ThresholdsPart(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9),
+        pixel_size=0.25,
+        data=model.DataPart(
+            source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
+        ),
+        training=model.TrainingPart(
+            seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
+        ),
+        scores={"validation": {"panoptic_quality": 0.5}},
+        versions={"nucleate": nucleate.__version__},
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = network()
+    weights = model.encode_weights(made)
+    model.write(tmp_path / "small", manifest(weights, made.architecture), weights, HISTORY, "# small\n")
+    return tmp_path / "small"
+
+
+def test_round_trip(folder):
+    made, read = network(), model.read(folder)
+    assert read.folder == folder
+    assert read.network.architecture == made.architecture
+    image = torch.randn(1, 2, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.network(image), made(image), atol=1e-5, rtol=1e-5)
+        assert torch.equal(read.network(image), made.folded()(image))
+    assert read.thresholds == Thresholds(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9)
+    assert read.normalisation == Normalisation(low=0.5, high=99.5)
+    assert read.manifest == manifest((folder / model.WEIGHTS).read_bytes(), made.architecture)
+    assert model.read_history(folder) == HISTORY
+    assert (folder / model.CARD).read_text() == "# small\n"
+
+
+def test_written_twice_is_the_same_bytes(folder, tmp_path):
+    read = model.read(folder)
+    weights = model.encode_weights(read.network)
+    model.write(tmp_path / "again", read.manifest, weights, model.read_history(folder), "# small\n")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == files
+    assert files.keys() == {model.WEIGHTS, model.MANIFEST, model.HISTORY, model.CARD}
+
+
+def test_parameters_are_counted(folder):
+    read = model.read(folder)
+    assert read.manifest.architecture.parameters == sum(p.numel() for p in read.network.parameters())
+
+
+def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
+    made = network()
+    whole, half = model.encode_weights(made), model.encode_weights(made, half=True)
+    tensors = sum(p.numel() for p in made.folded().parameters())
+    assert len(whole) - len(half) == pytest.approx(2 * tensors, abs=64)
+    model.write(folder, manifest(half, made.architecture), half, HISTORY, "")
+    read = model.read(folder)
+    assert all(p.dtype == torch.float32 for p in read.network.parameters())
+    image = torch.randn(1, 2, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.network(image), made(image), atol=2e-2, rtol=2e-2)
+
+
+def test_manifest_fits_its_own_schema(folder):
+    content = json.loads((folder / model.MANIFEST).read_text())
+    schema = model.Manifest.model_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(content, schema)
+    assert content["format"] == 1
+    for broken in ({**content, "format": 2}, {**content, "extra": 1}, {**content, "weights_sha256": "0"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+
+
+@pytest.mark.parametrize("name", [model.WEIGHTS, model.MANIFEST])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        model.read(folder)
+
+
+def test_a_missing_history_is_named(folder):
+    (folder / model.HISTORY).unlink()
+    model.read(folder)
+    with pytest.raises(ModelError, match=model.HISTORY):
+        model.read_history(folder)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("name", [model.WEIGHTS, model.MANIFEST])
+def test_a_cut_file_is_named(folder, name, share):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * (len(content) - 1))])
+    with pytest.raises(ModelError, match=name):
+        model.read(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, len(json.dumps(HISTORY[0])), len(json.dumps(HISTORY[0])) + 1])
+def test_a_cut_history_is_named(folder, keep):
+    content = (folder / model.HISTORY).read_bytes()
+    (folder / model.HISTORY).write_bytes(content[:keep])
+    with pytest.raises(ModelError, match=model.HISTORY):
+        model.read_history(folder)
+
+
+@pytest.mark.parametrize("content", [b"1\n2\n", b"{}\n{}\n{}\n", b"[]\n{}\n", b"\xff\xfe\n{}\n", b"{'a': 1}\n{}\n"])
+def test_an_altered_history_is_named(folder, content):
+    (folder / model.HISTORY).write_bytes(content)
+    with pytest.raises(ModelError, match=model.HISTORY):
+        model.read_history(folder)
+
+
+def test_any_altered_byte_of_the_weights_is_noticed(folder):
+    path = folder / model.WEIGHTS
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 40)):
+        altered = bytearray(content)
+        altered[place] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(ModelError, match=model.WEIGHTS):
+            model.read(folder)
+
+
+def altered(folder, *keys, value):
+    path = folder / model.MANIFEST
+    content = json.loads(path.read_text())
+    part = content
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("format",), 2),
+        (("name",), 5),
+        (("architecture", "name"), "transformer"),
+        (("architecture", "channels"), 0),
+        (("architecture", "widths"), []),
+        (("architecture", "widths"), [0, 6]),
+        (("architecture", "widths"), [-4, 6]),
+        (("architecture", "widths"), [4, 10**9]),
+        (("architecture", "widths"), [4.5]),
+        (("normalisation", "low"), 99.5),
+        (("normalisation", "high"), 101),
+        (("thresholds", "heat"), 0),
+        (("thresholds", "smallest"), -1),
+        (("thresholds", "another"), 0.5),
+        (("pixel_size",), 0),
+        (("training",), None),
+        (("weights_sha256",), "abc"),
+    ],
+    ids=str,
+)
+def test_an_altered_manifest_names_file_and_place(folder, keys, value):
+    altered(folder, *keys, value=value)
+    with pytest.raises(ModelError, match=keys[-1] if keys[-1] not in ("low", "widths") else keys[0]) as caught:
+        model.read(folder)
+    assert str(folder / model.MANIFEST) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("architecture", "widths"), [4, 8]),
+        (("architecture", "channels"), 1),
+        (("architecture", "classes"), 2),
+        (("weights_sha256",), "0" * 64),
+    ],
+    ids=str,
+)
+def test_a_manifest_of_other_weights_names_the_weights(folder, keys, value):
+    altered(folder, *keys, value=value)
+    with pytest.raises(ModelError, match=model.WEIGHTS):
+        model.read(folder)
+
+
+def test_weights_that_are_no_safetensors_are_named(folder):
+    content = b"no tensors"
+    (folder / model.WEIGHTS).write_bytes(content)
+    altered(folder, "weights_sha256", value=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ModelError, match=model.WEIGHTS):
+        model.read(folder)
+
+
+def test_a_folder_in_place_of_a_file_is_named(folder):
+    (folder / model.WEIGHTS).unlink()
+    (folder / model.WEIGHTS).mkdir()
+    with pytest.raises(ModelError, match=model.WEIGHTS):
+        model.read(folder)
+
+
+def test_no_folder_says_what_there_is(tmp_path):
+    with pytest.raises(ModelError, match="nothing here") as caught:
+        model.read(tmp_path / "nothing here")
+    assert all(name in str(caught.value) for name in model.EMBEDDED)
+
+
+def test_a_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in model.EMBEDDED:
+        assert model.locate(name).is_absolute()
+        (tmp_path / name).mkdir()
+        assert model.locate(name).resolve() == (tmp_path / name).resolve()
+    assert model.locate("runs/mine").as_posix() == "runs/mine"

@@ -1,0 +1,231 @@
+"""A folder of images to a model folder, from end to end."""
+
+import hashlib
+import json
+import shutil
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import torch
+from skimage.measure import regionprops
+
+from nucleate import model
+from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
+from nucleate.images.dataset import find, images_in, pair
+from nucleate.images.synthetic import write_folder
+from nucleate.networks.unet import Architecture
+from nucleate.prediction.predict import Predictor, predict
+from nucleate.tiles.sample import Variation
+from nucleate.training import checkpoint, fit
+from nucleate.training.offline import Settings
+
+SHORT = Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64))
+OPTIONS = {"height": 64, "width": 96, "diameter": 16}
+FILES = {model.WEIGHTS, model.MANIFEST, model.HISTORY, model.CURVES, model.CARD}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "cells"
+    write_folder(path, "fluorescence", 3, seed=0, labelled=2, **OPTIONS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """With the network that people get."""
+    out = tmp_path_factory.mktemp("models") / "mine"
+    return out, fit.fit(folder, out, SHORT)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """With a small network, where the network does not matter."""
+    monkeypatch.setattr(fit, "Architecture", lambda channels: Architecture(channels=channels, widths=(4, 4)))
+
+
+def files_of(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_the_folder_is_whole_and_can_be_read(trained):
+    out, manifest = trained
+    assert {path.name for path in out.iterdir()} == FILES
+    read = model.read(out)
+    assert read.manifest == manifest
+    assert manifest.weights_sha256 == hashlib.sha256((out / model.WEIGHTS).read_bytes()).hexdigest()
+    assert manifest.name == "mine" and manifest.versions["torch"] == torch.__version__
+    assert read.network.architecture == Architecture(channels=1)
+
+
+def test_the_manifest_tells_the_data(trained, folder):
+    _, manifest = trained
+    pairs = [pair(sample) for sample in find(folder).labelled]
+    diameters = [props.equivalent_diameter_area for _, labels in pairs for props in regionprops(labels)]
+    assert (manifest.data.source, manifest.data.labelled) == ("cells", 2)
+    assert manifest.data.nuclei == len(diameters)
+    assert manifest.data.median_diameter == pytest.approx(np.median(diameters), abs=0.01)
+    assert manifest.data.channels == ("grey",) and "2" in manifest.data.validation
+
+
+def test_the_manifest_tells_the_run(trained):
+    out, manifest = trained
+    rows = model.read_history(out)
+    training = manifest.training
+    assert (training.epochs, training.steps, training.best_epoch) == (1, 2, 1) and len(rows) == 1
+    assert training.stopped in (out / model.CARD).read_text()
+    scores = manifest.scores["validation"]
+    assert json.loads(json.dumps(scores)) == scores
+    # Thresholds are tuned from where each epoch was judged, so the score is no lower.
+    assert scores["mean_ap"] >= rows[0]["score"]
+    assert (out / model.CURVES).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_model_predicts(trained, folder, tmp_path):
+    out, _ = trained
+    summary = predict(Predictor(model.read(out)), images_in([folder]), tmp_path)
+    assert len(summary.nuclei) == 3 and summary.failed == []
+
+
+def test_a_finished_model_is_not_overwritten(trained, folder):
+    out, _ = trained
+    before = files_of(out)
+    for resume in (False, True):
+        with pytest.raises(ModelError, match="mine already holds"):
+            fit.fit(folder, out, SHORT, resume=resume)
+    assert files_of(out) == before
+
+
+def interrupt_at(step):
+    def observe(state, loss):
+        if state.step == step:
+            raise KeyboardInterrupt
+
+    return observe
+
+
+def test_an_unfinished_run_is_kept_until_resumed(small, folder, tmp_path):
+    settings = Settings(epochs=3, samples=8, batch=4, variation=Variation(crop=32))
+    expected = fit.fit(folder, tmp_path / "straight" / "model", settings)
+    out = tmp_path / "broken off" / "model"
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit(folder, out, settings, observe=interrupt_at(3))
+    before = files_of(out)
+    assert before.keys() == {checkpoint.FILE}
+    with pytest.raises(ModelError, match="--resume"):
+        fit.fit(folder, out, settings)
+    assert files_of(out) == before
+    manifest = fit.fit(folder, out, settings, resume=True)
+    assert {path.name for path in out.iterdir()} == FILES
+    assert manifest.weights_sha256 == expected.weights_sha256
+    assert manifest.thresholds == expected.thresholds and manifest.scores == expected.scores
+
+
+def test_nothing_to_resume(small, folder, tmp_path):
+    with pytest.raises(ModelError, match="without --resume"):
+        fit.fit(folder, tmp_path / "out", SHORT, resume=True)
+
+
+@pytest.mark.parametrize("below", ["", "model"])
+def test_a_file_in_the_way_is_an_output_error(folder, tmp_path, below):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OutputError, match="taken"):
+        fit.fit(folder, tmp_path / "taken" / below, SHORT)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_refused_folder_is_named_before_anything_is_read(tmp_path):
+    # The images are not there either, yet it is the output that is named.
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OutputError, match="taken"):
+        fit.fit(tmp_path / "no images", tmp_path / "taken", SHORT)
+
+
+def test_colour_images_make_a_model_of_three_channels(small, tmp_path):
+    write_folder(tmp_path / "tissue", "tissue", 2, seed=0, **OPTIONS)
+    manifest = fit.fit(tmp_path / "tissue", tmp_path / "model", SHORT, name="sections", source="drawn")
+    assert manifest.architecture.channels == 3 and manifest.data.channels == ("red", "green", "blue")
+    assert (manifest.name, manifest.data.source) == ("sections", "drawn")
+    read = model.read(tmp_path / "model")
+    image, _ = pair(find(tmp_path / "tissue").labelled[0])
+    assert Predictor(read).segment(image).labels.shape == image.pixels.shape[:2]
+
+
+def recoloured(folder, out, colour):
+    """The labelled images of `folder` with other pixels, the same masks."""
+    for sample in find(folder).labelled:
+        image, _ = pair(sample)
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        (out / "masks").mkdir(exist_ok=True)
+        (out / "images" / f"{sample.name}.png").write_bytes(imagecodecs.png_encode(colour(image.pixels)))
+        shutil.copy(sample.mask, out / "masks")
+    return out
+
+
+def test_grey_stored_as_colour_is_one_channel(folder, tmp_path):
+    grey = fit.load(folder)
+    coloured = fit.load(recoloured(folder, tmp_path, lambda pixels: np.repeat(pixels, 3, axis=2)))
+    assert len(coloured.channels) == len(grey.channels) == 1
+    for (one, _), (other, _) in zip(grey.training, coloured.training, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_channel_is_picked_by_name(folder, tmp_path):
+    def hide(pixels):
+        noise = np.random.default_rng(0).integers(0, 255, pixels.shape).astype(np.uint8)
+        return np.concatenate([noise, pixels, noise], axis=2)
+
+    grey, picked = fit.load(folder), fit.load(recoloured(folder, tmp_path, hide), channel="green")
+    assert picked.channels == ("green",)
+    for (one, _), (other, _) in zip(grey.training, picked.training, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ImageError, match="no channel"):
+        fit.load(tmp_path, channel="DAPI")
+
+
+def test_images_of_different_channels_are_refused(folder, tmp_path):
+    path = recoloured(folder, tmp_path / "mixed", lambda pixels: np.concatenate([pixels, pixels // 2, pixels], axis=2))
+    labels = np.eye(40, dtype=np.uint16)
+    tifffile.imwrite(path / "masks" / "two.tif", labels)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (2, 40, 40)).astype(np.uint8)
+    tifffile.imwrite(path / "images" / "two.ome.tif", pixels, metadata={"axes": "CYX"})
+    with pytest.raises(DatasetError, match=r"\[2, 3\] channels.*--channel"):
+        fit.load(path)
+
+
+def test_a_folder_for_validation_is_taken_whole(folder, tmp_path):
+    write_folder(tmp_path / "held", "fluorescence", 2, seed=1, **OPTIONS)
+    data = fit.load(folder, tmp_path / "held")
+    assert len(data.training) == 2 and len(data.validation) == 2
+    assert all((labels >= 0).all() for _, labels in data.training + data.validation)
+    assert "held" in data.rule and data.labelled == 2
+
+
+def test_without_masks_the_folder_for_them_is_named(tmp_path):
+    write_folder(tmp_path, "fluorescence", 2, seed=0, labelled=0, **OPTIONS)
+    with pytest.raises(DatasetError, match="masks"):
+        fit.load(tmp_path)
+
+
+def test_masks_without_nuclei_are_refused(folder, tmp_path):
+    path = recoloured(folder, tmp_path, lambda pixels: pixels[..., 0])
+    for mask in (path / "masks").iterdir():
+        mask.write_bytes(imagecodecs.png_encode(np.zeros((64, 96), np.uint16)))
+    with pytest.raises(DatasetError, match="nucleus"):
+        fit.load(path)
+
+
+def test_numbers_of_nuclei_may_be_as_large_as_they_like(folder, tmp_path):
+    path = recoloured(folder, tmp_path, lambda pixels: pixels[..., 0])
+    for mask in list((path / "masks").iterdir()):
+        labels = imagecodecs.png_decode(mask.read_bytes()).astype(np.int32)
+        tifffile.imwrite(mask.with_suffix(".tif"), np.where(labels > 0, 2**31 - 1 - labels, 0).astype(np.int32))
+        mask.unlink()
+    one, other = fit.load(folder), fit.load(path)
+    assert (other.nuclei, other.median_diameter) == (one.nuclei, one.median_diameter)
+    for (_, a), (_, b) in zip(one.training + one.validation, other.training + other.validation, strict=True):
+        np.testing.assert_array_equal(np.sign(a), np.sign(b))
+        assert b.max() <= one.nuclei
