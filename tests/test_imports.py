@@ -1,0 +1,185 @@
+"""Which part may import which: the layers of the package, as one table that is held against every file."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nucleate
+
+ROOT = Path(nucleate.__file__).parent
+
+ALLOWED = {
+    "version": set(),
+    "errors": set(),
+    "types": set(),
+    "losses": {"errors"},
+    "images": {"types", "errors"},
+    "networks": set(),
+    "objects.matching": {"types", "errors"},
+    "objects": {"types", "errors", "objects.matching"},
+    "tiles.cover": set(),
+    "tiles": {"types", "errors", "objects", "tiles.cover"},
+    "model": {"errors", "images", "networks", "objects"},
+    "prediction": {"types", "errors", "images", "networks", "objects", "tiles.cover", "tiles", "model"},
+    "evaluation": {"types", "errors", "images", "objects.matching", "objects"},
+    "report": {"types", "errors", "images", "networks", "objects.matching", "objects", "model"},
+    "training": {
+        *("version", "types", "errors", "losses", "images", "networks", "objects.matching", "objects"),
+        *("tiles.cover", "tiles", "model", "prediction", "report"),
+    },
+    "demo": {"errors", "images", "objects.matching", "model", "prediction", "report", "training"},
+    "cli": {
+        *("version", "errors", "losses", "images", "model", "prediction", "evaluation", "report", "training", "demo"),
+    },
+    "__main__": {"cli"},
+}
+"""Part -> the parts that it may import, besides itself. Each stands below all that it may import.
+
+`version` is the package's own `__init__`. A part that is a single module stands for itself alone.
+"""
+
+LIBRARIES = {
+    "version": set(),
+    "errors": set(),
+    "types": {"numpy"},
+    "losses": {"torch", "numpy", "numba"},
+    "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich"},
+    "networks": {"torch"},
+    "objects.matching": {"numpy", "scipy"},
+    "objects": {"numpy", "scipy", "skimage", "torch"},
+    "tiles.cover": {"numpy"},
+    "tiles": {"numpy", "torch"},
+    "evaluation": {"rich"},
+    "cli": {"rich", "typer"},
+}
+"""Part -> the libraries that it may import; the parts that are not here may import any."""
+
+
+def part_of(module):
+    """The part that a module belongs to, by its name below `nucleate`: the longest that fits."""
+    fits = [part for part in ALLOWED if module == part or module.startswith(part + ".")]
+    return max(fits, key=len, default=None)
+
+
+def imported(source):
+    """All that a file imports, anywhere in it; `from a import b` gives a.b, as b may be a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name of the module"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def faults(module, source):
+    """A sentence for each import of this module that the tables do not allow."""
+    part = part_of(module)
+    if part is None:
+        return [f"{module} belongs to no part of the table"]
+    found = []
+    for name in imported(source):
+        top, _, rest = name.partition(".")
+        if top == "nucleate":
+            target = part_of(rest) or ("version" if rest in ("", "__version__") else None)
+            if target is None:
+                found.append(f"{module} imports {name}, which belongs to no part of the table")
+            elif target != part and target not in ALLOWED[part]:
+                found.append(f"{module} imports {name}: {part} may not import {target}")
+        elif top not in sys.stdlib_module_names and part in LIBRARIES and top not in LIBRARIES[part]:
+            found.append(f"{module} imports {name}: {part} may not import {top}")
+    return found
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "version"
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_up(path):
+    assert faults(module_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_the_table_itself_points_up():
+    order = list(ALLOWED)
+    for part, above in ALLOWED.items():
+        assert all(order.index(other) < order.index(part) for other in above), part
+    assert LIBRARIES.keys() <= ALLOWED.keys()
+    # What is in the table is there, but for the one module that may come.
+    parts = {part_of(module_of(path)) for path in FILES}
+    assert ALLOWED.keys() - parts <= {"tiles.cover"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "count"),
+    [
+        ("losses.entropy", "import torch\nfrom nucleate.errors import LossInputError", 0),
+        ("losses.entropy", "from nucleate.types import Labels", 1),
+        ("losses.entropy", "import scipy.special", 1),
+        ("images.reader", "import torch", 1),
+        ("images.reader", "def f():\n    from torch import nn", 1),
+        ("images.reader", "from nucleate import model, errors", 1),
+        ("objects.matching", "from nucleate.objects import grouping", 1),
+        ("objects.grouping", "from nucleate.objects import matching", 0),
+        ("tiles.augment", "import nucleate.tiles.sample, nucleate.training", 1),
+        ("prediction.predict", "from nucleate.training.offline import Settings", 1),
+        ("training.fit", "import nucleate\nfrom nucleate.prediction import engine", 0),
+        ("training.fit", "from nucleate import cli, demo", 2),
+        ("model", "from nucleate.modelling import zoo", 1),
+        ("novelty", "import os", 1),
+    ],
+)
+def test_faults_are_found(module, source, count):
+    assert len(faults(module, source)) == count
+
+
+def test_relative_imports_are_refused():
+    with pytest.raises(AssertionError, match="whole name"):
+        faults("images.reader", "from . import tiff")
+
+
+def loaded_by(*modules, after=""):
+    """The modules that importing these loads, in a fresh interpreter that has imported `after`."""
+    script = (
+        f"import sys\n{f'import {after}' if after else ''}\nbefore = set(sys.modules)\n"
+        f"import {', '.join(modules)}\nprint(*sorted(set(sys.modules) - before))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_losses_stand_alone():
+    loaded = loaded_by("nucleate.losses", after="numpy, torch")
+    assert "nucleate.losses.cross_entropy" in loaded
+    ours = {name for name in loaded if name.startswith("nucleate") and not name.startswith("nucleate.losses")}
+    assert ours == {"nucleate", "nucleate.errors"}
+    tops = {name.partition(".")[0] for name in loaded}
+    assert tops - sys.stdlib_module_names - {"nucleate", "torch", "numpy"} == set()
+    assert not tops & {"scipy", "skimage", "rich", "typer", "pydantic", "tifffile"}
+
+
+IMAGES = [f"nucleate.{module_of(path)}" for path in FILES if module_of(path).startswith("images.")]
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["nucleate"], {"torch", "numpy"}),
+        (["nucleate.cli"], {"torch", "scipy", "skimage", "tifffile", "matplotlib"}),
+        (IMAGES, {"torch", "typer", "pydantic"}),
+        (["nucleate.objects.matching", "nucleate.evaluation"], {"torch", "typer"}),
+        (["nucleate.prediction.predict"], {"typer", "matplotlib"}),
+        (["nucleate.training.stopping", "nucleate.training.horizon"], {"torch"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else " ".join(sorted(value)),
+)
+def test_what_is_heavy_is_loaded_only_where_it_is_needed(modules, absent):
+    assert {name.partition(".")[0] for name in loaded_by(*modules)} & absent == set()
