@@ -25,6 +25,7 @@ from nucleate.losses.divergence import (
     wasserstein_1d,
 )
 from nucleate.losses.entropy import entropy, expected_calibration_error, information, mutual_information, perplexity
+from nucleate.losses.fused.ready import fast, prepare
 from nucleate.losses.labelled_pairs import dense_info_nce, sup_con
 from nucleate.losses.linear_cross_entropy import linear_cross_entropy
 from nucleate.losses.lovasz import lovasz_hinge, lovasz_softmax
@@ -161,6 +162,7 @@ __all__ = [
     "entropy",
     "expected_calibration_error",
     "exponential",
+    "fast",
     "focal",
     "focal_tversky",
     "generalized_dice",
@@ -184,6 +186,7 @@ __all__ = [
     "nt_xent",
     "perceptron",
     "perplexity",
+    "prepare",
     "ramp",
     "renyi",
     "siglip",

@@ -60,7 +60,7 @@ def boundary(
     else:
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
-    w = class_weights(name, weight, r.p, r.target, r.read)
+    w = class_weights(name, weight, r.p, r.target.dim, r.read)
     terms = r.p * select(distance.to(r.p.dtype), r.target.selected_rows)
     values = (terms if w is None else terms * w).sum(dim)
     values, weights = weigh(values, None, r.target.selected, None, "count")

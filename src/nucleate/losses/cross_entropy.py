@@ -19,8 +19,9 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
-from nucleate.losses.reduction import held, reduce, select, times
-from nucleate.losses.targets import ClassTarget, class_target, class_weights, position_weights, weigh
+from nucleate.losses.fused.cross_entropy import index_total
+from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
+from nucleate.losses.targets import ClassTarget, class_axis, class_target, class_weights, position_weights, weigh
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -97,13 +98,32 @@ def cross_entropy_of(
     """`cross_entropy` for the loss `name`, which is what its messages say."""
     require_choice(name, "normalize", normalize, ("weight", "count"))
     require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+    require_choice(name, "reduction", reduction, REDUCTIONS)
     read = checking(check, logits)
-    t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, logits, t, read)
-    each = position_weights(name, position_weight, t.positions, "position_weight", read)
-    values, weights = _expected_surprisal(logits, t, w, label_smoothing)
-    values, weights = weigh(values, weights, t.selected, each, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+    dim, _, positions = class_axis(name, logits, class_dim)
+    w = class_weights(name, weight, logits, dim, read)
+    each = position_weights(name, position_weight, positions, "position_weight", read)
+
+    def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        t = class_target(name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
+        values, weights = _expected_surprisal(x, t, w, label_smoothing)
+        return weigh(values, weights, t.selected, each, normalize)
+
+    if reduction != "none" and _shapes_fit(target, mask, positions):
+        pair = index_total(
+            logits, target, dim, mask, weight, each, ignore_index, label_smoothing, normalize,
+            reduction == "mean" and group is None, lambda x: plain(x)[0].sum(),
+        )  # fmt: skip
+        if pair is not None:
+            return finish(name, *pair, reduction=reduction, check=read, group=group)
+    return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
+
+
+def _shapes_fit(target: Tensor, mask: Tensor | None, positions: tuple[int, ...]) -> bool:
+    """Whether there is nothing to say about the shapes and types of class indices and their mask."""
+    if target.is_floating_point() or target.is_complex() or target.shape != positions:
+        return False
+    return mask is None or (mask.dtype == torch.bool and mask.shape == positions)
 
 
 def _expected_surprisal(
@@ -166,7 +186,7 @@ def focal(
     require_between(name, "gamma", gamma, 0.0, float("inf"))
     read = checking(check, logits)
     t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, logits, t, read)
+    w = class_weights(name, weight, logits, t.dim, read)
     each = position_weights(name, position_weight, t.positions, "position_weight", read)
     log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     log_other = log_complement(log_q, t.dim)

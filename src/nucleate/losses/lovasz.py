@@ -107,7 +107,7 @@ def lovasz_softmax(
     read = checking(check, said.tensor)
     t = class_target(name, said.tensor, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
     _require_options(name, said.tensor, over, empty)
-    w = class_weights(name, weight, said.tensor, t, read)
+    w = class_weights(name, weight, said.tensor, t.dim, read)
     said = said.selected(t.selected_rows, t.dim)
     if read:
         said.require_valid(name, "prediction", t.dim)

@@ -40,7 +40,7 @@ def overlap(
     """(1 - TP / (TP + a FP + b FN))^gamma for each image and class: Dice, Jaccard and Tversky are choices of a, b."""
     require_choice(name, "empty", empty, ("penalize", "skip"))
     require_between(name, "smooth", smooth, 0.0, math.inf)
-    w = class_weights(name, weight, r.p, r.target, r.read)
+    w = class_weights(name, weight, r.p, r.target.dim, r.read)
     c = counts(name, r, over, group)
     wrong = false_positives * (c.predicted - c.both).clamp(min=0) + false_negatives * (c.labelled - c.both).clamp(min=0)
     present = c.labelled > 0
@@ -261,7 +261,7 @@ def generalized_dice(
     name = "generalized_dice"
     require_choice(name, "empty", empty, ("penalize", "skip"))
     r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    w = class_weights(name, weight, r.p, r.target, r.read)
+    w = class_weights(name, weight, r.p, r.target.dim, r.read)
     c = counts(name, r, over, group)
     present = c.labelled > 0
     share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)

@@ -72,7 +72,7 @@ def multiclass_hinge(
     require_between(name, "margin", margin, 0.0, math.inf)
     read = checking(check, logits)
     t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, logits, t, read)
+    w = class_weights(name, weight, logits, t.dim, read)
     each = position_weights(name, position_weight, t.positions, "position_weight", read)
     index = hard_target(name, t, read)
     scores = select(held(logits), t.selected_rows)

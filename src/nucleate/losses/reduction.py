@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Reduction = Literal["mean", "sum", "none"]
 Normalize = Literal["weight", "count"]
+REDUCTIONS = ("mean", "sum", "none", "pair")  # "pair" is what total_and_weight asks for
 
 
 class TotalAndWeight(NamedTuple):
@@ -81,7 +82,7 @@ def reduce(
 
     `whole` says that every rank of `group` already holds the whole loss, so nothing is summed over the ranks.
     """
-    require_choice(name, "reduction", reduction, ("mean", "sum", "none", "pair"))
+    require_choice(name, "reduction", reduction, REDUCTIONS)
     if reduction == "none":
         if check and bool(values.detach().isnan().any()):
             raise _nan(name)

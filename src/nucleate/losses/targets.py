@@ -139,13 +139,13 @@ def _require_classes(loss: str, index: Tensor, classes: int) -> None:
         )
 
 
-def class_weights(loss: str, weight: Tensor | None, logits: Tensor, target: ClassTarget, read: bool) -> Tensor | None:
+def class_weights(loss: str, weight: Tensor | None, logits: Tensor, dim: int, read: bool) -> Tensor | None:
     """The weight of each class, shaped to broadcast along the class axis."""
     if weight is None:
         return None
-    require_weights(loss, "weight", weight, (target.classes,), "the classes, one weight each", read)
+    require_weights(loss, "weight", weight, (logits.shape[dim],), "the classes, one weight each", read)
     along = [1] * logits.ndim
-    along[target.dim] = target.classes
+    along[dim] = logits.shape[dim]
     return weight.to(held(logits).dtype).reshape(along)
 
 

@@ -1,8 +1,8 @@
 """Blocks of pixels between memory and the cache, as one row of float32 for each class, whatever the layout.
 
 "Planes" is (N, C, H, W): a class is already contiguous. "Rows" is channels-last, (N, H, W, C): a tile is taken apart
-by small factors (a number of classes of 12 by 4 and 3), since strided copies by a constant 2, 3 or 4 are vector code
-and by any other stride are not. Classes come out in digit-reversed order; `order` says which row is which class.
+by small factors (12 classes by 3, 2 and 2), since copies with a constant stride of 2 or 3 become vector code and
+with any other stride do not. Classes come out in digit-reversed order; `order` says which row is which class.
 """
 
 from __future__ import annotations
@@ -15,37 +15,43 @@ from numba import njit
 from nucleate.losses.fused.scalars import RELAXED, bfloat16_of_float, float_of_bfloat16
 
 
-def factors(classes: int) -> tuple[list[int], list[int]]:
-    """How rows of `classes` are taken apart, and the class of each row that comes out."""
-    parts, left = [], classes
-    for f in (4, 3, 2):
-        while left % f == 0:
-            parts.append(f)
-            left //= f
-    if left > 1:
-        parts.append(left)
-    order = [list(range(classes))]
-    for f in parts:
-        order = [chunk[r::f] for chunk in order for r in range(f)]
-    return parts or [1], [c for chunk in order for c in chunk]
-
-
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def copy_in(source: Any, out: Any) -> None:
+def _copy(source: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = source[j]
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def widen(source: Any, out: Any) -> None:
+def _widen(source: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = float_of_bfloat16(source[j])
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def narrow(source: Any, out: Any) -> None:
+def _narrow(source: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = bfloat16_of_float(source[j])
+
+
+@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
+    """Numbers from `first` on, of float32 or bfloat16, out of memory seen as words of two bytes.
+
+    One type for both keeps the kernels from being compiled twice.
+    """
+    if bfloat16:
+        _widen(words[first : first + out.size], out)
+    else:
+        _copy(words[2 * first : 2 * (first + out.size)].view(np.float32), out)
+
+
+@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
+    """The way back of `read`."""
+    if bfloat16:
+        _narrow(source, words[first : first + source.size])
+    else:
+        _copy(source, words[2 * first : 2 * (first + source.size)].view(np.float32))
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
@@ -63,15 +69,6 @@ def take_apart(source: Any, out: Any, factor: int) -> None:
             a[i] = source[3 * i]
             b[i] = source[3 * i + 1]
             c[i] = source[3 * i + 2]
-    elif factor == 4:
-        # In two halves: five arrays at once are more than the compiler compares before it gives up.
-        a, b, c, d = out[:n], out[n : 2 * n], out[2 * n : 3 * n], out[3 * n : 4 * n]
-        for i in range(n):
-            a[i] = source[4 * i]
-            b[i] = source[4 * i + 1]
-        for i in range(n):
-            c[i] = source[4 * i + 2]
-            d[i] = source[4 * i + 3]
     else:
         for i in range(n):
             for r in range(factor):
@@ -93,14 +90,52 @@ def put_together(source: Any, out: Any, factor: int) -> None:
             out[3 * i] = a[i]
             out[3 * i + 1] = b[i]
             out[3 * i + 2] = c[i]
-    elif factor == 4:
-        a, b, c, d = source[:n], source[n : 2 * n], source[2 * n : 3 * n], source[3 * n : 4 * n]
-        for i in range(n):
-            out[4 * i] = a[i]
-            out[4 * i + 1] = b[i]
-            out[4 * i + 2] = c[i]
-            out[4 * i + 3] = d[i]
     else:
         for i in range(n):
             for r in range(factor):
                 out[i * factor + r] = source[r * n + i]
+
+
+@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+def load(
+    words: Any, bfloat16: bool, rows: bool, parts: Any, first: int, plane: int, tile: Any, spare: Any, n: int
+) -> None:
+    """n pixels of every class into `tile`, row k from k * n on; `spare` has the same size.
+
+    Planes: class k of the first pixel lies at first + k * plane. Rows: the pixels lie at first, all classes of each.
+    """
+    if not rows:
+        for c in range(tile.size // n):
+            read(words, bfloat16, first + c * plane, tile[c * n : (c + 1) * n])
+        return
+    # The stages go back and forth between the two, and the last one must end in `tile`.
+    here, there = (tile, spare) if parts.size % 2 == 0 else (spare, tile)
+    read(words, bfloat16, first, here)
+    chunks = 1
+    for s in range(parts.size):
+        size = tile.size // chunks
+        for q in range(chunks):
+            take_apart(here[q * size : (q + 1) * size], there[q * size : (q + 1) * size], parts[s])
+        here, there = there, here
+        chunks *= parts[s]
+
+
+@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+def store(
+    words: Any, bfloat16: bool, rows: bool, parts: Any, first: int, plane: int, tile: Any, spare: Any, n: int
+) -> None:
+    """The way back of `load`; both tiles are used up."""
+    classes = tile.size // n
+    if not rows:
+        for c in range(classes):
+            write(words, bfloat16, first + c * plane, tile[c * n : (c + 1) * n])
+        return
+    here, there = tile, spare
+    chunks = classes
+    for s in range(parts.size - 1, -1, -1):
+        chunks //= parts[s]
+        size = tile.size // chunks
+        for q in range(chunks):
+            put_together(here[q * size : (q + 1) * size], there[q * size : (q + 1) * size], parts[s])
+        here, there = there, here
+    write(words, bfloat16, first, here)

@@ -1,0 +1,147 @@
+"""The fast cross entropy: one pass over the logits gives the total and writes the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nucleate.losses.fused.layout import Layout, layout_of, words
+from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
+from nucleate.losses.fused.threads import over_blocks
+from nucleate.losses.fused.total import total
+
+_SIZES = {torch.uint8: 1, torch.int8: -1, torch.int16: 2, torch.int32: 4, torch.int64: 8}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One call with class indices, ready for the kernel."""
+
+    module: ModuleType
+    layout: Layout
+    dim: int
+    target: NDArray[np.uint8]
+    size: int
+    mask: NDArray[np.bool_]
+    each: NDArray[np.float32]
+    hits: NDArray[np.float32]
+    misses: NDArray[np.float32]
+    shares: NDArray[np.float32]
+    ignore: int
+    ignores: bool
+
+    def weight(self, by_weight: bool) -> tuple[float, float]:
+        """The weight of all pixels, and how many labels are out of range."""
+        pixels = self.target.size // abs(self.size)
+        each = self.each if by_weight else np.empty(0, np.float32)
+
+        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
+            self.module.index_weight(
+                self.target, self.size, self.mask, each, self.shares, self.ignore, self.ignores, by_weight,
+                begin * 1024, min(end * 1024, pixels), sums,
+            )  # fmt: skip
+
+        _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work)
+        return float(weight), float(wrong)
+
+    def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, Tensor | None]:
+        """The total, and `scale` times the gradient."""
+        x, at = logits.detach(), self.layout
+        gradient = torch.empty_like(x) if wanted else None
+        source = words(x, at.rows, self.dim)
+        into = source if gradient is None else words(gradient, at.rows, self.dim)
+
+        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
+            self.module.index_tiles(
+                source, into, x.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block, self.target,
+                self.size, self.mask, self.each, self.hits, self.misses, self.shares, self.ignore, self.ignores,
+                begin, end, np.float32(scale), wanted, sums,
+            )  # fmt: skip
+
+        return float(over_blocks(at.blocks, 3, work)[0]), gradient
+
+
+def index_total(
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    each: Tensor | None,
+    ignore_index: int | None,
+    smoothing: float,
+    normalize: str,
+    mean: bool,
+    twin: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor] | None:
+    """(total, weight) as the plain twin gives it, or None where only the twin will do.
+
+    None also for labels out of range: the twin says what is wrong with them. `mean` says that the total will be
+    divided by the weight, and so what the backward pass will bring.
+    """
+    job = _job(logits, target, dim, mask, weight, each, ignore_index, smoothing)
+    if job is None:
+        return None
+    amount, wrong = job.weight(normalize == "weight")
+    if wrong:
+        return None
+    wanted = logits.requires_grad and torch.is_grad_enabled()
+    # In float32, as the division's own backward pass computes it: equal numbers need no second pass.
+    weighed = torch.tensor(amount, dtype=torch.float32)
+    scale = float(1 / weighed) if mean and amount > 0 else 1.0
+    value, gradient = job.run(logits, scale, wanted)
+    if not wanted:
+        return torch.tensor(value, dtype=torch.float32), weighed
+
+    def again(factor: float) -> list[Tensor | None]:
+        return [job.run(logits, factor, True)[1]]
+
+    return total(value, [gradient], scale, again, twin, [logits]), weighed
+
+
+def _job(
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    each: Tensor | None,
+    ignore_index: int | None,
+    smoothing: float,
+) -> _Job | None:
+    """The call in the kernel's terms, or None where it cannot take it."""
+    constants = [x for x in (target, mask, weight, each) if x is not None]
+    if any(x.requires_grad or not plain_cpu_tensor(x) for x in constants) or not plain_cpu_tensor(logits):
+        return None
+    layout = layout_of(logits, dim)
+    if layout is None:
+        return None
+    module = kernels("cross_entropy_kernels")
+    if module is None:
+        return None
+    labels = target if target.dtype in _SIZES else target.long()
+    shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
+    hits, misses = (
+        shares * np.float32(1 - smoothing + smoothing / layout.classes),
+        shares * np.float32(smoothing / layout.classes),
+    )
+    return _Job(
+        module,
+        layout,
+        dim,
+        labels.contiguous().view(-1).view(torch.uint8).numpy(),
+        _SIZES[labels.dtype],
+        np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy(),
+        np.empty(0, np.float32) if each is None else each.float().contiguous().view(-1).numpy(),
+        hits,
+        misses,
+        (hits - misses) + misses.sum(dtype=np.float32),
+        0 if ignore_index is None else ignore_index,
+        ignore_index is not None,
+    )

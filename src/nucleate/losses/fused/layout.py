@@ -1,0 +1,70 @@
+"""How the classes of a tensor lie in memory, as the kernels want to know it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_MOST_CLASSES = 512
+_TILE = 16384  # numbers in a tile, 64 KiB: with its spare it stays in the second cache
+_FEWEST = 1 << 15  # below, the call costs more than the loop
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`rows`: the classes of a pixel lie together; else in planes of `plane` pixels. `blocks` of `block` pixels."""
+
+    rows: bool
+    plane: int
+    block: int
+    blocks: int
+    classes: int
+    parts: NDArray[np.int64]
+    order: NDArray[np.int64]
+
+
+def layout_of(x: Tensor, dim: int) -> Layout | None:
+    """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it."""
+    classes = x.shape[dim]
+    if x.dtype not in (torch.float32, torch.bfloat16) or not 2 <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:
+        return None
+    pixels = x.numel() // classes
+    plane = math.prod(x.shape[dim + 1 :])
+    rows = x.movedim(dim, -1).is_contiguous()
+    if rows:
+        plane = pixels
+        block = max(64, min(1024, _TILE // classes))
+    elif x.is_contiguous() and plane >= 64:
+        block = 1024 if classes <= 64 else 256
+    else:
+        return None
+    parts, order = factors(classes) if rows else ([1], list(range(classes)))
+    blocks = pixels // plane * -(-plane // block)
+    return Layout(rows, plane, block, blocks, classes, np.array(parts), np.array(order))
+
+
+def factors(classes: int) -> tuple[list[int], list[int]]:
+    """How rows of `classes` are taken apart, and the class of each row that comes out."""
+    parts, left = [], classes
+    for f in (3, 2):
+        while left % f == 0:
+            parts.append(f)
+            left //= f
+    if left > 1:
+        parts.append(left)
+    order = [list(range(classes))]
+    for f in parts:
+        order = [chunk[r::f] for chunk in order for r in range(f)]
+    return parts, [c for chunk in order for c in chunk]
+
+
+def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:
+    """The memory of `x` as words of two bytes, in the order that the layout describes."""
+    flat = (x.detach().movedim(dim, -1) if rows else x.detach()).reshape(-1)
+    array: NDArray[np.int16] = flat.view(torch.int16).numpy()
+    return array
