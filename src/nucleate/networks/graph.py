@@ -94,7 +94,7 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
 
     >>> chain = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1))
     >>> [(node.name, node.inputs, node.field.size) for node in nodes(chain, channels=1, size=8)]
-    [('input', (), 1), ('_0', ('input',), 3), ('_1', ('_0',), 5)]
+    [('input_1', (), 1), ('_0', ('input_1',), 3), ('_1', ('_0',), 5)]
     """
     graph = _Tracer().trace(network)
     modules = dict(network.named_modules())
