@@ -255,7 +255,36 @@ def test_an_output_that_cannot_be_written_ends_the_run(predictor, images, tmp_pa
     (tmp_path / "out" / "plate 0.csv" / "in the way").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"plate 0\.csv"):
         predict(predictor, images, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("plate 2*"))
+    # Images that were in work at the same time may be done; nothing is left half written.
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".tif", ".csv"}
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_images_at_once_give_the_files_of_one_after_the_other(predictor, images, tmp_path, threads, count):
+    threads(1)
+    seen = [[], []]
+    expected = predict(predictor, images, tmp_path / "expected", observe=seen[0].append)
+    threads(count)
+    found = predict(predictor, images, tmp_path / "found", observe=seen[1].append)
+    assert (found.nuclei, found.failed) == (expected.nuclei, expected.failed)
+    assert seen[0] == seen[1] == images
+    assert files_of(tmp_path / "found") == files_of(tmp_path / "expected")
+    assert torch.get_num_threads() == count
+
+
+def test_the_number_of_threads_is_given_back_after_an_error(predictor, images, tmp_path, threads):
+    (tmp_path / "out" / "plate 0.csv" / "in the way").mkdir(parents=True)
+    threads(2)
+    with pytest.raises(OutputError):
+        predict(predictor, images, tmp_path / "out")
+    assert torch.get_num_threads() == 2
 
 
 def test_nothing_to_do(predictor, tmp_path):
