@@ -24,8 +24,9 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
+from nucleate.losses.fused import contrastive as blocks
 from nucleate.losses.ranks import first_row, gather
-from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.reduction import finish, held, reduce, select
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -110,6 +111,16 @@ def _toward(query: Tensor, keys: Tensor, temperature: float | Tensor, begin: int
     return F.cross_entropy(product(query, keys) / temperature, partner, reduction="none")
 
 
+def _row_weights(
+    x: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str, group: ProcessGroup | None
+) -> tuple[Tensor | None, Tensor, float]:
+    """The anchors' weights, their sum, and what the backward pass will bring to the total."""
+    share = None if weight is None else (weight if mask is None else weight[mask]).detach().to(x.dtype)
+    amount = x.new_full((), len(x)) if share is None else share.sum()
+    alone = reduction == "mean" and group is None and float(amount) > 0
+    return share, amount, float(1 / amount) if alone else 1.0
+
+
 def info_nce(
     query: Tensor,
     key: Tensor,
@@ -135,8 +146,17 @@ def info_nce(
     """
     (q, k), read = rows("info_nce", {"query": query, "key": key}, similarity, mask, weight, check)
     t = require_temperature("info_nce", temperature, read)
-    values = _toward(q, gather(k, group), t, first_row(len(k), group))
-    return finish_rows("info_nce", values, None, mask, weight, reduction, read, group)
+    keys, begin = gather(k, group), first_row(len(k), group)
+    if reduction != "none" and blocks.suits(q, keys):
+        share, amount, scale = _row_weights(q, mask, weight, reduction, group)
+
+        def twin(x: Tensor, y: Tensor, heat: Tensor) -> Tensor:
+            values = _toward(x, y, heat, begin)
+            return (values if share is None else values * share).sum()
+
+        total = blocks.row_total(q, keys, t, begin, share, scale, twin)
+        return finish("info_nce", total, amount, reduction=reduction, check=read, group=group)
+    return finish_rows("info_nce", _toward(q, keys, t, begin), None, mask, weight, reduction, read, group)
 
 
 def clip(
@@ -161,8 +181,23 @@ def clip(
     """
     (a, b), read = rows("clip", {"first": first, "second": second}, similarity, mask, weight, check)
     t = require_temperature("clip", temperature, read)
-    begin = first_row(len(a), group)
-    values = (_toward(a, gather(b, group), t, begin) + _toward(b, gather(a, group), t, begin)) / 2
+    begin, every = first_row(len(a), group), (gather(a, group), gather(b, group))
+    if reduction != "none" and blocks.suits(a, every[1]):
+        share, amount, scale = _row_weights(a, mask, weight, reduction, group)
+
+        def one_way(x: Tensor, y: Tensor, heat: Tensor) -> Tensor:
+            values = _toward(x, y, heat, begin)
+            return (values if share is None else values * share).sum()
+
+        if group is None:
+            total = blocks.both_total(a, b, t, share, scale, lambda x, y, h: (one_way(x, y, h) + one_way(y, x, h)) / 2)
+        else:
+            ways = (
+                blocks.row_total(x, y, t, begin, share, scale / 2, one_way) for x, y in ((a, every[1]), (b, every[0]))
+            )
+            total = sum(ways, a.new_zeros(())) / 2
+        return finish("clip", total, amount, reduction=reduction, check=read, group=group)
+    values = (_toward(a, every[1], t, begin) + _toward(b, every[0], t, begin)) / 2
     return finish_rows("clip", values, None, mask, weight, reduction, read, group)
 
 

@@ -96,6 +96,7 @@ def finish(
     name: str, total: Tensor, weight: Tensor, *, reduction: str, check: bool, group: ProcessGroup | None = None
 ) -> Tensor:
     """From this rank's total and weight to what `reduction` asks for."""
+    require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
     if check and bool(total.detach().isnan()):
         raise _nan(name)
     if group is not None:

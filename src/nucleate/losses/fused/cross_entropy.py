@@ -96,13 +96,14 @@ def index_total(
     weighed = torch.tensor(amount, dtype=torch.float32)
     scale = float(1 / weighed) if mean and amount > 0 else 1.0
     value, gradient = job.run(logits, scale, wanted)
+    scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
-        return torch.tensor(value, dtype=torch.float32), weighed
+        return scalar, weighed
 
     def again(factor: float) -> list[Tensor | None]:
         return [job.run(logits, factor, True)[1]]
 
-    return total(value, [gradient], scale, again, twin, [logits]), weighed
+    return total(scalar, [gradient], scale, again, twin, [logits]), weighed
 
 
 def _job(

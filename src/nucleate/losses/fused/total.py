@@ -47,12 +47,11 @@ class Total(torch.autograd.Function):
 
 
 def total(
-    value: float, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin, inputs: Sequence[Tensor]
+    value: Tensor, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin, inputs: Sequence[Tensor]
 ) -> Tensor:
-    """`value` as a float32 scalar whose gradients are `made` = `scale` times the derivatives at `inputs`.
+    """`value` as a scalar whose gradients are `made` = `scale` times the derivatives at `inputs`.
 
     again(s) makes them anew, s times the derivatives; twin(*inputs) is the plain version.
     """
-    scalar = torch.tensor(value, dtype=torch.float32)
-    result: Tensor = Total.apply(scalar, made, scale, again, twin, *inputs)  # type: ignore[no-untyped-call]
+    result: Tensor = Total.apply(value, made, scale, again, twin, *inputs)  # type: ignore[no-untyped-call]
     return result
