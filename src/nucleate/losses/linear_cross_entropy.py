@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import require_floating, require_shape, shape
+from nucleate.losses.checking import checking, require_choice, require_floating, require_shape, shape
 from nucleate.losses.cross_entropy import cross_entropy_of
-from nucleate.losses.reduction import held
+from nucleate.losses.fused import linear_cross_entropy as blocks
+from nucleate.losses.reduction import finish, held
+from nucleate.losses.targets import class_target, class_weights, position_weights
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -63,10 +66,67 @@ def linear_cross_entropy(
         require_shape(name, "bias", bias, (len(projection),), "the classes")
     with torch.autocast(features.device.type, enabled=False):
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
-        logits = F.linear(
-            features.to(kind).movedim(dim, -1), projection.to(kind), None if bias is None else bias.to(kind)
-        ).movedim(-1, dim)
+        rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
+        offset = None if bias is None else bias.to(kind)
+        if reduction != "none" and label_smoothing == 0 and blocks.suits(rows, layer, offset):
+            result = _in_blocks(
+                name, rows, layer, offset, target, mask, weight, position_weight, ignore_index, normalize, reduction,
+                checking(check, features), group,
+            )  # fmt: skip
+            if result is not None:
+                return result
+        logits = F.linear(rows, layer, offset).movedim(-1, dim)
     return cross_entropy_of(
         name, logits, target, dim, mask, weight, position_weight, ignore_index, label_smoothing, normalize, reduction,
         check, group,
     )  # fmt: skip
+
+
+def _in_blocks(
+    name: str,
+    features: Tensor,
+    projection: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    position_weight: Tensor | None,
+    ignore_index: int | None,
+    normalize: str,
+    reduction: str,
+    read: bool,
+    group: ProcessGroup | None,
+) -> Tensor | None:
+    """The same for class indices without ever holding the logits; None for other targets. Features come last here."""
+    classes, positions = len(projection), tuple(features.shape[:-1])
+    if target.is_floating_point() or target.shape != positions:
+        return None
+    require_choice(name, "normalize", normalize, ("weight", "count"))
+    # One row stands for the logits, whose classes are all that is needed to check a target.
+    outline = features.new_empty(()).expand(*positions, classes)
+    t = class_target(name, outline, target, class_dim=-1, mask=mask, ignore_index=ignore_index, read=read)
+    w = class_weights(name, weight, outline, len(positions), read)
+    each = position_weights(name, position_weight, positions, "position_weight", read)
+    assert t.index is not None
+    label = t.index.reshape(-1)
+    share = None if w is None else w.flatten()[label]
+    if each is not None:
+        share = each.flatten().to(features.dtype) if share is None else share * each.flatten()
+    rows = features.reshape(-1, features.shape[-1])
+    chosen = None if t.selected is None else t.selected.reshape(-1)
+    if chosen is not None:
+        rows, label, share = rows[chosen], label[chosen], None if share is None else share[chosen]
+    count = rows.new_full((), len(rows))
+    amount = count if share is None or normalize == "count" else share.sum()
+    alone = reduction == "mean" and group is None and float(amount) > 0
+    total = blocks.linear_total(
+        rows, projection, bias, label, share, float(1 / amount) if alone else 1.0, partial(_plain_total, label, share)
+    )
+    return finish(name, total, amount, reduction=reduction, check=read, group=group)
+
+
+def _plain_total(
+    label: Tensor, share: Tensor | None, rows: Tensor, projection: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    values = F.cross_entropy(F.linear(rows, projection, bias), label, reduction="none")
+    return (values if share is None else values * share).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nucleate.losses.fused.ready import enabled
+from nucleate.losses.fused.ready import plain_tensor
 from nucleate.losses.fused.total import Twin, total
 
 _FEWEST = 1 << 20  # similarities, below which the plain version holds them all without harm
@@ -14,15 +14,8 @@ _BUDGET = 1 << 20  # similarities in a block, 4 MiB: they stay in the processor'
 
 
 def suits(query: Tensor, keys: Tensor) -> bool:
-    return (
-        enabled()
-        and query.dtype == keys.dtype == torch.float32
-        and len(query) * len(keys) >= _FEWEST
-        and type(query) is type(keys) is Tensor
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(query)
-        and torch.autograd.forward_ad.unpack_dual(query).tangent is None
-    )
+    large = len(query) * len(keys) >= _FEWEST
+    return large and all(x.dtype == torch.float32 and plain_tensor(x) for x in (query, keys))
 
 
 def row_total(

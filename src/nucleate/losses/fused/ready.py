@@ -48,10 +48,6 @@ class fast:
         _enabled = self._before
 
 
-def enabled() -> bool:
-    return _enabled
-
-
 def prepare() -> bool:
     """Compile the kernels, or load them from the cache, and wait for them; False where numba is not installed.
 
@@ -81,14 +77,17 @@ def _load(name: str) -> None:
     _ready[name] = importlib.import_module(f"nucleate.losses.fused.{name}")
 
 
-def plain_cpu_tensor(x: Tensor) -> bool:
-    """Whether the memory of `x` can be handed to a kernel: no device, subclass, transformation or tracing between."""
+def plain_tensor(x: Tensor) -> bool:
+    """Whether a fast version may compute with the values of `x`: no subclass, transformation or tracing between."""
     return (
         _enabled
-        and x.device.type == "cpu"
         and type(x) in (Tensor, torch.nn.Parameter)
-        and not x.is_neg()
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and torch.autograd.forward_ad.unpack_dual(x).tangent is None
     )
+
+
+def plain_cpu_tensor(x: Tensor) -> bool:
+    """Whether the memory of `x` can be handed to a kernel."""
+    return plain_tensor(x) and x.device.type == "cpu" and not x.is_neg()
