@@ -18,10 +18,11 @@ from nucleate.losses.checking import (
     require_shape,
     shape,
 )
-from nucleate.losses.distribution import Distribution, distribution, safe_log, safe_power, safe_sqrt
+from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
 from nucleate.losses.entropy import nats_of, prepared
-from nucleate.losses.reduction import held, reduce, select, times
-from nucleate.losses.targets import class_axis, position_weights, weigh
+from nucleate.losses.fused.divergence import divergence_total
+from nucleate.losses.reduction import finish, held, reduce, select, times
+from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -40,14 +41,44 @@ def _divergence(
     reduction: str,
     check: bool | None,
     group: ProcessGroup | None,
+    fast: tuple[bool, float] | None = None,
 ) -> Tensor:
     """What every divergence of distributions has in common; positions that are not selected are uniform in both."""
     one, other = distribution(name, "p", p), distribution(name, "q", q)
     require_shape(name, "q", other.tensor, shape(one.tensor), "p")
     one, dim, read = prepared(name, one, "p", class_dim, mask, weight, check)
     other, _, _ = prepared(name, other, "q", class_dim, mask, None, check)
+    if fast is not None and reduction != "none" and type(one) is type(other) is Logits:
+        pair = _fast(fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
+        if pair is not None:
+            return finish(name, *pair, reduction=reduction, check=read, group=group)
     values, weights = weigh(between(one, other, dim), None, mask, weight, "weight")
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def _fast(
+    kind: tuple[bool, float],
+    between: Between,
+    x: Tensor,
+    y: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    group: ProcessGroup | None,
+) -> tuple[Tensor, Tensor] | None:
+    """(total, weight) by the kernel for the `kind` (symmetric, nats to a unit), or None."""
+    symmetric, unit = kind
+    like = torch.zeros((), dtype=torch.float32, device=x.device)
+    _, weights = weigh(like.expand(positions_of(x, dim)), None, mask, weight, "weight")
+    amount = like + x.numel() // x.shape[dim] if weights is None else weights.sum()
+    alone = reduction == "mean" and group is None and float(amount) > 0
+
+    def twin(a: Tensor, b: Tensor) -> Tensor:
+        return weigh(between(Logits(a), Logits(b), dim) * unit, None, mask, weight, "weight")[0].sum()
+
+    total = divergence_total(x, y, dim, mask, weight, symmetric, float(1 / amount / unit) if alone else 1 / unit, twin)
+    return None if total is None else (total / unit, amount)
 
 
 def _kl(p: Distribution, q: Distribution, dim: int) -> Tensor:
@@ -99,7 +130,7 @@ def kl_divergence(
     def between(one: Distribution, other: Distribution, dim: int) -> Tensor:
         return _kl(one, other, dim) / unit
 
-    return _divergence("kl_divergence", between, p, q, class_dim, mask, weight, reduction, check, group)
+    return _divergence("kl_divergence", between, p, q, class_dim, mask, weight, reduction, check, group, (False, unit))
 
 
 def jensen_shannon(
@@ -129,7 +160,7 @@ def jensen_shannon(
     def between(one: Distribution, other: Distribution, dim: int) -> Tensor:
         return _js(one, other, dim) / unit
 
-    return _divergence("jensen_shannon", between, p, q, class_dim, mask, weight, reduction, check, group)
+    return _divergence("jensen_shannon", between, p, q, class_dim, mask, weight, reduction, check, group, (True, unit))
 
 
 def total_variation(

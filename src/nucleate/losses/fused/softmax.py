@@ -52,3 +52,9 @@ def add_up(a: Any) -> float:
     for j in range(a.size):
         total += a[j]
     return float(total)
+
+
+@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+def add_exponential(x: Any, top: Any, total: Any) -> None:
+    for j in range(x.size):
+        total[j] += exp2((x[j] - top[j]) * LOG2_E)
