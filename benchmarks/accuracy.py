@@ -30,7 +30,8 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     for seed in options.seeds:
         case, folder = choose(options, seed)
-        rows[f"Nucleate, seed {seed}"] = row(score(case, train_nucleate(case, folder / "nucleate", options.minutes, seed)))
+        predicted = train_nucleate(case, folder / "nucleate", options.minutes, seed)
+        rows[f"Nucleate, seed {seed}"] = row(score(case, predicted))
         if options.stardist:
             steps = 25 if options.what == "few" else 100
             predicted = train_stardist(case, folder / "stardist", options.minutes, seed, options.stardist, steps)

@@ -59,7 +59,8 @@ def train_nucleate(case: Case, out: Path, minutes: float, seed: int) -> Path:
     model, predicted = out / "model", out / "predicted"
     if not (model / "model.json").exists():
         extra = ["--validation", str(case.val)] if case.val else []
-        run([*command, "train", str(case.train), "--out", str(model), "--minutes", str(minutes), "--seed", str(seed), *extra])
+        limits = ["--minutes", minutes, "--seed", seed]
+        run([*command, "train", case.train, "--out", model, *limits, *extra])
     if not predicted.exists():
         run([*command, "predict", str(model), str(case.test / "images"), "--out", str(predicted)])
     return predicted
@@ -119,5 +120,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     """Rows as a Markdown table."""
     heads = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
-    lines += [f"| {name} | " + " | ".join(f"{values[head]:.3f}" for head in heads) + " |" for name, values in rows.items()]
+    lines += [
+        f"| {name} | " + " | ".join(f"{values[head]:.3f}" for head in heads) + " |" for name, values in rows.items()
+    ]
     return "\n".join(lines)

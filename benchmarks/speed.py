@@ -11,6 +11,7 @@ The models are those that benchmarks/accuracy.py leaves behind. Prints a table, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -40,10 +41,8 @@ def train_rate(data: Path, seconds: float) -> float:
         if marks[-1][1] - marks[0][1] > seconds:
             raise InterruptedError
 
-    try:
+    with contextlib.suppress(InterruptedError):
         train(sources, Validation(labelled.validation[:1]), Architecture(), settings, observe=observe)
-    except InterruptedError:
-        pass
     (first, begin), (last, end) = marks[4], marks[-1]
     return settings.batch * (last - first) / (end - begin)
 

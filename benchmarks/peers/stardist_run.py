@@ -10,6 +10,7 @@ The last line printed is JSON.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import time
@@ -25,6 +26,7 @@ from stardist import fill_label_holes
 from stardist.models import Config2D, StarDist2D
 
 PATCH = 256
+RANDOM = np.random.default_rng()
 
 
 def read_image(path, channels):
@@ -47,12 +49,12 @@ def read_pairs(pairs, channels):
 
 
 def augment(image, mask):
-    turns, flip = np.random.randint(4), np.random.randint(2)
+    turns, flip = RANDOM.integers(4), RANDOM.integers(2)
     image, mask = np.rot90(image, turns), np.rot90(mask, turns)
     if flip:
         image, mask = image[::-1], mask[::-1]
-    image = image * np.random.uniform(0.6, 2) + np.random.uniform(-0.2, 0.2)
-    noise = 0.02 * np.random.uniform(0, 1) * np.random.normal(0, 1, image.shape)
+    image = image * RANDOM.uniform(0.6, 2) + RANDOM.uniform(-0.2, 0.2)
+    noise = 0.02 * RANDOM.uniform(0, 1) * RANDOM.normal(0, 1, image.shape)
     return (image + noise).astype(np.float32), mask
 
 
@@ -60,7 +62,9 @@ def train(options):
     import tensorflow as tf
     from tensorflow import keras
 
-    np.random.seed(options.seed)
+    global RANDOM
+    RANDOM = np.random.default_rng(options.seed)
+    np.random.seed(options.seed)  # noqa: NPY002 - StarDist itself draws its patches from the old generator
     tf.random.set_seed(options.seed)
     plan = json.loads(Path(options.plan).read_text())
     channels = plan["channels"]
@@ -98,7 +102,7 @@ def train(options):
 
     clock = StopAfter()
     model.callbacks.append(clock)
-    try:
+    with contextlib.suppress(TimeoutError):
         model.train(
             images,
             masks,
@@ -108,8 +112,6 @@ def train(options):
             steps_per_epoch=options.steps,
             seed=options.seed,
         )
-    except TimeoutError:
-        pass
     seconds = time.monotonic() - clock.begin
     name = "weights_best.h5" if (out / "weights_best.h5").exists() else "weights_now.h5"
     if (out / name).exists():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from nucleate.errors import OutputError
 from nucleate.images.dataset import find, pair
 from nucleate.images.synthetic import write_folder

@@ -8,8 +8,8 @@
    belongs to the centre nearest to that point, if one lies within `reach` times that centre's radius.
 4. Of each nucleus the largest connected piece stays, its holes are filled, and it is dropped below `smallest` pixels.
 
-Every distance is bounded (`BOUND` pixels), so the label of a pixel depends only on what lies within a known distance,
-and a nucleus is named by the coordinates of its centre.
+Separation and reach are at least 2 pixels, and every distance is at most `BOUND`, so the label of a pixel depends only
+on what lies within a known distance, and a nucleus is named by the coordinates of its centre.
 """
 
 from __future__ import annotations

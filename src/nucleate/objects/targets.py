@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from nucleate.objects.scale import true_diameter, zoom
 from nucleate.types import Labels
 
 HEAT_WIDTH = 0.4
@@ -41,7 +42,7 @@ class Centres:
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Targets of a batch: `classes` (N, H, W) uint8; `known` (N, H, W) bool, false where nothing is to be learnt;
-    `heat` and `radius` (N, 1, H, W), `offset` (N, 2, H, W), float32, in pixels; `weight` (N, H, W), see `importance`."""
+    `heat` and `radius` (N, 1, H, W), `offset` (N, 2, H, W), float32, in pixels; `weight` (N, H, W) by `importance`."""
 
     classes: Tensor
     known: Tensor
@@ -65,7 +66,7 @@ def centres(labels: Labels) -> Centres:
     y, x = np.divmod(flat, labels.shape[1])
     area = np.maximum(np.bincount(ids, minlength=count + 1), 1)
     position = np.stack([np.bincount(ids, weights=axis, minlength=count + 1) / area for axis in (y, x)], axis=1)
-    nearest = np.rint(position).astype(np.int64)
+    nearest = np.floor(position + 0.5).astype(np.int64)  # half up: the same for any place in the image
     outside = labels[nearest[:, 0], nearest[:, 1]] != np.arange(count + 1)
     for label in np.flatnonzero(outside[1:]) + 1:
         own = flat[ids == label]
@@ -120,5 +121,5 @@ def whole(labels: Labels) -> Targets:
         torch.from_numpy(labels.astype(np.int64))[None],
         torch.from_numpy(offset)[None],
         torch.from_numpy(known.radius[ids])[None, None],
-        torch.from_numpy(importance(labels, known.radius))[None],
+        torch.from_numpy(importance(labels, zoom(true_diameter(labels)) * known.radius))[None],
     )

@@ -119,21 +119,23 @@ def predict(
     summary = Summary()
     threads = torch.get_num_threads()
     workers = threads if len(images) > threads else 1
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-        work = [pool.submit(_predict_one, predictor, path, out / name_of(path), overlay) for path in images]
-        try:
-            for path, done in zip(images, work, strict=True):
-                result = done.result()
-                if isinstance(result, str):
-                    summary.failed.append(result)
-                else:
-                    summary.nuclei[name_of(path)] = result
-                if observe is not None:
-                    observe(path)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            work = [pool.submit(_predict_one, predictor, path, out / name_of(path), overlay) for path in images]
+            try:
+                for path, done in zip(images, work, strict=True):
+                    result = done.result()
+                    if isinstance(result, str):
+                        summary.failed.append(result)
+                    else:
+                        summary.nuclei[name_of(path)] = result
+                    if observe is not None:
+                        observe(path)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(threads)
     return summary
 
 

@@ -62,7 +62,7 @@ def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int, work
 
 
 def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image (channels, crop, crop), labels and weights (crop, crop), offset and radius at each pixel (3, crop, crop)."""
+    """Image (channels, crop, crop); labels, weights (crop, crop); offset and radius at each pixel (3, crop, crop)."""
     height, width = source.shape
     matrix = torch.from_numpy(draw.matrix).float()
     line = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2

@@ -59,7 +59,8 @@ def draw(
     """Sample number `sample` (0, 1, ...) of the run with this seed, over images of these (height, width).
 
     An image is chosen with a probability in proportion to the square root of its area as enlarged by its factor in
-    `zooms` (1 by default). One crop in `unzoomed` is not enlarged, since the size of nuclei is judged on such ones.
+    `zooms` (1 by default). A share `unzoomed` of the crops is not enlarged, since the size of nuclei is judged on such
+    ones.
 
     >>> first, again = (draw(0, 5, [(64, 64), (99, 20)], channels=1) for _ in range(2))
     >>> bool((first.matrix == again.matrix).all()), first.noise_seed == again.noise_seed

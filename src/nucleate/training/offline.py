@@ -6,6 +6,7 @@ the end of each epoch, so that an interrupted run goes on to the same weights, b
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nucleate.errors import InputError, ModelError
 from nucleate.networks.precision import device, keep_memory, place
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
@@ -30,7 +32,7 @@ from nucleate.training.validation import Validation
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run goes. An epoch is `samples` crops, however many images there are; `minutes` and `epochs` are limits, and
+    """How a run goes. An epoch is `samples` crops, however many images there are. `minutes` and `epochs` are limits, and
     without any the run ends by `nucleate.training.horizon`. `cool_down` is the part of the run in which the learning
     rate falls to zero."""
 
@@ -45,6 +47,10 @@ class Settings:
     warm_up: int = 100
     cool_down: float = 0.3
     variation: Variation = field(default_factory=Variation)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= self.samples:
+            raise InputError(f"batch={self.batch}, samples={self.samples}: an epoch needs one batch or more.")
 
     @property
     def steps(self) -> int:
@@ -211,6 +217,7 @@ def train(
     run = Run(architecture, settings)
     if resume and folder is not None:
         tensors, saved = checkpoint.read(folder)
+        _same_run(folder, saved, _identity(architecture, settings, sources))
         run.restore(tensors, saved["state"])
     channels = architecture.channels
     state, objective = run.state, Objective(architecture.classes, settings.loss)
@@ -235,6 +242,25 @@ def train(
                 losses.clear()
                 state.seconds = time.monotonic() - begin
                 if folder is not None:
-                    checkpoint.write(folder, run.tensors(), {"state": asdict(state), "settings": asdict(settings)})
+                    identity = _identity(architecture, settings, sources)
+                    checkpoint.write(folder, run.tensors(), {"state": asdict(state), "identity": identity})
     run.averaged.network.load_state_dict(run.best)
     return Result(run.averaged.network, state)
+
+
+def _identity(architecture: Architecture, settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
+    """What must be the same for a run to go on as if it had not been interrupted. Its limits may change."""
+    plan = {name: value for name, value in asdict(settings).items() if name not in ("minutes", "epochs")}
+    shapes = [list(source.shape) for source in sources]
+    identity: dict[str, Any] = json.loads(json.dumps({**plan, **asdict(architecture), "images": shapes}))
+    return identity
+
+
+def _same_run(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
+    before = saved.get("identity", {})
+    differs = [name for name in identity if before.get(name) != identity[name]]
+    if differs:
+        raise ModelError(
+            f"The run in {folder} was begun with another choice of {', '.join(differs)}: give the same images and "
+            f"options to continue it, or delete {folder / checkpoint.FILE}."
+        )

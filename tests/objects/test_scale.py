@@ -1,0 +1,55 @@
+"""How far an image is enlarged, and the size of its nuclei, true and predicted."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nucleate.objects.grouping import Maps
+from nucleate.objects.scale import LARGEST, TYPICAL, WORTHWHILE, predicted_diameter, true_diameter, zoom
+from nucleate.objects.targets import centres
+
+
+@given(st.floats(0, 1e6))
+def test_the_factor_is_bounded_and_never_small(diameter):
+    factor = zoom(diameter)
+    assert factor == 1 or WORTHWHILE <= factor <= LARGEST
+
+
+@given(st.floats(0.1, 1e3), st.floats(0.1, 1e3))
+def test_smaller_nuclei_are_enlarged_no_less(a, b):
+    assert zoom(min(a, b)) >= zoom(max(a, b))
+
+
+def test_enlarged_nuclei_have_the_typical_size():
+    assert zoom(TYPICAL / 2) * (TYPICAL / 2) == pytest.approx(TYPICAL)
+
+
+def discs(radii):
+    """One disc of each radius, in a row."""
+    side = 2 * max(radii) + 3
+    y, x = np.indices((side, side)) - side // 2
+    return np.concatenate([np.where(y**2 + x**2 <= r**2, i + 1, 0) for i, r in enumerate(radii)], axis=1).astype(
+        np.int32
+    )
+
+
+@given(st.lists(st.integers(2, 12), min_size=1, max_size=7))
+def test_a_perfect_network_predicts_the_true_diameter(radii):
+    labels = discs(radii)
+    radius = centres(labels).radius[labels]
+    nothing = np.zeros(labels.shape, np.float32)
+    maps = Maps((labels > 0).astype(np.float32), nothing, np.stack([nothing, nothing]), radius)
+    found = predicted_diameter(maps)
+    # The weighted median is one of the diameters; the median of an even number may lie between two of them.
+    diameters = np.sort(2 * centres(labels).radius[1:])
+    middle = diameters[[(len(radii) - 1) // 2, len(radii) // 2]]
+    assert middle[0] - 1e-3 <= found <= middle[1] + 1e-3
+    assert middle[0] - 1e-3 <= true_diameter(labels) <= middle[1] + 1e-3
+
+
+def test_without_nuclei_no_size_is_known():
+    empty = np.zeros((8, 8), np.int32)
+    nothing = np.zeros((8, 8), np.float32)
+    assert true_diameter(empty) == 0
+    assert predicted_diameter(Maps(nothing, nothing, np.stack([nothing, nothing]), nothing)) == 0
