@@ -141,9 +141,10 @@ def evaluate(
     from nucleate.images.writer import write_text
 
     found = evaluate(predicted, true)
-    render(found, Console())
     if json is not None:
         write_text(json, to_json(found) + "\n")
+    render(found, Console())
+    if json is not None:
         print(f"Wrote {json}.")
 
 

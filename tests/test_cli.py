@@ -1,0 +1,443 @@
+"""Each command as a person calls it: what it prints, what it writes, and how it refuses what cannot be used."""
+
+import csv
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from nucleate import __version__
+from nucleate.cli import main
+from nucleate.images.synthetic import write_folder
+from nucleate.tiles.sample import Variation
+from nucleate.training.fit import fit
+from nucleate.training.offline import Settings
+from nucleate.training.step import LOSSES
+
+COMMANDS = ("check", "train", "predict", "evaluate", "info", "demo")
+BRIEFLY = ("--minutes", "0.05")
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Three labelled images and an unlabelled one."""
+    folder = tmp_path_factory.mktemp("data") / "cells"
+    write_folder(folder, "fluorescence", count=4, seed=0, labelled=3, height=96, width=96)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(cells, tmp_path_factory):
+    """A model that has seen eight crops: enough for every command, too little to be any good."""
+    folder = tmp_path_factory.mktemp("models") / "model"
+    fit(cells, folder, Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64)))
+    return folder
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "model")
+
+
+@pytest.fixture
+def run(capsys):
+    """Call the command line: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Call the command line, which must refuse with one sentence, and change nothing that was there before."""
+
+    def call(*arguments):
+        before = contents(tmp_path)
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        sentence = err.strip()
+        assert sentence.startswith("nucleate: ") and sentence.endswith(".") and "\n" not in sentence, err
+        after = contents(tmp_path)
+        assert {path: after.get(path) for path in before} == before
+        assert not [path for path in after if path.endswith(".part")]
+        return sentence
+
+    return call
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def full_disk(size):
+    """No file may grow beyond `size` bytes: the system then refuses to write, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def noise(dtype=np.uint8, side=SIDE):
+    return np.random.default_rng(0).integers(0, 200, (side, side)).astype(dtype)
+
+
+def nuclei(side=SIDE):
+    labels = np.zeros((side, side), np.uint16)
+    labels[8:24, 8:24], labels[30:50, 20:44] = 1, 2
+    return labels
+
+
+def with_value(value):
+    image = noise(np.float32)
+    image[3, 4] = value
+    return image
+
+
+def png(image):
+    return imagecodecs.png_encode(image)
+
+
+def dataset(folder, image, labels, suffix=".tif"):
+    for part, pixels in (("images", image), ("masks", labels)):
+        path = folder / part / f"a{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".png":
+            path.write_bytes(png(pixels))
+        else:
+            tifffile.imwrite(path, pixels)
+    return folder
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(folder):
+    folder.mkdir()
+    return "cells holds no image"
+
+
+def mask_without_image(folder):
+    tifffile.imwrite(dataset(folder, noise(), nuclei()) / "masks" / "b.tif", nuclei())
+    return "b.tif has no image named b"
+
+
+def sizes_that_differ(folder):
+    dataset(folder, noise(side=SIDE + 1), nuclei())
+    return f"a.tif is {SIDE + 1} x {SIDE + 1} pixels and its mask"
+
+
+def no_mask(folder):
+    shutil.rmtree(dataset(folder, noise(), nuclei()) / "masks")
+    return "1 images and no mask"
+
+
+def masks_without_nuclei(folder):
+    dataset(folder, noise(), np.zeros_like(nuclei()))
+    return "holds a nucleus"
+
+
+def png_cut_off(folder):
+    cut(dataset(folder, noise(), nuclei(), ".png") / "images" / "a.png")
+    return "a.png"
+
+
+def tiff_cut_off(folder):
+    cut(dataset(folder, noise(), nuclei()) / "images" / "a.tif")
+    return "a.tif"
+
+
+def mask_cut_off(folder):
+    cut(dataset(folder, noise(), nuclei()) / "masks" / "a.tif")
+    return "masks/a.tif"
+
+
+def not_a_number(folder):
+    dataset(folder, with_value(np.nan), nuclei())
+    return "a.tif holds 1 values that are NaN or infinite"
+
+
+def infinity(folder):
+    dataset(folder, with_value(np.inf), nuclei())
+    return "a.tif holds 1 values that are NaN or infinite"
+
+
+def stack(folder):
+    dataset(folder, np.stack([noise()] * 5), nuclei())
+    return "a.tif"
+
+
+UNTRAINABLE = (
+    empty,
+    mask_without_image,
+    sizes_that_differ,
+    no_mask,
+    masks_without_nuclei,
+    png_cut_off,
+    tiff_cut_off,
+    mask_cut_off,
+    not_a_number,
+    infinity,
+    stack,
+)
+UNREADABLE = (png_cut_off, tiff_cut_off, not_a_number, infinity, stack)
+
+
+def test_help_imports_nothing_that_takes_time():
+    heavy = ("torch", "numpy", "scipy", "skimage", "tifffile", "matplotlib", "pydantic", "rich", "safetensors")
+    script = (
+        "import sys\nfrom nucleate.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        f"finally:\n    print(sorted(sys.modules.keys() & {set(heavy)!r}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert all(f"\n  {command} " in done.stdout for command in COMMANDS)
+
+
+def test_python_m_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "nucleate", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"nucleate {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(run, command):
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: nucleate {command} ") and "--help" in out
+
+
+def test_help_names_every_loss(run):
+    _, out, _ = run("train", "--help")
+    assert all(name in out for name in LOSSES)
+
+
+def test_train_predict_evaluate_info(run, cells, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    code, printed, _ = run("train", cells, "--out", model, *BRIEFLY)
+    assert code == 0 and "held out" in printed and f"Wrote {model}" in printed
+    assert {path.name for path in model.iterdir()} == {
+        "weights.safetensors",
+        "model.json",
+        "history.jsonl",
+        "curves.png",
+        "README.md",
+    }
+
+    code, printed, _ = run("predict", model, cells, "--out", out, "--overlay")
+    assert code == 0 and "nuclei in 4 images" in printed
+    names = sorted(path.stem for path in (cells / "images").iterdir())
+    endings = ("_labels.tif", ".csv", "_overlay.png")
+    assert {path.name for path in out.iterdir()} == {name + ending for name in names for ending in endings}
+    for name in names:
+        labels = tifffile.imread(out / f"{name}_labels.tif")
+        with (out / f"{name}.csv").open(newline="") as file:
+            ids = [int(row["id"]) for row in csv.DictReader(file)]
+        assert labels.dtype == np.uint16 and ids == sorted(set(np.unique(labels)) - {0})
+
+    scores = tmp_path / "scores.json"
+    code, printed, _ = run("evaluate", out, cells, "--json", scores)
+    assert code == 0 and "panoptic quality" in printed
+    assert f"left out, without true labels: 1 (the first is {names[-1]})" in printed.replace("\n", " ")
+    assert [image["name"] for image in json.loads(scores.read_text())["images"]] == names[:3]
+
+    code, printed, _ = run("info", model)
+    assert code == 0 and "Nodes" in printed and "halo" in printed
+
+
+def test_predictions_are_scored_against_masks_or_a_data_set(run, cells, trained, tmp_path):
+    out = tmp_path / "out"
+    run("predict", trained, cells, "--out", out, "--overlay")
+    documents = []
+    for true in (cells, cells / "masks"):
+        code, _, err = run("evaluate", out, true, "--json", tmp_path / "scores.json")
+        assert (code, err) == (0, "")
+        documents.append(json.loads((tmp_path / "scores.json").read_text()))
+    assert documents[0] == documents[1] and len(documents[0]["left_out"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("x.tif", "x_masks.tif"),
+        ("x_img.tif", "x_masks.tif"),
+        ("x.tif", "x_cp_masks.tif"),
+        ("x.ome.tif", "x_masks.ome.tif"),
+        ("imagesTr/x_0000.tif", "labelsTr/x.tif"),
+        ("images/x.ome.tif", "labels/x.png"),
+    ],
+)
+def test_predictions_are_scored_in_each_layout(run, trained, tmp_path, image, mask):
+    data, out, scores = tmp_path / "data", tmp_path / "out", tmp_path / "scores.json"
+    for name, pixels in ((image, noise()), (mask, nuclei())):
+        path = data / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png":
+            path.write_bytes(png(pixels))
+        else:
+            tifffile.imwrite(path, pixels, metadata=None)
+    assert run("predict", trained, data, "--out", out)[0] == 0
+    code, _, err = run("evaluate", out, data, "--json", scores)
+    assert (code, err) == (0, "")
+    document = json.loads(scores.read_text())
+    assert [found["name"] for found in document["images"]] == ["x"] and document["left_out"] == []
+
+
+def test_check_names_what_is_odd_and_goes_on(run, tmp_path):
+    not_a_number(tmp_path / "cells")
+    tifffile.imwrite(tmp_path / "cells" / "images" / "b.tif", noise())
+    code, out, err = run("check", tmp_path / "cells")
+    assert (code, err) == (0, "") and "NaN" in out and "1: 0 labelled, 1 unlabelled" in out
+
+
+@pytest.mark.parametrize("make", [empty, mask_without_image])
+def test_check_refuses_what_is_no_data_set(refused, tmp_path, make):
+    sentence = make(tmp_path / "cells")
+    assert sentence in refused("check", tmp_path / "cells")
+
+
+@pytest.mark.parametrize("make", UNTRAINABLE)
+def test_train_refuses(refused, tmp_path, make):
+    sentence = make(tmp_path / "cells")
+    assert sentence in refused("train", tmp_path / "cells", "--out", tmp_path / "out", *BRIEFLY)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("make", UNREADABLE)
+def test_one_bad_image_of_several_is_named_and_the_others_are_done(run, trained, tmp_path, make):
+    sentence = make(tmp_path / "cells")
+    tifffile.imwrite(tmp_path / "cells" / "images" / "b.tif", noise())
+    code, out, err = run("predict", trained, tmp_path / "cells", "--out", tmp_path / "out")
+    assert code == 1 and "in 1 images" in out
+    heading, named = err.strip().splitlines()
+    assert heading == "nucleate: 1 of 2 images could not be done:" and sentence in named
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_labels.tif", "b.csv"}
+
+
+@pytest.mark.parametrize("make", UNREADABLE)
+def test_the_only_image_is_bad(run, trained, tmp_path, make):
+    sentence = make(tmp_path / "cells")
+    code, _, err = run("predict", trained, tmp_path / "cells", "--out", tmp_path / "out")
+    assert code == 2 and sentence in err and "Traceback" not in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_predict_refuses_what_is_not_there(refused, cells, trained, tmp_path):
+    (tmp_path / "none").mkdir()
+    out = ("--out", tmp_path / "out")
+    assert "none holds no image" in refused("predict", trained, tmp_path / "none", *out)
+    assert "gone.png does not exist" in refused("predict", trained, tmp_path / "gone.png", *out)
+    assert "There is no model" in refused("predict", tmp_path / "gone", cells, *out)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.json"])
+@pytest.mark.parametrize("harm", ["missing", "cut", "altered", "empty"])
+def test_a_harmed_model_is_refused(refused, cells, model, tmp_path, name, harm):
+    path = model / name
+    content = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    elif harm == "cut":
+        cut(path)
+    elif harm == "altered":
+        path.write_bytes(content.replace(b'"low":', b'"law":', 1) if name == "model.json" else content[:-1] + b"\0")
+    else:
+        path.write_bytes(b"")
+    assert harm in ("missing", "empty") or path.read_bytes() != content
+    for command in (("predict", model, cells, "--out", tmp_path / "out"), ("info", model)):
+        assert f"model/{name}" in refused(*command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_info_refuses_a_history_that_is_missing_or_cut(refused, model):
+    cut(model / "history.jsonl")
+    assert "history.jsonl is cut or altered" in refused("info", model)
+    (model / "history.jsonl").unlink()
+    assert "history.jsonl is missing" in refused("info", model)
+
+
+def test_an_output_in_the_way_is_refused(refused, cells, trained, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert str(place) in refused("train", cells, "--out", place, *BRIEFLY)
+        assert str(place) in refused("predict", trained, cells, "--out", place)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    assert "out is not empty" in refused("demo", "--out", tmp_path / "out")
+    assert "file/scores.json" in evaluated(refused, tmp_path, tmp_path / "file" / "scores.json")
+    assert "out cannot be written" in evaluated(refused, tmp_path, tmp_path / "out")
+
+
+def evaluated(refused, folder, scores):
+    tifffile.imwrite(folder / "labels.tif", nuclei())
+    return refused("evaluate", folder / "labels.tif", folder / "labels.tif", "--json", scores)
+
+
+def test_a_finished_model_is_not_overwritten(refused, cells, model):
+    assert "already holds a finished model" in refused("train", cells, "--out", model, *BRIEFLY)
+
+
+def test_a_full_disk_leaves_what_was_there(refused, run, cells, trained, tmp_path):
+    out = tmp_path / "out"
+    assert run("predict", trained, cells, "--out", out)[0] == 0
+    with full_disk(50):
+        assert "_labels.tif cannot be written" in refused("predict", trained, cells, "--out", out, "--min-size", "40")
+    with full_disk(10_000):
+        assert "training.safetensors cannot be written" in refused(
+            "train", cells, "--out", tmp_path / "model", *BRIEFLY
+        )
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_an_unknown_loss_is_refused_with_the_choices(refused, cells, tmp_path):
+    sentence = refused("train", cells, "--out", tmp_path / "out", "--loss", "nonsense")
+    assert "nonsense" in sentence and all(name in sentence for name in LOSSES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_without_a_run_is_refused(refused, cells, tmp_path):
+    assert "train without --resume" in refused("train", cells, "--out", tmp_path / "out", "--resume", *BRIEFLY)
+
+
+def test_evaluate_refuses_what_does_not_fit(refused, tmp_path):
+    predicted, true = tmp_path / "predicted", tmp_path / "true"
+    for folder, names in ((predicted, "a"), (true, "ab")):
+        folder.mkdir()
+        for name in names:
+            tifffile.imwrite(folder / f"{name}.tif", nuclei())
+    assert "true/b.tif has no predicted partner" in refused("evaluate", predicted, true)
+    (true / "b.tif").unlink()
+    cut(predicted / "a.tif")
+    assert "predicted/a.tif" in refused("evaluate", predicted, true)
+    tifffile.imwrite(predicted / "a.tif", nuclei(SIDE + 1))
+    assert f"{SIDE + 1} x {SIDE + 1} pixels" in refused("evaluate", predicted, true)
+    (predicted / "a.tif").unlink()
+    assert "predicted holds no label image" in refused("evaluate", predicted, true)
+    assert "gone does not exist" in refused("evaluate", tmp_path / "gone", true)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train",), ("predict", "model"), ("train", "x", "--out", "y", "--epochs", "0"), ("nonsense",)]
+)
+def test_a_call_that_lacks_something_is_explained(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: nucleate") and "\nError: " in err
