@@ -18,6 +18,7 @@ from nucleate.losses.checking import (
     shape,
 )
 from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.fused.lovasz import extension
 from nucleate.losses.margin import signs
 from nucleate.losses.ranks import gather
 from nucleate.losses.reduction import held, reduce, select
@@ -160,6 +161,9 @@ def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
     """
     if not errors.shape[-1]:
         return errors.sum(-1)
+    fast = extension(errors, positive)
+    if fast is not None:
+        return fast
     ordered, order = errors.sort(dim=-1, descending=True)
     hot = positive.detach().gather(-1, order) > 0
     found = hot.cumsum(-1)

@@ -17,7 +17,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.checking import require_between, require_choice
 from nucleate.losses.distribution import Distribution, safe_power
 from nucleate.losses.reduction import quotient, reduce, select
-from nucleate.losses.regions import Region, counts, regions
+from nucleate.losses.regions import Counts, counts
 from nucleate.losses.targets import class_weights
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def overlap(
     name: str,
-    r: Region,
+    c: Counts,
     weight: Tensor | None,
     false_positives: float,
     false_negatives: float,
@@ -40,8 +40,7 @@ def overlap(
     """(1 - TP / (TP + a FP + b FN))^gamma for each image and class: Dice, Jaccard and Tversky are choices of a, b."""
     require_choice(name, "empty", empty, ("penalize", "skip"))
     require_between(name, "smooth", smooth, 0.0, math.inf)
-    w = class_weights(name, weight, r.p, r.target.dim, r.read)
-    c = counts(name, r, over, group)
+    w = class_weights(name, weight, c.both, 1, c.read)
     wrong = false_positives * (c.predicted - c.both).clamp(min=0) + false_negatives * (c.labelled - c.both).clamp(min=0)
     present = c.labelled > 0
     # With no labelled pixel the score would be 0 or 0 / 0 and have no slope: count what was predicted in vain
@@ -53,7 +52,7 @@ def overlap(
     if w is not None:
         weights = weights * w.flatten().to(values.dtype)
     values = select(values, counted) * weights
-    return reduce(name, values, weights, reduction=reduction, check=r.read, group=group, whole=over == "batch")
+    return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
 
 
 def dice(
@@ -97,8 +96,8 @@ def dice(
 
     Source: Milletari et al., V-Net (2016); soft labels: Wang et al., Dice semimetric losses (2023).
     """
-    r = regions("dice", prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    return overlap("dice", r, weight, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
+    c = counts("dice", prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
+    return overlap("dice", c, weight, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
 
 
 def jaccard(
@@ -128,8 +127,8 @@ def jaccard(
 
     Source: P. Jaccard (1901); as a loss: Rahman and Wang, Optimizing intersection-over-union (2016).
     """
-    r = regions("jaccard", prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    return overlap("jaccard", r, weight, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
+    c = counts("jaccard", prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
+    return overlap("jaccard", c, weight, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
 
 
 def tversky(
@@ -227,8 +226,8 @@ def focal_tversky_of(
         require_between(name, said, value, 0.0, math.inf)
     if not 0 < gamma < math.inf:
         raise LossInputError(f"{name}: gamma must be positive and finite, got {gamma:g}")
-    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    return overlap(name, r, weight, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)
+    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
+    return overlap(name, c, weight, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)
 
 
 def generalized_dice(
@@ -260,9 +259,8 @@ def generalized_dice(
     """
     name = "generalized_dice"
     require_choice(name, "empty", empty, ("penalize", "skip"))
-    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    w = class_weights(name, weight, r.p, r.target.dim, r.read)
-    c = counts(name, r, over, group)
+    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
+    w = class_weights(name, weight, c.both, 1, c.read)
     present = c.labelled > 0
     share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)
     if empty == "penalize":
@@ -277,4 +275,4 @@ def generalized_dice(
     counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
     values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
     weights = counted.to(values.dtype)
-    return reduce(name, values, weights, reduction=reduction, check=r.read, group=group, whole=over == "batch")
+    return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")

@@ -18,9 +18,10 @@ from nucleate.losses.checking import (
     shape,
 )
 from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
+from nucleate.losses.fused.regions import Twin, region_counts
 from nucleate.losses.ranks import sum_across
 from nucleate.losses.reduction import held, select
-from nucleate.losses.targets import ClassTarget, class_axis, class_target
+from nucleate.losses.targets import ClassTarget, class_axis, class_target, positions_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -105,11 +106,45 @@ class Counts:
     predicted: Tensor
     labelled: Tensor
     counted: Tensor
+    read: bool
 
 
-def counts(name: str, r: Region, over: str, group: ProcessGroup | None) -> Counts:
+def counts(
+    name: str,
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    class_dim: int,
+    multilabel: bool,
+    mask: Tensor | None,
+    ignore_index: int | None,
+    check: bool | None,
+    over: str,
+    group: ProcessGroup | None,
+) -> Counts:
     """The sums from which every overlap is made; over="batch" adds the images, and the ranks of `group`."""
     require_choice(name, "over", over, ("image", "batch"))
+    logits = prediction.tensor if isinstance(prediction, Logits) else prediction
+
+    def plain(x: Tensor | Distribution, each: str) -> tuple[list[Tensor], Tensor, bool]:
+        r = regions(name, x, target, class_dim, multilabel, mask, ignore_index, check)
+        return _sums(name, r, each)
+
+    made = None
+    if isinstance(logits, Tensor) and not multilabel and _fits(logits, target, class_dim, mask):
+        made = _fast(logits, target, mask, ignore_index, over, lambda x: torch.stack(plain(x, "image")[0][:2], 1))
+    if made is None:
+        (both, predicted, labelled), pixels, read = plain(prediction, over)
+    else:
+        both, predicted, labelled, pixels = made
+        read = checking(check, logits) if isinstance(logits, Tensor) else False
+    if over == "batch":
+        both, predicted, labelled = sum_across(torch.stack((both, predicted, labelled)), group).unbind()
+        pixels = sum_across(pixels, group)
+    return Counts(both, predicted, labelled, (pixels > 0).expand_as(predicted), read)
+
+
+def _sums(name: str, r: Region, over: str) -> tuple[list[Tensor], Tensor, bool]:
+    """Overlap, predicted and labelled of (N or 1, C), and the selected pixels (N or 1, 1)."""
     dim = r.target.dim
     if r.p.ndim < 2 or (over == "image" and (dim == 0 or r.p.ndim < 3)):
         raise LossInputError(
@@ -120,11 +155,28 @@ def counts(name: str, r: Region, over: str, group: ProcessGroup | None) -> Count
     both = torch.where((r.p <= r.t) & (r.t > 0), r.p, r.t)
     selected = torch.ones_like(r.p.select(dim, 0)) if r.target.selected is None else r.target.selected.to(r.p.dtype)
     axes = [a for a in range(r.p.ndim) if a != dim and (over == "batch" or a != 0)]
-    sums = [both.sum(axes), r.p.sum(axes), r.t.sum(axes)]
-    pixels = selected.sum() if over == "batch" else selected.flatten(1).sum(1, keepdim=True)
+    sums = [x.sum(axes) for x in (both, r.p, r.t)]
     if over == "batch":
-        sums = [s.unsqueeze(0) for s in sums]
-        sums = list(sum_across(torch.stack(sums), group).unbind())
-        pixels = sum_across(pixels, group)
-    both_of, predicted, labelled = sums
-    return Counts(both_of, predicted, labelled, (pixels > 0).expand_as(predicted))
+        return [x.unsqueeze(0) for x in sums], selected.sum().reshape(1, 1), r.read
+    return sums, selected.flatten(1).sum(1, keepdim=True), r.read
+
+
+def _fits(logits: Tensor, target: Tensor, class_dim: int, mask: Tensor | None) -> bool:
+    """Whether this is logits (N, C, pixels...) with class indices, and nothing to say about shapes and types."""
+    if logits.ndim < 3 or class_dim not in (1, 1 - logits.ndim) or target.is_floating_point() or target.is_complex():
+        return False
+    positions = positions_of(logits, 1)
+    return target.shape == positions and (mask is None or (mask.dtype == torch.bool and mask.shape == positions))
+
+
+def _fast(
+    logits: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int | None, over: str, twin: Twin
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """The same sums from the kernel, or None."""
+    found = region_counts(logits, target, mask, ignore_index, twin)
+    if found is None:
+        return None
+    pair, labelled, selected = found
+    sums = (*pair.unbind(1), labelled, selected.unsqueeze(1))
+    both, predicted, labelled, pixels = (x.sum(0, keepdim=True) for x in sums) if over == "batch" else sums
+    return both, predicted, labelled, pixels

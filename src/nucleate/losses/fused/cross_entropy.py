@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.fused.layout import Layout, layout_of, words
+from nucleate.losses.fused.layout import Layout, bytes_of, layout_of, words
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
 from nucleate.losses.fused.total import total
-
-_SIZES = {torch.uint8: 1, torch.int8: -1, torch.int16: 2, torch.int32: 4, torch.int64: 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ def _job(
     module = kernels("cross_entropy_kernels")
     if module is None:
         return None
-    labels = target if target.dtype in _SIZES else target.long()
+    labels, size = bytes_of(target)
     shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
     hits, misses = (
         shares * np.float32(1 - smoothing + smoothing / layout.classes),
@@ -136,8 +134,8 @@ def _job(
         module,
         layout,
         dim,
-        labels.contiguous().view(-1).view(torch.uint8).numpy(),
-        _SIZES[labels.dtype],
+        labels,
+        size,
         np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy(),
         np.empty(0, np.float32) if each is None else each.float().contiguous().view(-1).numpy(),
         hits,

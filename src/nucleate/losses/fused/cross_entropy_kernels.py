@@ -12,31 +12,8 @@ import numpy as np
 from numba import njit
 
 from nucleate.losses.fused import softmax, tiles
+from nucleate.losses.fused.labels import count_wrong, outside_mask, read_labels
 from nucleate.losses.fused.scalars import RELAXED, f32
-
-
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _labels(target: Any, classes: int, ignore: int, ignores: bool, label: Any) -> None:
-    """The labels as int32: -1 where ignored, -2 where no class at all."""
-    for j in range(label.size):
-        y = np.int64(target[j])
-        skipped = ignores & (y == ignore)
-        outside = (y < 0) | (y >= classes)
-        label[j] = np.int32(-1) if skipped else np.int32(-2) if outside else np.int32(y)
-
-
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _outside_mask(mask: Any, label: Any) -> None:
-    for j in range(label.size):
-        label[j] = label[j] if mask[j] else np.int32(-1)
-
-
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _count_wrong(label: Any) -> Any:
-    wrong = np.int32(0)
-    for j in range(label.size):
-        wrong += np.int32(label[j] == np.int32(-2))
-    return wrong
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
@@ -97,30 +74,14 @@ def _times_scale(scale: float, pixel: Any) -> None:
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _read_labels(target: Any, size: int, first: int, classes: int, ignore: int, ignores: bool, label: Any) -> None:
-    """Labels of 1, 2, 4 or 8 bytes; one byte is unsigned, or signed where `size` is -1."""
-    n = label.size
-    if size == 8:
-        _labels(target[8 * first : 8 * (first + n)].view(np.int64), classes, ignore, ignores, label)
-    elif size == 4:
-        _labels(target[4 * first : 4 * (first + n)].view(np.int32), classes, ignore, ignores, label)
-    elif size == 2:
-        _labels(target[2 * first : 2 * (first + n)].view(np.int16), classes, ignore, ignores, label)
-    elif size == -1:
-        _labels(target[first : first + n].view(np.int8), classes, ignore, ignores, label)
-    else:
-        _labels(target[first : first + n], classes, ignore, ignores, label)
-
-
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
 def _pixels(
     target: Any, size: int, mask: Any, each: Any, shares: Any, alike: bool, ignore: int, ignores: bool,
     first: int, label: Any, pixel: Any, share: Any,
 ) -> Any:  # fmt: skip
     """What is known of a block of pixels before its logits: label, weight v, share S; returns the labels in error."""
-    _read_labels(target, size, first, shares.size, ignore, ignores, label)
+    read_labels(target, size, first, shares.size, ignore, ignores, label)
     if mask.size:
-        _outside_mask(mask[first : first + label.size], label)
+        outside_mask(mask[first : first + label.size], label)
     if each.size:
         _scale_by(each[first : first + label.size], label, pixel)
     else:
@@ -129,7 +90,7 @@ def _pixels(
         share[:] = shares[0]
     else:
         _look_up(shares, label, share)
-    return _count_wrong(label)
+    return count_wrong(label)
 
 
 @njit(

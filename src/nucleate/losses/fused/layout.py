@@ -28,8 +28,11 @@ class Layout:
     order: NDArray[np.int64]
 
 
-def layout_of(x: Tensor, dim: int) -> Layout | None:
-    """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it."""
+def layout_of(x: Tensor, dim: int, by_image: bool = False) -> Layout | None:
+    """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it.
+
+    `by_image` ends a block where an image ends, the first axis being images and the second classes.
+    """
     classes = x.shape[dim]
     if x.dtype not in (torch.float32, torch.bfloat16) or not 2 <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:
         return None
@@ -37,7 +40,7 @@ def layout_of(x: Tensor, dim: int) -> Layout | None:
     plane = math.prod(x.shape[dim + 1 :])
     rows = x.movedim(dim, -1).is_contiguous()
     if rows:
-        plane = pixels
+        plane = plane if by_image else pixels
         block = max(64, min(1024, _TILE // classes))
     elif x.is_contiguous() and plane >= 64:
         block = 1024 if classes <= 64 else 256
@@ -68,3 +71,12 @@ def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:
     flat = (x.detach().movedim(dim, -1) if rows else x.detach()).reshape(-1)
     array: NDArray[np.int16] = flat.view(torch.int16).numpy()
     return array
+
+
+SIZES = {torch.bool: 1, torch.uint8: 1, torch.int8: -1, torch.int16: 2, torch.int32: 4, torch.int64: 8}
+
+
+def bytes_of(labels: Tensor) -> tuple[NDArray[np.uint8], int]:
+    """The memory of integers as bytes, and the bytes of each; -1 for one signed byte."""
+    held = labels if labels.dtype in SIZES else labels.long()
+    return held.contiguous().view(-1).view(torch.uint8).numpy(), SIZES[held.dtype]

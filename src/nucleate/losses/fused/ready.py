@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-_KERNELS = ("cross_entropy_kernels", "divergence_kernels")
+_KERNELS = ("cross_entropy_kernels", "divergence_kernels", "lovasz_kernels", "region_kernels")
 _enabled = True
 _started = False
 _lock = threading.Lock()
