@@ -101,7 +101,12 @@ def require_choice(loss: str, name: str, value: str, choices: tuple[str, ...]) -
         raise LossInputError(f"{loss}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-_SUM_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+_SUM_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+
+
+def sum_tolerance(dtype: torch.dtype) -> float:
+    """How far from 1 the sum of probabilities of this type may be."""
+    return _SUM_TOLERANCES.get(dtype, 1e-4)
 
 
 def require_simplex(loss: str, name: str, probabilities: Tensor, dim: int) -> None:
@@ -117,5 +122,5 @@ def require_simplex(loss: str, name: str, probabilities: Tensor, dim: int) -> No
         )
     sums = values.sum(dim, dtype=torch.float64)
     worst = float(sums.flatten()[(sums - 1.0).abs().argmax()])
-    if not abs(worst - 1.0) <= _SUM_TOLERANCE.get(values.dtype, 1e-4):
+    if not abs(worst - 1.0) <= sum_tolerance(values.dtype):
         raise LossInputError(f"{loss}: {name} must sum to 1 along dimension {dim}, but a sum is {worst:.6g}")

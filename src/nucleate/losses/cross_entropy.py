@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,8 +19,9 @@ from nucleate.losses.checking import (
     require_shape,
     require_weights,
     shape,
+    sum_tolerance,
 )
-from nucleate.losses.fused.cross_entropy import index_total
+from nucleate.losses.fused.cross_entropy import index_total, soft_total
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
 from nucleate.losses.targets import ClassTarget, class_axis, class_target, class_weights, position_weights, weigh
 
@@ -109,19 +111,27 @@ def cross_entropy_of(
         values, weights = _expected_surprisal(x, t, w, label_smoothing)
         return weigh(values, weights, t.selected, each, normalize)
 
-    if reduction != "none" and _shapes_fit(target, mask, positions):
+    def twin(x: Tensor) -> Tensor:
+        return plain(x)[0].sum()
+
+    alone = reduction == "mean" and group is None
+    pair = None
+    if reduction != "none" and _fits(target, mask, positions):
         pair = index_total(
-            logits, target, dim, mask, weight, each, ignore_index, label_smoothing, normalize,
-            reduction == "mean" and group is None, lambda x: plain(x)[0].sum(),
-        )  # fmt: skip
-        if pair is not None:
-            return finish(name, *pair, reduction=reduction, check=read, group=group)
+            logits, target, dim, mask, weight, each, ignore_index, label_smoothing, normalize, alone, twin
+        )
+    elif reduction != "none" and ignore_index is None and _fits(target, mask, positions, logits.shape):
+        tolerance = sum_tolerance(target.dtype) if read else math.inf
+        pair = soft_total(logits, target, dim, mask, weight, each, label_smoothing, normalize, alone, tolerance, twin)
+    if pair is not None:
+        return finish(name, *pair, reduction=reduction, check=read, group=group)
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
 
 
-def _shapes_fit(target: Tensor, mask: Tensor | None, positions: tuple[int, ...]) -> bool:
-    """Whether there is nothing to say about the shapes and types of class indices and their mask."""
-    if target.is_floating_point() or target.is_complex() or target.shape != positions:
+def _fits(target: Tensor, mask: Tensor | None, positions: tuple[int, ...], rows: tuple[int, ...] | None = None) -> bool:
+    """Whether there is nothing to say about shapes and types: of class indices, or of probabilities of shape `rows`."""
+    expected = positions if rows is None else rows
+    if target.shape != expected or (rows is None and (target.is_floating_point() or target.is_complex())):
         return False
     return mask is None or (mask.dtype == torch.bool and mask.shape == positions)
 

@@ -104,6 +104,67 @@ def index_total(
     return total(scalar, [gradient], scale, again, twin, [logits]), weighed
 
 
+def soft_total(
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    each: Tensor | None,
+    smoothing: float,
+    normalize: str,
+    mean: bool,
+    tolerance: float,
+    twin: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor] | None:
+    """The same for a target of probabilities in the shape of the logits, whose sums may be off by `tolerance`."""
+    constants = [x for x in (target, mask, weight, each) if x is not None]
+    if any(x.requires_grad for x in constants) or not all(plain_cpu_tensor(x) for x in (logits, *constants)):
+        return None
+    at, other = layout_of(logits, dim), layout_of(target, dim)
+    module = None if at is None or other is None or at.rows != other.rows else kernels("soft_kernels")
+    if at is None or module is None:
+        return None
+    shares = np.ones(at.classes, np.float32) if weight is None else weight.float().numpy()
+    chosen, pixel = _flat_mask(mask), _flat_weights(each)
+    narrow = [x.dtype == torch.bfloat16 for x in (logits, target)]
+    sources = [words(x, at.rows, dim) for x in (logits, target)]
+    wanted = logits.requires_grad and torch.is_grad_enabled()
+
+    def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
+        gradient = torch.empty_like(logits.detach()) if write else None
+        into = sources[0] if gradient is None else words(gradient, at.rows, dim)
+
+        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
+            module.soft_tiles(
+                *sources, into, *narrow, at.rows, at.parts, at.order, at.plane, at.block, chosen, pixel, shares,
+                np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
+                np.float32(tolerance), begin, end, np.float32(factor), write, sums,
+            )  # fmt: skip
+
+        return over_blocks(at.blocks, 3, work), gradient
+
+    # Without class weights a target weighs 1, so the weight is known before the pass that would count it.
+    simple = mean and weight is None and mask is None and each is None
+    scale = float(1 / torch.tensor(at.pixels, dtype=torch.float32)) if simple else 1.0
+    (value, amount, wrong), gradient = run(scale, wanted)
+    if wrong:
+        return None
+    weighed = torch.tensor(at.pixels if simple else amount, dtype=torch.float32)
+    scalar = torch.tensor(value, dtype=torch.float32)
+    if not wanted:
+        return scalar, weighed
+    return total(scalar, [gradient], scale, lambda factor: [run(factor, True)[1]], twin, [logits]), weighed
+
+
+def _flat_mask(mask: Tensor | None) -> NDArray[np.bool_]:
+    return np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy()
+
+
+def _flat_weights(each: Tensor | None) -> NDArray[np.float32]:
+    return np.empty(0, np.float32) if each is None else each.float().contiguous().view(-1).numpy()
+
+
 def _job(
     logits: Tensor,
     target: Tensor,
@@ -136,8 +197,8 @@ def _job(
         dim,
         labels,
         size,
-        np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy(),
-        np.empty(0, np.float32) if each is None else each.float().contiguous().view(-1).numpy(),
+        _flat_mask(mask),
+        _flat_weights(each),
         hits,
         misses,
         (hits - misses) + misses.sum(dtype=np.float32),

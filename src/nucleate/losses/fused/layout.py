@@ -24,6 +24,7 @@ class Layout:
     block: int
     blocks: int
     classes: int
+    pixels: int
     parts: NDArray[np.int64]
     order: NDArray[np.int64]
 
@@ -48,7 +49,7 @@ def layout_of(x: Tensor, dim: int, by_image: bool = False) -> Layout | None:
         return None
     parts, order = factors(classes) if rows else ([1], list(range(classes)))
     blocks = pixels // plane * -(-plane // block)
-    return Layout(rows, plane, block, blocks, classes, np.array(parts), np.array(order))
+    return Layout(rows, plane, block, blocks, classes, pixels, np.array(parts), np.array(order))
 
 
 def factors(classes: int) -> tuple[list[int], list[int]]:

@@ -8,7 +8,6 @@ the plain twins do all the work.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import threading
 from types import ModuleType, TracebackType
 from typing import final
@@ -16,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-_KERNELS = ("cross_entropy_kernels", "divergence_kernels", "lovasz_kernels", "region_kernels")
+_KERNELS = ("cross_entropy_kernels", "region_kernels", "soft_kernels", "divergence_kernels", "lovasz_kernels")
 _enabled = True
 _started = False
 _lock = threading.Lock()
@@ -49,14 +48,18 @@ class fast:
 
 
 def prepare() -> bool:
-    """Compile the kernels, or load them from the cache, and wait for them; False where numba is not installed.
+    """Compile the kernels, or load them from the cache, and wait for them; False where they cannot be had.
 
-    Call it before a run whose results must not depend, to the last bit, on when the compiler was done.
+    That is where numba is not installed, does not fit the other packages, or has no folder to write its cache to: the
+    plain twins then do all the work. Call it before a run whose results must not depend, to the last bit, on when
+    the compiler was done.
     """
-    if importlib.util.find_spec("numba") is None:
+    try:
+        for name in _KERNELS:
+            _ready[name] = importlib.import_module(f"nucleate.losses.fused.{name}")
+    except (ImportError, RuntimeError):
+        _ready.clear()
         return False
-    for name in _KERNELS:
-        _load(name)
     return True
 
 
@@ -71,10 +74,6 @@ def kernels(name: str) -> ModuleType | None:
             # Not a daemon: a short program that ends while compiling leaves the cache filled for the next one.
             threading.Thread(target=prepare, name="nucleate-losses-compiler").start()
     return None
-
-
-def _load(name: str) -> None:
-    _ready[name] = importlib.import_module(f"nucleate.losses.fused.{name}")
 
 
 def plain_tensor(x: Tensor) -> bool:
