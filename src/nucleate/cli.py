@@ -159,7 +159,9 @@ def info(
     from nucleate.report.model import render
 
     folder = locate(model)
-    render(read(folder), read_history(folder), Console())
+    # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    render(read(folder), read_history(folder), console)
 
 
 @app.command()
