@@ -32,9 +32,11 @@ from nucleate.training.validation import Validation
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run goes. An epoch is `samples` crops, however many images there are. `minutes` and `epochs` are limits, and
-    without any the run ends by `nucleate.training.horizon`. `cool_down` is the part of the run in which the learning
-    rate falls to zero."""
+    """How a run goes.
+
+    An epoch is `samples` crops, however many images there are. `minutes` and `epochs` are limits; without any the run
+    ends by `nucleate.training.horizon`. `cool_down` is the part of the run in which the learning rate falls to zero.
+    """
 
     seed: int = 0
     loss: str = "cross_entropy"
