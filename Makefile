@@ -44,7 +44,7 @@ clean:
 # Made again where a dependency changed; a second call does nothing.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Nucleate needs Python 3.11 or newer, which $(PYTHON) is not: name another, as in make test PYTHON=python3.12"  >&2; \
+	  echo "Nucleate needs Python 3.11 or newer, which $(PYTHON) is not: name another, as in make test PYTHON=python3.12" >&2; \
 	  exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make environments: install its venv module (on Debian and Ubuntu: python3-venv)." >&2; \

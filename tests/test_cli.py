@@ -16,12 +16,13 @@ import tifffile
 from nucleate import __version__
 from nucleate.cli import main
 from nucleate.images.synthetic import write_folder
+from nucleate.losses import catalogue
 from nucleate.tiles.sample import Variation
 from nucleate.training.fit import fit
 from nucleate.training.offline import Settings
 from nucleate.training.step import LOSSES
 
-COMMANDS = ("check", "train", "predict", "evaluate", "info", "demo")
+COMMANDS = ("check", "train", "predict", "evaluate", "info", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")
 SIDE = 64
 
@@ -229,6 +230,12 @@ def test_help_names_every_loss(run):
     assert all(name in out for name in LOSSES)
 
 
+def test_losses_lists_every_loss(run):
+    code, out, err = run("losses")
+    assert (code, err) == (0, "")
+    assert all(entry.name in out for entry in catalogue())
+
+
 def test_train_predict_evaluate_info(run, cells, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     code, printed, _ = run("train", cells, "--out", model, *BRIEFLY)
@@ -339,6 +346,16 @@ def test_the_only_image_is_bad(run, trained, tmp_path, make):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("side", [1, SIDE])
+def test_a_constant_image_holds_no_nucleus(run, trained, tmp_path, side):
+    tifffile.imwrite(tmp_path / "flat.tif", np.full((side, side), 7, np.uint8))
+    code, out, err = run("predict", trained, tmp_path / "flat.tif", "--out", tmp_path / "out", "--overlay")
+    assert (code, err) == (0, "") and out.startswith("0 nuclei in 1 images.")
+    labels = tifffile.imread(tmp_path / "out" / "flat_labels.tif")
+    assert labels.shape == (side, side) and not labels.any()
+    assert len((tmp_path / "out" / "flat.csv").read_text().splitlines()) == 1
+
+
 def test_predict_refuses_what_is_not_there(refused, cells, trained, tmp_path):
     (tmp_path / "none").mkdir()
     out = ("--out", tmp_path / "out")
@@ -370,6 +387,8 @@ def test_a_harmed_model_is_refused(refused, cells, model, tmp_path, name, harm):
 def test_info_refuses_a_history_that_is_missing_or_cut(refused, model):
     cut(model / "history.jsonl")
     assert "history.jsonl is cut or altered" in refused("info", model)
+    (model / "history.jsonl").write_bytes(b"")
+    assert "history.jsonl does not hold" in refused("info", model)
     (model / "history.jsonl").unlink()
     assert "history.jsonl is missing" in refused("info", model)
 

@@ -142,7 +142,7 @@ def evaluate(
 
     found = evaluate(predicted, true)
     if json is not None:
-        write_text(json, to_json(found) + "\n")
+        write_text(json, to_json(found))
     render(found, Console())
     if json is not None:
         print(f"Wrote {json}.")

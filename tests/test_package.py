@@ -1,0 +1,172 @@
+"""What surrounds the code: dependencies declared and pinned, files in the package, documents that tell the truth."""
+
+import ast
+import doctest
+import re
+import shlex
+import sys
+import tomllib
+from importlib import import_module, resources
+from pathlib import Path
+
+import pytest
+import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import nucleate
+from nucleate.cli import app
+from nucleate.model import CARD, CURVES, EMBEDDED, HISTORY, MANIFEST, WEIGHTS
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DISTRIBUTIONS = {"skimage": "scikit-image", "PIL": "pillow"}
+"""Modules whose distribution has another name."""
+
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "torch.save"}
+FORBIDDEN_METHODS = {"extractall", "urlopen", "urlretrieve"}
+FORBIDDEN_MODULES = {"pickle", "shelve", "marshal", "dill", "joblib", "requests", "urllib", "http", "ftplib", "socket"}
+FORBIDDEN_KEYWORDS = {"shell", "allow_pickle", "trust_remote_code"}
+
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+def requirements(*extras):
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in found}
+
+
+def imported(files):
+    """Distributions that these files import, the standard library and the files themselves aside."""
+    tops = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                tops |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                tops.add(node.module.partition(".")[0])
+    return {canonicalize_name(DISTRIBUTIONS.get(top, top)) for top in tops - sys.stdlib_module_names - {"nucleate"}}
+
+
+def test_the_version_is_said_once():
+    assert PROJECT["version"] == nucleate.__version__
+
+
+def test_the_package_declares_what_it_imports_and_nothing_else():
+    assert imported(SOURCES) == requirements().keys()
+
+
+def test_the_tests_import_what_is_declared():
+    beside = {canonicalize_name(file.stem) for file in (ROOT / "tests").rglob("*.py")}
+    # packaging comes with pytest.
+    assert imported((ROOT / "tests").rglob("*.py")) - beside <= requirements("dev").keys() | {"packaging"}
+
+
+def test_every_dependency_is_pinned_to_a_version_that_is_allowed():
+    pinned = pins()
+    for name, requirement in requirements(*PROJECT["optional-dependencies"]).items():
+        assert requirement.specifier.contains(pinned[name]), requirement
+
+
+def test_the_command_is_there():
+    module, _, name = PROJECT["scripts"]["nucleate"].partition(":")
+    assert callable(getattr(import_module(module), name))
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_model_is_whole_and_small(name):
+    folder = resources.files("nucleate") / "models" / name
+    files = {part: len((folder / part).read_bytes()) for part in (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD)}
+    assert min(files.values()) > 0 and sum(files.values()) <= 4 * 10**6
+
+
+def dotted(node):
+    """`a.b.c` as it is written; what is no name, as in `f().c`, is left empty."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def faults(source):
+    """What a source does that could run what was read, or reach out: names of calls, modules and keywords."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = dotted(node.func)
+            found |= {name} & FORBIDDEN_CALLS
+            found |= {name.rpartition(".")[2]} & FORBIDDEN_METHODS
+            found |= {keyword.arg for keyword in node.keywords} & FORBIDDEN_KEYWORDS
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names} & FORBIDDEN_MODULES
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module.partition(".")[0]} & FORBIDDEN_MODULES
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_nothing_unpickles_evaluates_or_downloads(path):
+    assert faults(path.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("model.eval(), folded(model).eval()", set()),
+        ("re.compile('a')", set()),
+        ("eval('1')", {"eval"}),
+        ("torch.load(path)", {"torch.load"}),
+        ("archive.extractall()", {"extractall"}),
+        ("subprocess.run('ls', shell=True)", {"shell"}),
+        ("def f():\n    from pickle import loads", {"pickle"}),
+        ("import urllib.request", {"urllib"}),
+    ],
+)
+def test_faults_are_found(source, found):
+    assert faults(source) == found
+
+
+def readme():
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_in_the_readme_is_true():
+    (example,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
+    test = doctest.DocTestParser().get_doctest(example, {}, "README.md", "README.md", 0)
+    assert test.examples and doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_commands_in_the_readme_exist():
+    commands = typer.main.get_command(app).commands
+    lines = re.findall(r"^ {4}nucleate (.*?)(?: {2,}#.*)?$", readme(), re.MULTILINE)
+    assert {line.split()[0] for line in lines} >= {"check", "train", "predict", "evaluate", "info"}
+    for line in lines:
+        name, *arguments = shlex.split(line)
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= known, line
+
+
+def test_the_make_targets_in_the_documents_exist():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    named = set()
+    for document in ("README.md", "CONTRIBUTING.md", ".ci/run"):
+        named |= set(re.findall(r"(?:^ {4}|`|^)make ([a-z]+)", (ROOT / document).read_text(), re.MULTILINE))
+    assert {"demo", "test", "check"} <= named <= set(targets)
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_in_a_document_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / document).read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
+
+
+def test_the_scripts_that_make_runs_exist():
+    names = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert names and all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in names)
