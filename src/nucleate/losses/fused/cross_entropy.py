@@ -48,8 +48,8 @@ class _Job:
         _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work)
         return float(weight), float(wrong)
 
-    def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, Tensor | None]:
-        """The total, and `scale` times the gradient."""
+    def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, float, Tensor | None]:
+        """The total, how many labels are out of range, and `scale` times the gradient."""
         x, at = logits.detach(), self.layout
         gradient = torch.empty_like(x) if wanted else None
         source = words(x, at.rows, self.dim)
@@ -62,7 +62,8 @@ class _Job:
                 begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
 
-        return float(over_blocks(at.blocks, 3, work)[0]), gradient
+        value, _, wrong = over_blocks(at.blocks, 3, work).tolist()
+        return value, wrong, gradient
 
 
 def index_total(
@@ -86,20 +87,25 @@ def index_total(
     job = _job(logits, target, dim, mask, weight, each, ignore_index, smoothing)
     if job is None:
         return None
-    amount, wrong = job.weight(normalize == "weight")
+    by_weight = normalize == "weight"
+    simple = weight is None and mask is None and each is None and ignore_index is None
+    # Every pixel weighs 1: no need to count first. Labels in error are found in the pass itself.
+    amount, wrong = (float(job.layout.pixels), 0.0) if simple else job.weight(by_weight)
     if wrong:
         return None
     wanted = logits.requires_grad and torch.is_grad_enabled()
     # In float32, as the division's own backward pass computes it: equal numbers need no second pass.
     weighed = torch.tensor(amount, dtype=torch.float32)
     scale = float(1 / weighed) if mean and amount > 0 else 1.0
-    value, gradient = job.run(logits, scale, wanted)
+    value, wrong, gradient = job.run(logits, scale, wanted)
+    if wrong:
+        return None
     scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
         return scalar, weighed
 
     def again(factor: float) -> list[Tensor | None]:
-        return [job.run(logits, factor, True)[1]]
+        return [job.run(logits, factor, True)[2]]
 
     return total(scalar, [gradient], scale, again, twin, [logits]), weighed
 

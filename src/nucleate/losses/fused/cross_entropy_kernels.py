@@ -46,10 +46,10 @@ def _share_of_class(x: Any, top: Any, label: Any, c: int, hit: float, missed: fl
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: int, hit: float, missed: float) -> None:
-    for j in range(e.size):
+def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: int, hit: float, missed: float, out: Any) -> None:
+    for j in range(out.size):
         g = e[j] * slope[j] - pixel[j] * (hit if label[j] == c else missed)
-        e[j] = g if label[j] >= 0 else f32(0.0)
+        out[j] = g if label[j] >= 0 else f32(0.0)
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
@@ -132,6 +132,9 @@ def index_tiles(
     tile_of, spare_of = np.empty(classes * block, np.float32), np.empty(classes * block, np.float32)
     work, labels = np.empty((6, block), np.float32), np.empty(block, np.int32)
     alike = shares.min() == shares.max()
+    # Planes of float32 are read and written where they are; all else goes through a tile.
+    direct = not (rows or bfloat16)
+    logits, gradients = x.view(np.float32) if direct else tile_of, gradient.view(np.float32) if direct else tile_of
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
@@ -142,20 +145,23 @@ def index_tiles(
         top, total, shared = work[0, :n], work[1, :n], work[2, :n]
         share, pixel, slope = work[3, :n], work[4, :n], work[5, :n]
         out[2] += _pixels(target, size, mask, each, shares, alike, ignore, ignores, pixel0, label, pixel, share)
-        tiles.load(x, bfloat16, rows, parts, first, plane, tile, spare, n)
-        softmax.largest(tile, n, top)
+        begins, step = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, bfloat16, rows, parts, first, plane, tile, spare, n)
+        softmax.largest(logits, begins, step, classes, top)
         shared[:] = f32(0.0)
         total[:] = f32(0.0)
         for k in range(classes):
-            c, row = order[k], tile[k * n : (k + 1) * n]
-            _share_of_class(row, top, label, c, hits[c], misses[c], shared)
-            softmax.exponential(row, top, total)
+            c, at = order[k], begins + k * step
+            _share_of_class(logits[at : at + n], top, label, c, hits[c], misses[c], shared)
+            softmax.exponential(logits[at : at + n], top, total, tile[k * n : (k + 1) * n])
         softmax.logarithm(total, top)
         out[0] += _value(top, share, shared, pixel, label)
         if wanted:
             _slope(total, share, pixel, f32(scale), slope)
             _times_scale(f32(scale), pixel)
             for k in range(classes):
-                c = order[k]
-                _gradient_of_class(tile[k * n : (k + 1) * n], slope, pixel, label, c, hits[c], misses[c])
-            tiles.store(gradient, bfloat16, rows, parts, first, plane, tile, spare, n)
+                c, at, e = order[k], begins + k * step, tile[k * n : (k + 1) * n]
+                _gradient_of_class(e, slope, pixel, label, c, hits[c], misses[c], gradients[at : at + n])
+            if not direct:
+                tiles.store(gradient, bfloat16, rows, parts, first, plane, tile, spare, n)

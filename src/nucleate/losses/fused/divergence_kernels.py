@@ -19,7 +19,7 @@ def _less(x: Any, shift: Any) -> None:
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
 def _log_softmax(tile: Any, n: int, top: Any, total: Any) -> None:
-    softmax.largest(tile, n, top)
+    softmax.largest(tile, 0, n, tile.size // n, top)
     total[:] = f32(0.0)
     for k in range(tile.size // n):
         softmax.add_exponential(tile[k * n : (k + 1) * n], top, total)

@@ -65,10 +65,10 @@ def _gradient(p: Any, label: Any, c: int, hit: float, always: float, along: Any)
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
 def _probabilities(tile: Any, n: int, label: Any, top: Any, total: Any) -> None:
-    softmax.largest(tile, n, top)
+    softmax.largest(tile, 0, n, tile.size // n, top)
     total[:] = f32(0.0)
     for k in range(tile.size // n):
-        softmax.exponential(tile[k * n : (k + 1) * n], top, total)
+        softmax.exponential(tile[k * n : (k + 1) * n], top, total, tile[k * n : (k + 1) * n])
     _inverse(total, label)
     for k in range(tile.size // n):
         _normalise(tile[k * n : (k + 1) * n], total)

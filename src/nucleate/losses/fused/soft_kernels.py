@@ -105,7 +105,7 @@ def soft_tiles(
         tiles.load(x, narrow_x, rows, parts, first, plane, tile, spare, n)
         tiles.load(target, narrow_t, rows, parts, first, plane, soft, spare, n)
         _chosen(mask, each, pixel0, chosen, pixel)
-        softmax.largest(tile, n, top)
+        softmax.largest(tile, 0, n, tile.size // n, top)
         work[1:4, :n] = f32(0.0)
         sums[:] = f32(0.0)
         least[:] = f32(np.inf)
@@ -113,7 +113,7 @@ def soft_tiles(
             row, s = tile[k * n : (k + 1) * n], soft[k * n : (k + 1) * n]
             _shares(s, weight[order[k]], f32(keep), f32(spread), sums, least)
             _gather(s, row, top, share, shared)
-            softmax.exponential(row, top, total)
+            softmax.exponential(row, top, total, row)
         softmax.logarithm(total, top)
         out[2] += _wrong(sums, least, chosen, f32(tolerance))
         out[0] += _value(top, share, shared, pixel)

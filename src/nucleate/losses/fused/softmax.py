@@ -16,20 +16,22 @@ def maximum(x: Any, top: Any) -> None:
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def exponential(x: Any, top: Any, total: Any) -> None:
-    """x becomes exp(x - top), and is added to `total`."""
-    for j in range(x.size):
+def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
+    """exp(x - top) into `out`, which may be x, and added to `total`."""
+    for j in range(out.size):
         e = exp2((x[j] - top[j]) * LOG2_E)
-        x[j] = e
+        out[j] = e
         total[j] += e
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def largest(tile: Any, n: int, top: Any) -> None:
-    """The largest logit of each pixel of a tile."""
-    top[:] = tile[:n]
-    for k in range(1, tile.size // n):
-        maximum(tile[k * n : (k + 1) * n], top)
+def largest(x: Any, first: int, step: int, classes: int, top: Any) -> None:
+    """The largest logit of each pixel, where class k begins at first + k * step."""
+    n = top.size
+    top[:] = x[first : first + n]
+    for k in range(1, classes):
+        begin = first + k * step
+        maximum(x[begin : begin + n], top)
 
 
 @njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
