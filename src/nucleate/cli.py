@@ -124,7 +124,8 @@ def predict(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Images", total=len(files))
         done = predict(predictor, files, out, overlay=overlay, observe=lambda _: progress.advance(bar))
-    print(f"{sum(done.nuclei.values())} nuclei in {len(done.nuclei)} images. Wrote {out}.")
+    nuclei = _count(sum(done.nuclei.values()), "nucleus", "nuclei")
+    print(f"{nuclei} in {_count(len(done.nuclei), 'image', 'images')}. Wrote {out}.")
     _name_failures(done.failed, len(files))
 
 
@@ -196,6 +197,10 @@ def demo(
     with TrainingProgress(settings, out / "model") as progress:
         report = run(out, settings, observe=progress.observe)
     print(f"The report is at {report}")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _name_failures(sentences: list[str], total: int) -> None:

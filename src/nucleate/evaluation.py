@@ -101,7 +101,7 @@ def render(evaluation: Evaluation, console: Console) -> None:
     scores = evaluation.scores
     images = "1 image" if scores.images == 1 else f"{scores.images} images"
     table = Table(title=f"{images}, {scores.n_true} true and {scores.n_predicted} predicted nuclei")
-    for heading in ("IoU ≥", "matched", "extra", "missed", "precision", "recall", "F1", "AP", "AP, mean of images"):
+    for heading in ("IoU ≥", "TP", "FP", "FN", "precision", "recall", "F1", "AP", "AP, mean of images"):
         table.add_column(heading, justify="right")
     for row in scores.at:
         ratios = (row.precision, row.recall, row.f1, row.ap, row.mean_ap)
