@@ -7,7 +7,7 @@ positions. So every loss can give its (total, weight), and `Accumulation` and `g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from nucleate.losses.ranks import message_device, sum_across
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-Reduction = Literal["mean", "sum", "none"]
-Normalize = Literal["weight", "count"]
 REDUCTIONS = ("mean", "sum", "none", "pair")  # "pair" is what total_and_weight asks for
 
 

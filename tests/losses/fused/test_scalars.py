@@ -7,8 +7,8 @@ import pytest
 from numba import njit
 
 from nucleate.losses.fused import scalars
+from nucleate.losses.fused.compiled import RELAXED
 from nucleate.losses.fused.layout import factors
-from nucleate.losses.fused.scalars import RELAXED
 from nucleate.losses.fused.tiles import load, store
 
 

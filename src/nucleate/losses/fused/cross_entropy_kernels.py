@@ -9,32 +9,32 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from nucleate.losses.fused import softmax, tiles
+from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import count_wrong, outside_mask, read_labels
-from nucleate.losses.fused.scalars import RELAXED, f32
+from nucleate.losses.fused.scalars import f32
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _look_up(table: Any, label: Any, out: Any) -> None:
     for j in range(label.size):
         out[j] = table[max(label[j], 0)]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _ones_where(label: Any, out: Any) -> None:
     for j in range(label.size):
         out[j] = f32(1.0) if label[j] >= 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _scale_by(factor: Any, label: Any, out: Any) -> None:
     for j in range(label.size):
         out[j] = factor[j] if label[j] >= 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _share_of_class(x: Any, top: Any, label: Any, c: int, hit: float, missed: float, shared: Any) -> None:
     """Add s_c (x_c - top), where s_c is `hit` at the label and `missed` elsewhere; a share of 0 silences any x."""
     if missed != 0:
@@ -45,14 +45,14 @@ def _share_of_class(x: Any, top: Any, label: Any, c: int, hit: float, missed: fl
             shared[j] = shared[j] + hit * (x[j] - top[j]) if label[j] == c else shared[j]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: int, hit: float, missed: float, out: Any) -> None:
     for j in range(out.size):
         g = e[j] * slope[j] - pixel[j] * (hit if label[j] == c else missed)
         out[j] = g if label[j] >= 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _value(log_total: Any, total_share: Any, shared: Any, pixel: Any, label: Any) -> float:
     total = f32(0.0)
     for j in range(label.size):
@@ -61,19 +61,19 @@ def _value(log_total: Any, total_share: Any, shared: Any, pixel: Any, label: Any
     return float(total)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _slope(total: Any, total_share: Any, pixel: Any, scale: float, out: Any) -> None:
+@step
+def _slope(total: Any, total_share: Any, pixel: Any, scale: Any, out: Any) -> None:
     for j in range(total.size):
         out[j] = scale * pixel[j] * total_share[j] / total[j] if pixel[j] != 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _times_scale(scale: float, pixel: Any) -> None:
+@step
+def _times_scale(scale: Any, pixel: Any) -> None:
     for j in range(pixel.size):
         pixel[j] *= scale
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _pixels(
     target: Any, size: int, mask: Any, each: Any, shares: Any, alike: bool, ignore: int, ignores: bool,
     first: int, label: Any, pixel: Any, share: Any,
@@ -93,11 +93,10 @@ def _pixels(
     return count_wrong(label)
 
 
-@njit(
+@kernel(
     "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], int64, boolean, boolean, int64, int64, "
-    "float64[::1])",
-    fastmath=RELAXED, nogil=True, cache=True,
-)  # type: ignore[untyped-decorator]  # fmt: skip
+    "float64[::1])"
+)
 def index_weight(
     target: Any, size: int, mask: Any, each: Any, shares: Any, ignore: int, ignores: bool, by_weight: bool,
     begin: int, end: int, out: Any,
@@ -113,12 +112,11 @@ def index_weight(
         out[1] += softmax.dot(pixel, share) if by_weight else softmax.add_up(pixel)
 
 
-@njit(
+@kernel(
     "void(int16[::1], int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, "
     "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], int64, boolean, int64, int64, float32, "
-    "boolean, float64[::1])",
-    fastmath=RELAXED, nogil=True, cache=True,
-)  # type: ignore[untyped-decorator]  # fmt: skip
+    "boolean, float64[::1])"
+)
 def index_tiles(
     x: Any, gradient: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int,
     target: Any, size: int, mask: Any, each: Any, hits: Any, misses: Any, shares: Any, ignore: int, ignores: bool,

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from nucleate.losses.fused import softmax, tiles
-from nucleate.losses.fused.scalars import LOG2_E, RELAXED, exp2, f32, log
+from nucleate.losses.fused.compiled import kernel, step
+from nucleate.losses.fused.scalars import LOG2_E, exp2, f32, log
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _less(x: Any, shift: Any) -> None:
     for j in range(x.size):
         x[j] -= shift[j]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _log_softmax(tile: Any, n: int, top: Any, total: Any) -> None:
     softmax.largest(tile, 0, n, tile.size // n, top)
     total[:] = f32(0.0)
@@ -29,7 +29,7 @@ def _log_softmax(tile: Any, n: int, top: Any, total: Any) -> None:
         _less(tile[k * n : (k + 1) * n], total)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _add_kl(log_p: Any, log_q: Any, value: Any) -> None:
     for j in range(log_p.size):
         p = exp2(log_p[j] * LOG2_E)
@@ -37,7 +37,7 @@ def _add_kl(log_p: Any, log_q: Any, value: Any) -> None:
         value[j] += f32(0.0) if p == 0 else gap
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _kl_gradients(log_p: Any, log_q: Any, value: Any, pixel: Any) -> None:
     """log p and log q become the gradients of the divergence by their logits."""
     for j in range(log_p.size):
@@ -48,7 +48,7 @@ def _kl_gradients(log_p: Any, log_q: Any, value: Any, pixel: Any) -> None:
         log_q[j] = f32(0.0) if v == 0 else v * (q - p)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _add_js(log_p: Any, log_q: Any, of_p: Any, of_q: Any) -> None:
     for j in range(log_p.size):
         p, q = exp2(log_p[j] * LOG2_E), exp2(log_q[j] * LOG2_E)
@@ -57,7 +57,7 @@ def _add_js(log_p: Any, log_q: Any, of_p: Any, of_q: Any) -> None:
         of_q[j] += f32(0.0) if q == 0 else q * (log_q[j] - log_m)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _js_gradients(log_p: Any, log_q: Any, of_p: Any, of_q: Any, pixel: Any) -> None:
     for j in range(log_p.size):
         p, q = exp2(log_p[j] * LOG2_E), exp2(log_q[j] * LOG2_E)
@@ -68,7 +68,7 @@ def _js_gradients(log_p: Any, log_q: Any, of_p: Any, of_q: Any, pixel: Any) -> N
         log_q[j] = f32(0.0) if (q == 0) | (v == 0) else by_q
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _weigh(mask: Any, each: Any, first: int, pixel: Any) -> None:
     pixel[:] = f32(1.0)
     if each.size:
@@ -79,7 +79,7 @@ def _weigh(mask: Any, each: Any, first: int, pixel: Any) -> None:
             pixel[j] = pixel[j] if mask[first + j] else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _total(value: Any, pixel: Any) -> float:
     total = f32(0.0)
     for j in range(value.size):
@@ -87,11 +87,10 @@ def _total(value: Any, pixel: Any) -> float:
     return float(total)
 
 
-@njit(
+@kernel(
     "void(int16[::1], int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64[::1], int64, int64, int64, "
-    "boolean[::1], float32[::1], boolean, int64, int64, float32, boolean, boolean, float64[::1])",
-    fastmath=RELAXED, nogil=True, cache=True,
-)  # type: ignore[untyped-decorator]  # fmt: skip
+    "boolean[::1], float32[::1], boolean, int64, int64, float32, boolean, boolean, float64[::1])"
+)
 def divergence_tiles(
     x: Any, y: Any, by_x: Any, by_y: Any, narrow_x: bool, narrow_y: bool, rows: bool, parts: Any, classes: int,
     plane: int, block: int, mask: Any, each: Any, symmetric: bool, begin: int, end: int, scale: float,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from nucleate.losses.fused.scalars import RELAXED
+from nucleate.losses.fused.compiled import step
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _labels(target: Any, classes: int, ignore: int, ignores: bool, label: Any) -> None:
     """The labels as int32: -1 where ignored, -2 where no class at all."""
     for j in range(label.size):
@@ -20,13 +19,13 @@ def _labels(target: Any, classes: int, ignore: int, ignores: bool, label: Any) -
         label[j] = np.int32(-1) if skipped else np.int32(-2) if outside else np.int32(y)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def outside_mask(mask: Any, label: Any) -> None:
     for j in range(label.size):
         label[j] = label[j] if mask[j] else np.int32(-1)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def count_wrong(label: Any) -> Any:
     wrong = np.int32(0)
     for j in range(label.size):
@@ -34,7 +33,7 @@ def count_wrong(label: Any) -> Any:
     return wrong
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def read_labels(target: Any, size: int, first: int, classes: int, ignore: int, ignores: bool, label: Any) -> None:
     """Labels of 1, 2, 4 or 8 bytes; one byte is unsigned, or signed where `size` is -1."""
     n = label.size

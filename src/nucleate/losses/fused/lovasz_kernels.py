@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import bits_of_float, f32, float_of_bits
 
 u32, u64 = np.uint32, np.uint64
@@ -14,7 +14,7 @@ _DIGIT = 11  # bits: three rounds for the 32 of a float, and a table that fits t
 _BINS = 1 << _DIGIT
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _pack(errors: Any, hot: Any, keys: Any, counts: Any) -> int:
     """Keys of the errors above 0 and the counts of their three digits; -1 where an error is NaN.
 
@@ -35,7 +35,7 @@ def _pack(errors: Any, hot: Any, keys: Any, counts: Any) -> int:
     return n
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _sorted(keys: Any, spare: Any, counts: Any, n: int) -> Any:
     """The first n keys by their upper half; one of the two arrays."""
     for d in range(3):
@@ -53,7 +53,7 @@ def _sorted(keys: Any, spare: Any, counts: Any, n: int) -> Any:
     return keys
 
 
-@njit("float64(float32[::1], boolean[::1], float32[::1])", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel("float64(float32[::1], boolean[::1], float32[::1])", fastmath=False)
 def row(errors: Any, hot: Any, slope: Any) -> float:
     """The extension of one row; `slope`, given as zeros, receives the step of the Jaccard loss at each pixel."""
     keys, spare = np.empty(errors.size, u64), np.empty(errors.size, u64)

@@ -5,28 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from nucleate.losses.fused import softmax, tiles
+from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import count_wrong, outside_mask, read_labels
-from nucleate.losses.fused.scalars import RELAXED, f32
+from nucleate.losses.fused.scalars import f32
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _inverse(total: Any, label: Any) -> None:
     """1 / total where selected, else 0."""
     for j in range(total.size):
         total[j] = f32(1.0) / total[j] if label[j] >= 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _normalise(e: Any, inverse: Any) -> None:
     """exp becomes p; where not selected 0, whatever the logits hold."""
     for j in range(e.size):
         e[j] = f32(0.0) if inverse[j] == 0 else e[j] * inverse[j]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _sum_at_label(p: Any, label: Any, c: int) -> Any:
     total = f32(0.0)
     for j in range(p.size):
@@ -34,7 +34,7 @@ def _sum_at_label(p: Any, label: Any, c: int) -> Any:
     return total
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _count_label(label: Any, c: int) -> Any:
     total = np.int32(0)
     for j in range(label.size):
@@ -42,7 +42,7 @@ def _count_label(label: Any, c: int) -> Any:
     return total
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _count_selected(label: Any) -> Any:
     total = np.int32(0)
     for j in range(label.size):
@@ -50,20 +50,20 @@ def _count_selected(label: Any) -> Any:
     return total
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _add_slope(p: Any, label: Any, c: int, hit: float, always: float, along: Any) -> None:
     for j in range(p.size):
         along[j] += p[j] * (hit + always if label[j] == c else always)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _gradient(p: Any, label: Any, c: int, hit: float, always: float, along: Any) -> None:
     for j in range(p.size):
         g = p[j] * ((hit + always if label[j] == c else always) - along[j])
         p[j] = g if label[j] >= 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _probabilities(tile: Any, n: int, label: Any, top: Any, total: Any) -> None:
     softmax.largest(tile, 0, n, tile.size // n, top)
     total[:] = f32(0.0)
@@ -74,11 +74,10 @@ def _probabilities(tile: Any, n: int, label: Any, top: Any, total: Any) -> None:
         _normalise(tile[k * n : (k + 1) * n], total)
 
 
-@njit(
+@kernel(
     "void(int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, boolean[::1], int64, "
-    "boolean, int64, int64, float64[::1])",
-    fastmath=RELAXED, nogil=True, cache=True,
-)  # type: ignore[untyped-decorator]  # fmt: skip
+    "boolean, int64, int64, float64[::1])"
+)
 def count_tiles(
     x: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any, size: int,
     mask: Any, ignore: int, ignores: bool, begin: int, end: int, out: Any,
@@ -110,11 +109,10 @@ def count_tiles(
             into[2 * classes + c] += _count_label(label, c)
 
 
-@njit(
+@kernel(
     "void(int16[::1], int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, "
-    "boolean[::1], int64, boolean, float32[:, ::1], float32[:, ::1], int64, int64)",
-    fastmath=RELAXED, nogil=True, cache=True,
-)  # type: ignore[untyped-decorator]  # fmt: skip
+    "boolean[::1], int64, boolean, float32[:, ::1], float32[:, ::1], int64, int64)"
+)
 def gradient_tiles(
     x: Any, gradient: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any,
     size: int, mask: Any, ignore: int, ignores: bool, by_both: Any, by_predicted: Any, begin: int, end: int,

@@ -1,7 +1,7 @@
 """Scalar functions that the kernels are made of, written so that the compiler turns them into vector code.
 
 The library's own exp and log are calls, one number at a time; as polynomials they cost about a fifth of a
-nanosecond. Relaxed arithmetic leaves out "no NaN" and "no infinity": both have to come through as they are.
+nanosecond.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-RELAXED = {"contract", "reassoc", "nsz", "arcp"}
+from nucleate.losses.fused.compiled import inline
 
 f32 = np.float32
 i32 = np.int32
@@ -48,7 +48,7 @@ _E1, _E2, _E3 = f32(0.6931472067028326), f32(0.24022650922288757), f32(0.0555032
 _E4, _E5, _E6 = f32(0.009618056678524637), f32(0.0013400428177615838), f32(0.0001546144469856913)
 
 
-@njit(inline="always", fastmath=RELAXED)  # type: ignore[untyped-decorator]
+@inline
 def exp2(t: Any) -> Any:
     """2^t for t <= 0; 0 below the smallest normal number; NaN stays NaN. Relative error 2e-7."""
     held = _LOWEST if t < _LOWEST else t
@@ -70,7 +70,7 @@ _L7, _L8, _L9, _L10 = (f32(v) for v in (0.1421449595, -0.1299818376, 0.126223198
 _ROOT_HALF = i32(0x3F3504F3)
 
 
-@njit(inline="always", fastmath=RELAXED)  # type: ignore[untyped-decorator]
+@inline
 def log(x: Any) -> Any:
     """The natural logarithm of a normal number above 0; NaN stays NaN."""
     bits = bits_of_float(x)
@@ -82,13 +82,13 @@ def log(x: Any) -> Any:
     return value if x == x else x
 
 
-@njit(inline="always", fastmath=RELAXED)  # type: ignore[untyped-decorator]
+@inline
 def float_of_bfloat16(bits: Any) -> Any:
     """The float32 of a bfloat16 held as an int16: the upper half of its bits."""
     return float_of_bits(i32(bits) << i32(16))
 
 
-@njit(inline="always", fastmath=RELAXED)  # type: ignore[untyped-decorator]
+@inline
 def bfloat16_of_float(x: Any) -> Any:
     """The nearest bfloat16 (ties to even) as an int16; NaN stays NaN."""
     bits = bits_of_float(x)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from nucleate.losses.fused import softmax, tiles
-from nucleate.losses.fused.scalars import RELAXED, f32
+from nucleate.losses.fused.compiled import kernel, step
+from nucleate.losses.fused.scalars import f32
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _shares(t: Any, weight: float, keep: float, spread: float, sums: Any, least: Any) -> None:
+@step
+def _shares(t: Any, weight: Any, keep: Any, spread: Any, sums: Any, least: Any) -> None:
     """t becomes its share s = w (keep t + spread); the sum of t and its least value are kept for the check."""
     for j in range(t.size):
         sums[j] += t[j]
@@ -21,7 +21,7 @@ def _shares(t: Any, weight: float, keep: float, spread: float, sums: Any, least:
         t[j] = weight * (keep * t[j] + spread)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _gather(s: Any, x: Any, top: Any, share: Any, shared: Any) -> None:
     """Add s to S and s (x - top) to `shared`; a share of 0 silences an infinite x."""
     for j in range(s.size):
@@ -30,8 +30,8 @@ def _gather(s: Any, x: Any, top: Any, share: Any, shared: Any) -> None:
         shared[j] += f32(0.0) if s[j] == 0 else s[j] * (x[j] - top[j])
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
-def _wrong(sums: Any, least: Any, chosen: Any, tolerance: float) -> Any:
+@step
+def _wrong(sums: Any, least: Any, chosen: Any, tolerance: Any) -> Any:
     """How many selected pixels have a target that is no distribution; NaN is none."""
     count = np.int32(0)
     for j in range(sums.size):
@@ -41,7 +41,7 @@ def _wrong(sums: Any, least: Any, chosen: Any, tolerance: float) -> Any:
     return count
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _chosen(mask: Any, each: Any, first: int, chosen: Any, pixel: Any) -> None:
     chosen[:] = f32(1.0)
     if mask.size:
@@ -53,7 +53,7 @@ def _chosen(mask: Any, each: Any, first: int, chosen: Any, pixel: Any) -> None:
             pixel[j] = each[first + j] if chosen[j] != 0 else f32(0.0)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _value(log_total: Any, share: Any, shared: Any, pixel: Any) -> float:
     total = f32(0.0)
     for j in range(pixel.size):
@@ -62,7 +62,7 @@ def _value(log_total: Any, share: Any, shared: Any, pixel: Any) -> float:
     return float(total)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _weight(share: Any, pixel: Any) -> float:
     total = f32(0.0)
     for j in range(pixel.size):
@@ -70,19 +70,18 @@ def _weight(share: Any, pixel: Any) -> float:
     return float(total)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _gradient(e: Any, s: Any, slope: Any, pixel: Any) -> None:
     for j in range(e.size):
         g = e[j] * slope[j] - pixel[j] * s[j]
         e[j] = f32(0.0) if pixel[j] == 0 else g
 
 
-@njit(
+@kernel(
     "void(int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64[::1], int64[::1], int64, int64, "
     "boolean[::1], float32[::1], float32[::1], float32, float32, boolean, float32, int64, int64, float32, boolean, "
-    "float64[::1])",
-    fastmath=RELAXED, nogil=True, cache=True,
-)  # type: ignore[untyped-decorator]  # fmt: skip
+    "float64[::1])"
+)
 def soft_tiles(
     x: Any, target: Any, gradient: Any, narrow_x: bool, narrow_t: bool, rows: bool, parts: Any, order: Any, plane: int,
     block: int, mask: Any, each: Any, weight: Any, keep: float, spread: float, by_weight: bool, tolerance: float,

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from nucleate.losses.fused.compiled import step
+from nucleate.losses.fused.scalars import LOG2_E, exp2, f32, log
 
-from nucleate.losses.fused.scalars import LOG2_E, RELAXED, exp2, f32, log
 
-
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def maximum(x: Any, top: Any) -> None:
     for j in range(top.size):
         top[j] = top[j] if top[j] > x[j] else x[j]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
     """exp(x - top) into `out`, which may be x, and added to `total`."""
     for j in range(out.size):
@@ -24,7 +23,7 @@ def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
         total[j] += e
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def largest(x: Any, first: int, step: int, classes: int, top: Any) -> None:
     """The largest logit of each pixel, where class k begins at first + k * step."""
     n = top.size
@@ -34,13 +33,13 @@ def largest(x: Any, first: int, step: int, classes: int, top: Any) -> None:
         maximum(x[begin : begin + n], top)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def logarithm(x: Any, out: Any) -> None:
     for j in range(x.size):
         out[j] = log(x[j])
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def dot(a: Any, b: Any) -> float:
     total = f32(0.0)
     for j in range(a.size):
@@ -48,7 +47,7 @@ def dot(a: Any, b: Any) -> float:
     return float(total)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def add_up(a: Any) -> float:
     total = f32(0.0)
     for j in range(a.size):
@@ -56,7 +55,7 @@ def add_up(a: Any) -> float:
     return float(total)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def add_exponential(x: Any, top: Any, total: Any) -> None:
     for j in range(x.size):
         total[j] += exp2((x[j] - top[j]) * LOG2_E)

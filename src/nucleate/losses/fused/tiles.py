@@ -10,30 +10,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from nucleate.losses.fused.scalars import RELAXED, bfloat16_of_float, float_of_bfloat16
+from nucleate.losses.fused.compiled import step
+from nucleate.losses.fused.scalars import bfloat16_of_float, float_of_bfloat16
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _copy(source: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = source[j]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _widen(source: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = float_of_bfloat16(source[j])
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def _narrow(source: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = bfloat16_of_float(source[j])
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
     """Numbers from `first` on, of float32 or bfloat16, out of memory seen as words of two bytes.
 
@@ -45,7 +45,7 @@ def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
         _copy(words[2 * first : 2 * (first + out.size)].view(np.float32), out)
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
     """The way back of `read`."""
     if bfloat16:
@@ -54,7 +54,7 @@ def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
         _copy(source, words[2 * first : 2 * (first + source.size)].view(np.float32))
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def take_apart(source: Any, out: Any, factor: int) -> None:
     """out[r, i] = source[i * factor + r], both flat."""
     n = source.size // factor
@@ -75,7 +75,7 @@ def take_apart(source: Any, out: Any, factor: int) -> None:
                 out[r * n + i] = source[i * factor + r]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def put_together(source: Any, out: Any, factor: int) -> None:
     """out[i * factor + r] = source[r, i], both flat."""
     n = out.size // factor
@@ -96,7 +96,7 @@ def put_together(source: Any, out: Any, factor: int) -> None:
                 out[i * factor + r] = source[r * n + i]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def load(
     words: Any, bfloat16: bool, rows: bool, parts: Any, first: int, plane: int, tile: Any, spare: Any, n: int
 ) -> None:
@@ -120,7 +120,7 @@ def load(
         chunks *= parts[s]
 
 
-@njit(fastmath=RELAXED, nogil=True)  # type: ignore[untyped-decorator]
+@step
 def store(
     words: Any, bfloat16: bool, rows: bool, parts: Any, first: int, plane: int, tile: Any, spare: Any, n: int
 ) -> None:
