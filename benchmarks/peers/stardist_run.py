@@ -124,13 +124,13 @@ def train(options):
         "parameters": int(model.keras_model.count_params()),
     }
     if options.no_predict:
-        print(json.dumps(report))
+        print("\n" + json.dumps(report))  # a progress bar may stand on this line
         return
     model.optimize_thresholds(val_images, val_masks)
     model.keras_model.save_weights(str(out / "weights_best.h5"))
     (out / "training.json").write_text(json.dumps(report))
     predict_all(model, plan["test"], channels, out / "predicted")
-    print(json.dumps(report))
+    print("\n" + json.dumps(report))  # a progress bar may stand on this line
 
 
 def predict_all(model, pairs, channels, out):

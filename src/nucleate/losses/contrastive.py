@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 def unit(x: Tensor, dim: int = -1) -> Tensor:
     """Rows scaled to length 1; a row of zeros stays 0 and has a finite gradient."""
-    square = x.square().sum(dim, keepdim=True)
-    return x / torch.where(square > 0, square, 1.0).sqrt()
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / torch.where(length == 0, 1.0, length)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

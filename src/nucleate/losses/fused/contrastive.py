@@ -66,8 +66,9 @@ def both_total(
 def _both(
     first: Tensor, second: Tensor, heat: float, weights: Tensor | None, scale: float, wanted: bool
 ) -> tuple[Tensor, list[Tensor | None]]:
-    a, b = first.detach() / heat, second.detach()
-    bound = float(a.square().sum(1).amax().sqrt() * b.square().sum(1).amax().sqrt())
+    a, b = first.detach(), second.detach()
+    # No row or column of exp(s - bound) vanishes in float32 while the similarities span less than _SPAN.
+    bound = float(torch.linalg.vector_norm(a, dim=1).amax() * torch.linalg.vector_norm(b, dim=1).amax()) / heat
     if 2 * bound > _SPAN:
         there, forth = _rows(first, second, heat, 0, weights, scale / 2, wanted)
         back, rest = _rows(second, first, heat, 0, weights, scale / 2, wanted)
@@ -78,13 +79,14 @@ def _both(
     share = a.new_ones(n) if weights is None else weights.to(a.dtype)
     rows = max(16, min(n, _BUDGET // n))
     block = a.new_empty(rows, n)
-    by_row, by_column = a.new_empty(n), a.new_zeros(n)
+    by_row, by_column, positive = a.new_empty(n), a.new_zeros(n), a.new_empty(n)
     for first_row in range(0, n, rows):
         part = slice(first_row, min(first_row + rows, n))
-        e = _exponentials(a[part], b, bound, block)
+        s = _scores(a[part], b, heat, block)
+        positive[part] = s.diagonal(part.start)
+        e = s.sub_(bound).exp_()
         torch.sum(e, 1, out=by_row[part])
         by_column += e.sum(0)
-    positive = (a * b).sum(1)
     values = (by_row.log() + by_column.log()) / 2 + bound - positive
     value = (values * share).sum(dtype=torch.float64).to(a.dtype)
     if not wanted:
@@ -94,25 +96,19 @@ def _both(
     factors = torch.empty_like(block)
     for first_row in range(0, n, rows):
         part = slice(first_row, min(first_row + rows, n))
-        e = _exponentials(a[part], b, bound, block)
+        e = _scores(a[part], b, heat, block).sub_(bound).exp_()
         e.mul_(torch.add(u[part].unsqueeze(1), v, out=factors[: len(e)]))
         e.diagonal(part.start).sub_(scale * share[part])
-        torch.mm(e, b, out=by_first[part])
-        by_second.addmm_(e.T, a[part])
-    by_heat = -(by_first * a).sum(dtype=torch.float64).to(a.dtype) / heat
-    return value, [by_first.div_(heat), by_second, by_heat]
-
-
-def _exponentials(a: Tensor, b: Tensor, bound: float, block: Tensor) -> Tensor:
-    """exp(a b^T - bound), into `block`. No row or column sum of it vanishes while 2 `bound` is below `_SPAN`."""
-    return torch.mm(a, b.T, out=block[: len(a)]).sub_(bound).exp_()
+        torch.addmm(by_first[part], e, b, beta=0, alpha=1 / heat, out=by_first[part])
+        by_second.addmm_(e.T, a[part], alpha=1 / heat)
+    return value, [by_first, by_second, _by_heat(by_first, a, heat)]
 
 
 def _rows(
     query: Tensor, keys: Tensor, heat: float, begin: int, weights: Tensor | None, scale: float, wanted: bool
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The total, and `scale` times its derivatives by query, keys and temperature."""
-    q, k = query.detach() / heat, keys.detach()
+    q, k = query.detach(), keys.detach()
     n, m = len(q), len(k)
     value = q.new_zeros((), dtype=torch.float64)
     by_query, by_keys = (torch.empty_like(q), torch.zeros_like(k)) if wanted else (None, None)
@@ -121,8 +117,8 @@ def _rows(
     for first in range(0, n, rows):
         part = slice(first, min(first + rows, n))
         own = slice(begin + part.start, begin + part.stop)
-        s = torch.mm(q[part], k.T, out=block[: part.stop - first])
-        positive = (q[part] * k[own]).sum(1)
+        s = _scores(q[part], k, heat, block)
+        positive = s.diagonal(own.start).clone()
         top = s.amax(1, keepdim=True)
         e = s.sub_(top).exp_()
         sums = e.sum(1, keepdim=True)
@@ -135,10 +131,19 @@ def _rows(
         e.mul_(factor / sums)
         # Before the products: p - 1 at a pair that is nearly certain is small, and exact here.
         e.diagonal(own.start).sub_(factor.squeeze(1))
-        torch.mm(e, k, out=by_query[part])
-        by_keys.addmm_(e.T, q[part])
+        torch.addmm(by_query[part], e, k, beta=0, alpha=1 / heat, out=by_query[part])
+        by_keys.addmm_(e.T, q[part], alpha=1 / heat)
     if by_query is None:
         return value.to(q.dtype), []
-    # q holds 1 / T already: sum_i q_i . dL/dq_i is -T dL/dT.
-    by_heat = -(by_query * q).sum(dtype=torch.float64).to(q.dtype) / heat
-    return value.to(q.dtype), [by_query.div_(heat), by_keys, by_heat]
+    return value.to(q.dtype), [by_query, by_keys, _by_heat(by_query, q, heat)]
+
+
+def _scores(rows: Tensor, keys: Tensor, heat: float, block: Tensor) -> Tensor:
+    """rows keys^T / heat into `block`, whatever it held."""
+    into = block[: len(rows)]
+    return torch.addmm(into, rows, keys.T, beta=0, alpha=1 / heat, out=into)
+
+
+def _by_heat(by_rows: Tensor, rows: Tensor, heat: float) -> Tensor:
+    """The derivative by the temperature T: what is a function of rows / T changes by -rows . dL/drows / T."""
+    return -torch.dot(by_rows.flatten(), rows.flatten()) / heat
