@@ -66,7 +66,7 @@ class Objective:
     def weights(self, targets: Targets) -> dict[str, float]:
         """The weight that belongs to each total: the sum over the pixels that it was taken over."""
         weight = targets.weight.unsqueeze(1)
-        known, nucleus = (float(weight[selected].sum()) for selected in _selections(targets))
+        known, nucleus = (float((weight * selected).sum()) for selected in _selections(targets))
         return {"classes": known, "heat": known, "offset": nucleus, "radius": nucleus}
 
 
