@@ -453,6 +453,14 @@ def test_evaluate_refuses_what_does_not_fit(refused, tmp_path):
     assert "gone does not exist" in refused("evaluate", tmp_path / "gone", true)
 
 
+def test_an_interrupted_command_says_so(run, cells, monkeypatch):
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nucleate.images.check.inspect", interrupt)
+    assert run("check", cells) == (130, "", "nucleate: interrupted.\n")
+
+
 @pytest.mark.parametrize(
     "arguments", [("train",), ("predict", "model"), ("train", "x", "--out", "y", "--epochs", "0"), ("nonsense",)]
 )

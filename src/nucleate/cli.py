@@ -26,6 +26,8 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done; 2 where nothing could."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NucleateError as error:
         print(f"nucleate: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("nucleate: interrupted.", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("nucleate: interrupted.", file=sys.stderr)
+        raise
 
 
 def _version(asked: bool) -> None:
