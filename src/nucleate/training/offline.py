@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nucleate import losses
 from nucleate.errors import InputError, ModelError
 from nucleate.networks.precision import device, keep_memory, place
 from nucleate.networks.unet import Architecture, UNet
@@ -216,6 +217,8 @@ def train(
 ) -> Result:
     """Train until a limit or the rule ends the run; the checkpoint is kept in `folder`."""
     keep_memory()
+    # Were the kernels to come into use in the middle of a run, a resumed one would differ from it in the last bits.
+    losses.prepare("cross_entropy_kernels")
     run = Run(architecture, settings)
     if resume and folder is not None:
         tensors, saved = checkpoint.read(folder)
@@ -225,7 +228,7 @@ def train(
     state, objective = run.state, Objective(architecture.classes, settings.loss)
     shapes, zooms = [source.shape for source in sources], [source.zoom for source in sources]
     begin = time.monotonic() - state.seconds
-    losses: list[float] = []
+    recent: list[float] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as workers:
         while not run.finished:
             run.plan_end(time.monotonic() - begin)
@@ -235,13 +238,13 @@ def train(
                 for sample in samples
             ]
             batch = make_batch(sources, draws, settings.variation.crop, workers)
-            losses.append(run.learn(objective, batch))
+            recent.append(run.learn(objective, batch))
             state.seconds = time.monotonic() - begin
             if observe is not None:
-                observe(state, losses[-1])
+                observe(state, recent[-1])
             if state.step % settings.steps == 0 or run.finished:
-                run.end_epoch(validation, objective, sum(losses) / len(losses))
-                losses.clear()
+                run.end_epoch(validation, objective, sum(recent) / len(recent))
+                recent.clear()
                 state.seconds = time.monotonic() - begin
                 if folder is not None:
                     identity = _identity(architecture, settings, sources)

@@ -47,15 +47,15 @@ class fast:
         _enabled = self._before
 
 
-def prepare() -> bool:
-    """Compile the kernels, or load them from the cache, and wait for them; False where they cannot be had.
+def prepare(*names: str) -> bool:
+    """Compile the kernels of these modules (or of all), or load them from the cache, and wait.
 
-    That is where numba is not installed, does not fit the other packages, or has no folder to write its cache to: the
+    False where they cannot be had: where numba is not installed, does not fit the other packages, or has no folder to write its cache to: the
     plain twins then do all the work. Call it before a run whose results must not depend, to the last bit, on when
     the compiler was done.
     """
     try:
-        for name in _KERNELS:
+        for name in names or _KERNELS:
             _ready[name] = importlib.import_module(f"nucleate.losses.fused.{name}")
     except (ImportError, RuntimeError):
         _ready.clear()
