@@ -50,9 +50,9 @@ class fast:
 def prepare(*names: str) -> bool:
     """Compile the kernels of these modules (or of all), or load them from the cache, and wait.
 
-    False where they cannot be had: where numba is not installed, does not fit the other packages, or has no folder to write its cache to: the
-    plain twins then do all the work. Call it before a run whose results must not depend, to the last bit, on when
-    the compiler was done.
+    False where they cannot be had: where numba is not installed, does not fit the other packages, or has no folder to
+    write its cache to. The plain twins then do all the work. Call it before a run whose results must not depend, to the
+    last bit, on when the compiler was done.
     """
     try:
         for name in names or _KERNELS:
