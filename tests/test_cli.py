@@ -69,12 +69,11 @@ def refused(run, tmp_path):
         before = contents(tmp_path)
         code, out, err = run(*arguments)
         assert (code, out) == (2, "")
-        sentence = err.strip()
-        assert sentence.startswith("nucleate: ") and sentence.endswith(".") and "\n" not in sentence, err
+        assert err.startswith("nucleate: ") and err.endswith(".\n") and err.count("\n") == 1, err
         after = contents(tmp_path)
         assert {path: after.get(path) for path in before} == before
         assert not [path for path in after if path.endswith(".part")]
-        return sentence
+        return err
 
     return call
 
@@ -185,6 +184,16 @@ def stack(folder):
     return "a.tif"
 
 
+def constant(folder):
+    dataset(folder, np.full((SIDE, SIDE), 7, np.uint8), nuclei())
+    return "one value throughout"
+
+
+def one_pixel(folder):
+    dataset(folder, np.full((1, 1), 7, np.uint8), np.ones((1, 1), np.uint16))
+    return "one value throughout"
+
+
 UNTRAINABLE = (
     empty,
     mask_without_image,
@@ -197,6 +206,8 @@ UNTRAINABLE = (
     not_a_number,
     infinity,
     stack,
+    constant,
+    one_pixel,
 )
 UNREADABLE = (png_cut_off, tiff_cut_off, not_a_number, infinity, stack)
 
@@ -387,10 +398,19 @@ def test_a_harmed_model_is_refused(refused, cells, model, tmp_path, name, harm):
 def test_info_refuses_a_history_that_is_missing_or_cut(refused, model):
     cut(model / "history.jsonl")
     assert "history.jsonl is cut or altered" in refused("info", model)
-    (model / "history.jsonl").write_bytes(b"")
-    assert "history.jsonl does not hold" in refused("info", model)
+    for altered in ("", "{}\n", "[1]\n"):
+        (model / "history.jsonl").write_text(altered)
+        assert "history.jsonl does not hold" in refused("info", model)
     (model / "history.jsonl").unlink()
     assert "history.jsonl is missing" in refused("info", model)
+
+
+@pytest.mark.parametrize("scores", [3, {}, {"panoptic_quality": 1, "aji": 1, "thresholds": [{}]}])
+def test_info_refuses_scores_that_were_altered(refused, model, scores):
+    document = json.loads((model / "model.json").read_text())
+    document["scores"]["validation"] = scores
+    (model / "model.json").write_text(json.dumps(document))
+    assert "model.json is cut or altered at scores.validation" in refused("info", model)
 
 
 def test_an_output_in_the_way_is_refused(refused, cells, trained, tmp_path):
@@ -398,9 +418,10 @@ def test_an_output_in_the_way_is_refused(refused, cells, trained, tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         assert str(place) in refused("train", cells, "--out", place, *BRIEFLY)
         assert str(place) in refused("predict", trained, cells, "--out", place)
+        assert str(place) in refused("demo", "--out", place)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept")
-    assert "out is not empty" in refused("demo", "--out", tmp_path / "out")
+    assert "out is not an empty folder" in refused("demo", "--out", tmp_path / "out")
     assert "file/scores.json" in evaluated(refused, tmp_path, tmp_path / "file" / "scores.json")
     assert "out cannot be written" in evaluated(refused, tmp_path, tmp_path / "out")
 

@@ -14,7 +14,10 @@ from nucleate.images.intensity import Normalisation
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
 
-HISTORY = [{"epoch": 1, "train_loss": 2.5}, {"epoch": 2, "train_loss": 1.25}]
+HISTORY = [
+    {"epoch": epoch, "train_loss": 2.5 / epoch, "valid_loss": 3.0, "score": 0.25, "panoptic_quality": 0.5}
+    for epoch in (1, 2)
+]
 
 
 def network(seed=0):
@@ -37,7 +40,7 @@ def manifest(weights, architecture):
         training=model.TrainingPart(
             seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
         ),
-        scores={"validation": {"panoptic_quality": 0.5}},
+        scores={"validation": {"panoptic_quality": 0.5, "aji": 0.4, "thresholds": []}},
         versions={"nucleate": nucleate.__version__},
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )

@@ -18,8 +18,8 @@ from nucleate.training.offline import Observer, Settings
 
 def run(out: Path, settings: Settings, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:
     """Draw `out`/train and `out`/test, train `out`/model, and write `out`/report.html, whose path is returned."""
-    if out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty: delete it, or choose another --out.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputError(f"{out} is not an empty folder: delete it, or choose another --out.")
     write_folder(out / "train", style, 12, settings.seed)
     write_folder(out / "test", style, 6, settings.seed + 1)
     fit(out / "train", out / "model", settings, observe=observe, name=f"{style} demo", source="drawn images")

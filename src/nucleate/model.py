@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -36,6 +36,9 @@ WEIGHTS, MANIFEST, HISTORY, CURVES, CARD = (
     "curves.png",
     "README.md",
 )
+EPOCH = {"epoch", "train_loss", "valid_loss", "score", "panoptic_quality"}
+"""What a line of the history tells, at least."""
+
 EMBEDDED = ("fluorescence", "brightfield")
 """The models inside the package, by name."""
 
@@ -101,6 +104,20 @@ class TrainingPart(_Part):
     stopped: str
 
 
+def _complete(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores in which the numbers that `nucleate info` shows are there; see `nucleate.objects.matching.Scores`."""
+    rows = scores.get("thresholds")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("thresholds must be a list of rows")
+    wanted: list[tuple[dict[str, Any], tuple[str, ...]]] = [(scores, ("panoptic_quality", "aji"))]
+    wanted += [(row, ("threshold", "precision", "recall", "f1", "ap")) for row in rows]
+    for part, names in wanted:
+        for name in names:
+            if not isinstance(part.get(name), int | float):
+                raise ValueError(f"{name} must be a number")
+    return scores
+
+
 class Manifest(_Part):
     """model.json."""
 
@@ -112,7 +129,7 @@ class Manifest(_Part):
     pixel_size: float | None = Field(default=None, gt=0)
     data: DataPart
     training: TrainingPart
-    scores: dict[str, Any]
+    scores: dict[str, Annotated[dict[str, Any], AfterValidator(_complete)]]
     versions: dict[str, str]
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
@@ -202,7 +219,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in _content(path).decode().splitlines()]
     except ValueError as error:
         raise ModelError(f"{path} is cut or altered: copy the model again.") from error
-    if len(rows) != epochs or not all(isinstance(row, dict) for row in rows):
+    if len(rows) != epochs or not all(isinstance(row, dict) and row.keys() >= EPOCH for row in rows):
         raise ModelError(f"{path} does not hold the {epochs} epochs of {MANIFEST}: copy the model again.")
     return rows
 

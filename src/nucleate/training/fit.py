@@ -53,6 +53,11 @@ def load(folder: Path, validation: Path | None = None, channel: str | None = Non
     areas = np.concatenate([_areas(labels) for _, labels in read])
     if areas.size == 0:
         raise DatasetError(f"None of the {len(read)} masks in {folder} holds a nucleus: label some nuclei first.")
+    if not any(np.ptp(image) for image, _ in normalised):
+        raise DatasetError(
+            f"None of the {len(read)} labelled images in {folder} shows anything, each has one value throughout:"
+            " export them again."
+        )
     if validation:
         kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
         rule = f"{len(others)} images of {validation.name} were given for validation."

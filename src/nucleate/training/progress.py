@@ -24,6 +24,8 @@ class TrainingProgress:
             TextColumn("{task.fields[text]}"),
             console=self.console,
             transient=True,
+            # Where standard error is a file or a pipe, the line would come out as an empty one.
+            disable=not self.console.is_terminal,
             refresh_per_second=4,
         )
         self.task = self.bar.add_task("", total=None, epoch=1, text="reading the images")
