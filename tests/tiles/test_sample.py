@@ -83,12 +83,13 @@ def test_without_variation_only_flips_and_quarter_turns_are_left():
     assert len(seen) == 8
 
 
-def test_larger_images_are_drawn_more_often_but_every_one_is_drawn():
-    shapes = [(100, 100), (400, 400), (100, 100)]
-    counts = np.bincount([draw(1, i, shapes, channels=1).index for i in range(1500)], minlength=3)
-    # By the root of the area: 1 to 4 to 1. The bounds are 5 standard deviations.
-    expected = 1500 * np.array([1, 4, 1]) / 6
-    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+@pytest.mark.parametrize(("nuclei", "shares"), [([3, 63, 0], [2, 8, 1]), (None, [1, 1, 1])])
+def test_images_with_more_nuclei_are_drawn_more_often_but_every_one_is_drawn(nuclei, shares):
+    shapes = [(100, 100), (100, 100), (90, 120)]
+    drawn = np.bincount([draw(1, i, shapes, channels=1, counts=nuclei).index for i in range(1500)], minlength=3)
+    # By the root of one more than the nuclei. The bounds are 5 standard deviations.
+    expected = 1500 * np.array(shares) / sum(shares)
+    assert (np.abs(drawn - expected) < 5 * np.sqrt(expected)).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

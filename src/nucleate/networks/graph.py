@@ -84,6 +84,8 @@ _ELEMENTWISE: dict[Callable[..., Any], str] = {
     torch.add: "add",
     F.relu: "relu",
     torch.relu: "relu",
+    torch.sqrt: "square root",
+    torch.cat: "concatenate",
 }
 
 

@@ -35,7 +35,7 @@ class Architecture:
 
     channels: int = 1
     classes: int = 2
-    widths: tuple[int, ...] = (32, 48, 96, 128, 128)
+    widths: tuple[int, ...] = (32, 48, 96, 128)
 
     @property
     def outputs(self) -> int:
@@ -93,6 +93,7 @@ class Residual(nn.Module):
 class UNet(nn.Module):
     """Image (N, channels, H, W) to maps (N, classes + 4, H, W); H and W multiples of `architecture.stride`.
 
+    The network sees each channel twice, as it is and as its square root, in which faint nuclei beside bright ones show.
     The image is taken to half resolution at once and the maps are brought back by sub-pixel rearrangement (Shi et
     al., 2016), so that no convolution runs at full resolution. Skips are added, not concatenated.
 
@@ -105,7 +106,7 @@ class UNet(nn.Module):
         super().__init__()
         self.architecture = architecture = architecture or Architecture()
         widths = architecture.widths
-        self.stem = Convolution(architecture.channels, widths[0], 4, stride=2, first=True)
+        self.stem = Convolution(2 * architecture.channels, widths[0], 4, stride=2, first=True)
         pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(Convolution(a, b, 2, stride=2) for a, b in pairs)
         self.encode = nn.ModuleList(Residual(width) for width in widths[1:])
@@ -115,7 +116,7 @@ class UNet(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.stem(image)
+        x = self.stem(torch.cat([image, torch.sqrt(F.relu(image))], dim=1))
         skips = []
         for down, encode in zip(self.down, self.encode, strict=True):
             skips.append(x)

@@ -54,13 +54,15 @@ def draw(
     *,
     channels: int,
     zooms: Sequence[float] | None = None,
+    counts: Sequence[int] | None = None,
     variation: Variation | None = None,
 ) -> Draw:
     """Sample number `sample` (0, 1, ...) of the run with this seed, over images of these (height, width).
 
-    An image is chosen with a probability in proportion to the square root of its area as enlarged by its factor in
-    `zooms` (1 by default). A share `unzoomed` of the crops is not enlarged, since the size of nuclei is judged on such
-    ones.
+    An image is chosen with a probability in proportion to sqrt(1 + n), n the number of its nuclei in `counts` (0 by
+    default, all images alike): a crowd shows more than one nucleus alone, but not in proportion. It is enlarged by its
+    factor in `zooms` (1 by default), but for a share `unzoomed` of the crops, since the size of nuclei is judged on
+    such ones.
 
     >>> first, again = (draw(0, 5, [(64, 64), (99, 20)], channels=1) for _ in range(2))
     >>> bool((first.matrix == again.matrix).all()), first.noise_seed == again.noise_seed
@@ -69,7 +71,7 @@ def draw(
     v = variation or Variation()
     rng = np.random.default_rng([seed, sample])
     enlarged = np.ones(len(shapes)) if zooms is None else np.asarray(zooms)
-    weights = enlarged * np.sqrt([float(h) * w for h, w in shapes])
+    weights = np.ones(len(shapes)) if counts is None else np.sqrt(1.0 + np.asarray(counts))
     index = int(np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(), side="right"))
     index = min(index, len(shapes) - 1)
     scale = math.exp(rng.uniform(-1, 1) * math.log(v.scale))

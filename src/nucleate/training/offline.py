@@ -227,6 +227,7 @@ def train(
     channels = architecture.channels
     state, objective = run.state, Objective(architecture.classes, settings.loss)
     shapes, zooms = [source.shape for source in sources], [source.zoom for source in sources]
+    counts = [len(source.centres.radius) - 1 for source in sources]
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as workers:
@@ -234,7 +235,15 @@ def train(
             run.plan_end(time.monotonic() - begin)
             samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
             draws = [
-                draw(settings.seed, sample, shapes, channels=channels, zooms=zooms, variation=settings.variation)
+                draw(
+                    settings.seed,
+                    sample,
+                    shapes,
+                    channels=channels,
+                    zooms=zooms,
+                    counts=counts,
+                    variation=settings.variation,
+                )
                 for sample in samples
             ]
             batch = make_batch(sources, draws, settings.variation.crop, workers)
