@@ -31,6 +31,52 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels, `y` and `x` the first of them: rows y .. y + height - 1, columns x .. x + width - 1.
+
+    >>> Box(0, 0, 4, 6).grown(2, within=(5, 100))
+    Box(y=0, x=0, height=5, width=8)
+    """
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The first row below."""
+        return self.y + self.height
+
+    @property
+    def right(self) -> int:
+        """The first column to the right."""
+        return self.x + self.width
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def grown(self, by: int, *, within: tuple[int, int]) -> Box:
+        """With `by` pixels more on each side, as far as an image of this (height, width) goes."""
+        y, x = max(0, self.y - by), max(0, self.x - by)
+        return Box(y, x, min(within[0], self.bottom + by) - y, min(within[1], self.right + by) - x)
+
+    def common(self, other: Box) -> Box | None:
+        """What both cover; None where they do not meet."""
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        height, width = min(self.bottom, other.bottom) - y, min(self.right, other.right) - x
+        return Box(y, x, height, width) if height > 0 and width > 0 else None
+
+    def within(self, outer: Box) -> tuple[slice, slice]:
+        """Where it lies in an array that holds `outer`."""
+        return (
+            slice(self.y - outer.y, self.bottom - outer.y),
+            slice(self.x - outer.x, self.right - outer.x),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image file and, where it is labelled, its mask file. `name` is unique in its data set."""
 

@@ -7,7 +7,37 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from nucleate.objects.grouping import BOUND, Maps, Thresholds, assign, find_centres, group, tidy
+from nucleate.objects.grouping import (
+    BOUND,
+    Candidates,
+    Extent,
+    Maps,
+    Thresholds,
+    follow,
+    group,
+    join,
+    select,
+    tidy,
+    vote,
+)
+from nucleate.types import Box
+
+
+def votes_of(maps, thresholds):
+    shape = maps.heat.shape
+    return vote(maps, thresholds, Box(0, 0, *shape), Box(0, 0, *shape), shape)
+
+
+def find_centres(maps, thresholds):
+    candidates = votes_of(maps, thresholds).candidates
+    return candidates.position[select(candidates, thresholds.separation)]
+
+
+def assign(maps, centre, thresholds):
+    y, x = centre.T
+    given_centres = Candidates(centre, maps.heat[y, x], maps.radius[y, x])
+    box = Box(0, 0, *maps.heat.shape)
+    return follow(votes_of(maps, thresholds).points, box, given_centres, thresholds.reach)
 
 
 def steps(low, high, unit):
@@ -63,8 +93,8 @@ def slow_assign(maps, centre, thresholds):
         for x in range(width):
             if maps.foreground[y, x] < thresholds.foreground:
                 continue
-            py = min(max(round(y + float(maps.offset[0, y, x])), 0), height - 1)
-            px = min(max(round(x + float(maps.offset[1, y, x])), 0), width - 1)
+            py = min(max(y + round(float(maps.offset[0, y, x])), 0), height - 1)
+            px = min(max(x + round(float(maps.offset[1, y, x])), 0), width - 1)
             best = None
             for number, (cy, cx) in enumerate(centre, start=1):
                 squared = (cy - py) ** 2 + (cx - px) ** 2
@@ -302,3 +332,40 @@ def test_nothing_gives_zeros(shape):
 def test_one_pixel_can_be_a_nucleus():
     found = group(flat((1, 1), heat=0.9), Thresholds(smallest=1))
     assert found.labels.tolist() == [[1]] and found.centre.tolist() == [[0, 0]]
+
+
+@st.composite
+def cut_maps(draw):
+    """Random maps larger than the context of a tile, with nuclei of a few pixels, many of them touching."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    shape = height, width
+    foreground, heat = (ndimage.gaussian_filter(rng.random(shape), 1.0).astype(np.float32) for _ in range(2))
+    spread = draw(st.sampled_from([0.5, 2.0, 5.0]))
+    offset = ndimage.gaussian_filter(rng.normal(0, 4 * spread, (2, *shape)), (0, 1, 1)).astype(np.float32)
+    radius = rng.uniform(1, draw(st.sampled_from([2.0, 6.0])), shape).astype(np.float32)
+    return Maps(foreground, heat, offset, radius)
+
+
+@settings(deadline=None, max_examples=60)
+@given(maps=cut_maps(), smallest=st.integers(0, 12), data=st.data())
+def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, smallest, data):
+    thresholds = Thresholds(foreground=0.45, heat=0.5, separation=1.0, reach=1.0, smallest=smallest)
+    shape = maps.heat.shape
+    whole = group(maps, thresholds)
+    extent = Extent.of(votes_of(maps, thresholds), thresholds)
+    assert extent.context <= Extent().context == 2 * 128 + 1 + 128 + 64
+    tile = data.draw(st.integers(1, 40))
+    y, x = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
+    core = Box(y, x, min(tile, shape[0] - y), min(tile, shape[1] - x))
+    box = core.grown(extent.context, within=shape)
+    read = box.grown(2, within=shape)
+    window = (slice(read.y, read.bottom), slice(read.x, read.right))
+    cut = Maps(maps.foreground[window], maps.heat[window], maps.offset[:, *window], maps.radius[window])
+    labels, centres = join(vote(cut, thresholds, read, box, shape), box, thresholds)
+    labels = labels[core.within(box)]
+    expected = whole.labels[core.y : core.bottom, core.x : core.right]
+    np.testing.assert_array_equal(labels > 0, expected > 0)
+    # The same centre by name: its coordinates in the whole image.
+    inside = labels > 0
+    np.testing.assert_array_equal(centres.position[labels[inside] - 1], whole.centre[expected[inside] - 1])

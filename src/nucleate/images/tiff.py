@@ -83,11 +83,11 @@ def _read(tiff: Any, path: Path, labels: bool) -> Plane:
         pixels = np.moveaxis(pixels, 0, 2)
     pixels = pixels.reshape(pixels.shape[0], pixels.shape[1], -1)
     page = series.keyframe
-    pixels = _displayed(pixels, page, as_indices=labels or tiff.is_imagej)
+    pixels = displayed(pixels, page, as_indices=labels or tiff.is_imagej)
     if "S" in axes:
-        pixels = pixels[..., : _colours(page, pixels.shape[2])]
+        pixels = pixels[..., : colours(page, pixels.shape[2])]
     pixels = np.ascontiguousarray(pixels)
-    return Plane(pixels, () if "S" in axes else _channel_names(tiff, pixels.shape[2]), _pixel_size(tiff, page))
+    return Plane(pixels, () if "S" in axes else channel_names(tiff, pixels.shape[2]), pixel_size(tiff, page))
 
 
 def _check(tiff: Any, series: Any, axes: str, shape: tuple[int, ...], path: Path) -> None:
@@ -109,7 +109,7 @@ def _check(tiff: Any, series: Any, axes: str, shape: tuple[int, ...], path: Path
         raise ImageError(f"{path} is cut off before its end: copy or export it again.")
 
 
-def _displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool) -> NDArray[np.generic]:
+def displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool) -> NDArray[np.generic]:
     if page.photometric == _PALETTE and page.colormap is not None and not as_indices:
         colours: NDArray[np.uint16] = page.colormap[:, pixels[..., 0]]
         return np.moveaxis(colours >> 8, 0, 2).astype(np.uint8)
@@ -119,14 +119,14 @@ def _displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool) -> N
     return pixels
 
 
-def _colours(page: Any, samples: int) -> int:
+def colours(page: Any, samples: int) -> int:
     """How many of a pixel's samples are colour, the rest being transparency."""
     if page.photometric in (_RGB, _YCBCR):
         return 3
     return samples - sum(extra in (1, 2) for extra in page.extrasamples)
 
 
-def _channel_names(tiff: Any, count: int) -> tuple[str, ...]:
+def channel_names(tiff: Any, count: int) -> tuple[str, ...]:
     """Names of the channels; numbers where the file does not name each; empty for one channel without a name."""
     if tiff.is_ome:
         pixels = _ome_pixels(tiff)
@@ -158,7 +158,7 @@ def _ome_pixels(tiff: Any) -> ElementTree.Element | None:
         return None
 
 
-def _pixel_size(tiff: Any, page: Any) -> float | None:
+def pixel_size(tiff: Any, page: Any) -> float | None:
     """Micrometres a pixel; None where the file does not say, or where a pixel is not square (within 1 %)."""
     if tiff.is_ome:
         found = _ome_pixels(tiff)

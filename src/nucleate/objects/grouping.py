@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label as label_pieces
 
-from nucleate.types import Labels
+from nucleate.types import Box, Labels
 
 Map = NDArray[np.float32]
 
@@ -60,46 +60,90 @@ class Grouped:
     score: Map
 
 
-def find_centres(maps: Maps, thresholds: Thresholds) -> NDArray[np.int64]:
-    """Coordinates (N, 2) of the centres, sorted by y, then x."""
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Places that may be centres: `position` (N, 2) in the whole image, sorted by y, then x; the `heat` and the
+    predicted `radius` (N,) there."""
+
+    position: NDArray[np.int64]
+    heat: Map
+    radius: Map
+
+    def __getitem__(self, chosen: NDArray[np.generic]) -> Candidates:
+        return Candidates(self.position[chosen], self.heat[chosen], self.radius[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """All that grouping needs of the maps in a box: for each pixel, int8 (2, H, W), how far (y, x) it is to the pixel
+    that it points at, `NOTHING` in both where it is no nucleus; and the candidates in the box."""
+
+    points: NDArray[np.int8]
+    candidates: Candidates
+
+
+NOTHING = -128
+"""In `Votes.points`: this pixel is background."""
+
+
+def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[int, int]) -> Votes:
+    """The votes in `core`, from maps of `box` in an image of this shape.
+
+    `box` holds 2 pixels more than `core` on each side, or ends with the image there.
+    """
+    inner = core.within(box)
     heat = maps.heat
     peak = (heat >= thresholds.heat) & (heat == ndimage.maximum_filter(heat, size=5, mode="constant"))
-    y, x = np.nonzero(peak)
+    y, x = np.nonzero(peak[inner])
+    candidates = Candidates(np.stack([y + core.y, x + core.x], axis=1), heat[inner][y, x], maps.radius[inner][y, x])
+    points = np.full((2, core.height, core.width), NOTHING, dtype=np.int8)
+    y, x = np.nonzero(maps.foreground[inner] >= thresholds.foreground)
+    for axis, (place, begin, length) in enumerate(((y, core.y, shape[0]), (x, core.x, shape[1]))):
+        step = np.rint(np.clip(maps.offset[axis][inner][y, x], -BOUND, BOUND)).astype(np.int64)
+        absolute = place + begin
+        points[axis, y, x] = np.clip(absolute + step, 0, length - 1) - absolute
+    return Votes(points, candidates)
+
+
+def select(candidates: Candidates, separation: float) -> NDArray[np.bool_]:
+    """Which candidates are centres: those without a better one within `separation` times their own radius."""
+    y, x = candidates.position.T
+    keep = np.ones(y.size, dtype=np.bool_)
     if y.size < 2:
-        return np.stack([y, x], axis=1)
-    radius = np.minimum(thresholds.separation * maps.radius[y, x], BOUND).astype(np.float64)
-    # Rank 0 is the best: np.nonzero gives ascending coordinates and the sort is stable, so equal heats keep them.
+        return keep
+    radius = np.minimum(separation * candidates.radius, BOUND).astype(np.float64)
+    # Rank 0 is the best: coordinates ascend and the sort is stable, so equal heats keep them.
     rank = np.empty(y.size, dtype=np.int64)
-    rank[np.argsort(-heat[y, x], kind="stable")] = np.arange(y.size)
-    keep = np.ones(y.size, dtype=bool)
+    rank[np.argsort(-candidates.heat, kind="stable")] = np.arange(y.size)
     for block in np.array_split(np.arange(y.size), y.size // 1024 + 1):
         near = np.flatnonzero((y >= y[block[0]] - BOUND) & (y <= y[block[-1]] + BOUND))
         squared = (y[block, None] - y[None, near]) ** 2 + (x[block, None] - x[None, near]) ** 2
         within = squared <= np.maximum(radius[block, None], 2.0) ** 2
         keep[block] = ~(within & (rank[None, near] < rank[block, None])).any(axis=1)
-    return np.stack([y[keep], x[keep]], axis=1)
+    return keep
 
 
-def assign(maps: Maps, centre: NDArray[np.int64], thresholds: Thresholds) -> Labels:
-    """Label image: for each nucleus pixel 1 + the index of its centre, or 0."""
-    height, width = maps.heat.shape
-    labels = np.zeros((height, width), dtype=np.int32)
-    if len(centre) == 0:
+def follow(points: NDArray[np.int8], box: Box, centres: Candidates, reach: float) -> Labels:
+    """Label image of `box`: for each nucleus pixel 1 + the index of the centre that it points to, or 0.
+
+    A pixel that points out of the box gets 0; so do the pixels of centres that are not given.
+    """
+    labels = np.zeros(box.shape, dtype=np.int32)
+    if len(centres.position) == 0:
         return labels
-    owner = _nearest_centre(centre, maps.radius, thresholds.reach)
-    flat = np.flatnonzero(maps.foreground >= thresholds.foreground)
-    y, x = np.divmod(flat, width)
-    offset = np.clip(maps.offset.reshape(2, -1)[:, flat], -BOUND, BOUND)
-    row = np.clip(np.rint(y + offset[0]).astype(np.int64), 0, height - 1)
-    column = np.clip(np.rint(x + offset[1]).astype(np.int64), 0, width - 1)
-    labels.reshape(-1)[flat] = owner[row, column]
+    owner = _nearest_centre(centres.position - (box.y, box.x), centres.radius, box.shape, reach)
+    y, x = np.nonzero(points[0] != NOTHING)
+    row, column = y + points[0, y, x], x + points[1, y, x]
+    inside = (row >= 0) & (row < box.height) & (column >= 0) & (column < box.width)
+    y, x = y[inside], x[inside]
+    labels[y, x] = owner[row[inside], column[inside]]
     return labels
 
 
-def _nearest_centre(centre: NDArray[np.int64], radius: Map, reach: float) -> NDArray[np.int32]:
+def _nearest_centre(centre: NDArray[np.int64], radius: Map, shape: tuple[int, int], reach: float) -> NDArray[np.int32]:
     """For each pixel, 1 + the index of the nearest centre that reaches it, else 0; of equal distances the first."""
-    height, width = radius.shape
-    bound = np.clip(reach * radius[centre[:, 0], centre[:, 1]], 2.0, BOUND)
+    height, width = shape
+    bound = np.clip(reach * radius, 2.0, BOUND)
     extent = int(np.ceil(bound.max()))
     dy, dx = np.mgrid[-extent : extent + 1, -extent : extent + 1].reshape(2, -1)
     squared = dy**2 + dx**2
@@ -117,6 +161,55 @@ def _nearest_centre(centre: NDArray[np.int64], radius: Map, reach: float) -> NDA
         np.minimum.at(best, (y * width + x)[inside], key[inside])
     owner = np.where(best == np.iinfo(np.int64).max, 0, best % (len(centre) + 1))
     return owner.reshape(height, width).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How far things reach, in whole pixels along an axis: from a pixel to where it points, from there to its centre,
+    from a candidate to its rival. Each is at most `BOUND`; where nuclei are small, much less."""
+
+    points: int = BOUND
+    reach: int = BOUND
+    separation: int = BOUND
+
+    @classmethod
+    def of(cls, votes: Votes, thresholds: Thresholds) -> Extent:
+        """The furthest that these votes reach."""
+        # A pixel of background counts as 0, and so can -128 never be met.
+        points = np.where(votes.points == NOTHING, 0, votes.points)
+        largest = float(votes.candidates.radius.max(initial=0.0))
+        reach, separation = (
+            int(np.ceil(np.clip(share * largest, 2.0, BOUND))) for share in (thresholds.reach, thresholds.separation)
+        )
+        return cls(int(max(points.max(initial=0), -int(points.min(initial=0)))), reach, separation)
+
+    def __or__(self, other: Extent) -> Extent:
+        return Extent(
+            max(self.points, other.points), max(self.reach, other.reach), max(self.separation, other.separation)
+        )
+
+    @property
+    def nucleus(self) -> int:
+        """No pixel of a nucleus is further from its centre."""
+        return self.points + self.reach
+
+    @property
+    def context(self) -> int:
+        """The label of a pixel depends on no votes further away.
+
+        The pixel and every other pixel of its nucleus lie within `nucleus` of the centre, so within twice that of each
+        other, and one more to see that the nucleus ends. Each of these pixels belongs to some centre within `nucleus`
+        of it, and whether that is a centre depends on rivals within `separation`. Its holes lie inside its own extent.
+        """
+        return 2 * self.nucleus + 1 + self.nucleus + self.separation
+
+
+def join(votes: Votes, box: Box, thresholds: Thresholds) -> tuple[Labels, Candidates]:
+    """The nuclei of a box: label k + 1 for centre k, and the centres. Within `Extent.context` of an edge of the box
+    that is no edge of the image, labels may differ from those of the image."""
+    centres = votes.candidates[select(votes.candidates, thresholds.separation)]
+    labels = follow(votes.points, box, centres, thresholds.reach)
+    return tidy(labels, thresholds.smallest), centres
 
 
 def tidy(labels: Labels, smallest: int) -> Labels:
@@ -170,10 +263,10 @@ def _fill_holes(labels: Labels) -> Labels:
 
 def group(maps: Maps, thresholds: Thresholds) -> Grouped:
     """The nuclei of one image, numbered 1..N in the order of their centres."""
-    centre = find_centres(maps, thresholds)
-    labels = tidy(assign(maps, centre, thresholds), thresholds.smallest)
-    present = np.bincount(labels.ravel(), minlength=len(centre) + 1)[1:] > 0
-    number = np.zeros(len(centre) + 1, dtype=np.int32)
+    shape = maps.heat.shape[0], maps.heat.shape[1]
+    whole = Box(0, 0, *shape)
+    labels, centres = join(vote(maps, thresholds, whole, whole, shape), whole, thresholds)
+    present = np.bincount(labels.ravel(), minlength=len(centres.position) + 1)[1:] > 0
+    number = np.zeros(len(present) + 1, dtype=np.int32)
     number[1:][present] = np.arange(1, present.sum() + 1)
-    centre = centre[present]
-    return Grouped(number[labels], centre, maps.heat[centre[:, 0], centre[:, 1]])
+    return Grouped(number[labels], centres.position[present], centres.heat[present])

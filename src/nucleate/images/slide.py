@@ -1,0 +1,85 @@
+"""Images of any size, read a box at a time: one abstract reader, and the one for images in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from nucleate.errors import ImageError
+from nucleate.types import Box, Image, Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a pyramid: its (height, width), and how many pixels of the first level one of its pixels spans."""
+
+    shape: tuple[int, int]
+    downsample: float
+
+
+class Reader(ABC):
+    """One plane of one image, of which any box can be read. May be read from several threads at once.
+
+    `shape` is (height, width) of the chosen pyramid `level`; `channels` names each channel; `pixel_size` is
+    micrometres a pixel at that level, None where the file does not say; `levels` lists the pyramid, the whole image
+    first.
+    """
+
+    name: str
+    path: Path | None
+    channels: tuple[str, ...]
+    dtype: np.dtype[np.generic]
+    levels: tuple[Level, ...]
+    level: int
+    pixel_size: float | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.levels[self.level].shape
+
+    @property
+    def box(self) -> Box:
+        """All of it."""
+        return Box(0, 0, *self.shape)
+
+    @abstractmethod
+    def read(self, box: Box) -> Pixels:
+        """The pixels (height, width, channels) of a box that lies inside the image."""
+
+    def close(self) -> None:  # noqa: B027 (an image in memory holds nothing open)
+        """Give back what is held open."""
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _inside(self, box: Box) -> None:
+        height, width = self.shape
+        if box.y < 0 or box.x < 0 or box.height < 1 or box.width < 1 or box.bottom > height or box.right > width:
+            raise ImageError(f"{self.path or self.name} is {height} x {width} pixels and does not hold {box}.")
+
+
+class MemoryReader(Reader):
+    """An image that is in memory as a whole.
+
+    >>> reader = MemoryReader(Image("ramp", np.arange(12, dtype=np.uint8).reshape(3, 4, 1), ("grey",)))
+    >>> reader.read(Box(1, 2, 2, 2))[..., 0].tolist()
+    [[6, 7], [10, 11]]
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.name, self.path, self.channels = image.name, image.path, image.channels
+        self.dtype, self.pixel_size = image.pixels.dtype, image.pixel_size
+        height, width = image.pixels.shape[:2]
+        self.levels, self.level = (Level((height, width), 1.0),), 0
+
+    def read(self, box: Box) -> Pixels:
+        self._inside(box)
+        return self.image.pixels[box.y : box.bottom, box.x : box.right]
