@@ -97,7 +97,8 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Nucleus:
-    """One row of the table that prediction writes. Lengths in pixels; `score` in 0..1."""
+    """One row of the table that prediction writes. Lengths in pixels; `score` in 0..1; `entropy`, where it was asked
+    for, the mean over its pixels of the predictive entropy in bits."""
 
     id: int
     y: float
@@ -106,6 +107,7 @@ class Nucleus:
     diameter: float
     mean_intensity: float
     score: float
+    entropy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
