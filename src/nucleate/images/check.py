@@ -244,7 +244,8 @@ def _summary(report: FolderReport) -> Table:
 def _each(report: FolderReport) -> Table:
     table = Table()
     for heading in ("image", "size", "channels", "type", "pixel size", "nuclei", "diameter"):
-        table.add_column(heading)
+        # A name that is cut short names nothing: it goes on in the next line.
+        table.add_column(heading, overflow="fold")
     for image in report.images:
         table.add_row(
             Text(image.name),

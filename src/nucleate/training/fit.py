@@ -21,6 +21,7 @@ from nucleate.networks.unet import Architecture
 from nucleate.objects.grouping import Thresholds
 from nucleate.objects.matching import Scores, mean_ap
 from nucleate.prediction.engine import TorchEngine
+from nucleate.report.collect import curves
 from nucleate.report.curves import plot_curves
 from nucleate.tiles.augment import Source
 from nucleate.training import checkpoint
@@ -89,8 +90,9 @@ def fit(
     source: str | None = None,
 ) -> model.Manifest:
     """Train on the labelled images of `folder` and write the model to `out`."""
-    prepare_output(out, resume=resume)
+    check_output(out, resume=resume)
     data = load(folder, validation, channel)
+    prepare_output(out)
     architecture = Architecture(channels=len(data.channels))
     judge = Validation(data.validation)
     result = train(
@@ -133,20 +135,24 @@ def fit(
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    plot_curves(state.history, out / model.CURVES)
+    plot_curves([curves(state.history, state.best_epoch)], out / model.CURVES)
     model.write(out, manifest, weights, state.history, card(manifest, scores))
     (out / checkpoint.FILE).unlink(missing_ok=True)
     return manifest
 
 
-def prepare_output(out: Path, *, resume: bool) -> None:
-    """Make the model's folder, or refuse it before anything is computed."""
+def check_output(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that holds a model, or another run, before anything is read."""
     if (out / model.MANIFEST).exists():
         raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
     if (out / checkpoint.FILE).exists() and not resume:
         raise ModelError(
             f"{out} holds an unfinished run: continue it with --resume, or delete {out / checkpoint.FILE}."
         )
+
+
+def prepare_output(out: Path) -> None:
+    """Make the model's folder, or say before anything is computed that it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
