@@ -13,6 +13,7 @@ from nucleate.objects.grouping import (
     Extent,
     Maps,
     Thresholds,
+    Votes,
     follow,
     group,
     join,
@@ -354,7 +355,7 @@ def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, small
     shape = maps.heat.shape
     whole = group(maps, thresholds)
     extent = Extent.of(votes_of(maps, thresholds), thresholds)
-    assert extent.context <= Extent().context == 2 * 128 + 1 + 128 + 64
+    assert extent.context <= Extent().context == 4 * 128 + 1 + 64
     tile = data.draw(st.integers(1, 40))
     y, x = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
     core = Box(y, x, min(tile, shape[0] - y), min(tile, shape[1] - x))
@@ -362,10 +363,41 @@ def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, small
     read = box.grown(2, within=shape)
     window = (slice(read.y, read.bottom), slice(read.x, read.right))
     cut = Maps(maps.foreground[window], maps.heat[window], maps.offset[:, *window], maps.radius[window])
-    labels, centres = join(vote(cut, thresholds, read, box, shape), box, thresholds)
-    labels = labels[core.within(box)]
-    expected = whole.labels[core.y : core.bottom, core.x : core.right]
-    np.testing.assert_array_equal(labels > 0, expected > 0)
-    # The same centre by name: its coordinates in the whole image.
-    inside = labels > 0
-    np.testing.assert_array_equal(centres.position[labels[inside] - 1], whole.centre[expected[inside] - 1])
+    assert named(join(vote(cut, thresholds, read, box, shape), box, thresholds), box, core) == named(
+        (whole.labels, Candidates(whole.centre, whole.score, whole.score)), Box(0, 0, *shape), core
+    )
+
+
+def named(joined, box, core):
+    """The pixels of each nucleus whose centre lies in `core`, by that centre; in coordinates of the whole image."""
+    labels, centres = joined
+    found = {}
+    for number, (y, x) in enumerate(centres.position.tolist(), start=1):
+        pixels = np.argwhere(labels == number) + (box.y, box.x)
+        if core.y <= y < core.bottom and core.x <= x < core.right and len(pixels):
+            found[y, x] = {tuple(pixel) for pixel in pixels.tolist()}
+    return found
+
+
+def test_a_hole_may_depend_on_a_nucleus_that_lies_beyond_it():
+    """A ring; in its hole two pixels of another nucleus, whose larger piece is as far away as pixels can be."""
+    shape, centre, other = (61, 120), (30, 60), (30, 82)
+    thresholds = Thresholds(separation=1.0, reach=1.0, smallest=1)
+    points = np.full((2, *shape), -128, np.int8)
+
+    def point(y, x, to):
+        points[:, y, x] = [np.clip(t - p, -10, 10) for p, t in zip((y, x), to, strict=True)]
+
+    for y, x in np.argwhere(np.abs(np.hypot(*(np.indices(shape) - np.reshape(centre, (2, 1, 1)))) - 11.2) < 0.8):
+        point(y, x, centre)
+    for y, x in ((30, 70), (29, 70), (29, 94), (30, 94), (31, 94)):
+        point(y, x, other)
+    two = np.full(2, 2, np.float32)
+    votes = Votes(points, Candidates(np.array([centre, other]), two, two))
+    extent = Extent.of(votes, thresholds)
+    whole = named(join(votes, Box(0, 0, *shape), thresholds), Box(0, 0, *shape), Box(*centre, 1, 1))
+    assert {(30, 50), centre, (29, 70), (30, 70)} <= whole[centre]
+    for context, same in ((extent.context, True), (94 - 60 - 1, False)):
+        box = Box(*centre, 1, 1).grown(context, within=shape)
+        cut = Votes(points[:, *box.within(Box(0, 0, *shape))], votes.candidates)
+        assert (named(join(cut, box, thresholds), box, Box(*centre, 1, 1)) == whole) == same

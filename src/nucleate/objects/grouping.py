@@ -195,18 +195,19 @@ class Extent:
 
     @property
     def context(self) -> int:
-        """The label of a pixel depends on no votes further away.
+        """A nucleus, all its pixels, depends on no votes further from its centre.
 
-        The pixel and every other pixel of its nucleus lie within `nucleus` of the centre, so within twice that of each
-        other, and one more to see that the nucleus ends. Each of these pixels belongs to some centre within `nucleus`
-        of it, and whether that is a centre depends on rivals within `separation`. Its holes lie inside its own extent.
+        Its pixels and its holes lie within `nucleus` of the centre. What lies in a hole may be a pixel of another
+        nucleus, which falls away if a larger piece of that one lies elsewhere, within twice `nucleus`; one pixel more
+        shows where that piece ends. Each of these pixels belongs to some centre within `nucleus` of it, and whether
+        that is a centre depends on rivals within `separation`.
         """
-        return 2 * self.nucleus + 1 + self.nucleus + self.separation
+        return 4 * self.nucleus + 1 + self.separation
 
 
 def join(votes: Votes, box: Box, thresholds: Thresholds) -> tuple[Labels, Candidates]:
-    """The nuclei of a box: label k + 1 for centre k, and the centres. Within `Extent.context` of an edge of the box
-    that is no edge of the image, labels may differ from those of the image."""
+    """The nuclei of a box: label k + 1 for centre k, and the centres. Those whose centre lies within `Extent.context`
+    of an edge of the box that is no edge of the image may differ from those of the image."""
     centres = votes.candidates[select(votes.candidates, thresholds.separation)]
     labels = follow(votes.points, box, centres, thresholds.reach)
     return tidy(labels, thresholds.smallest), centres
