@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nucleate import __version__
-from nucleate.errors import InputError, NucleateError
+from nucleate.errors import NucleateError
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
@@ -87,10 +87,6 @@ def train(
     from nucleate.training.fit import fit
     from nucleate.training.offline import Settings
     from nucleate.training.progress import TrainingProgress
-    from nucleate.training.step import LOSSES
-
-    if loss not in LOSSES:
-        raise InputError(f"There is no --loss {loss}: choose one of {', '.join(LOSSES)}.")
     settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     with TrainingProgress(settings, out) as progress:
         manifest = fit(
@@ -166,6 +162,30 @@ def info(
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
     render(read(folder), read_history(folder), console)
+
+
+@app.command()
+def curves(
+    histories: Annotated[
+        list[Path],
+        typer.Argument(help="CSV or JSON lines with epoch, train, valid; or model folders.", show_default=False),
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Also draw the curves to this PNG file.")] = None,
+) -> None:
+    """Say where training runs should have ended, by each of the known rules, and at what regret."""
+    from rich.console import Console
+
+    from nucleate.training.hindsight import drawn, outcomes, render
+    from nucleate.training.history import read
+
+    console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
+    for history, found in judged:
+        render(history, found, console)
+    if plot is not None:
+        from nucleate.report.curves import plot_curves
+
+        plot_curves([drawn(history, found[0].decision) for history, found in judged], plot, score="Score")
+        print(f"Wrote {plot}.")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from math import isfinite
 
 from matplotlib.ticker import MaxNLocator
 
-from nucleate.report.collect import Epoch
+from nucleate.report.collect import Curves, Epoch
 
 _WIDTH, _HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 14, 42
@@ -17,16 +17,18 @@ Series = Sequence[tuple[str, str]]
 """(attribute of `Epoch`, name shown); the attribute is also the class that the page's style colours."""
 
 
-def line_chart(title: str, epochs: Sequence[Epoch], series: Series, best: int | None) -> str:
-    """One panel: each of `series` against epoch. A value that is not finite leaves a gap.
+def line_chart(title: str, drawn: Curves, series: Series) -> str:
+    """One panel: each of `series` against epoch, with the marks of `drawn`. A value that is not finite leaves a gap.
 
     Returns an `svg` element with a text for those who cannot see it, or "" where no value is finite.
 
     >>> series = [("train_loss", "training")]
-    >>> chart = line_chart("Loss", [Epoch(1, train_loss=2.0), Epoch(2, train_loss=1.0)], series, best=2)
+    >>> run = Curves((Epoch(1, train_loss=2.0), Epoch(2, train_loss=1.0)), best=2)
+    >>> chart = line_chart("Loss", run, series)
     >>> chart.count("<svg"), "training from 2 to 1" in chart
     (1, True)
     """
+    epochs, best = drawn.epochs, drawn.best
     values = [value for name, _ in series for epoch in epochs if isfinite(value := getattr(epoch, name))]
     if not values:
         return ""
@@ -42,7 +44,8 @@ def line_chart(title: str, epochs: Sequence[Epoch], series: Series, best: int | 
     def y(value: float) -> float:
         return _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_grid(y, [float(row) for row in rows])]
+    parts = [_over_fitting(drawn, x)] if drawn.over_fitting else []
+    parts.append(_grid(y, [float(row) for row in rows]))
     parts += [
         f'<text class="tick" x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{tick:g}</text>'
         for tick in MaxNLocator(6, integer=True).tick_values(first, last)
@@ -50,8 +53,11 @@ def line_chart(title: str, epochs: Sequence[Epoch], series: Series, best: int | 
     ]
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text class="tick" x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">Epoch</text>')
-    if best is not None and first <= best <= last:
-        parts.append(f'<path class="best" d="M{x(best):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
+    parts += [
+        f'<path class="{name}" d="M{x(epoch):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>'
+        for name, epoch in (("best", best), ("stop", drawn.stop))
+        if epoch is not None and first <= epoch <= last
+    ]
     for name, _ in series:
         points = [(x(epoch.epoch), y(getattr(epoch, name))) for epoch in epochs]
         parts.append(f'<path class="line {name}" d="{_line(points)}"/>')
@@ -61,8 +67,16 @@ def line_chart(title: str, epochs: Sequence[Epoch], series: Series, best: int | 
             if epoch.epoch == best and isfinite(getattr(epoch, name))
         ]
     parts.append(_notes(epochs, series, [x(epoch.epoch) for epoch in epochs]))
-    label = escape(_describe(title, epochs, series, best))
+    label = escape(_describe(title, drawn, series))
     return f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _over_fitting(drawn: Curves, x: Callable[[float], float]) -> str:
+    start, end = (x(epoch) for epoch in drawn.over_fitting or (0, 0))
+    return (
+        f'<rect class="over-fitting" x="{start:.1f}" y="{_TOP}" width="{end - start:.1f}" '
+        f'height="{_HEIGHT - _TOP - _BOTTOM}"/>'
+    )
 
 
 def _grid(y: Callable[[float], float], rows: list[float]) -> str:
@@ -99,12 +113,14 @@ def _notes(epochs: Sequence[Epoch], series: Series, places: list[float]) -> str:
     return "".join(strips)
 
 
-def _describe(title: str, epochs: Sequence[Epoch], series: Series, best: int | None) -> str:
-    """The chart in words: where each line starts and ends."""
+def _describe(title: str, drawn: Curves, series: Series) -> str:
+    """The chart in words: where each line starts and ends, and the marks."""
     words = []
     for key, name in series:
-        known = [value for epoch in epochs if isfinite(value := getattr(epoch, key))]
+        known = [value for epoch in drawn.epochs if isfinite(value := getattr(epoch, key))]
         if known:
             words.append(f"{name} from {known[0]:.4g} to {known[-1]:.4g}")
-    best_is = f"; best epoch {best}" if best is not None else ""
-    return f"{title} over {len(epochs)} epochs: {', '.join(words)}{best_is}"
+    marks = f"; best epoch {drawn.best}" if drawn.best is not None else ""
+    marks += f"; end decided after epoch {drawn.stop}" if drawn.stop is not None else ""
+    marks += "; over-fitting from epoch {} to {}".format(*drawn.over_fitting) if drawn.over_fitting else ""
+    return f"{title} over {len(drawn.epochs)} epochs: {', '.join(words)}{marks}"

@@ -38,14 +38,22 @@ class Epoch:
     score: float = nan
     learning_rate: float = nan
     seconds: float = nan
+    test_loss: float = nan
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The epochs of a run, in order, and the number of the best one (None where nothing was validated)."""
+    """The epochs of a run, in order, and the number of the best one (None where nothing was validated).
+
+    `stop` is the epoch after which a rule ended the run, `over_fitting` the first and last epoch that it judged
+    over-fitting; None where there is none.
+    """
 
     epochs: tuple[Epoch, ...]
     best: int | None = None
+    stop: int | None = None
+    over_fitting: tuple[int, int] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +96,13 @@ class Report:
     pictures: tuple[Picture, ...] = ()
 
 
-def curves(history: Iterable[Mapping[str, float]], best: int | None = None) -> Curves:
+def curves(
+    history: Iterable[Mapping[str, float]],
+    best: int | None = None,
+    stop: int | None = None,
+    over_fitting: tuple[int, int] | None = None,
+    name: str = "",
+) -> Curves:
     """Curves from rows with the keys of `Epoch`; a key that is missing or None is NaN.
 
     Rows without an epoch are numbered from 1. `best` names the best epoch; otherwise it is the one of the highest
@@ -97,7 +111,7 @@ def curves(history: Iterable[Mapping[str, float]], best: int | None = None) -> C
     >>> curves([{"epoch": 1, "valid_loss": 0.5, "score": 0.6}, {"epoch": 2, "valid_loss": 0.4, "score": 0.7}]).best
     2
     """
-    names = ("train_loss", "valid_loss", "score", "learning_rate", "seconds")
+    names = ("train_loss", "valid_loss", "score", "learning_rate", "seconds", "test_loss")
     epochs = tuple(
         Epoch(int(row.get("epoch", number)), *(nan if row.get(name) is None else float(row[name]) for name in names))
         for number, row in enumerate(history, start=1)
@@ -109,7 +123,7 @@ def curves(history: Iterable[Mapping[str, float]], best: int | None = None) -> C
             best = max(scored, key=lambda epoch: epoch.score).epoch
         elif validated:
             best = min(validated, key=lambda epoch: epoch.valid_loss).epoch
-    return Curves(epochs, best)
+    return Curves(epochs, best, stop, over_fitting, name)
 
 
 def headline(scores: Scores) -> tuple[tuple[str, Value], ...]:

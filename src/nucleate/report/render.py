@@ -105,11 +105,15 @@ def _table(table: Table) -> str:
 def _curves(curves: Curves) -> str:
     panels = []
     for title, series in (("Loss", _LOSS), ("Mean AP", _SCORE)):
-        chart = line_chart(title, curves.epochs, series, curves.best)
+        chart = line_chart(title, curves, series)
         if chart:
             keys = "".join(f'<span class="key {name}">{escape(text)}</span>' for name, text in series)
             if curves.best is not None:
                 keys += f'<span class="key best">best, epoch {curves.best}</span>'
+            if curves.stop is not None:
+                keys += f'<span class="key stop">end decided, epoch {curves.stop}</span>'
+            if curves.over_fitting is not None:
+                keys += '<span class="key over-fitting">over-fitting</span>'
             panels.append(f"<figure><figcaption><b>{title}</b>{keys}</figcaption>{chart}</figure>")
     known = [name for name in _EPOCH_HEAD if any(isfinite(getattr(epoch, name)) for epoch in curves.epochs)]
     table = Table(

@@ -1,0 +1,116 @@
+"""Where each rule would have ended a run whose curves are known to the end, and what that would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+
+from rich.console import Console
+from rich.table import Table
+
+from nucleate.report.collect import Curves, curves
+from nucleate.training.history import History
+from nucleate.training.horizon import Horizon
+from nucleate.training.stopping import (
+    Correlation,
+    Decision,
+    FixedNumber,
+    GeneralisationLoss,
+    Patience,
+    ProgressQuotient,
+    StoppingRule,
+    SuccessiveStrips,
+    decide,
+)
+
+RULES: Mapping[str, Callable[[], StoppingRule]] = {
+    "Horizon": Horizon,
+    "patience 5": lambda: Patience(5),
+    "patience 10": lambda: Patience(10),
+    "patience 20": lambda: Patience(20),
+    "GL 5": lambda: GeneralisationLoss(5),
+    "PQ 0.75": lambda: ProgressQuotient(0.75),
+    "UP 3": lambda: SuccessiveStrips(3),
+    "correlation 12 < 0.3": lambda: Correlation(12, 0.3),
+    "fixed 100": lambda: FixedNumber(100),
+    "fixed 400": lambda: FixedNumber(400),
+}
+"""The rules that are compared, the one that Nucleate uses first; each call makes a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One rule on one run: its decision, and what the epoch that it keeps lacks of the best one of the whole run.
+
+    `regret` is in error, as a part of the lowest: of the test error where the run has one, else of the validation
+    error. `score_regret` is the highest score less the one kept. NaN where there is nothing to compare.
+    """
+
+    rule: str
+    decision: Decision
+    regret: float
+    score_regret: float
+
+
+def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] = RULES) -> list[Outcome]:
+    """Judge the run by each of the rules.
+
+    >>> run = History("run", (5, 4, 3, 2, 1), (5.0, 4.0, 6.0, 7.0, 2.0))
+    >>> [outcome] = outcomes(run, {"patience 2": lambda: Patience(2)})
+    >>> outcome.decision.epoch, outcome.decision.best_epoch, outcome.regret
+    (4, 2, 1.0)
+    """
+    found = []
+    for name, rule in rules.items():
+        decision = decide(history.train, history.valid, rule())
+        kept = decision.best_epoch
+        error, lowest = _kept_and_best(history.test or history.valid, kept, min)
+        score, highest = _kept_and_best(history.score, kept, max)
+        found.append(Outcome(name, decision, (error - lowest) / abs(lowest) if lowest else nan, highest - score))
+    return found
+
+
+def _kept_and_best(values: Sequence[float], kept: int, best: Callable[[Sequence[float]], float]) -> tuple[float, float]:
+    """The value of the epoch kept, and the best of all that are finite."""
+    finite = [value for value in values if isfinite(value)]
+    return (values[kept - 1], best(finite)) if kept and finite else (nan, nan)
+
+
+def drawn(history: History, decision: Decision) -> Curves:
+    """The run's curves with what was decided."""
+    columns = {"train_loss": history.train, "valid_loss": history.valid}
+    columns |= {"test_loss": history.test} if history.test else {}
+    columns |= {"score": history.score} if history.score else {}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    stop = decision.epoch if decision.stop else None
+    return curves(rows, decision.best_epoch or None, stop, over_fitting(decision), history.name)
+
+
+def over_fitting(decision: Decision) -> tuple[int, int] | None:
+    """The first and the last epoch of what the rule judged over-fitting: from its best epoch to the stop."""
+    return (decision.best_epoch, decision.epoch) if decision.cause == "over-fitting" else None
+
+
+def render(history: History, found: Sequence[Outcome], console: Console) -> None:
+    """Print what the first rule says in a sentence, and a table of all rules."""
+    epochs, ours = len(history.valid), found[0].decision
+    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {ours.reason}", highlight=False)
+    if history.first != 1:
+        console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
+    table = Table()
+    table.add_column("rule", no_wrap=True)
+    heads = ["stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}"]
+    for head in heads + ["regret, score"] * bool(history.score):
+        table.add_column(head, justify="right")
+    for outcome in found:
+        decision = outcome.decision
+        cells = [str(decision.epoch) if decision.stop else "not yet", f"{decision.epoch / epochs:.0%}"]
+        cells += [str(decision.best_epoch or "none"), _shown(outcome.regret, ".2%")]
+        cells += [_shown(outcome.score_regret, ".3f")] * bool(history.score)
+        table.add_row(outcome.rule, *cells)
+    console.print(table)
+
+
+def _shown(value: float, form: str) -> str:
+    return format(value, form) if isfinite(value) else "-"

@@ -1,0 +1,82 @@
+"""Where rules would have ended a run that is known to its end."""
+
+from io import StringIO
+from math import isnan, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from nucleate.training.hindsight import RULES, drawn, outcomes, over_fitting, render
+from nucleate.training.history import History
+from nucleate.training.horizon import Horizon, decide
+from nucleate.training.stopping import FixedNumber, Patience
+
+errors = st.floats(0.1, 10)
+runs = st.lists(st.tuples(errors, errors, errors, errors), min_size=1, max_size=60)
+
+OVER = History("over", tuple(1 / t for t in range(1, 60)), tuple(1 / t + 0.004 * t for t in range(1, 60)))
+
+
+@given(runs)
+def test_regret_is_the_plain_distance_to_the_best_epoch(rows):
+    train, valid, test, score = zip(*rows, strict=True)
+    for outcome in outcomes(History("run", train, valid, test, score)):
+        decision = decide(train, valid, RULES[outcome.rule]())
+        assert outcome.decision == decision
+        kept = valid.index(min(valid[: decision.epoch]))
+        assert outcome.decision.best_epoch == kept + 1
+        assert outcome.regret == pytest.approx(test[kept] / min(test) - 1)
+        assert outcome.score_regret == pytest.approx(max(score) - score[kept])
+    assert found_without_test(train, valid) >= 0
+
+
+def found_without_test(train, valid):
+    """The regret of the whole run is none: its best epoch is the one of lowest validation error."""
+    [outcome] = outcomes(History("run", train, valid), {"all": lambda: FixedNumber(1000)})
+    assert outcome.regret == 0 and isnan(outcome.score_regret) and not outcome.decision.stop
+    return min(o.regret for o in outcomes(History("run", train, valid)))
+
+
+def test_what_is_not_finite_does_not_count_as_the_best():
+    [outcome] = outcomes(History("run", (1, 1), (1, nan), (2, nan), (nan, 0.5)), {"Horizon": Horizon})
+    assert outcome.decision.cause == "not finite"
+    assert outcome.regret == 0 and isnan(outcome.score_regret)
+    [outcome] = outcomes(History("run", (1,), (nan,)), {"Horizon": Horizon})
+    assert outcome.decision.best_epoch == 0 and isnan(outcome.regret)
+    [outcome] = outcomes(History("run", (1, 1), (-2.0, -1.0)), {"first": lambda: FixedNumber(1)})
+    assert outcome.regret == 0
+    [outcome] = outcomes(History("run", (1, 1), (-1.0, -2.0)), {"first": lambda: FixedNumber(1)})
+    assert outcome.regret == 0.5
+
+
+def test_what_is_drawn_is_what_was_decided():
+    decision = outcomes(OVER)[0].decision
+    assert over_fitting(decision) == (16, 28)
+    shown = drawn(OVER, decision)
+    assert (shown.best, shown.stop, shown.over_fitting, shown.name) == (16, 28, (16, 28), "over")
+    assert [epoch.valid_loss for epoch in shown.epochs] == list(OVER.valid)
+    assert isnan(shown.epochs[0].score) and isnan(shown.epochs[0].test_loss)
+    going_on = decide([2, 1], [2, 1])
+    shown = drawn(History("run", (2, 1), (2, 1), (3, 2), (0.1, 0.2)), going_on)
+    assert (shown.best, shown.stop, shown.over_fitting) == (2, None, None)
+    assert [(epoch.test_loss, epoch.score) for epoch in shown.epochs] == [(3, 0.1), (2, 0.2)]
+    assert over_fitting(decide([1] * 20, [1] * 20)) is None
+
+
+def printed(history, found):
+    console = Console(file=StringIO(), width=100)
+    render(history, found, console)
+    return console.file.getvalue()
+
+
+def test_the_table_says_it_in_a_sentence_and_a_row_a_rule():
+    text = printed(OVER, outcomes(OVER))
+    assert text.startswith("over, after 28 of 59 epochs. Validation error has not fallen since epoch 16")
+    for rule in RULES:
+        assert rule in text
+    assert "not yet" in text and "regret, validation" in text and "score" not in text
+    zero = History("zero", (2, 1), (2.0, 1.0), (2.0, 1.0), (0.5, 0.25), first=0)
+    text = printed(zero, outcomes(zero, {"patience": lambda: Patience(5)}))
+    assert "counts its epochs from 0" in text and "regret, test" in text and "0.250" in text
