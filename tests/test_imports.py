@@ -24,7 +24,7 @@ ALLOWED = {
     "tiles.cover": set(),
     "tiles": {"types", "errors", "objects", "tiles.cover"},
     "model": {"errors", "images", "networks", "objects"},
-    "prediction": {"types", "errors", "images", "networks", "objects", "tiles.cover", "tiles", "model"},
+    "prediction": {"types", "errors", "losses", "images", "networks", "objects", "tiles.cover", "tiles", "model"},
     "evaluation": {"types", "errors", "images", "objects.matching", "objects"},
     "report": {"types", "errors", "images", "networks", "objects.matching", "objects", "model"},
     "training": {
@@ -47,7 +47,7 @@ LIBRARIES = {
     "errors": set(),
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba"},
-    "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich"},
+    "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich", "zarr", "roifile"},
     "networks": {"torch"},
     "objects.matching": {"numpy", "scipy"},
     "objects": {"numpy", "scipy", "skimage", "torch"},

@@ -4,7 +4,7 @@ the other, never all at once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +58,17 @@ class MemoryNuclei(Nuclei):
     """
 
     def __init__(
-        self, name: str, labels: Labels, table: tuple[Nucleus, ...] | list[Nucleus], *, pixel_size: float | None = None
+        self,
+        name: str,
+        labels: Labels,
+        table: Sequence[Nucleus],
+        *,
+        origin: tuple[int, int] = (0, 0),
+        downsample: float = 1.0,
+        pixel_size: float | None = None,
     ) -> None:
-        self.name, self.labels, self.table, self.pixel_size = name, labels, table, pixel_size
+        self.name, self.labels, self.table = name, labels, table
+        self.origin, self.downsample, self.pixel_size = origin, downsample, pixel_size
         self.shape = (labels.shape[0], labels.shape[1])
         self.count = len(table)
 
@@ -68,7 +76,6 @@ class MemoryNuclei(Nuclei):
         return self.labels[box.y : box.bottom, box.x : box.right].astype(np.uint32)
 
     def __iter__(self) -> Iterator[Found]:
-
         for row, place in zip(self.table, ndimage.find_objects(self.labels), strict=True):
             y, x = place
             box = Box(y.start, x.start, y.stop - y.start, x.stop - x.start)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, fields
@@ -59,8 +60,42 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path} cannot be written ({reason}): free some space or choose another place.") from error
+        raise _refused(path, error) from error
+
+
+@contextmanager
+def atomic_folder(path: Path, *, holds: str) -> Iterator[Path]:
+    """A folder that becomes `path` when the block ends, and vanishes with all in it when the block raises.
+
+    A folder that is there already is replaced if it is empty or has a file named `holds`, and so is of the same kind.
+
+    Raises `OutputError` naming `path` as `atomic` does, and where something of another kind is in the way.
+    """
+    passing, old = (path.parent / f".{secrets.token_hex(8)}.{kind}" for kind in ("part", "old"))
+    try:
+        _refuse_others(path, holds)
+        passing.mkdir(parents=True)
+        try:
+            yield passing
+            for folder, _, names in os.walk(passing, topdown=False):
+                for name in names:
+                    _sync(Path(folder, name))
+                _sync_folder(Path(folder))
+            if path.exists():
+                path.rename(old)
+            try:
+                passing.rename(path)
+            except BaseException:
+                if old.exists():
+                    old.rename(path)
+                raise
+        except BaseException:
+            shutil.rmtree(passing, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def write_labels(path: Path, labels: Labels) -> None:
@@ -159,11 +194,29 @@ def _colours(count: int) -> NDArray[np.uint8]:
     return np.rint(colours).astype(np.uint8)
 
 
+def _refuse_others(path: Path, holds: str) -> None:
+    """Raise where `path` is anything but a folder that may be replaced."""
+    if path.is_symlink() or path.exists():
+        ours = path.is_dir() and not path.is_symlink() and ((path / holds).is_file() or not any(path.iterdir()))
+        if not ours:
+            raise OutputError(f"{path} is there already and is something else: move it or choose another place.")
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(f"{path} cannot be written ({reason}): free some space or choose another place.")
+
+
 def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk, where the system lets a folder be opened."""
+    """Force new names to the disk, where the system lets a folder be opened."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Force what is written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nucleate.images.nuclei import Nuclei
-from nucleate.images.outputs import label_tiff, table
+from nucleate.images.outputs import geojson, imagej, label_tiff, label_zarr, table
 from nucleate.images.outputs.progress import Observe
 
 
@@ -45,6 +45,9 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         Format("tif", "_labels.tif", label_tiff.write),
+        Format("zarr", "_labels.zarr", label_zarr.write),
+        Format("geojson", ".geojson", geojson.write),
+        Format("roi", "_rois.zip", imagej.write),
         Format("csv", ".csv", table.write),
     )
 }
