@@ -373,7 +373,7 @@ def named(joined, box, core):
     labels, centres = joined
     found = {}
     for number, (y, x) in enumerate(centres.position.tolist(), start=1):
-        pixels = np.argwhere(labels == number) + (box.y, box.x)
+        pixels = np.argwhere(labels == number) + np.array([box.y, box.x])
         if core.y <= y < core.bottom and core.x <= x < core.right and len(pixels):
             found[y, x] = {tuple(pixel) for pixel in pixels.tolist()}
     return found

@@ -79,6 +79,11 @@ class _Tracer(fx.Tracer):
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
+def trace(network: nn.Module) -> fx.Graph:
+    """The operations of a network in the order of computation; a convolution is one."""
+    return _Tracer().trace(network)
+
+
 _ELEMENTWISE: dict[Callable[..., Any], str] = {
     operator.add: "add",
     torch.add: "add",
@@ -98,7 +103,7 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
     >>> [(node.name, node.inputs, node.field.size) for node in nodes(chain, channels=1, size=8)]
     [('input_1', (), 1), ('_0', ('input_1',), 3), ('_1', ('_0',), 5)]
     """
-    graph = _Tracer().trace(network)
+    graph = trace(network)
     modules = dict(network.named_modules())
     like = next(network.parameters(), torch.zeros(()))
     shapes = _shapes(network, graph, like.new_zeros(1, channels, size, size))
@@ -128,17 +133,21 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
     return tuple(found)
 
 
+def reach(network: nn.Module, channels: int, stride: int) -> int:
+    """Pixels of the image beyond a pixel, on any side, that the output there depends on."""
+    field = nodes(network, channels, 8 * stride)[-1].field
+    # The last node has one element a pixel, but the field of an element may lean to one side by its place in the
+    # stride: `low` and `high` hold for every place.
+    return int(-(-max(-field.low, field.high) // 1))
+
+
 def halo(network: nn.Module, channels: int, stride: int) -> int:
-    """Pixels that a tile must be read beyond its border, rounded up to the network's stride.
+    """Pixels that a tile must be read beyond its border: `reach`, rounded up to the network's stride.
 
     A tile that starts on a multiple of the stride and has this much around it gives, inside, the output that the
     whole image gives.
     """
-    field = nodes(network, channels, 8 * stride)[-1].field
-    # The last node has one element a pixel, but the field of an element may lean to one side by its place in the
-    # stride: `low` and `high` hold for every place.
-    reach = max(-field.low, field.high)
-    return -(-int(-(-reach // 1)) // stride) * stride
+    return -(-reach(network, channels, stride) // stride) * stride
 
 
 def _field(node: fx.Node, module: nn.Module | None, inputs: list[Field]) -> tuple[str, Field]:

@@ -40,11 +40,11 @@ def true_diameter(labels: Labels) -> float:
     return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
 
 
-def predicted_diameter(maps: Maps) -> float:
+def predicted_diameter(*maps: Maps) -> float:
     """The same from a network's maps, without finding the nuclei: the median of 2 radius over nucleus pixels, each
     counted as 1 / radius^2, so that large and small nuclei count alike; 0 where there is no nucleus pixel."""
-    radius: NDArray[np.float32] = np.sort(maps.radius[maps.foreground > 0.5])
+    radius: NDArray[np.float32] = np.sort(np.concatenate([one.radius[one.foreground > 0.5] for one in maps]))
     if radius.size == 0:
         return 0.0
-    part = np.cumsum(1.0 / np.maximum(radius, 1.0) ** 2)
+    part = np.cumsum(1.0 / np.maximum(radius, 1.0) ** 2, dtype=np.float64)
     return 2 * float(radius[np.searchsorted(part, part[-1] / 2)])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,16 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from nucleate.networks.graph import reach
 from nucleate.networks.precision import autocast, device, place
-from nucleate.networks.unet import Architecture, UNet, split
+from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Maps
-from nucleate.objects.scale import predicted_diameter, zoom
-
-JUDGED = 384
-"""Pixels; see `middle`."""
-
-LARGEST_RADIUS = 256.0
-"""Pixels; a predicted radius is clipped here, so that no map holds an infinity."""
+from nucleate.prediction.maps import to_maps
+from nucleate.prediction.passage import Passage
+from nucleate.types import Box
 
 
 class Engine(ABC):
@@ -54,20 +50,17 @@ class Engine(ABC):
     def __call__(self, image: NDArray[np.float32]) -> Maps:
         return to_maps(self.zoomed(torch.from_numpy(image)[None]), self.architecture.classes)
 
-    @torch.inference_mode()
     def zoomed(self, image: Tensor) -> Tensor:
         """As `raw`, of the image enlarged by the factor that suits its nuclei; for the image's own pixels."""
-        classes = self.architecture.classes
-        first = self.raw(image[..., *middle(image.shape[-2:])])
-        factor = zoom(predicted_diameter(to_maps(first, classes)))
-        if factor == 1.0:
-            return first if first.shape[-2:] == image.shape[-2:] else self.raw(image)
-        size = [round(factor * length) for length in image.shape[-2:]]
-        raw = self.raw(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
-        raw = F.interpolate(raw, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        raw[:, classes + 1 : classes + 3] /= factor
-        raw[:, classes + 3] -= math.log(factor)
-        return raw
+        shape = image.shape[-2], image.shape[-1]
+        return Passage(self, shape, lambda box: image[..., *box.within(Box(0, 0, *shape))]).whole()
+
+    @cached_property
+    def reach(self) -> int:
+        """Pixels beyond a pixel that the output there depends on; see `networks.graph`."""
+        with torch.random.fork_rng(devices=()):
+            network = UNet(self.architecture)
+        return reach(network, self.architecture.channels, self.architecture.stride)
 
 
 class TorchEngine(Engine):
@@ -85,23 +78,3 @@ class TorchEngine(Engine):
         with autocast(self.device, bfloat16=self.bfloat16):
             maps: Tensor = self.network(placed)
         return maps.float()
-
-
-def middle(shape: Sequence[int]) -> tuple[slice, slice]:
-    """The part of an image from which the size of its nuclei is judged: all of it, or its middle `JUDGED` pixels."""
-    starts = [max(0, (length - JUDGED) // 2) for length in shape]
-    return slice(starts[0], starts[0] + JUDGED), slice(starts[1], starts[1] + JUDGED)
-
-
-@torch.inference_mode()
-def to_maps(raw: Tensor, classes: int) -> Maps:
-    """Network output (1, classes + 4, H, W) to probabilities and pixels."""
-    out = split(raw, classes)
-    logits = out.logits[0]
-    foreground = 1 - logits.softmax(0)[0] if classes > 2 else torch.sigmoid(logits[1] - logits[0])
-    return Maps(
-        foreground=foreground.cpu().numpy(),
-        heat=out.heat[0, 0].sigmoid().cpu().numpy(),
-        offset=out.offset[0].cpu().numpy(),
-        radius=out.log_radius[0, 0].exp().clamp(max=LARGEST_RADIUS).cpu().numpy(),
-    )

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from nucleate.objects.grouping import Maps, Thresholds, group
 from nucleate.objects.matching import Matching, Scores, match, mean_ap, pool
 from nucleate.objects.targets import Targets, centres, whole
-from nucleate.prediction.engine import TorchEngine, to_maps
+from nucleate.prediction.engine import TorchEngine
+from nucleate.prediction.maps import to_maps
 from nucleate.training.step import Objective, added, mean
 from nucleate.types import Labels
 

@@ -1,0 +1,159 @@
+"""One image on its way through the network: block by block, enlarged where its nuclei are small.
+
+What the blocks are depends on the image alone, never on who asks for them: so a tile, a region and the whole get the
+same numbers, to the last bit, although a convolution may round differently for each shape that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nucleate.networks.unet import Architecture
+from nucleate.objects.scale import predicted_diameter, zoom
+from nucleate.prediction.maps import to_maps
+from nucleate.tiles.cover import cover, owned, taps
+from nucleate.types import Box
+
+JUDGED = 384
+"""Pixels; see `windows`."""
+
+LARGE = 4096
+"""Pixels; an image with a longer side is judged in several windows."""
+
+SIDE = 1536
+"""Pixels; a block of the network has at most this side, and an image of no more pixels than its square is one block."""
+
+AROUND = 2
+"""Pixels around those that a block writes, in which its output holds too: grouping looks at 5 x 5."""
+
+
+class Network(Protocol):
+    """What runs the network; see `nucleate.prediction.engine.Engine`."""
+
+    architecture: Architecture
+
+    @property
+    def reach(self) -> int: ...
+
+    def raw(self, image: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Of the image's own pixels, those that it writes, those that its output holds and those that it needs; and the
+    pixels of the enlarged image that the network sees."""
+
+    writes: Box
+    gives: Box
+    needs: Box
+    sees: Box
+
+
+class Passage:
+    """An image of `shape`, of which `read(box)` gives a box as the network is to see it, (1, channels, H, W).
+
+    `factor` is how far it is enlarged; `blocks`, those that together write each pixel once.
+    """
+
+    def __init__(
+        self, network: Network, shape: tuple[int, int], read: Callable[[Box], Tensor], *, side: int = SIDE
+    ) -> None:
+        self.network, self.shape, self.read = network, shape, read
+        self.classes = network.architecture.classes
+        places = windows(shape)
+        first = [network.raw(read(place)) for place in places]
+        self.factor = zoom(predicted_diameter(*(to_maps(raw, self.classes) for raw in first)))
+        self.size = round(self.factor * shape[0]), round(self.factor * shape[1])
+        self.blocks = tuple(self._cut(side))
+        # The window of a small image is the image: if it is not enlarged, its output is known already.
+        same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
+        self._known = first[0] if same else None
+
+    def _cut(self, side: int) -> Iterator[Block]:
+        stride = self.network.architecture.stride
+        padded = [-(-length // stride) * stride for length in self.size]
+        one = padded[0] * padded[1] <= side**2
+        # Around a pixel, interpolation looks one pixel further in the enlarged image than to its neighbours' places.
+        halo = 0 if one else self.network.reach + math.ceil(AROUND * self.factor) + 2
+        rows, columns = (cover(n, max(padded) if one else side, halo=halo, stride=stride) for n in self.size)
+        for row, column in product(rows, columns):
+            (top, bottom), (left, right) = (
+                owned(span.first, span.last, length=length, enlarged=enlarged)
+                for span, length, enlarged in zip((row, column), self.shape, self.size, strict=True)
+            )
+            ends = min(row.end, self.size[0]), min(column.end, self.size[1])
+            sees = Box(row.begin, column.begin, ends[0] - row.begin, ends[1] - column.begin)
+            writes = Box(top, left, bottom - top, right - left)
+            yield Block(writes, writes.grown(AROUND, within=self.shape), _source(sees, self.size, self.shape), sees)
+
+    @torch.inference_mode()
+    def run(self, block: Block, pixels: Tensor) -> Tensor:
+        """Network output (1, classes + 4, H, W) for the pixels that `block` gives, from those that it needs."""
+        if self._known is not None:
+            return self._known
+        if self.factor == 1.0:
+            return self.network.raw(pixels)[..., *block.gives.within(block.sees)]
+        raw = self.network.raw(_resampled(pixels, block.needs, block.sees, of=self.shape, out=self.size))
+        raw = _resampled(raw, block.sees, block.gives, of=self.size, out=self.shape)
+        raw[:, self.classes + 1 : self.classes + 3] /= self.factor
+        raw[:, self.classes + 3] -= math.log(self.factor)
+        return raw
+
+    def whole(self) -> Tensor:
+        """Network output (1, classes + 4, H, W) for the whole image."""
+        if len(self.blocks) == 1:
+            return self.run(self.blocks[0], self.read(self.blocks[0].needs))
+        out = torch.empty(1, self.network.architecture.outputs, *self.shape)
+        for block in self.blocks:
+            raw = self.run(block, self.read(block.needs))
+            out[..., *block.writes.within(Box(0, 0, *self.shape))] = raw[..., *block.writes.within(block.gives)]
+        return out
+
+
+def windows(shape: tuple[int, int]) -> tuple[Box, ...]:
+    """The parts of an image, at most `JUDGED` pixels a side, from which the size of its nuclei is judged: its middle;
+    of a large one the middles of 2 x 2 to 8 x 8 equal parts.
+
+    >>> windows((300, 500)), len(windows((6000, 20_000)))
+    ((Box(y=0, x=58, height=300, width=384),), 32)
+    """
+
+    def starts(length: int) -> list[int]:
+        count = min(8, max(1, length // SIDE)) if max(shape) > LARGE else 1
+        side = min(length, JUDGED)
+        return [((2 * k + 1) * length - count * side) // (2 * count) for k in range(count)]
+
+    sides = min(shape[0], JUDGED), min(shape[1], JUDGED)
+    return tuple(Box(y, x, *sides) for y, x in product(starts(shape[0]), starts(shape[1])))
+
+
+def _source(box: Box, out: tuple[int, int], of: tuple[int, int]) -> Box:
+    """The pixels of an image of shape `of` that a box of it, resampled to `out`, is made of."""
+    if out == of:
+        return box
+    (top, bottom), (left, right) = (
+        (int(taps(begin, begin + 1, out=n, of=m)[0][0]), int(taps(end - 1, end, out=n, of=m)[1][0]) + 1)
+        for begin, end, n, m in ((box.y, box.bottom, out[0], of[0]), (box.x, box.right, out[1], of[1]))
+    )
+    return Box(top, left, bottom - top, right - left)
+
+
+def _resampled(x: Tensor, held: Box, box: Box, *, of: tuple[int, int], out: tuple[int, int]) -> Tensor:
+    """Of an image of shape `of`, resampled to `out` in bilinear interpolation, a box; `x` holds the box `held`."""
+    axes = (
+        (2, box.y, box.bottom, held.y, out[0], of[0]),
+        (3, box.x, box.right, held.x, out[1], of[1]),
+    )
+    for axis, begin, end, start, n, m in axes:
+        low, high, part = taps(begin, end, out=n, of=m)
+        weight = torch.from_numpy(part.astype("float32")).view((-1, 1) if axis == 2 else (-1,)).to(x.device)
+        below, above = (x.index_select(axis, torch.from_numpy(place - start).to(x.device)) for place in (low, high))
+        x = below.mul_(1 - weight).add_(above.mul_(weight))
+    return x

@@ -1,0 +1,126 @@
+"""An image through the network by blocks: what the whole gives, to the last bit, enlarged or not."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from nucleate.networks.unet import UNIT, Architecture, UNet
+from nucleate.objects.scale import LARGEST, TYPICAL
+from nucleate.prediction import passage
+from nucleate.prediction.engine import TorchEngine
+from nucleate.prediction.passage import AROUND, JUDGED, LARGE, Passage, windows
+from nucleate.types import Box
+
+
+class Exact:
+    """Stands for a network: each output is the largest input within `reach`, times a power of two. No rounding, so
+    the output of a pixel is the same in each block that holds what it depends on, and in no other."""
+
+    def __init__(self, reach=3, radius=30.0, stride=4):
+        self.architecture = Architecture(widths=(4,) * int(math.log2(stride)))
+        self.reach, self.radius, self.shapes = reach, radius, []
+
+    def raw(self, image):
+        self.shapes.append(tuple(image.shape[-2:]))
+        stride = self.architecture.stride
+        padded = F.pad(image, (0, -image.shape[3] % stride, 0, -image.shape[2] % stride))
+        most = F.max_pool2d(padded, 2 * self.reach + 1, 1, self.reach)[..., : image.shape[2], : image.shape[3]]
+        radius = torch.full_like(most, math.log(self.radius / UNIT))
+        return torch.cat([-most, most, most / 2, most / 4, most * 2, radius], dim=1)
+
+
+def image_of(seed, shape):
+    return torch.from_numpy(np.random.default_rng(seed).random((1, 1, *shape)).astype(np.float32))
+
+
+def passage_of(network, image, side):
+    whole = Box(0, 0, *image.shape[-2:])
+    return Passage(network, whole.shape, lambda box: image[..., *box.within(whole)].clone(), side=side)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    side=st.integers(45, 90),
+    radius=st.floats(3.0, 12.0),
+    reach=st.integers(0, 4),
+)
+def test_blocks_give_the_whole_to_the_last_bit(seed, shape, side, radius, reach):
+    image = image_of(seed, shape)
+    one, network = Exact(reach, radius), Exact(reach, radius)
+    expected, cut = passage_of(one, image, 10**4).whole(), passage_of(network, image, side)
+    assert torch.equal(cut.whole(), expected)
+    # Whatever is around what a block writes holds, too.
+    for block in cut.blocks:
+        assert block.gives == block.writes.grown(AROUND, within=shape)
+        found = cut.run(block, cut.read(block.needs))
+        assert torch.equal(found, expected[..., *block.gives.within(Box(0, 0, *shape))])
+    # One shape for all blocks, made up to the stride.
+    assert len({tuple(-(-n // 4) * 4 for n in seen) for seen in network.shapes[1:]}) <= 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=st.tuples(st.integers(1, 90), st.integers(1, 90)), radius=st.floats(3.0, 12.0))
+def test_the_whole_is_interpolated_as_pytorch_does(shape, radius):
+    image, network = image_of(0, shape), Exact(2, radius)
+    found = passage_of(network, image, 10**4)
+    factor = min(LARGEST, TYPICAL / (2 * radius)) if TYPICAL / (2 * radius) >= 1.2 else 1.0
+    assert found.factor == pytest.approx(factor)
+    size = [round(found.factor * length) for length in shape]
+    raw = network.raw(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
+    raw = F.interpolate(raw, size=shape, mode="bilinear", align_corners=False)
+    raw[:, 3:5] /= found.factor
+    raw[:, 5] -= math.log(found.factor)
+    torch.testing.assert_close(found.whole(), raw, atol=2e-5, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 100), shape=st.tuples(st.integers(1, 100), st.integers(60, 140)), radius=st.floats(4, 11))
+def test_blocks_of_a_network_give_its_whole(seed, shape, radius):
+    torch.manual_seed(seed)
+    made = UNet(Architecture(widths=(8, 8)))
+    torch.nn.init.normal_(made.head.weight, std=0.1)
+    with torch.no_grad():
+        made.head.weight[20:] = 0
+        made.head.bias[20:] = math.log(radius / UNIT)
+        made.head.bias[4:8] = 1.0
+    engine, image = TorchEngine(made, bfloat16=False), image_of(seed, shape)
+    whole = passage_of(engine, image, 10**4).whole()
+    torch.testing.assert_close(passage_of(engine, image, 100).whole(), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_small_image_that_is_not_enlarged_is_seen_once():
+    network, image = Exact(), image_of(0, (20, 30))
+    assert torch.equal(passage_of(network, image, 100).whole(), Exact().raw(image))
+    assert network.shapes == [(20, 30)]
+    network = Exact(radius=5.0)
+    passage_of(network, image, 100).whole()
+    assert network.shapes == [(20, 30), (40, 60)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=st.tuples(st.integers(1, LARGE), st.integers(1, LARGE)))
+def test_size_is_judged_in_the_middle(shape):
+    (window,) = windows(shape)
+    assert window.shape == (min(shape[0], JUDGED), min(shape[1], JUDGED))
+    for before, after in ((window.y, shape[0] - window.bottom), (window.x, shape[1] - window.right)):
+        assert after - before in (0, 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shape=st.tuples(st.integers(1, 200_000), st.integers(LARGE + 1, 200_000)))
+def test_the_size_in_a_large_image_is_judged_all_over_it(shape):
+    found = windows(shape)
+    assert 1 < len(found) <= 64 and len(set(found)) == len(found)
+    assert all(window.common(Box(0, 0, *shape)) == window for window in found)
+    columns = sorted({window.x for window in found})
+    gaps = [columns[0], *(b - a - JUDGED for a, b in itertools.pairwise(columns))]
+    assert max(gaps) <= max(shape[1] / 8, 2 * passage.SIDE)
+    assert len({window.shape for window in found}) == 1
