@@ -20,10 +20,13 @@ from nucleate.report.overlay import SIDE, drawing, image_element, middle, outlin
 def polygons(data: str) -> list[np.ndarray]:
     """Corners (x, y) in pixels of each outline."""
     made = []
-    for start, steps in re.findall(r"M([-\d ]+)l([-+\d]+)z", data):
+    for start, steps in re.findall(r"M([\d ]+)([-hv\d]+)z", data):
         first = np.array(start.split(), float)
-        moves = np.array(re.findall(r"[-+]\d+", steps), float).reshape(-1, 2)
-        made.append(np.concatenate([[first], first + np.cumsum(moves, axis=0)]) / 2)
+        moves = [
+            (float(length), 0.0) if way == "h" else (0.0, float(length))
+            for way, length in re.findall(r"([hv])(-?\d+)", steps)
+        ]
+        made.append(np.concatenate([[first], first + np.cumsum(moves, axis=0)]))
     return made
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import find_contours
 
 from nucleate.images.intensity import percentiles, stretch
+from nucleate.images.polygons import Ring, trace
 from nucleate.report.collect import Ids
 from nucleate.types import Labels, Pixels
 
@@ -50,33 +51,27 @@ def _full_range(plane: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def outlines(labels: Labels, ids: Ids) -> str:
-    """SVG path data of the outlines of `ids` in `labels`, in half pixels, the image's corner at (0, 0).
-
-    An outline runs through the middles of pixel edges, so in half pixels every step is a whole number.
+    """SVG path data of the outlines of `ids` in `labels`, along the edges of pixels.
 
     >>> outlines(np.array([[0, 0, 0], [0, 5, 0], [0, 0, 0]]), np.array([5]))
-    'M3 4l-1-1+1-1+1+1z'
+    'M1 1h1v1h-1z'
     """
     wanted = np.where(np.isin(labels, ids), labels, 0)
     present, ranks = np.unique(wanted, return_inverse=True)
     # Ranks from 1 up: labels may have gaps, and a list of boxes should not.
     ranked = ranks.reshape(labels.shape) + (present[0] > 0)
-    data = []
-    for number, box in enumerate(ndimage.find_objects(ranked), start=1):
-        inside = np.pad(ranked[box] == number, 1)
-        corner = np.array([box[0].start - 0.5, box[1].start - 0.5])
-        data += [_path(np.rint(2 * (contour + corner)).astype(int)) for contour in find_contours(inside, 0.5)]
-    return "".join(data)
+    return "".join(
+        _path(ring, box[0].start, box[1].start)
+        for number, box in enumerate(ndimage.find_objects(ranked), start=1)
+        for polygon in trace(ranked[box] == number)
+        for ring in polygon
+    )
 
 
-def _path(points: NDArray[np.int_]) -> str:
-    """A closed polygon (row, column) as a start and relative steps; steps in one direction become one."""
-    steps = np.diff(points, axis=0)
-    turns = np.flatnonzero((steps[1:] != steps[:-1]).any(axis=1)) + 1
-    corners = points[np.concatenate([[0], turns])]
-    y, x = corners[0]
-    # A sign parts two numbers as well as a space does.
-    return f"M{x} {y}l" + "".join(f"{move:+d}" for move in np.diff(corners, axis=0)[:, ::-1].flat) + "z"
+def _path(ring: Ring, top: int, left: int) -> str:
+    """A ring as its first corner and steps along rows (h) and columns (v); the last step is in the closing."""
+    lines = (f"h{u - x}" if v == y else f"v{v - y}" for (x, y), (u, v) in pairwise(ring))
+    return f"M{left + ring[0][0]} {top + ring[0][1]}{''.join(lines)}z"
 
 
 def image_element(pixels: Pixels, name: str) -> str:
@@ -90,7 +85,5 @@ def drawing(below: str, shape: tuple[int, int], alt: str, layers: Sequence[tuple
     # Each outline lies on a dark, wider one, so that it shows on any ground.
     paths = [*(("under", data) for _, data in layers), *layers]
     lines = "".join(f'<path class="{name}" d="{data}"/>' for name, data in paths if data)
-    # Path data are in half pixels.
-    above = f'<g transform="scale(0.5)">{lines}</g>' if lines else ""
     box = f'viewBox="0 0 {shape[1]} {shape[0]}"'
-    return f'<svg class="picture" {box} role="img" aria-label="{escape(alt)}">{below}{above}</svg>'
+    return f'<svg class="picture" {box} role="img" aria-label="{escape(alt)}">{below}{lines}</svg>'

@@ -1,5 +1,7 @@
 """Label TIFFs: read back by others they are the labels, in strips and in tiles."""
 
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -30,6 +32,8 @@ def test_labels_round_trip(tmp_path_factory, nuclei_of, labels, stripped):
         page = file.pages[0]
         assert page.is_tiled == (max(labels.shape) > stripped)
         assert not page.is_tiled or page.tile == (16, 16)
+        for place, size in zip(page.dataoffsets, page.databytecounts, strict=True) if page.is_tiled else ():
+            assert len(zlib.decompress(path.read_bytes()[place : place + size])) == 16 * 16 * 2  # also at the border
         assert page.compression == 8 and page.dtype == np.uint16 and file.series[0].axes == "YX"
 
 
