@@ -10,9 +10,9 @@ from nucleate.images.synthetic import write_folder
 from nucleate.model import locate, read, read_history
 from nucleate.objects.matching import Matching, match, pool
 from nucleate.prediction.predict import Predictor
-from nucleate.report.collect import Picture, Report, curves, headline, picture, score_table
+from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.render import render
-from nucleate.training.fit import fit
+from nucleate.training.fit import fit, run_curves
 from nucleate.training.offline import Observer, Settings
 
 
@@ -48,7 +48,7 @@ def run(out: Path, settings: Settings, *, style: str = "fluorescence", observe: 
             ("Nuclei", f"{scores.n_true} true, {scores.n_predicted} found"),
         ),
         scores=score_table(scores),
-        curves=curves(read_history(model.folder), training.best_epoch),
+        curves=run_curves(read_history(model.folder), training),
         pictures=tuple(pictures),
     )
     path = out / "report.html"

@@ -93,7 +93,7 @@ class DataPart(_Part):
 
 
 class TrainingPart(_Part):
-    """How the run went."""
+    """How the run went: its end was decided after `stop_epoch`, over-fitting began after epoch `over_fitting`."""
 
     seed: int
     loss: str
@@ -102,6 +102,36 @@ class TrainingPart(_Part):
     seconds: float = Field(ge=0)
     best_epoch: int = Field(ge=0)
     stopped: str
+    stop_epoch: int | None = Field(default=None, ge=0)
+    over_fitting: int | None = Field(default=None, ge=1)
+
+
+EngineName = Literal["torch", "openvino", "onnx"]
+
+
+class EnginePart(_Part):
+    """How an engine did with this model; see `nucleate.prediction.choice`."""
+
+    panoptic_quality: float = Field(ge=0, le=1)
+    megapixels_per_second: float = Field(gt=0)
+    seconds_to_start: float = Field(ge=0)
+
+    def seconds(self, megapixels: float) -> float:
+        """Until so many megapixels are done, the start included."""
+        return self.seconds_to_start + megapixels / self.megapixels_per_second
+
+
+class EnginesPart(_Part):
+    """The engines side by side: quality on the validation images, and speed on this kind of processor."""
+
+    processor: str
+    measured: dict[EngineName, EnginePart]
+
+    @model_validator(mode="after")
+    def _has_the_reference(self) -> Self:
+        if "torch" not in self.measured:
+            raise ValueError("torch must be among the engines")
+        return self
 
 
 def _complete(scores: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +161,7 @@ class Manifest(_Part):
     training: TrainingPart
     scores: dict[str, Annotated[dict[str, Any], AfterValidator(_complete)]]
     versions: dict[str, str]
+    engines: EnginesPart | None = None
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 

@@ -1,7 +1,5 @@
 """The laws of the rule that ends a run, what its evidence means, and what it says."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,11 +39,11 @@ def test_the_scale_of_either_error_changes_nothing(run, a, b):
 @given(seeds, st.integers(0, 60))
 @settings(max_examples=60)
 def test_a_shift_in_time_changes_nothing_but_the_time(seed, shift):
-    """However long a run has been falling before, from six windows on, it ends at the same point of the same curves."""
+    """However long a run took to come down to twice its lowest error, from one window on, it ends at the same point."""
     train, valid = noisy_run(seed)
-    long = 3 * falling(48 + 60, seed + 1)
+    long = 3 * falling(8 + 60, seed + 1)
     decisions = []
-    for before in (48, 48 + shift):
+    for before in (8, 8 + shift):
         prefix = long[-before:]
         decision = decide([*(prefix + train[0]), *train], [*(prefix + valid[0]), *valid])
         decisions.append((decision.stop, decision.epoch - before, decision.best_epoch - before, decision.cause))
@@ -111,9 +109,14 @@ def test_confidence_is_that_of_mann_and_kendall():
 
 
 def test_expected_gain_is_the_larger_of_two_estimates():
-    """The lowest fell from 1 to 0.5 over the look-back of 5 epochs; the last eight do not fall in the median."""
+    """The lowest fell from 1 to 0.5 over the look-back of 5 epochs; the last eight do not fall in the median.
+
+    Where the first eight of sixteen are above twice the lowest, the look-back is half of the other eight.
+    """
     valid = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
     assert decide(valid, valid).evidence["expected_gain"] == pytest.approx((1 - 0.5) / 0.5 / 5)
+    high = [9.0] * 8 + [1.0, 0.5] + [1.0] * 6
+    assert decide(high, high).evidence["expected_gain"] == 0
     steady = [1.0] + [2.0 - 0.1 * t for t in range(9)]
     assert decide(steady, steady).evidence["expected_gain"] == pytest.approx(0.1)
 
@@ -139,7 +142,7 @@ def test_it_says_why():
     over = decide(1 / t, 1 / t + 0.004 * t)
     assert over.cause == "over-fitting"
     assert over.reason == (
-        "Validation error has not fallen since epoch 16 while training error fell another 43%: "
+        "Validation error has not fallen since epoch 16 while training error fell another 33%: "
         "over-fitting began; the weights of epoch 16 are kept."
     )
     flat = decide(np.ones(60), np.ones(60))
@@ -168,14 +171,12 @@ def test_a_run_that_is_out_of_luck_ends_though_both_errors_move_together():
     assert decision.epoch <= 1 + 6 * 8
 
 
-def test_an_update_takes_at_most_fifty_microseconds():
-    rng = np.random.default_rng(0)
-    pairs = (1 / np.arange(1, 501)[:, None] + 0.1 * rng.random((500, 2))).tolist()
-    spent = []
-    for _ in range(5):
-        rule = Horizon()
-        start = time.process_time()
-        for pair in pairs:
-            rule.update(*pair)
-        spent.append((time.process_time() - start) / len(pairs))
-    assert min(spent) <= 50e-6
+@given(seeds, st.integers(20, 200))
+@settings(max_examples=30)
+def test_at_no_price_a_run_goes_on_while_anything_is_won(seed, count):
+    """A millionth an epoch is enough, whatever training does; at its usual price it is not."""
+    train = np.random.default_rng(seed).uniform(1, 2, count + 60)
+    valid = 1 - 1e-6 * np.arange(count)
+    assert not decide(train[:count], valid, Horizon(price=0)).stop
+    assert decide(train, np.r_[valid, np.linspace(1, 2, 60)], Horizon(price=0)).stop
+    assert decide(np.ones(count), valid).stop

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nucleate.errors import ModelError
+from nucleate.errors import ModelError, TrainingError
 from nucleate.networks.unet import Architecture
 from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
@@ -17,6 +17,7 @@ from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint, offline
 from nucleate.training.offline import Settings, train
 from nucleate.training.step import LOSSES, Objective
+from nucleate.training.stopping import FixedNumber
 from nucleate.training.validation import Validation
 
 SMALL = Architecture(widths=(8, 8))
@@ -162,22 +163,90 @@ def test_the_first_of_two_limits_ends_the_run(monkeypatch):
 
 
 def test_without_a_limit_the_rule_ends_the_run(monkeypatch):
-    seen = []
-
-    def decide(train_errors, valid_errors):
-        seen.append((list(train_errors), list(valid_errors)))
-        return SimpleNamespace(stop=len(seen) == 3, reason="It was enough.")
-
-    monkeypatch.setattr(offline, "decide", decide)
+    monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(3))
     state = run(dataclasses.replace(SHORT, epochs=None)).state
-    assert len(seen) == 3
-    assert seen[2] == (
-        [row["train_loss"] for row in state.history[:3]],
-        [row["valid_loss"] for row in state.history[:3]],
-    )
     assert state.cool_start == 3 * SHORT.steps < state.cool_end == state.step
-    assert state.why.startswith("It was enough")
+    assert (state.stop_epoch, state.over_fitting) == (3, None)
+    assert state.why == "Epoch 3 of 3."
     assert state.history[-1]["step"] == state.step
+
+
+def test_the_rule_ends_a_run_before_its_limit_and_the_cool_down_still_takes_place(monkeypatch):
+    monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(2))
+    state = run(dataclasses.replace(SHORT, epochs=20)).state
+    assert len(state.history) == 3 < 20 and state.stop_epoch == 2
+    assert state.step == state.cool_end == 3 * SHORT.steps
+    rates = [row["learning_rate"] for row in state.history]
+    assert rates[2] < rates[1] == SHORT.learning_rate
+
+
+def test_up_to_a_limit_the_epochs_are_paid_for():
+    """Gains far below the price of an epoch end a run without limits, and not one that has its time."""
+    slow = [(1 + 0.01 * (t % 2), 1 - 1e-5 * t) for t in range(30)]
+    stops = {}
+    for name, limits in {"none": {}, "epochs": {"epochs": 50}, "minutes": {"minutes": 9.0}}.items():
+        rule = Settings(**limits).rule()
+        stops[name] = [rule.update(*errors).stop for errors in slow]
+    assert any(stops["none"]) and not any(stops["epochs"]) and not any(stops["minutes"])
+    rule = Settings(epochs=50, minimum=20).rule()
+    assert [rule.update(1, 1 + t).stop for t in range(20)] == [False] * 19 + [True]
+
+
+def test_a_run_resumed_under_the_rule_comes_to_the_same_end(monkeypatch, tmp_path):
+    monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(3))
+    settings = dataclasses.replace(SHORT, epochs=None)
+    whole = run(settings)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, folder=tmp_path, observe=stopping_at(7))
+    assert_same(run(settings, folder=tmp_path, resume=True), whole)
+
+
+def test_over_fitting_is_noted_from_the_epoch_of_lowest_validation_error():
+    one = offline.Run(SMALL, dataclasses.replace(SHORT, epochs=None))
+    one.state.history = [{"train_loss": 1 / t, "valid_loss": 1 / t + 0.004 * t} for t in range(1, 40)]
+    one.state.step = 39 * SHORT.steps
+    one.ask()
+    assert one.state.over_fitting == 16 and one.state.stop_epoch == 39
+    assert one.state.why.startswith("Validation error has not fallen since epoch 16 while training error fell")
+    assert one.state.why.endswith("over-fitting began.")
+    assert one.state.cool_end - one.state.cool_start == round(SHORT.cool_down * 39 * SHORT.steps)
+
+
+class Broken(Validation):
+    """Its loss is not finite from the third epoch on, and its score the highest then."""
+
+    def judge(self, *arguments):
+        judgement = super().judge(*arguments)
+        self.epoch = getattr(self, "epoch", 0) + 1
+        loss = judgement.loss if self.epoch < 3 else float("nan")
+        return SimpleNamespace(loss=loss, scores=judgement.scores, score=self.epoch / 10)
+
+
+@pytest.mark.parametrize("limits", [{}, {"minimum": 9}])
+def test_a_validation_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(limits):
+    result = train([Source.of(*discs(0))], Broken([discs(7)]), SMALL, dataclasses.replace(SHORT, epochs=20, **limits))
+    assert len(result.state.history) == 3 and result.state.best_epoch == 2
+    assert result.state.why == "Validation error is not finite at epoch 3."
+    assert all(torch.isfinite(tensor).all() for tensor in result.network.state_dict().values())
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_training_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(monkeypatch, step):
+    def backward(network, objective, batches, *, where):
+        calls.append(None)
+        if len(calls) > step:
+            raise TrainingError("The loss is not finite any more.")
+        return step_of_training(network, objective, batches, where=where)
+
+    calls, step_of_training = [], offline.backward
+    monkeypatch.setattr(offline, "backward", backward)
+    if step < SHORT.steps:
+        with pytest.raises(TrainingError):
+            run(dataclasses.replace(SHORT, epochs=20))
+        return
+    result = run(dataclasses.replace(SHORT, epochs=20))
+    assert len(result.state.history) == 2 and result.state.best_epoch in (1, 2)
+    assert result.state.why == "Training error is not finite any more in epoch 3."
 
 
 def test_the_best_weights_are_those_that_are_given():

@@ -61,7 +61,7 @@ def _draw(axes: Axes, title: str, drawn: Curves, series: dict[str, tuple[str, st
         values = np.array([getattr(epoch, attribute) for epoch in drawn.epochs], float)
         values[~np.isfinite(values)] = np.nan
         axes.plot(epochs, values, color=colour, label=name, linewidth=2, marker="o" if few else "", markersize=3.5)
-    for epoch, name, style in ((drawn.best, "best", (0, (4, 3))), (drawn.stop, "stop", (0, (1, 1.5)))):
+    for epoch, name, style in ((drawn.best, "best", (0, (4, 3))), (drawn.stop, "end decided", (0, (1, 1.5)))):
         if epoch is not None:
             axes.axvline(epoch, color=MARK, linewidth=1.2, linestyle=style, label=f"{name}: epoch {epoch}")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")

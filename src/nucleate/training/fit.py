@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from nucleate.networks.unet import Architecture
 from nucleate.objects.grouping import Thresholds
 from nucleate.objects.matching import Scores, mean_ap
 from nucleate.prediction.engine import TorchEngine
-from nucleate.report.collect import curves
+from nucleate.report.collect import Curves, curves
 from nucleate.report.curves import plot_curves
 from nucleate.tiles.augment import Source
 from nucleate.training import checkpoint
-from nucleate.training.offline import Observer, Settings, train
+from nucleate.training.offline import Observer, Settings, State, train
 from nucleate.training.step import Objective
 from nucleate.training.validation import Pair, Validation, hold_out, tune
 from nucleate.types import Image, Labels
@@ -129,13 +129,15 @@ def fit(
             steps=state.step,
             seconds=round(state.seconds, 1),
             best_epoch=state.best_epoch,
-            stopped=state.why,
+            stopped=_stopped(state),
+            stop_epoch=state.stop_epoch,
+            over_fitting=state.over_fitting,
         ),
         scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    plot_curves([curves(state.history, state.best_epoch)], out / model.CURVES)
+    plot_curves([run_curves(state.history, manifest.training)], out / model.CURVES)
     model.write(out, manifest, weights, state.history, card(manifest, scores))
     (out / checkpoint.FILE).unlink(missing_ok=True)
     return manifest
@@ -149,6 +151,22 @@ def check_output(out: Path, *, resume: bool) -> None:
         raise ModelError(
             f"{out} holds an unfinished run: continue it with --resume, or delete {out / checkpoint.FILE}."
         )
+
+
+def run_curves(history: Sequence[Mapping[str, float]], training: model.TrainingPart) -> Curves:
+    """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
+    stop, start = training.stop_epoch, training.over_fitting
+    return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
+
+
+def _stopped(state: State) -> str:
+    """Why the run ended, and what its cool-down changed."""
+    before = [row["score"] for row in state.history[: state.stop_epoch]]
+    after = [row["score"] for row in state.history[len(before) :]]
+    if not before or not after:
+        return state.why
+    epochs = _plural(len(after), "epoch")
+    return f"{state.why} {epochs} of cool-down took the best score from {max(before):.3f} to {max(after):.3f}."
 
 
 def prepare_output(out: Path) -> None:

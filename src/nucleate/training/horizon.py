@@ -5,9 +5,11 @@ Whether a run is over is asked after every epoch, from the two curves alone. Not
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
+from operator import neg
 from typing import final
 
 from nucleate.training.stopping import Decision, StoppingRule, Verdict, _at_least
@@ -18,9 +20,9 @@ from nucleate.training.stopping import decide as _decide
 class Horizon(StoppingRule):
     """Stop when another epoch is no longer worth its price and validation error has parted from training error.
 
-    Let L(t) be the lowest validation error up to epoch t, and w(t) = min(t / 2, 3 r), rounded up: the look-back grows
-    with the run, because what is a long pause after ten epochs is a short one after forty. With r = `recent`, the run
-    ends at epoch t >= r when both hold:
+    Let L(t) be the lowest validation error up to epoch t, m(t) the epochs since it first was at most twice L(t), and
+    w(t) = min(m / 2, 3 r), rounded up: the look-back grows with the run, because what is a long pause after ten epochs
+    is a short one after forty. With r = `recent`, the run ends at epoch t >= r when both hold:
 
     1. The expected gain of an epoch is at most `price`, as a part of L(t). It is the larger of two estimates, as going
        on is the cheaper mistake: the fall of the lowest, (L(t - w) - L(t)) / w, and the Theil-Sen slope of the last r
@@ -31,11 +33,14 @@ class Horizon(StoppingRule):
 
     It also ends when 6 r epochs have brought no new lowest validation error. So a pair of curves that only falls never
     ends, however slowly; validation error that rises from the start ends at epoch r; and noise ends, as its lowest
-    value falls ever less. Both curves may be multiplied by any positive numbers: nothing changes. Once validation error
-    has been falling for 6 r epochs, the epochs before make no difference at all.
+    value falls ever less. Both curves may be multiplied by any positive numbers: nothing changes. Nor does it matter
+    how long a run took to come down to twice its lowest error, once it has lasted r epochs: a shift of both curves in
+    time changes nothing but the time.
 
-    `price` belongs to the length of an epoch: the default suits runs of some tens of epochs. Where an epoch is a tenth
-    as long, a tenth of it is the same price.
+    `price` is what an epoch costs, told as the part of the validation error that it must win: k epochs are worth their
+    time if they win k times as much. So it belongs to the length of an epoch. The default suits runs of some tens of
+    epochs; where an epoch is a tenth as long, a tenth of it is the same price. At price 0, as where the epochs are paid
+    for whether they are used or not, a run ends only when nothing is won at all.
 
     `evidence` holds (slopes and gains as a part of the lowest, or last training, error an epoch): `train_slope`,
     `valid_slope`, the confidence of each not being chance (Mann-Kendall, 0..1), `concordance` (tau), `expected_gain`,
@@ -49,7 +54,7 @@ class Horizon(StoppingRule):
     >>> valid = [1 / epoch + 0.004 * epoch for epoch in range(1, 60)]
     >>> decision = decide(train, valid)
     >>> decision.epoch, decision.best_epoch, decision.cause
-    (28, 16, 'over-fitting')
+    (24, 16, 'over-fitting')
     """
 
     def __init__(
@@ -95,7 +100,9 @@ class Horizon(StoppingRule):
 
     def _fall(self) -> float:
         """Return the mean fall of the lowest validation error an epoch over the look-back, as a part of it."""
-        back = min((self.epoch + 1) // 2, 3 * self.recent, self.epoch - 1)
+        low = self.lowest[-1] + abs(self.lowest[-1])
+        near = self.epoch - bisect_left(self.lowest, -low, key=neg)
+        back = min((near + 1) // 2, 3 * self.recent, self.epoch - 1)
         return _part((self.lowest[-1 - back] - self.lowest[-1]) / back, self.lowest[-1]) if back else 0.0
 
     def _strips_risen(self) -> int:

@@ -7,6 +7,7 @@ the end of each epoch, so that an interrupted run goes on to the same weights, b
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nucleate import losses
-from nucleate.errors import InputError, ModelError
+from nucleate.errors import InputError, ModelError, TrainingError
 from nucleate.networks.precision import device, keep_memory, place
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
@@ -26,8 +27,8 @@ from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Batch, Source, make_batch
 from nucleate.tiles.sample import Variation, draw
 from nucleate.training import checkpoint
-from nucleate.training.horizon import decide
-from nucleate.training.step import Averaged, Objective, backward
+from nucleate.training.horizon import Horizon
+from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
 
 
@@ -35,40 +36,55 @@ from nucleate.training.validation import Validation
 class Settings:
     """How a run goes.
 
-    An epoch is `samples` crops, however many images there are. `minutes` and `epochs` are limits; without any the run
-    ends by `nucleate.training.horizon`. `cool_down` is the part of the run in which the learning rate falls to zero.
+    An epoch is `samples` crops, however many images there are. The run ends by `nucleate.training.horizon`, not before
+    epoch `minimum`, or at the first of the limits `minutes` and `epochs`. `cool_down` is the part of a run up to a
+    limit in which the learning rate falls to zero; where the rule ends the run, this part of its steps is added.
     """
 
     seed: int = 0
     loss: str = "cross_entropy"
     minutes: float | None = None
     epochs: int | None = None
-    batch: int = 8
+    minimum: int = 1
+    batch: int = 4
     samples: int = 512
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.02
-    warm_up: int = 100
+    warm_up: int = 50
     cool_down: float = 0.3
     variation: Variation = field(default_factory=Variation)
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples:
             raise InputError(f"batch={self.batch}, samples={self.samples}: an epoch needs one batch or more.")
+        if self.loss not in LOSSES:
+            raise InputError(f"There is no loss {self.loss} of pixel classes: choose one of {', '.join(LOSSES)}.")
 
     @property
     def steps(self) -> int:
         """Steps an epoch."""
         return self.samples // self.batch
 
+    def rule(self) -> Horizon:
+        """What ends the run. The epochs up to a limit are paid for, so it ends earlier only where nothing is won."""
+        unlimited = self.minutes is None and self.epochs is None
+        return Horizon(minimum=self.minimum) if unlimited else Horizon(price=0.0, minimum=self.minimum)
+
 
 @dataclass(slots=True)
 class State:
-    """Where a run stands, beside its tensors. The cool-down is steps `cool_start` to `cool_end`, once decided."""
+    """Where a run stands, beside its tensors.
+
+    Once the end is decided: the cool-down is steps `cool_start` to `cool_end`, after epoch `stop_epoch`; over-fitting
+    began after epoch `over_fitting`, if at all.
+    """
 
     step: int = 0
     seconds: float = 0.0
     cool_start: int | None = None
     cool_end: int | None = None
+    stop_epoch: int | None = None
+    over_fitting: int | None = None
     why: str = ""
     best_epoch: int = 0
     best_score: float = -1.0
@@ -117,6 +133,7 @@ class Run:
     def cool(self, steps: int, why: str) -> None:
         """Decide the end: the learning rate goes to zero over the next `steps` steps."""
         self.state.cool_start, self.state.cool_end, self.state.why = self.state.step, self.state.step + steps, why
+        self.state.stop_epoch = len(self.state.history)
 
     def plan_end(self, seconds: float) -> None:
         """Begin the cool-down where a limit makes it due; `seconds` of the run have passed."""
@@ -148,10 +165,10 @@ class Run:
 
     def end_epoch(self, validation: Validation, objective: Objective, loss: float) -> None:
         """Judge the averaged weights, keep them if they are the best, and write the epoch's line of history."""
-        state, settings = self.state, self.settings
+        state = self.state
         judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds())
         epoch = len(state.history) + 1
-        if judgement.score >= state.best_score:
+        if math.isfinite(judgement.loss) and judgement.score >= state.best_score:
             state.best_epoch, state.best_score = epoch, judgement.score
             self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
         state.history.append(
@@ -166,14 +183,21 @@ class Run:
                 "seconds": state.seconds,
             }
         )
-        if settings.minutes is None and settings.epochs is None and state.cool_start is None:
-            # The rule is a function of the curves alone, so a resumed run needs nothing but its history.
-            train, valid = ([row[key] for row in state.history] for key in ("train_loss", "valid_loss"))
-            decision = decide(train, valid)
-            if decision.stop:
-                # Which epoch is kept is known only after the cool-down.
-                why = decision.reason.split("; the weights of epoch")[0].rstrip(".") + "."
-                self.cool(max(1, round(settings.cool_down * state.step)), why)
+        if state.cool_start is None:
+            self.ask()
+
+    def ask(self) -> None:
+        """Begin the cool-down where the rule ends the run; at once, without one, where an error is not finite."""
+        state, rule = self.state, self.settings.rule()
+        # The rule is a function of the curves alone, so a resumed run needs nothing but its history.
+        for row in state.history:
+            decision = rule.update(row["train_loss"], row["valid_loss"])
+        if decision.stop:
+            # Which epoch is kept is known only after the cool-down.
+            why = decision.reason.split("; ")[0].rstrip(".") + "."
+            broken = decision.cause == "not finite"
+            self.cool(0 if broken else max(1, round(self.settings.cool_down * state.step)), why)
+            state.over_fitting = decision.best_epoch if decision.cause == "over-fitting" else None
 
     @property
     def finished(self) -> bool:
@@ -247,7 +271,13 @@ def train(
                 for sample in samples
             ]
             batch = make_batch(sources, draws, settings.variation.crop, workers)
-            recent.append(run.learn(objective, batch))
+            try:
+                recent.append(run.learn(objective, batch))
+            except TrainingError:
+                if not state.best_epoch:
+                    raise
+                state.why = f"Training error is not finite any more in epoch {len(state.history) + 1}."
+                break
             state.seconds = time.monotonic() - begin
             if observe is not None:
                 observe(state, recent[-1])
@@ -264,7 +294,7 @@ def train(
 
 def _identity(architecture: Architecture, settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     """What must be the same for a run to go on as if it had not been interrupted. Its limits may change."""
-    plan = {name: value for name, value in asdict(settings).items() if name not in ("minutes", "epochs")}
+    plan = {name: value for name, value in asdict(settings).items() if name not in ("minutes", "epochs", "minimum")}
     shapes = [list(source.shape) for source in sources]
     identity: dict[str, Any] = json.loads(json.dumps({**plan, **asdict(architecture), "images": shapes}))
     return identity
