@@ -57,8 +57,30 @@ def test_loss_is_smoothed_and_the_score_is_shown(tmp_path):
         shown.append(float(re.search(r"loss ([\d.]+)", line(progress)[1])[1]))
     assert shown[:2] == [1, 1] and 1 < shown[2] < shown[3] < 2
     assert "score" not in line(progress)[1]
-    progress.observe(State(step=1, seconds=1, history=[{"score": 0.25}], best_score=0.5), 1.0)
+    history = [{"score": 0.25, "train_loss": 1.0, "valid_loss": 1.0}]
+    progress.observe(State(step=1, seconds=1, history=history, best_score=0.5), 1.0)
     assert "score 0.250 (best 0.500)" in line(progress)[1]
+
+
+def test_a_second_line_tells_the_trend_of_both_errors_and_the_gain_of_going_on(tmp_path):
+    progress, state = TrainingProgress(Settings(samples=8, batch=4), tmp_path), State(seconds=1)
+    for step in range(1, 21):
+        state.step = step
+        progress.observe(state, 1.0)
+        first, *second = line(progress)[1].splitlines()
+        assert "loss 1.000" in first
+        if step <= 2:
+            assert second == []
+        elif step > 18:
+            # The median slopes of the last eight of the nine epochs before, as parts of their last and lowest errors.
+            assert second == ["an epoch: training error -3.2%, validation +9.1% | another may win 0.0%"]
+        if step % 2 == 0:
+            epoch = step // 2
+            errors = {"train_loss": 2.0 - 0.1 * epoch * 0.5, "valid_loss": 1.0 + 0.1 * epoch}
+            state.history.append({"epoch": epoch, "score": 0.5, **errors})
+    state.cool_end, state.why = 30, "The limit of 15 epochs was reached."
+    progress.observe(state, 1.0)
+    assert line(progress)[1].splitlines()[1] == "cooling down: The limit of 15 epochs was reached."
 
 
 def test_interruption_says_how_to_go_on(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A run's live line: where it stands, how fast, how long still, the loss and the validation score."""
+"""A run's live lines: where it stands, how fast, how long still; how its errors move and what going on may win."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class TrainingProgress:
         )
         self.task = self.bar.add_task("", total=None, epoch=1, text="reading the images")
         self.smooth: float | None = None
+        self.judged, self.trend = 0, ""
 
     def __enter__(self) -> TrainingProgress:
         self.bar.start()
@@ -51,7 +52,22 @@ class TrainingProgress:
         if left is not None:
             text += f" | {_clock(left)} left"
         epoch = 1 + (state.step - 1) // self.settings.steps
+        if len(state.history) > self.judged:
+            self.judged, self.trend = len(state.history), f"\n{self._trend(state)}"
+        text += self.trend
         self.bar.update(self.task, completed=100 * (done or 0), total=100 if done else None, epoch=epoch, text=text)
+
+    def _trend(self, state: State) -> str:
+        """The slopes of both errors and the gain of another epoch as the rule sees them, or why the run ends."""
+        if state.cool_end is not None:
+            return f"cooling down: {state.why}"
+        rule = self.settings.rule()
+        for row in state.history:
+            evidence = rule.update(row["train_loss"], row["valid_loss"]).evidence
+        return (
+            f"an epoch: training error {evidence['train_slope']:+.1%}, validation {evidence['valid_slope']:+.1%}"
+            f" | another may win {max(0.0, evidence['expected_gain']):.1%}"
+        )
 
     def _part(self, state: State) -> tuple[float | None, float | None]:
         """The part of the run that is done, in 0..1, and the seconds left, where a limit or an end is known."""
