@@ -158,6 +158,12 @@ def better(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return all(x < y for x, y in zip(a, b, strict=True))
 
 
+def front(scores: dict[str, tuple[float, float, float]]) -> list[str]:
+    """The rules that no other is better than in all three at once, from the smallest share."""
+    names = [name for name, own in scores.items() if not any(better(other, own) for other in scores.values())]
+    return sorted(names, key=lambda name: scores[name])
+
+
 def render(outcomes: dict[str, Outcome], curves: Curves, console: Console) -> None:
     held_out = [name for name in curves.names if name not in DESIGN]
     groups = {"all": curves.of(curves.names), "design": curves.of(DESIGN), "held out": curves.of(held_out)}
@@ -167,10 +173,10 @@ def render(outcomes: dict[str, Outcome], curves: Curves, console: Console) -> No
         table.add_column(f"{name} ({runs.sum()})", justify="right")
     table.add_column("Pareto")
     scores = {name: outcome.score(groups["all"]) for name, outcome in outcomes.items()}
+    best = front(scores)
     for name in sorted(outcomes, key=lambda n: scores[n]):
         cells = ["{:.3f} {:6.3f} {:6.2f}".format(*outcomes[name].score(runs)) for runs in groups.values()]
-        front = not any(better(other, scores[name]) for other in scores.values())
-        table.add_row(name, *cells, "yes" if front else "", style="bold" if name == OURS else None)
+        table.add_row(name, *cells, "yes" if name in best else "", style="bold" if name == OURS else None)
     console.print(table)
     tasks = Table(title=f"{OURS}, task by task")
     for heading in ("task", "runs", "share", "excess %", "regret %", "regret % of the full budget"):
@@ -256,20 +262,33 @@ def synthetic(console: Console, epochs: int = 400, runs: int = 150) -> None:
 
 
 def plot(outcomes: dict[str, Outcome], path: Path) -> None:
-    """Draw share against excess and against regret, one dot a rule."""
+    """Draw share against excess and against regret, a dot a rule: filled and numbered those of the Pareto front."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    *panels, key = figure.subplots(1, 3, width_ratios=(5, 5, 3))
     everything = np.ones(len(next(iter(outcomes.values())).share), bool)
-    for column, label in ((1, "mean excess, %"), (2, "90th percentile of regret, %")):
-        axes = figure.add_subplot(1, 2, column)
-        for name, outcome in outcomes.items():
-            score = outcome.score(everything)
-            axes.scatter(score[0], score[column], s=60 if name == OURS else 16, color="C3" if name == OURS else "C0")
-            axes.annotate(name, (score[0], score[column]), fontsize=6, xytext=(3, 3), textcoords="offset points")
-        axes.plot([0, TARGET[0], TARGET[0]], [TARGET[column], TARGET[column], 0], color="0.6", lw=1)
-        axes.set(xlabel="share of the budget", ylabel=label, yscale="log", xlim=(0.3, 1.02))
-    figure.savefig(path, dpi=150)
+    scores = {name: outcome.score(everything) for name, outcome in outcomes.items()}
+    best = front(scores)
+    names = ("mean excess of test loss, % (linear below 0.1)", "90th percentile of regret, %")
+    for column, (axes, label) in enumerate(zip(panels, names, strict=True), start=1):
+        for name, score in scores.items():
+            colour = "#d1560f" if name == OURS else "#1f6fc5"
+            place = score[0], score[column]
+            axes.scatter(*place, s=36, edgecolors=colour, facecolors=colour if name in best else "none", zorder=3)
+            if name in best:
+                number = str(1 + best.index(name))
+                axes.annotate(number, place, fontsize=8, xytext=(4, 4), textcoords="offset points")
+        axes.plot([0, TARGET[0], TARGET[0]], [TARGET[column], TARGET[column], 0], color="0.6", lw=1, label="the aim")
+        axes.set(xlabel="share of the budget", ylabel=label, xlim=(0.3, 1.06))
+        axes.set_yscale("symlog", linthresh=0.1) if column == 1 else axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    panels[0].set_ylim(bottom=-0.05)
+    key.axis("off")
+    lines = [f"{number}  {name}" for number, name in enumerate(best, start=1)]
+    key.text(0, 1, "\n".join(["The Pareto front:", *lines]), va="top", fontsize=9, linespacing=1.6)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main() -> None:

@@ -53,9 +53,9 @@ def test_what_is_not_finite_does_not_count_as_the_best():
 
 def test_what_is_drawn_is_what_was_decided():
     decision = outcomes(OVER)[0].decision
-    assert over_fitting(decision) == (16, 24)
+    assert over_fitting(decision) == (16, 26)
     shown = drawn(OVER, decision)
-    assert (shown.best, shown.stop, shown.over_fitting, shown.name) == (16, 24, (16, 24), "over")
+    assert (shown.best, shown.stop, shown.over_fitting, shown.name) == (16, 26, (16, 26), "over")
     assert [epoch.valid_loss for epoch in shown.epochs] == list(OVER.valid)
     assert isnan(shown.epochs[0].score) and isnan(shown.epochs[0].test_loss)
     going_on = decide([2, 1], [2, 1])
@@ -73,7 +73,7 @@ def printed(history, found):
 
 def test_the_table_says_it_in_a_sentence_and_a_row_a_rule():
     text = printed(OVER, outcomes(OVER))
-    assert text.startswith("over, after 24 of 59 epochs. Validation error has not fallen since epoch 16")
+    assert text.startswith("over, after 26 of 59 epochs. Validation error has not fallen since epoch 16")
     for rule in RULES:
         assert rule in text
     assert "not yet" in text and "regret, validation" in text and "score" not in text

@@ -39,7 +39,7 @@ def test_the_scale_of_either_error_changes_nothing(run, a, b):
 @given(seeds, st.integers(0, 60))
 @settings(max_examples=60)
 def test_a_shift_in_time_changes_nothing_but_the_time(seed, shift):
-    """However long a run took to come down to twice its lowest error, from one window on, it ends at the same point."""
+    """However long a run took to come down to 3 times its lowest error, from one window on, it ends at the same point."""
     train, valid = noisy_run(seed)
     long = 3 * falling(8 + 60, seed + 1)
     decisions = []
@@ -111,7 +111,7 @@ def test_confidence_is_that_of_mann_and_kendall():
 def test_expected_gain_is_the_larger_of_two_estimates():
     """The lowest fell from 1 to 0.5 over the look-back of 5 epochs; the last eight do not fall in the median.
 
-    Where the first eight of sixteen are above twice the lowest, the look-back is half of the other eight.
+    Where the first eight of sixteen are above three times the lowest, the look-back is half of the other eight.
     """
     valid = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
     assert decide(valid, valid).evidence["expected_gain"] == pytest.approx((1 - 0.5) / 0.5 / 5)
@@ -142,7 +142,7 @@ def test_it_says_why():
     over = decide(1 / t, 1 / t + 0.004 * t)
     assert over.cause == "over-fitting"
     assert over.reason == (
-        "Validation error has not fallen since epoch 16 while training error fell another 33%: "
+        "Validation error has not fallen since epoch 16 while training error fell another 38%: "
         "over-fitting began; the weights of epoch 16 are kept."
     )
     flat = decide(np.ones(60), np.ones(60))

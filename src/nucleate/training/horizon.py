@@ -20,7 +20,7 @@ from nucleate.training.stopping import decide as _decide
 class Horizon(StoppingRule):
     """Stop when another epoch is no longer worth its price and validation error has parted from training error.
 
-    Let L(t) be the lowest validation error up to epoch t, m(t) the epochs since it first was at most twice L(t), and
+    Let L(t) be the lowest validation error up to epoch t, m(t) the epochs since it first was at most 3 L(t), and
     w(t) = min(m / 2, 3 r), rounded up: the look-back grows with the run, because what is a long pause after ten epochs
     is a short one after forty. With r = `recent`, the run ends at epoch t >= r when both hold:
 
@@ -34,8 +34,8 @@ class Horizon(StoppingRule):
     It also ends when 6 r epochs have brought no new lowest validation error. So a pair of curves that only falls never
     ends, however slowly; validation error that rises from the start ends at epoch r; and noise ends, as its lowest
     value falls ever less. Both curves may be multiplied by any positive numbers: nothing changes. Nor does it matter
-    how long a run took to come down to twice its lowest error, once it has lasted r epochs: a shift of both curves in
-    time changes nothing but the time.
+    how long a run took to come down to three times its lowest error, once it has lasted r epochs: such a shift of both
+    curves in time changes nothing but the time.
 
     `price` is what an epoch costs, told as the part of the validation error that it must win: k epochs are worth their
     time if they win k times as much. So it belongs to the length of an epoch. The default suits runs of some tens of
@@ -54,7 +54,7 @@ class Horizon(StoppingRule):
     >>> valid = [1 / epoch + 0.004 * epoch for epoch in range(1, 60)]
     >>> decision = decide(train, valid)
     >>> decision.epoch, decision.best_epoch, decision.cause
-    (24, 16, 'over-fitting')
+    (26, 16, 'over-fitting')
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Horizon(StoppingRule):
 
     def _fall(self) -> float:
         """Return the mean fall of the lowest validation error an epoch over the look-back, as a part of it."""
-        low = self.lowest[-1] + abs(self.lowest[-1])
+        low = self.lowest[-1] + 2 * abs(self.lowest[-1])
         near = self.epoch - bisect_left(self.lowest, -low, key=neg)
         back = min((near + 1) // 2, 3 * self.recent, self.epoch - 1)
         return _part((self.lowest[-1 - back] - self.lowest[-1]) / back, self.lowest[-1]) if back else 0.0
