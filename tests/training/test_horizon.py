@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, theilslopes
 
-from nucleate.training.horizon import Horizon, decide
+from nucleate.training.horizon import Ending, Horizon, decide
 
 errors = st.floats(0.125, 8).map(lambda e: round(e * 1024) / 1024)
 curves = st.lists(st.tuples(errors, errors), min_size=1, max_size=80)
@@ -39,7 +39,7 @@ def test_the_scale_of_either_error_changes_nothing(run, a, b):
 @given(seeds, st.integers(0, 60))
 @settings(max_examples=60)
 def test_a_shift_in_time_changes_nothing_but_the_time(seed, shift):
-    """However long a run took to come down to 3 times its lowest error, from one window on, it ends at the same point."""
+    """However long a run took to come down to 3 times its lowest error, it ends at the same point of its curves."""
     train, valid = noisy_run(seed)
     long = 3 * falling(8 + 60, seed + 1)
     decisions = []
@@ -135,6 +135,33 @@ def test_strips_that_rise_are_counted():
     rising = decide(train, [*np.linspace(1, 0.4, 5), *np.linspace(0.5, 1.1, 15)], Horizon(minimum=100)).evidence
     assert rising["strips_risen"] == 2
     assert decide(train, np.linspace(1, 0.4, 20)).evidence["strips_risen"] == 0
+
+
+@given(seeds, st.integers(10, 60))
+@settings(max_examples=40)
+def test_a_run_whose_score_still_rises_goes_on_whatever_its_error_does(seed, count):
+    rng = np.random.default_rng(seed)
+    ending, alone = Ending(), Horizon()
+    rows = np.c_[rng.uniform(1, 2, count), np.linspace(1, 2, count), -falling(count, seed) / 10]
+    found = [(ending.update(*row), alone.update(*row[:2])) for row in rows.tolist()]
+    assert not any(both.stop for both, _ in found) and any(one.stop for _, one in found)
+    assert found[-1][0].reason.startswith("The validation score has more to win, though: ")
+    assert found[-1][0].evidence["score_gain"] > 0
+
+
+@given(curves)
+def test_a_score_that_says_what_the_error_says_changes_nothing(run):
+    ending, alone = Ending(), Horizon()
+    for train, valid in run:
+        both, one = ending.update(train, valid, -valid), alone.update(train, valid)
+        assert (both.stop, both.epoch, both.best_epoch, both.cause, both.reason) == (
+            one.stop, one.epoch, one.best_epoch, one.cause, one.reason,
+        )  # fmt: skip
+
+
+def test_an_error_that_is_not_finite_ends_the_run_whatever_the_score():
+    decision = Ending().update(1.0, np.inf, 0.5)
+    assert (decision.stop, decision.cause) == (True, "not finite")
 
 
 def test_it_says_why():

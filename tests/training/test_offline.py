@@ -203,8 +203,12 @@ def test_a_run_resumed_under_the_rule_comes_to_the_same_end(monkeypatch, tmp_pat
 
 def test_over_fitting_is_noted_from_the_epoch_of_lowest_validation_error():
     one = offline.Run(SMALL, dataclasses.replace(SHORT, epochs=None))
-    one.state.history = [{"train_loss": 1 / t, "valid_loss": 1 / t + 0.004 * t} for t in range(1, 40)]
+    errors = [{"train_loss": 1 / t, "valid_loss": 1 / t + 0.004 * t} for t in range(1, 40)]
     one.state.step = 39 * SHORT.steps
+    one.state.history = [row | {"score": 0.01 * t} for t, row in enumerate(errors)]
+    one.ask()
+    assert one.state.stop_epoch is None  # the score still rises
+    one.state.history = [row | {"score": 0.5} for row in errors]
     one.ask()
     assert one.state.over_fitting == 16 and one.state.stop_epoch == 39
     assert one.state.why.startswith("Validation error has not fallen since epoch 16 while training error fell")

@@ -6,8 +6,8 @@ Whether a run is over is asked after every epoch, from the two curves alone. Not
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import erf, sqrt
 from operator import neg
 from typing import final
@@ -146,6 +146,35 @@ def decide(train: Sequence[float], valid: Sequence[float], rule: StoppingRule | 
     False
     """
     return _decide(train, valid, Horizon() if rule is None else rule)
+
+
+class Ending:
+    """Judge a run by its validation error and by its validation score: it ends where a rule ends it by both.
+
+    The score is what a run is for, but is known from fewer events, the error from all pixels; where they part, as when
+    a network grows more certain of its mistakes while it makes fewer, going on is the cheaper mistake. The rule is
+    asked twice: about the error, and about the negative score in its place; `rule` makes a fresh one.
+
+    >>> ending = Ending(lambda: Horizon(recent=3))
+    >>> decisions = [ending.update(1 / t, 1 + t, 0.1 * min(t, 4)) for t in range(1, 11)]
+    >>> [decision.epoch for decision in decisions if decision.stop]
+    [8, 9, 10]
+    """
+
+    def __init__(self, rule: Callable[[], StoppingRule] = Horizon) -> None:
+        self.by_error, self.by_score = rule(), rule()
+
+    def update(self, train_error: float, valid_error: float, score: float) -> Decision:
+        """Take in one more epoch; what is decided is told of the validation error.
+
+        In `evidence`, "score_gain" is the expected gain of an epoch as a part of the highest score.
+        """
+        error, other = self.by_error.update(train_error, valid_error), self.by_score.update(train_error, -score)
+        evidence = {**error.evidence, "score_gain": other.evidence.get("expected_gain", 0.0)}
+        if error.stop and not other.stop and error.cause != "not finite":
+            reason = f"The validation score has more to win, though: {error.reason[0].lower()}{error.reason[1:]}"
+            return replace(error, stop=False, cause="going on", reason=reason, evidence=evidence)
+        return replace(error, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Batch, Source, make_batch
 from nucleate.tiles.sample import Variation, draw
 from nucleate.training import checkpoint
-from nucleate.training.horizon import Horizon
+from nucleate.training.horizon import Ending, Horizon
 from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
 
@@ -188,10 +188,10 @@ class Run:
 
     def ask(self) -> None:
         """Begin the cool-down where the rule ends the run; at once, without one, where an error is not finite."""
-        state, rule = self.state, self.settings.rule()
+        state, ending = self.state, Ending(self.settings.rule)
         # The rule is a function of the curves alone, so a resumed run needs nothing but its history.
         for row in state.history:
-            decision = rule.update(row["train_loss"], row["valid_loss"])
+            decision = ending.update(row["train_loss"], row["valid_loss"], row["score"])
         if decision.stop:
             # Which epoch is kept is known only after the cool-down.
             why = decision.reason.split("; ")[0].rstrip(".") + "."

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from nucleate.training import checkpoint
+from nucleate.training.horizon import Ending
 from nucleate.training.offline import Settings, State
 
 
@@ -61,12 +62,13 @@ class TrainingProgress:
         """The slopes of both errors and the gain of another epoch as the rule sees them, or why the run ends."""
         if state.cool_end is not None:
             return f"cooling down: {state.why}"
-        rule = self.settings.rule()
+        ending = Ending(self.settings.rule)
         for row in state.history:
-            evidence = rule.update(row["train_loss"], row["valid_loss"]).evidence
+            evidence = ending.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
+        gain = max(0.0, evidence["expected_gain"], evidence["score_gain"])
         return (
             f"an epoch: training error {evidence['train_slope']:+.1%}, validation {evidence['valid_slope']:+.1%}"
-            f" | another may win {max(0.0, evidence['expected_gain']):.1%}"
+            f" | another may win {gain:.1%}"
         )
 
     def _part(self, state: State) -> tuple[float | None, float | None]:
