@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.training.hindsight import RULES, drawn, outcomes, over_fitting, render
+from nucleate.training.hindsight import BOTH, RULES, drawn, outcomes, over_fitting, render
 from nucleate.training.history import History
-from nucleate.training.horizon import Horizon, decide
+from nucleate.training.horizon import Ending, Horizon, decide
 from nucleate.training.stopping import FixedNumber, Patience
 
 errors = st.floats(0.1, 10)
@@ -22,7 +22,12 @@ OVER = History("over", tuple(1 / t for t in range(1, 60)), tuple(1 / t + 0.004 *
 @given(runs)
 def test_regret_is_the_plain_distance_to_the_best_epoch(rows):
     train, valid, test, score = zip(*rows, strict=True)
-    for outcome in outcomes(History("run", train, valid, test, score)):
+    both, *others = outcomes(History("run", train, valid, test, score))
+    ending, decision = Ending(), None
+    for row in zip(train, valid, score, strict=True):
+        decision = ending.update(*row) if decision is None or not decision.stop else decision
+    assert (both.rule, both.decision) == (BOTH, decision)
+    for outcome in others:
         decision = decide(train, valid, RULES[outcome.rule]())
         assert outcome.decision == decision
         kept = valid.index(min(valid[: decision.epoch]))
@@ -40,9 +45,9 @@ def found_without_test(train, valid):
 
 
 def test_what_is_not_finite_does_not_count_as_the_best():
-    [outcome] = outcomes(History("run", (1, 1), (1, nan), (2, nan), (nan, 0.5)), {"Horizon": Horizon})
-    assert outcome.decision.cause == "not finite"
-    assert outcome.regret == 0 and isnan(outcome.score_regret)
+    for outcome in outcomes(History("run", (1, 1), (1, nan), (2, nan), (nan, 0.5)), {"Horizon": Horizon}):
+        assert outcome.decision.cause == "not finite"
+        assert outcome.regret == 0 and isnan(outcome.score_regret)
     [outcome] = outcomes(History("run", (1,), (nan,)), {"Horizon": Horizon})
     assert outcome.decision.best_epoch == 0 and isnan(outcome.regret)
     [outcome] = outcomes(History("run", (1, 1), (-2.0, -1.0)), {"first": lambda: FixedNumber(1)})

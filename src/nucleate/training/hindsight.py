@@ -11,7 +11,7 @@ from rich.table import Table
 
 from nucleate.report.collect import Curves, curves
 from nucleate.training.history import History
-from nucleate.training.horizon import Horizon
+from nucleate.training.horizon import Ending, Horizon
 from nucleate.training.stopping import (
     Correlation,
     Decision,
@@ -36,7 +36,10 @@ RULES: Mapping[str, Callable[[], StoppingRule]] = {
     "fixed 100": lambda: FixedNumber(100),
     "fixed 400": lambda: FixedNumber(400),
 }
-"""The rules that are compared, the one that Nucleate uses first; each call makes a fresh one."""
+"""The rules that are compared; each call makes a fresh one."""
+
+BOTH = "Horizon, score too"
+"""What Nucleate does: see `nucleate.training.horizon.Ending`. Only where the history has a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Outcome:
 
 
 def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] = RULES) -> list[Outcome]:
-    """Judge the run by each of the rules.
+    """Judge the run by each of the rules; where it has a score, by `BOTH` first.
 
     >>> run = History("run", (5, 4, 3, 2, 1), (5.0, 4.0, 6.0, 7.0, 2.0))
     >>> [outcome] = outcomes(run, {"patience 2": lambda: Patience(2)})
@@ -62,13 +65,23 @@ def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] =
     (4, 2, 1.0)
     """
     found = []
-    for name, rule in rules.items():
-        decision = decide(history.train, history.valid, rule())
+    decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
+    both = {BOTH: _by_both(history)} if history.score else {}
+    for name, decision in (both | decisions).items():
         kept = decision.best_epoch
         error, lowest = _kept_and_best(history.test or history.valid, kept, min)
         score, highest = _kept_and_best(history.score, kept, max)
         found.append(Outcome(name, decision, (error - lowest) / abs(lowest) if lowest else nan, highest - score))
     return found
+
+
+def _by_both(history: History) -> Decision:
+    ending = Ending()
+    for row in zip(history.train, history.valid, history.score, strict=True):
+        decision = ending.update(*row)
+        if decision.stop:
+            break
+    return decision
 
 
 def _kept_and_best(values: Sequence[float], kept: int, best: Callable[[Sequence[float]], float]) -> tuple[float, float]:
