@@ -22,7 +22,7 @@ from nucleate.training.fit import fit
 from nucleate.training.offline import Settings
 from nucleate.training.step import LOSSES
 
-COMMANDS = ("check", "train", "predict", "evaluate", "info", "losses", "demo")
+COMMANDS = ("check", "train", "predict", "evaluate", "info", "curves", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")
 SIDE = 64
 
@@ -245,6 +245,23 @@ def test_losses_lists_every_loss(run):
     code, out, err = run("losses")
     assert (code, err) == (0, "")
     assert all(entry.name in out for entry in catalogue())
+
+
+def test_curves_judges_any_history_and_a_model_and_draws_them(run, trained, tmp_path):
+    rows = [f"{epoch},{1 / epoch},{1 / epoch + 0.004 * epoch}" for epoch in range(1, 60)]
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,train,valid", *rows]))
+    code, out, err = run("curves", tmp_path / "run.csv", trained, "--plot", tmp_path / "curves.png")
+    assert (code, err) == (0, "")
+    assert "over-fitting began; the weights of epoch 16 are kept" in " ".join(out.split())
+    assert "patience 10" in out and trained.name in out
+    assert imagecodecs.png_decode((tmp_path / "curves.png").read_bytes()).ndim == 3
+
+
+def test_curves_refuses_a_history_in_one_sentence(refused, tmp_path):
+    (tmp_path / "run.csv").write_text("epoch,train,valid\n1,0.5,much\n")
+    message = refused("curves", tmp_path / "run.csv")
+    assert "run.csv, line 2: valid is 'much'; write a number." in message
+    assert "gone.csv cannot be read" in refused("curves", tmp_path / "gone.csv")
 
 
 def test_train_predict_evaluate_info(run, cells, tmp_path):
