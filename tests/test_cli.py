@@ -22,7 +22,7 @@ from nucleate.training.fit import fit
 from nucleate.training.offline import Settings
 from nucleate.training.step import LOSSES
 
-COMMANDS = ("check", "train", "predict", "evaluate", "info", "curves", "losses", "demo")
+COMMANDS = ("check", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")
 SIDE = 64
 
@@ -428,6 +428,26 @@ def test_info_refuses_scores_that_were_altered(refused, model, scores):
     document["scores"]["validation"] = scores
     (model / "model.json").write_text(json.dumps(document))
     assert "model.json is cut or altered at scores.validation" in refused("info", model)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_export_says_what_it_wrote_and_how_it_is_used(run, trained, tmp_path, name):
+    out = tmp_path / name
+    code, printed, _ = run("export", trained, "--to", "onnx" if name.endswith("onnx") else "openvino", "--out", out)
+    assert code == 0 and out.is_file()
+    assert f"Wrote {out}" in printed and f'"{out}")' in printed and "how to normalise" in printed
+
+
+def test_export_refuses(refused, trained, tmp_path):
+    assert "There is no format torch" in refused("export", trained, "--to", "torch", "--out", tmp_path / "m.onnx")
+    assert "give --out m.xml" in refused("export", trained, "--to", "openvino", "--out", tmp_path / "m.onnx")
+    assert "There is no model" in refused("export", tmp_path / "gone", "--to", "onnx", "--out", tmp_path / "m.onnx")
+    (tmp_path / "file").write_text("kept")
+    for to, name in (("onnx", "m.onnx"), ("openvino", "m.xml")):
+        assert "cannot be written" in refused("export", trained, "--to", to, "--out", tmp_path / "file" / name)
+        with full_disk(1000):
+            assert "free some space" in refused("export", trained, "--to", to, "--out", tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_an_output_in_the_way_is_refused(refused, cells, trained, tmp_path):

@@ -24,16 +24,20 @@ ALLOWED = {
     "tiles.cover": set(),
     "tiles": {"types", "errors", "objects", "tiles.cover"},
     "model": {"errors", "images", "networks", "objects"},
-    "prediction": {"types", "errors", "losses", "images", "networks", "objects", "tiles.cover", "tiles", "model"},
+    "prediction": {
+        *("version", "types", "errors", "losses", "images", "networks", "objects", "tiles.cover", "tiles", "model"),
+    },
     "evaluation": {"types", "errors", "images", "objects.matching", "objects"},
     "report": {"types", "errors", "images", "networks", "objects.matching", "objects", "model"},
     "training": {
         *("version", "types", "errors", "losses", "images", "networks", "objects.matching", "objects"),
         *("tiles.cover", "tiles", "model", "prediction", "report"),
     },
+    "web": {"types", "errors", "images"},
     "demo": {"errors", "images", "objects.matching", "model", "prediction", "report", "training"},
     "cli": {
-        *("version", "errors", "losses", "images", "model", "prediction", "evaluation", "report", "training", "demo"),
+        *("version", "errors", "losses", "images", "model", "prediction", "evaluation", "report", "training"),
+        *("demo", "web"),
     },
     "__main__": {"cli"},
 }
@@ -54,6 +58,7 @@ LIBRARIES = {
     "tiles.cover": {"numpy"},
     "tiles": {"numpy", "torch"},
     "evaluation": {"rich"},
+    "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn"},
     "cli": {"rich", "typer"},
 }
 """Part -> the libraries that it may import; the parts that are not here may import any."""
@@ -177,6 +182,7 @@ IMAGES = [f"nucleate.{module_of(path)}" for path in FILES if module_of(path).sta
         (IMAGES, {"torch", "typer", "pydantic"}),
         (["nucleate.objects.matching", "nucleate.evaluation"], {"torch", "typer"}),
         (["nucleate.prediction.predict"], {"typer", "matplotlib"}),
+        (["nucleate.prediction.choice", "nucleate.prediction.export"], {"openvino", "onnx", "onnxruntime"}),
         (["nucleate.training.stopping", "nucleate.training.horizon"], {"torch"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else " ".join(sorted(value)),

@@ -129,6 +129,37 @@ def predict(
 
 
 @app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
+) -> None:
+    """Look at images and their nuclei in the browser, until Ctrl-C."""
+    from nucleate.web.gallery import Gallery
+    from nucleate.web.serve import serve
+
+    gallery = Gallery(folder)
+    for problem in gallery.problems:
+        print(f"nucleate: {problem}", file=sys.stderr)
+    serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
+    to: Annotated[str, typer.Option(help="onnx or openvino.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, or NAME.xml.", show_default=False)],
+) -> None:
+    """Write a model as a file for other programs, checked against PyTorch."""
+    from nucleate.model import locate, read
+    from nucleate.prediction.export import USE, export
+
+    done = export(read(locate(model)), to, out)
+    print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
+    print(USE[to].format(out=out))
+
+
+@app.command()
 def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
     true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],

@@ -1,0 +1,128 @@
+"""The images of a folder that prediction wrote to, each opened when it is first looked at."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nucleate.errors import ImageError, InputError, NucleateError
+from nucleate.images.reader import read_image
+from nucleate.images.record import Record, read_record
+from nucleate.images.slide import MemoryReader, Reader
+from nucleate.images.tiff import SIGNATURES
+from nucleate.images.tiled_tiff import TiffReader
+from nucleate.web.cache import Cache
+from nucleate.web.measurements import Measurements
+from nucleate.web.overlay import DEPTH, Overlay
+from nucleate.web.pyramid import CACHED, TILE, Pyramid
+
+LABELS = ("tif", "zarr")
+"""The formats that outlines are drawn from, the preferred one first."""
+
+_GIVE = "give the --out of nucleate predict"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One image, opened: its tiles, and those of its labels and its measurements where they were written."""
+
+    record: Record
+    pyramid: Pyramid
+    overlay: Overlay | None
+    measurements: Measurements | None
+
+    def about(self) -> dict[str, Any]:
+        """What the page must know. The labels' pixel (y, x) covers the slide from ((y, x) + origin) x downsample."""
+        record = self.record
+        return {
+            "height": self.pyramid.shape[0],
+            "width": self.pyramid.shape[1],
+            "tile": TILE,
+            "depth": self.pyramid.depth,
+            "origin": record.origin,
+            "shape": record.shape,
+            "downsample": record.downsample,
+            "pixelSize": None if record.pixel_size is None else record.pixel_size / record.downsample,
+            "count": record.count,
+            "outlines": self.overlay is not None,
+            "outlineDepth": DEPTH,
+            "measured": self.measurements is not None,
+        }
+
+    def close(self) -> None:
+        self.pyramid.close()
+        if self.overlay is not None:
+            self.overlay.close()
+
+
+class Gallery:
+    """The predictions in a folder, by name; `problems` has a sentence for each record that cannot be used.
+
+    Images are asked for by their place in `names`, so that no request can name a file. Nothing is read but the files
+    that the records name: those in the folder itself, and the images.
+
+    Raises `InputError` where the folder has no prediction.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        records: dict[str, Record] = {}
+        self.problems: list[str] = []
+        try:
+            paths = sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
+        except OSError as error:
+            raise InputError(f"{folder} cannot be read ({error.strerror}): {_GIVE}.") from error
+        for path in paths:
+            try:
+                record = read_record(path)
+            except InputError as error:
+                self.problems.append(str(error))
+            else:
+                if record is not None:
+                    records[path.stem] = record
+        if not records:
+            raise InputError(self.problems[0] if self.problems else f"{folder} holds no prediction: {_GIVE}.")
+        self.folder, self.names, self._records = folder, list(records), list(records.values())
+        self._opened: dict[int, Shown] = {}
+        self._cache, self._lock = Cache(CACHED), threading.Lock()
+
+    def __getitem__(self, number: int) -> Shown:
+        """The image of `names[number]`; raises a `NucleateError` where it is not there or cannot be opened."""
+        if not 0 <= number < len(self.names):
+            raise InputError(f"There is no image {number}.")
+        with self._lock:
+            if number not in self._opened:
+                self._opened[number] = self._open(self._records[number])
+            return self._opened[number]
+
+    def close(self) -> None:
+        with self._lock:
+            for shown in self._opened.values():
+                shown.close()
+            self._opened.clear()
+
+    def _open(self, record: Record) -> Shown:
+        pyramid = Pyramid(partial(_open_slide, Path(record.image)), self._cache)
+        files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
+        try:
+            written = next((files[name] for name in LABELS if name in files), None)
+            overlay = None if written is None else Overlay(_open_slide(written, 0))
+            if overlay is not None and overlay.labels.shape != record.shape:
+                overlay.close()
+                raise InputError(f"{written} is not of the size that was predicted: run nucleate predict again.")
+        except NucleateError:
+            pyramid.close()
+            raise
+        return Shown(record, pyramid, overlay, Measurements(files["csv"]) if "csv" in files else None)
+
+
+def _open_slide(path: Path, level: int) -> Reader:
+    """One level of an image file: a TIFF is read by tiles, any other image as a whole."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}): was it moved?") from error
+    return TiffReader(path, level) if start in SIGNATURES else MemoryReader(read_image(path))

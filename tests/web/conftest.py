@@ -1,0 +1,79 @@
+"""Folders as prediction leaves them: an image, its labels, its table and the record of it."""
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import tifffile
+import uvicorn
+
+from nucleate.images.nuclei import MemoryNuclei
+from nucleate.images.outputs import FORMATS
+from nucleate.images.record import Record, record_file, write_record
+from nucleate.images.synthetic import tissue
+from nucleate.types import Nucleus
+from nucleate.web import serve
+from nucleate.web.app import make_app
+from nucleate.web.gallery import Gallery
+
+
+def table_of(labels):
+    rows = []
+    for number in range(1, labels.max(initial=0) + 1):
+        y, x = np.nonzero(labels == number)
+        rows.append(Nucleus(number, round(float(y.mean()), 3), round(float(x.mean()), 3), y.size, 5.0, 9.5, 0.75))
+    return rows
+
+
+def predicted(folder, name, pixels, labels, *, formats=("tif", "csv"), downsample=1.0, **place):
+    """Write an image into `folder`/images and what was predicted of it into `folder`."""
+    image = folder / "images" / f"{name}.tif"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(image, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", tile=(64, 64))
+    nuclei = MemoryNuclei(name, labels.astype(np.int32), table_of(labels), downsample=downsample, **place)
+    files = {kind: FORMATS[kind].file(name) for kind in formats}
+    for kind, file in files.items():
+        FORMATS[kind].write(folder / file, nuclei)
+    write_record(folder / record_file(name), Record.of(nuclei, image, 0, files))
+    return folder
+
+
+@contextmanager
+def serving(folder):
+    """The address at which a folder is shown, by a server in a thread."""
+    gallery = Gallery(folder)
+    with serve._listening(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(make_app(gallery), log_level="warning", ws="none", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+    gallery.close()
+
+
+@pytest.fixture(scope="session", name="serving")
+def _serving():
+    return serving
+
+
+@pytest.fixture(scope="session", name="predicted")
+def _predicted():
+    return predicted
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory):
+    """Two predictions: drawn tissue of 600 x 900 pixels, and squares in a region at half the resolution."""
+    folder = tmp_path_factory.mktemp("shown")
+    image, labels = tissue(3, 600, 900)
+    predicted(folder, "tissue", image.pixels, labels, pixel_size=0.25)
+    pixels = np.full((400, 500), 1000, np.uint16)
+    pixels[:, 250:] = 3000
+    squares = np.zeros((100, 120), np.int32)
+    squares[10:30, 20:50], squares[60:90, 70:75] = 1, 2
+    predicted(folder, "squares", pixels, squares, origin=(40, 60), downsample=2.0)
+    return folder

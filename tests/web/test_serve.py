@@ -1,0 +1,77 @@
+"""The command itself: it says where the page is, shows it, and ends with Ctrl-C."""
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from nucleate.cli import main
+from nucleate.web import serve as serving
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["view", *map(str, arguments)])
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_it_says_where_shows_and_ends_with_an_interrupt(shown, tmp_path):
+    (tmp_path / "errors").touch()
+    with (
+        (tmp_path / "errors").open("r+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "nucleate", "view", str(shown)], stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        address = process.stdout.readline().split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{address}/api/images", timeout=60) as answer:
+            assert answer.read() == b'["squares","tissue"]'
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    assert (tmp_path / "errors").read_text() == ""
+
+
+def test_only_this_machine_is_listened_to():
+    with serving._listening(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_browser_is_opened_only_when_asked(shown, monkeypatch):
+    opened = []
+    monkeypatch.setattr(serving.webbrowser, "open", opened.append)
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
+    said = []
+    for browser in (False, True):
+        serving.serve(serving.Gallery(shown), browser=browser, announce=said.append)
+    assert opened == said[1:]
+
+
+def test_a_port_that_is_taken_is_named(shown, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = refused(capsys, shown, "--port", port)
+    assert said == f"nucleate: Port {port} cannot be used (Address already in use): choose another --port.\n"
+
+
+def test_a_folder_without_predictions_is_refused(tmp_path, capsys):
+    assert refused(capsys, tmp_path).startswith(f"nucleate: {tmp_path} holds no prediction")
+
+
+def test_a_record_that_cannot_be_used_is_said(shown, tmp_path, predicted, monkeypatch, capsys):
+    import numpy as np
+
+    predicted(tmp_path, "cells", np.ones((9, 9), np.uint8), np.eye(9, dtype=np.int32))
+    (tmp_path / "broken.json").write_text("{")
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
+    with pytest.raises(SystemExit) as end:
+        main(["view", str(tmp_path)])
+    assert not end.value.code
+    printed = capsys.readouterr()
+    assert "broken.json is not JSON" in printed.err and printed.out.startswith("http://127.0.0.1:")
