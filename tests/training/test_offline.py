@@ -271,6 +271,17 @@ def test_the_best_weights_are_those_that_are_given():
     assert any(not torch.equal(folded[name], tensor) for name, tensor in validation.kept[2].items())
 
 
+def test_of_epochs_with_one_score_that_of_the_lowest_validation_error_is_kept():
+    class Tied(Validation):
+        losses = iter([3.0, 1.0, 2.0])
+
+        def judge(self, *arguments):
+            return SimpleNamespace(loss=next(self.losses), scores=super().judge(*arguments).scores, score=0.5)
+
+    state = train([Source.of(*discs(0))], Tied([discs(7)]), SMALL, SHORT).state
+    assert (state.best_epoch, state.best_score) == (2, 0.5)
+
+
 def test_what_is_given_is_judged_as_the_history_says(straight):
     judgement = Validation([discs(7)]).judge(TorchEngine(straight.network), Objective(), Thresholds())
     row = straight.state.history[straight.state.best_epoch - 1]

@@ -168,7 +168,10 @@ class Run:
         state = self.state
         judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds())
         epoch = len(state.history) + 1
-        if math.isfinite(judgement.loss) and judgement.score >= state.best_score:
+        # Where few nuclei are known many epochs have the same score.
+        before = state.history[state.best_epoch - 1]["valid_loss"] if state.best_epoch else math.inf
+        rank, best = (judgement.score, -judgement.loss), (state.best_score, -before)
+        if math.isfinite(judgement.loss) and rank >= best:
             state.best_epoch, state.best_score = epoch, judgement.score
             self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
         state.history.append(
