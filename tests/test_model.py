@@ -69,6 +69,37 @@ def test_round_trip(folder):
     assert (folder / model.CARD).read_text() == "# small\n"
 
 
+def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
+    read = model.read(folder)
+    assert read.manifest.engines is None  # as in a folder from before engines were compared
+    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
+    engines = model.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": part, "onnx": part})
+    path = folder / model.MANIFEST
+    path.write_text(read.manifest.model_copy(update={"engines": engines}).model_dump_json())
+    assert model.read_manifest(folder).engines == engines
+    assert engines.measured["onnx"].seconds(3.0) == 3.0
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        {},
+        {"onnx": {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}},
+        {"torch": {"panoptic_quality": 0.5, "megapixels_per_second": 0.0, "seconds_to_start": 1.5}},
+        {"torch": {"panoptic_quality": 1.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}},
+        {"torch": {"panoptic_quality": 0.5}},
+        {"tensorrt": {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}},
+    ],
+)
+def test_a_comparison_of_engines_that_was_altered_is_refused(folder, measured):
+    path = folder / model.MANIFEST
+    document = json.loads(path.read_text())
+    document["engines"] = {"processor": "x", "measured": measured}
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
+        model.read(folder)
+
+
 def test_written_twice_is_the_same_bytes(folder, tmp_path):
     read = model.read(folder)
     weights = model.encode_weights(read.network)

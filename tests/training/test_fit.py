@@ -16,6 +16,7 @@ from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
 from nucleate.images.dataset import find, images_in, pair
 from nucleate.images.synthetic import write_folder
 from nucleate.networks.unet import Architecture
+from nucleate.prediction.choice import installed
 from nucleate.prediction.predict import Predictor, predict
 from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint, fit
@@ -68,6 +69,14 @@ def test_the_manifest_tells_the_data(trained, folder):
     assert manifest.data.nuclei == len(diameters)
     assert manifest.data.median_diameter == pytest.approx(np.median(diameters), abs=0.01)
     assert manifest.data.channels == ("grey",) and "2" in manifest.data.validation
+
+
+def test_the_manifest_compares_the_engines(trained):
+    _, manifest = trained
+    measured = manifest.engines.measured
+    assert list(measured) == installed()
+    assert measured["torch"].panoptic_quality == manifest.scores["validation"]["panoptic_quality"]
+    assert all(part.megapixels_per_second > 0 for part in measured.values())
 
 
 def test_the_manifest_tells_the_run(trained):

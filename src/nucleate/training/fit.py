@@ -20,6 +20,7 @@ from nucleate.images.intensity import Normalisation, normalise, pick
 from nucleate.networks.unet import Architecture
 from nucleate.objects.grouping import Thresholds
 from nucleate.objects.matching import Scores, mean_ap
+from nucleate.prediction.choice import compare
 from nucleate.prediction.engine import TorchEngine
 from nucleate.report.collect import Curves, curves
 from nucleate.report.curves import plot_curves
@@ -105,8 +106,10 @@ def fit(
         observe=observe,
     )
     weights = model.encode_weights(result.network)
-    judgement = judge.judge(TorchEngine(result.network), Objective(architecture.classes, settings.loss), Thresholds())
+    objective = Objective(architecture.classes, settings.loss)
+    judgement = judge.judge(TorchEngine(result.network), objective, Thresholds())
     thresholds, scores = tune(judge, judgement.maps, Thresholds())
+    engines = compare(result.network, lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality)
     state = result.state
     manifest = model.Manifest(
         name=name or out.name,
@@ -135,6 +138,7 @@ def fit(
         ),
         scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     plot_curves([run_curves(state.history, manifest.training)], out / model.CURVES)

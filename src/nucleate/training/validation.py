@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nucleate.objects.grouping import Maps, Thresholds, group
 from nucleate.objects.matching import Matching, Scores, match, mean_ap, pool
 from nucleate.objects.targets import Targets, centres, whole
-from nucleate.prediction.engine import TorchEngine
+from nucleate.prediction.engine import Engine
 from nucleate.prediction.maps import to_maps
 from nucleate.training.step import Objective, added, mean
 from nucleate.types import Labels
@@ -76,7 +76,7 @@ class Validation:
         self.pairs = list(pairs)
         self.targets: list[Targets] = [whole(labels) for _, labels in self.pairs]
 
-    def judge(self, engine: TorchEngine, objective: Objective, thresholds: Thresholds) -> Judgement:
+    def judge(self, engine: Engine, objective: Objective, thresholds: Thresholds) -> Judgement:
         totals, maps = [], []
         for (image, _), targets in zip(self.pairs, self.targets, strict=True):
             raw = engine.zoomed(torch.from_numpy(image)[None]).cpu()

@@ -1,0 +1,167 @@
+"""Which engine is taken: what agrees, what is done first, what is asked for."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nucleate.errors import InputError
+from nucleate.model import EnginePart, EnginesPart, Model
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.prediction import choice
+from nucleate.prediction.choice import AGREEMENT, MUCH, agreeing, choose, compare, installed, processor, speeds, started
+from nucleate.prediction.compiled import OnnxEngine, OpenVinoEngine
+from nucleate.prediction.engine import TorchEngine
+
+KINDS = {"torch": TorchEngine, "openvino": OpenVinoEngine, "onnx": OnnxEngine}
+NETWORK = UNet(Architecture(widths=(4,)))
+
+
+def part(quality=0.8, rate=1.0, start=0.0):
+    return EnginePart(panoptic_quality=quality, megapixels_per_second=rate, seconds_to_start=start)
+
+
+def model(engines):
+    """What `choose` asks a model for."""
+    return Model(NETWORK, SimpleNamespace(engines=engines), Path("small"))
+
+
+def here(**measured):
+    return model(EnginesPart(processor=processor(), measured=measured))
+
+
+@pytest.fixture(autouse=True)
+def on_the_processor(monkeypatch):
+    """Also where there is a GPU."""
+    monkeypatch.setattr(choice, "device", lambda: torch.device("cpu"))
+
+
+def test_with_a_gpu_it_is_pytorch(monkeypatch):
+    assert installed() == ["torch", "openvino", "onnx"]
+    monkeypatch.setattr(choice, "device", lambda: torch.device("cuda"))
+    assert installed() == ["torch"]
+    assert type(choose(here(torch=part(), onnx=part(rate=100.0)), megapixels=1e6)) is TorchEngine
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_engine_that_is_asked_for_is_taken(name):
+    engine = choose(here(torch=part(), openvino=part(0.1), onnx=part(0.1)), name)
+    assert type(engine) is KINDS[name]
+    assert type(choose(model(None), name)) is KINDS[name]
+
+
+def test_an_unknown_engine_is_refused_with_the_choices():
+    with pytest.raises(InputError, match="There is no --engine tensorrt: choose one of auto, torch, openvino, onnx"):
+        choose(here(torch=part()), "tensorrt")
+
+
+def test_an_engine_that_is_not_installed_is_refused_by_name_and_left_out_by_auto(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(choice, "PACKAGES", {**choice.PACKAGES, "openvino": ("onnx", "not_there_at_all")})
+    compared = here(torch=part(), openvino=part(rate=100.0))
+    with pytest.raises(InputError, match=r"pip install 'nucleate\[engines\]'"):
+        choose(compared, "openvino")
+    assert installed() == ["torch", "onnx"]
+    assert type(choose(compared, megapixels=1000)) is TorchEngine
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    megapixels=st.floats(0, 1e6),
+    rates=st.tuples(*[st.floats(0.1, 100)] * 3),
+    starts=st.tuples(*[st.floats(0.1, 10)] * 2),
+)
+def test_auto_is_never_later_than_pytorch(megapixels, rates, starts):
+    measured = {
+        "torch": part(rate=rates[0]),
+        "openvino": part(rate=rates[1], start=starts[0]),
+        "onnx": part(rate=rates[2], start=starts[1]),
+    }
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "make", lambda network, name, bfloat16: made.append(name))
+        choose(here(**measured), megapixels=megapixels)
+    seconds = {name: one.seconds(megapixels) for name, one in measured.items()}
+    assert seconds[made[0]] == min(seconds.values())
+
+
+def test_a_few_small_images_are_left_to_pytorch_and_many_are_not():
+    compared = here(torch=part(rate=2.0), openvino=part(rate=4.0, start=1.0))
+    # 1 s + x / 4 = x / 2 at x = 4 megapixels.
+    assert type(choose(compared)) is TorchEngine
+    assert type(choose(compared, megapixels=3.9)) is TorchEngine
+    assert type(choose(compared, megapixels=4.1)) is OpenVinoEngine
+
+
+def test_without_a_comparison_it_is_pytorch():
+    assert type(choose(model(None), megapixels=1e6)) is TorchEngine
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_engine_that_does_not_agree_takes_no_part(sign):
+    measured = {
+        "torch": part(0.8),
+        "openvino": part(0.8 + sign * 1.01 * AGREEMENT, rate=100),
+        "onnx": part(0.8 + sign * 0.99 * AGREEMENT, rate=2),
+    }
+    assert agreeing(measured) == ["torch", "onnx"]
+    assert type(choose(here(**measured), megapixels=1e6)) is OnnxEngine
+
+
+def test_on_another_processor_speed_is_measured_where_there_is_much_to_do(monkeypatch):
+    measured = {"torch": part(), "openvino": part(rate=100), "onnx": part()}
+    elsewhere = model(EnginesPart(processor="another", measured=measured))
+    rates = {"torch": 1.0, "openvino": 2.0, "onnx": 3.0}
+    monkeypatch.setattr(choice, "speeds", lambda engines: {name: rates[name] for name in engines})
+    assert type(choose(elsewhere, megapixels=0.99 * MUCH)) is TorchEngine
+    assert type(choose(elsewhere, megapixels=MUCH)) is OnnxEngine
+    disagreeing = {**measured, "onnx": part(0.5)}
+    elsewhere = replace(elsewhere, manifest=SimpleNamespace(engines=EnginesPart(processor="x", measured=disagreeing)))
+    assert type(choose(elsewhere, megapixels=MUCH)) is OpenVinoEngine
+
+
+def test_all_that_is_installed_is_compared():
+    qualities = {TorchEngine: 0.5, OpenVinoEngine: 0.51, OnnxEngine: 0.5}
+    found = compare(NETWORK, lambda engine: qualities[type(engine)], side=32)
+    assert found.processor == processor()
+    assert list(found.measured) == installed() == ["torch", "openvino", "onnx"]
+    assert {name: one.panoptic_quality for name, one in found.measured.items()} == {
+        name: qualities[kind] for name, kind in KINDS.items()
+    }
+    assert all(one.megapixels_per_second > 0 for one in found.measured.values())
+    assert [one.seconds_to_start > 0 for one in found.measured.values()] == [False, True, True]
+    assert EnginesPart.model_validate_json(found.model_dump_json()) == found
+
+
+def test_an_engine_that_breaks_is_left_out(monkeypatch):
+    monkeypatch.setattr(OnnxEngine, "run", lambda self, image: 1 / 0)
+    assert list(started(NETWORK, installed())) == ["torch", "openvino"]
+    assert list(compare(NETWORK, lambda engine: 0.5, side=16).measured) == ["torch", "openvino"]
+
+
+def test_speed_is_pixels_by_seconds(monkeypatch):
+    now = [0.0]
+
+    class Slow(TorchEngine):
+        def raw(self, image):
+            assert image.shape == (1, 1, 200, 200)
+            now[0] += 0.1 if now[0] else 7.0  # the first is to warm up
+            return image
+
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: now[0])
+    assert speeds({"torch": Slow(NETWORK)}, side=200)["torch"] == pytest.approx(0.4)
+
+
+def test_the_processor_is_told_with_its_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    one = processor()
+    torch.set_num_threads(2)
+    two = processor()
+    torch.set_num_threads(before)
+    assert one.endswith("x 1") and two.endswith("x 2") and one[:-1] == two[:-1]
