@@ -18,8 +18,8 @@ from skimage.measure import regionprops
 
 from nucleate import model
 from nucleate.errors import DatasetError, ImageError, OutputError
+from nucleate.images.outputs.table import COLUMNS
 from nucleate.images.reader import read_labels
-from nucleate.images.writer import COLUMNS
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.objects.grouping import Grouped
 from nucleate.prediction.predict import LARGEST, Predictor, measure, predict
@@ -199,7 +199,7 @@ def test_files_of_a_run(predictor, images, tmp_path, overlay):
     summary = predict(predictor, images, tmp_path / "a" / "out", overlay=overlay, observe=seen.append)
     assert summary.nuclei == {"plate 0": 1, "plate 1": 2, "plate 2": 3} and summary.failed == []
     assert seen == images
-    endings = ["_labels.tif", ".csv"] + ["_overlay.png"] * overlay
+    endings = ["_labels.tif", ".csv", ".json"] + ["_overlay.png"] * overlay
     assert {path.name for path in (tmp_path / "a" / "out").iterdir()} == {
         f"plate {index}{ending}" for index in range(3) for ending in endings
     }
@@ -256,7 +256,7 @@ def test_an_output_that_cannot_be_written_ends_the_run(predictor, images, tmp_pa
     with pytest.raises(OutputError, match=r"plate 0\.csv"):
         predict(predictor, images, tmp_path / "out")
     # Images that were in work at the same time may be done; nothing is left half written.
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".tif", ".csv"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} - {".json"} == {".tif", ".csv"}
 
 
 @pytest.fixture

@@ -1,30 +1,23 @@
-"""What prediction writes: label images, tables, overlays. Every file appears whole or not at all."""
+"""Files and folders that appear whole or not at all; texts, JSON, and images with outlines drawn in."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from nucleate.errors import OutputError
 from nucleate.images.intensity import percentiles, stretch
-from nucleate.types import Image, Labels, Nucleus
-
-COLUMNS = tuple(field.name for field in fields(Nucleus))
-"""The columns of a table of nuclei: id, y, x, area, diameter, mean_intensity, score."""
+from nucleate.types import Image, Labels
 
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, stay as far from each other as they can
 
@@ -96,33 +89,6 @@ def atomic_folder(path: Path, *, holds: str) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
-
-
-def write_labels(path: Path, labels: Labels) -> None:
-    """A label image as a TIFF of uint16, or uint32 where a label exceeds 65535; losslessly compressed.
-
-    Raises `OutputError` as `atomic` does, and for negative labels, which mean unknown and have no place in a result.
-    """
-    if labels.size and labels.min() < 0:
-        raise OutputError(f"{path} cannot hold the label {labels.min()}: set unknown pixels to 0 first.")
-    narrow = labels.size == 0 or labels.max() <= np.iinfo(np.uint16).max
-    with atomic(path) as file:
-        tifffile.imwrite(
-            file,
-            labels.astype(np.uint16 if narrow else np.uint32),
-            compression="zlib",
-            photometric="minisblack",
-            metadata={"axes": "YX"},
-        )
-
-
-def write_table(path: Path, nuclei: Sequence[Nucleus]) -> None:
-    """A CSV table, one nucleus a row under the names of `COLUMNS`, lengths and areas in pixels."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(astuple(nucleus) for nucleus in nuclei)
-    write_text(path, text.getvalue())
 
 
 def write_overlay(path: Path, image: Image, labels: Labels) -> None:

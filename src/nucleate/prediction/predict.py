@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from nucleate.errors import DatasetError, ImageError, NucleateError, OutputError
 from nucleate.images.intensity import normalise, pick
+from nucleate.images.nuclei import MemoryNuclei
+from nucleate.images.outputs import FORMATS
 from nucleate.images.reader import name_of, read_image
-from nucleate.images.writer import write_labels, write_overlay, write_table
+from nucleate.images.record import Record, record_file, write_record
+from nucleate.images.writer import write_overlay
 from nucleate.model import Model
 from nucleate.networks.precision import keep_memory
 from nucleate.objects.grouping import Grouped, group
@@ -100,7 +103,8 @@ def predict(
     overlay: bool = False,
     observe: Callable[[Path], None] | None = None,
 ) -> Summary:
-    """Segment each image into `out`: NAME_labels.tif, NAME.csv and, on request, NAME_overlay.png.
+    """Segment each image into `out`: NAME_labels.tif, NAME.csv, NAME.json, which says what they are of, and, on
+    request, NAME_overlay.png.
 
     An image that cannot be used is noted and the others are done; an output that cannot be written ends the run.
     Of many images, as many are in work at once as the network has threads, each on one of them.
@@ -148,8 +152,11 @@ def _predict_one(predictor: Predictor, path: Path, stem: Path, overlay: bool) ->
         raise
     except NucleateError as error:
         return str(error)
-    write_labels(stem.with_name(f"{stem.name}_labels.tif"), found.labels)
-    write_table(stem.with_name(f"{stem.name}.csv"), found.nuclei)
+    nuclei = MemoryNuclei(stem.name, found.labels, found.nuclei, pixel_size=image.pixel_size)
+    files = {name: FORMATS[name].file(stem.name) for name in ("tif", "csv")}
+    for name, file in files.items():
+        FORMATS[name].write(stem.with_name(file), nuclei)
+    write_record(stem.with_name(record_file(stem.name)), Record.of(nuclei, path, 0, files))
     if overlay:
         write_overlay(stem.with_name(f"{stem.name}_overlay.png"), image, found.labels)
     return len(found.nuclei)

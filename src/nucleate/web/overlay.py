@@ -37,11 +37,9 @@ class Overlay:
         wanted = Box(begin[0] - MARGIN * step, begin[1] - MARGIN * step, side, side)
         there = wanted.common(self.labels.box)
         assert there is not None  # as its first pixel is inside
-        # The first row and column that are a multiple of the step from the tile's own.
-        y, x = -(wanted.y - there.y) % step, -(wanted.x - there.x) % step
-        found = self.labels.read(there)[y::step, x::step, 0]
+        found = self.labels.read(there)[::step, ::step, 0]
         tile = np.zeros((TILE + 2 * MARGIN,) * 2, dtype=np.uint32)
-        top, left = (there.y + y - wanted.y) // step, (there.x + x - wanted.x) // step
+        top, left = (there.y - wanted.y) // step, (there.x - wanted.x) // step
         tile[top : top + found.shape[0], left : left + found.shape[1]] = found
         return tile
 
