@@ -93,11 +93,13 @@ def test_a_level_of_any_size_lies_where_it_belongs(factor):
     ]
     for one in levels:
         one[:] = ((np.arange(one.shape[1]) + 0.5) * width / one.shape[1])[None, :, None]
-    tiles = Pyramid(lambda level: Stored(levels, level, []))
+    asked = []
+    tiles = Pyramid(lambda level: Stored(levels, level, asked))
     level = 1 if factor < 2.8 else 2
     seen = whole(tiles, level)[0, :, 0] + 0.5
     middle = (np.arange(seen.size) + 0.5) * 2**level
     inside = middle < width
+    assert {stored for stored, _ in asked} == {1}
     assert np.abs(seen - middle)[inside].max() <= width / levels[1].shape[1] / 2 + 0.5
 
 
