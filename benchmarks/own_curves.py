@@ -13,8 +13,8 @@ learning rate is constant to the end.
 
 The scores, less is better in all: epochs spent over those of the best epoch; regret in loss, the loss of the epoch
 kept over the lowest of the run, less 1; regret in panoptic quality, the highest of the run less that of the epoch
-kept. All three on the images held back. A rule keeps the epoch of lowest validation loss; Nucleate keeps that of the
-highest validation score, so that is shown, too.
+kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is `Ending`,
+which asks about loss and score, and keeps the epoch of highest validation score.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Source
 from nucleate.tiles.sample import Variation
-from nucleate.training.horizon import Horizon
+from nucleate.training.horizon import Ending, Horizon
 from nucleate.training.offline import Settings, train
 from nucleate.training.step import Objective
-from nucleate.training.stopping import FixedNumber, Patience, ProgressQuotient, StoppingRule, decide
+from nucleate.training.stopping import FixedNumber, Patience, ProgressQuotient, StoppingRule
 from nucleate.training.validation import Judgement, Pair, Validation, hold_out
 
 CURVES = Path(__file__).parent / "curves"
@@ -123,9 +123,10 @@ def _middle(one: Pair, side: int) -> Pair:
     return np.ascontiguousarray(image[:, *cut]), np.ascontiguousarray(labels[cut])
 
 
-RULES: dict[str, Callable[[], StoppingRule]] = {
+RULES: dict[str, Callable[[], StoppingRule | Ending]] = {
+    "Nucleate": Ending,
+    "Nucleate, up to a limit": lambda: Ending(Settings(epochs=400).rule),
     "Horizon": Horizon,
-    "Horizon up to a limit": Settings(epochs=400).rule,
     "patience 10": lambda: Patience(10),
     "PQ 0.75": lambda: ProgressQuotient(0.75),
     "fixed 100": lambda: FixedNumber(100),
@@ -140,39 +141,35 @@ def score(folder: Path, console: Console) -> None:
     for labels in (None, *LABELS):
         chosen = [run for name, run in runs.items() if labels is None or name.startswith(f"{labels}-")]
         table = Table(title=f"{len(chosen)} runs, {'all' if labels is None else labels + ' labelled images'}")
-        heads = ("ended", "epochs", "/ best for loss", "/ best for PQ", "regret, loss", "PQ", "PQ, by score")
         table.add_column("rule")
-        for head in heads:
+        for head in ("ended", "epochs", "/ best for loss", "/ best for PQ", "regret, loss", "regret, PQ"):
             table.add_column(head, justify="right")
         for name, rule in RULES.items():
             values = np.array([_judge(rule(), run) for run in chosen])
-            ended, spent, best_loss, best_pq, loss, *pq = values.mean(axis=0)
-            cells = (
-                f"{ended:.0%}",
-                f"{spent:.0f}",
-                f"{spent / best_loss:.2f}",
-                f"{spent / best_pq:.2f}",
-                f"{loss:.2%}",
-            )
-            table.add_row(name, *cells, *(f"{value:.4f}" for value in pq))
+            ended, spent, best_loss, best_pq, loss, quality = values.mean(axis=0)
+            cells = (f"{ended:.0%}", f"{spent:.0f}", f"{spent / best_loss:.2f}", f"{spent / best_pq:.2f}")
+            table.add_row(name, *cells, f"{loss:.2%}", f"{quality:.4f}")
         console.print(table)
     rises = [run["test"][-5:].mean() / run["test"].min() - 1 for run in runs.values()]
     console.print(f"{np.mean(np.array(rises) > 0.02):.0%} of runs end with a loss more than 2% above their lowest.")
-    spread = np.mean([np.abs(np.diff(run["test_pq"][EPOCHS // 2 :])).mean() for run in runs.values()])
-    console.print(f"Panoptic quality changes by {spread:.4f} from epoch to epoch (mean over the second half).")
+    change = np.mean([np.abs(np.diff(run["test_pq"][EPOCHS // 2 :])).mean() for run in runs.values()])
+    console.print(f"Panoptic quality changes by {change:.4f} from epoch to epoch (mean over the second half).")
 
 
-def _judge(rule: StoppingRule, run: Run) -> tuple[float, ...]:
-    """Whether it ended the run, epochs spent, those of the best for loss and for quality, and the regrets."""
-    decision = decide(run["train"].tolist(), run["valid"].tolist(), rule)
+def _judge(rule: StoppingRule | Ending, run: Run) -> tuple[float, ...]:
+    """Whether it ended the run, epochs spent, those of the best for loss and for quality, and the two regrets."""
+    for errors in zip(run["train"].tolist(), run["valid"].tolist(), run["valid_score"].tolist(), strict=True):
+        decision = rule.update(*errors) if isinstance(rule, Ending) else rule.update(*errors[:2])
+        if decision.stop:
+            break
+    kept = decision.best_epoch - 1
+    if isinstance(rule, Ending):
+        # As `nucleate train` does: the highest score and, where there are several, the lowest error.
+        kept = int(np.lexsort((run["valid"][: decision.epoch], -run["valid_score"][: decision.epoch]))[0])
     # A fixed number beyond what was recorded is spent all the same, and has at least the best epoch of the record.
     spent = rule.epochs if isinstance(rule, FixedNumber) else decision.epoch
     loss, quality = run["test"], run["test_pq"]
-    seen = run["valid_score"][: decision.epoch]
-    # As `Run.end_epoch` does, the last of equals.
-    by_score = len(seen) - 1 - int(seen[::-1].argmax())
-    kept = decision.best_epoch - 1
-    regrets = (loss[kept] / loss.min() - 1, quality.max() - quality[kept], quality.max() - quality[by_score])
+    regrets = (loss[kept] / loss.min() - 1, quality.max() - quality[kept])
     return float(decision.stop), spent, loss.argmin() + 1, quality.argmax() + 1, *regrets
 
 
