@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 
+import numpy as np
 import pytest
 
 from nucleate.cli import main
@@ -27,12 +28,15 @@ def test_it_says_where_shows_and_ends_with_an_interrupt(shown, tmp_path):
             [sys.executable, "-m", "nucleate", "view", str(shown)], stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):
-        address = process.stdout.readline().split()[0]
-        assert address.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(f"{address}/api/images", timeout=60) as answer:
-            assert answer.read() == b'["squares","tissue"]'
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        try:
+            address = process.stdout.readline().split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            with urllib.request.urlopen(f"{address}/api/images", timeout=60) as answer:
+                assert answer.read() == b'["squares","tissue"]'
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
     assert (tmp_path / "errors").read_text() == ""
 
 
@@ -64,9 +68,7 @@ def test_a_folder_without_predictions_is_refused(tmp_path, capsys):
     assert refused(capsys, tmp_path).startswith(f"nucleate: {tmp_path} holds no prediction")
 
 
-def test_a_record_that_cannot_be_used_is_said(shown, tmp_path, predicted, monkeypatch, capsys):
-    import numpy as np
-
+def test_a_record_that_cannot_be_used_is_said(tmp_path, predicted, monkeypatch, capsys):
     predicted(tmp_path, "cells", np.ones((9, 9), np.uint8), np.eye(9, dtype=np.int32))
     (tmp_path / "broken.json").write_text("{")
     monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
