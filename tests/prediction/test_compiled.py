@@ -111,7 +111,7 @@ def test_a_result_outlives_the_next_call(pair):
 def test_an_image_that_is_a_part_of_another_is_read_where_it_is(pair):
     large = torch.rand(1, 1, 40, 60)
     part = large[..., 8:24, 20:44]
-    found, expected = (engine.raw(part).cpu() for engine in pair)
+    found, expected = (engine.run(part).cpu() for engine in pair)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -128,6 +128,7 @@ def test_compiled_once_for_each_number_of_threads(threads):
         list(pool.map(engine.raw, [image] * 8))
     engine.raw(image)
     assert compiled == [2, 1]
+    assert engine.compiled().get_session_options().intra_op_num_threads == 2
 
 
 @pytest.mark.parametrize(("each", "streams"), [(2, 1), (1, 2), (4, 1)])

@@ -96,9 +96,11 @@ class OpenVinoEngine(CompiledEngine):
 
     def run(self, image: Tensor) -> Tensor:
         tensor = load("openvino").Tensor
+        # Both stay named until the end: OpenVINO works in their memory and does not hold it.
+        pixels = image.contiguous().numpy()
         maps = torch.empty(len(image), self.architecture.outputs, *image.shape[-2:])
         request = self.compiled().create_infer_request()
-        request.set_input_tensor(tensor(image.contiguous().numpy(), shared_memory=True))
+        request.set_input_tensor(tensor(pixels, shared_memory=True))
         request.set_output_tensor(tensor(maps.numpy(), shared_memory=True))
         request.infer()
         return maps
