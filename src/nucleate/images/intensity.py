@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,17 @@ def normalise(image: Image, channels: int, normalisation: Normalisation | None =
     [0.0, 0.5, 1.0]
     """
     normalisation = normalisation or Normalisation()
-    pixels = _with_channels(image, channels)
+    pixels = with_channels(image.pixels, image.channels, channels, image.path or image.name)
     low, high = percentiles(pixels, (normalisation.low, normalisation.high))
+    return between(pixels, low, high, channels)
+
+
+def between(pixels: Pixels, low: float, high: float, channels: int) -> NDArray[np.float32]:
+    """Pixels as a network sees them, float32 of shape (channels, height, width): `low` becomes 0 and `high` 1.
+
+    >>> between(np.array([[[2], [4], [6]]], np.uint8), 2, 6, 1).tolist()
+    [[[0.0, 0.5, 1.0]]]
+    """
     scaled = np.moveaxis(stretch(pixels, low, high, LOWEST, HIGHEST), 2, 0)
     return np.array(np.broadcast_to(scaled, (channels, *scaled.shape[1:])), dtype=np.float32, order="C")
 
@@ -65,16 +75,23 @@ def pick(image: Image, channel: str | int) -> Image:
     >>> pick(image, "dapi").channels, pick(image, 2).channels
     (('DAPI',), ('GFP',))
     """
-    names = [name.lower() for name in image.channels]
+    index = index_of(channel, image.channels, image.path or image.name)
+    return replace(image, pixels=image.pixels[..., index : index + 1], channels=(image.channels[index],))
+
+
+def index_of(channel: str | int, channels: Sequence[str], where: object) -> int:
+    """The place among `channels` of the one given by name (any case) or by number from 1; see `pick`.
+
+    >>> index_of("gfp", ("DAPI", "GFP"), "cells.tif")
+    1
+    """
+    names = [name.lower() for name in channels]
     wanted = str(channel).lower()
     if wanted in names:
-        index = names.index(wanted)
-    elif wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-        index = int(wanted) - 1
-    else:
-        choice = ", ".join(image.channels)
-        raise ImageError(f"{image.path or image.name} has no channel {channel!r}: choose one of {choice}.")
-    return replace(image, pixels=image.pixels[..., index : index + 1], channels=(image.channels[index],))
+        return names.index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise ImageError(f"{where} has no channel {channel!r}: choose one of {', '.join(channels)}.")
 
 
 def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:
@@ -85,20 +102,35 @@ def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:
     >>> percentiles(np.array([1, 2, 3, 5], np.uint8), (0, 50, 100)).tolist()
     [1.0, 2.5, 5.0]
     """
-    if not _countable(pixels):
-        return np.asarray(np.percentile(pixels.astype(np.float64), q), dtype=np.float64)
-    values = pixels.reshape(-1)
-    size = int(values.max()) + 1
-    counts = np.zeros(size, dtype=np.int64)
-    for start in range(0, values.size, _CHUNK):
-        counts += np.bincount(values[start : start + _CHUNK].astype(np.intp), minlength=size)
-    reached = np.cumsum(counts)
-    position = np.asarray(q, dtype=np.float64) / 100 * (values.size - 1)
-    below = np.floor(position)
-    part = position - below
-    a = np.searchsorted(reached, below, side="right")
-    b = np.searchsorted(reached, np.minimum(below + 1, values.size - 1), side="right")
-    return np.asarray(a + (b - a) * part, dtype=np.float64)
+    below, above, part = ranks(pixels.size, q)
+    if _countable(pixels):
+        values = pixels.reshape(-1)
+        size = int(values.max()) + 1
+        counts = np.zeros(size, dtype=np.int64)
+        for start in range(0, values.size, _CHUNK):
+            counts += np.bincount(values[start : start + _CHUNK].astype(np.intp), minlength=size)
+        reached = np.cumsum(counts)
+        below, above = (np.searchsorted(reached, place, side="right") for place in (below, above))
+        return interpolated(below, above, part)
+    ranked = np.partition(pixels.astype(np.float64), np.concatenate([below, above]), axis=None)
+    return interpolated(ranked[below], ranked[above], part)
+
+
+def ranks(count: int, q: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Where percentiles lie among `count` sorted values, the first of rank 0: the rank below each, the rank above, and
+    the part of the way from one to the other.
+
+    >>> [part.tolist() for part in ranks(4, (0, 50, 100))]
+    [[0, 1, 3], [1, 2, 3], [0.0, 0.5, 0.0]]
+    """
+    position = np.asarray(q, dtype=np.float64) / 100 * (count - 1)
+    below = np.floor(position).astype(np.int64)
+    return below, np.minimum(below + 1, count - 1), position - below
+
+
+def interpolated(below: NDArray[Any], above: NDArray[Any], part: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values `part` of the way from one to the other."""
+    return np.asarray(below + (above - below) * part, dtype=np.float64)
 
 
 def stretch(pixels: Pixels, low: float, high: float, lowest: float, highest: float) -> NDArray[np.float32]:
@@ -122,15 +154,17 @@ def _countable(pixels: Pixels) -> bool:
     return pixels.dtype.kind == "u" and int(pixels.max()) < 2**18
 
 
-def _with_channels(image: Image, channels: int) -> Pixels:
-    """Pixels with `channels` channels, or with one where copies are wanted. A mean is left as a sum: scale is free."""
-    have = image.pixels.shape[2]
+def with_channels(pixels: Pixels, names: Sequence[str], channels: int, where: object) -> Pixels:
+    """Pixels with `channels` channels, or with one where copies are wanted. A mean is left as a sum: scale is free.
+
+    Raises `ImageError` naming `where` and the channels that there are; see `normalise`.
+    """
+    have = pixels.shape[2]
     if have in (1, channels):
-        return image.pixels
-    if channels == 1 and image.channels == RGB:
-        wide = np.float64 if image.pixels.dtype.kind == "f" else np.uint32
-        return np.asarray(image.pixels.sum(axis=2, keepdims=True, dtype=wide))
+        return pixels
+    if channels == 1 and tuple(names) == RGB:
+        wide = np.float64 if pixels.dtype.kind == "f" else np.uint32
+        return np.asarray(pixels.sum(axis=2, keepdims=True, dtype=wide))
     raise ImageError(
-        f"{image.path or image.name} has {have} channels ({', '.join(image.channels)}) where {channels} are needed:"
-        " choose one of them by name."
+        f"{where} has {have} channels ({', '.join(names)}) where {channels} are needed: choose one of them by name."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,9 @@ import numpy as np
 
 from nucleate.errors import ImageError
 from nucleate.types import Box, Image, Pixels
+
+MOST = 2**20
+"""Pixels; about how many are read at once where the whole image passes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,9 @@ class Level:
 class Reader(ABC):
     """One plane of one image, of which any box can be read. May be read from several threads at once.
 
-    `shape` is (height, width) of the chosen pyramid `level`; `channels` names each channel; `pixel_size` is
-    micrometres a pixel at that level, None where the file does not say; `levels` lists the pyramid, the whole image
-    first.
+    `shape` is (height, width) of the chosen pyramid `level`; `channels` names each channel; `dtype` is uint8, uint16
+    or float32; `pixel_size` is micrometres a pixel at that level, above 0, None where the file does not say; `levels`
+    lists the pyramid, the whole image first. `piece` is the (height, width) of what is decoded as one: a tile, a strip.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Reader(ABC):
     levels: tuple[Level, ...]
     level: int
     pixel_size: float | None
+    piece: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,6 +50,22 @@ class Reader(ABC):
     def box(self) -> Box:
         """All of it."""
         return Box(0, 0, *self.shape)
+
+    def pieces(self, most: int = MOST) -> Iterator[Box]:
+        """Boxes that together hold each pixel once, from the top: whole tiles or strips, as many as make up at most
+        `most` pixels, or one where one has more.
+
+        >>> image = Image("white", np.ones((5, 4, 1), np.uint8), ("grey",))
+        >>> list(MemoryReader(image).pieces(8))
+        [Box(y=0, x=0, height=2, width=4), Box(y=2, x=0, height=2, width=4), Box(y=4, x=0, height=1, width=4)]
+        """
+        height, width = self.shape
+        high, wide = self.piece
+        wide = min(width, wide * max(1, most // (high * wide)))
+        high = min(height, high * max(1, most // (high * wide)))
+        for y in range(0, height, high):
+            for x in range(0, width, wide):
+                yield Box(y, x, min(high, height - y), min(wide, width - x))
 
     @abstractmethod
     def read(self, box: Box) -> Pixels:
@@ -79,7 +100,26 @@ class MemoryReader(Reader):
         self.dtype, self.pixel_size = image.pixels.dtype, image.pixel_size
         height, width = image.pixels.shape[:2]
         self.levels, self.level = (Level((height, width), 1.0),), 0
+        self.piece = (1, width)
 
     def read(self, box: Box) -> Pixels:
         self._inside(box)
         return self.image.pixels[box.y : box.bottom, box.x : box.right]
+
+
+def open_slide(path: Path, *, level: int = 0) -> Reader:
+    """The reader of an image file of any size, by what the file holds; `level` chooses one of its pyramid.
+
+    Raises `ImageError` for a file that is missing, cut off, broken or of another kind, and for a level that it does
+    not have.
+    """
+    # Loaded only here: they take longer than all the rest, and build on what is above.
+    from nucleate.images.reader import read_image
+    from nucleate.images.tiff import SIGNATURES
+    from nucleate.images.tiled_tiff import TiffReader
+
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4).startswith(SIGNATURES):
+                return TiffReader(path, level)
+    return MemoryReader(read_image(path))

@@ -72,6 +72,7 @@ class TiffReader(Reader):
         self._decoders = [one.decode for one in self._pages]
         self._tile = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
         self._tile = (min(self._tile[0], page.imagelength) if not page.is_tiled else self._tile[0], self._tile[1])
+        self.piece = self._tile
         self._check(path, chosen)
         first = self.read(Box(0, 0, 1, 1))
         self.dtype = first.dtype
