@@ -37,7 +37,10 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
     """
     data = path.read_bytes()
     is_png = data.startswith(PNG_SIGNATURE)
-    height, width = _check_png(data, path) if is_png else _check_jpeg(data, path)
+    try:
+        height, width = _check_png(data, path) if is_png else jpeg_size(data)
+    except ValueError as error:
+        raise ImageError(f"{path} is broken ({error}): copy or export it again.") from error
     if height * width > MAX_PIXELS:
         raise ImageError(
             f"{path} promises {width} x {height} pixels, above the limit of {MAX_PIXELS}: cut it up first."
@@ -81,14 +84,14 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _check_jpeg(data: bytes, path: Path) -> tuple[int, int]:
-    """Height and width of a JPEG file that reaches its end marker."""
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width of JPEG data; `ValueError` where they do not reach their end marker or have no size."""
     size: tuple[int, int] | None = None
     at = 2
     while True:
         at = _next_marker(data, at)
         if at < 0:
-            raise ImageError(f"{path} is cut off before its end: copy or export it again.")
+            raise ValueError("it is cut off before its end")
         marker = data[at + 1]
         at += 2
         if marker == 0xD9:
@@ -99,10 +102,12 @@ def _check_jpeg(data: bytes, path: Path) -> tuple[int, int]:
         # SOF0..SOF15 carry the size; C4, C8 and CC are tables that share the range.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 7 <= len(data):
             height, width = struct.unpack_from(">HH", data, at + 3)
+            if size not in (None, (height, width)):
+                raise ValueError("its headers give two sizes")
             size = (height, width)
         at += length
     if size is None or 0 in size:
-        raise ImageError(f"{path} has a broken JPEG header: copy or export it again.")
+        raise ValueError("its header gives no size")
     return size
 
 

@@ -55,9 +55,17 @@ def read_image(path: Path) -> Image:
     ('cells', (3, 3, 1), 'uint16', ('grey',))
     """
     plane = _read(path, labels=False)
-    pixels = _as_pixels(plane.pixels, path)
-    names = plane.channels or {1: GREY, 3: RGB}.get(pixels.shape[2]) or tiff.numbered(pixels.shape[2])
-    return Image(name_of(path), pixels, names, plane.pixel_size, path)
+    pixels = as_pixels(plane.pixels, path)
+    return Image(name_of(path), pixels, plane.channels or names_of(pixels.shape[2]), plane.pixel_size, path)
+
+
+def names_of(channels: int) -> tuple[str, ...]:
+    """The names of so many channels in a file that does not name them.
+
+    >>> names_of(1), names_of(2), names_of(3)
+    (('grey',), ('channel 1', 'channel 2'), ('red', 'green', 'blue'))
+    """
+    return {1: GREY, 3: RGB}.get(channels) or tiff.numbered(channels)
 
 
 def read_labels(path: Path) -> Labels:
@@ -120,7 +128,11 @@ def _read(path: Path, *, labels: bool) -> tiff.Plane:
     return plane
 
 
-def _as_pixels(values: NDArray[np.generic], path: Path) -> Pixels:
+def as_pixels(values: NDArray[np.generic], path: Path | None) -> Pixels:
+    """Values in a type that pixels have: 8 and 16 bit stay, a bilevel image becomes 0 and 255, others float32.
+
+    Raises `ImageError` naming `path` for what is no number, NaN or infinite.
+    """
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype in (np.uint8, np.uint16):
@@ -134,7 +146,7 @@ def _as_pixels(values: NDArray[np.generic], path: Path) -> Pixels:
     return pixels
 
 
-def _refuse_not_finite(values: NDArray[np.generic], path: Path) -> None:
+def _refuse_not_finite(values: NDArray[np.generic], path: Path | None) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int(values.size - np.isfinite(values).sum())
         raise ImageError(f"{path} holds {count} values that are NaN or infinite: replace them before using it.")

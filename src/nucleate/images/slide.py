@@ -80,7 +80,14 @@ class Reader(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _inside(self, box: Box) -> None:
+    def check_level(self) -> None:
+        """Raise `ImageError` where the level that was asked for is none of the `levels`."""
+        if not 0 <= self.level < len(self.levels):
+            sizes = ", ".join(f"{n} ({one.shape[0]} x {one.shape[1]})" for n, one in enumerate(self.levels))
+            raise ImageError(f"{self.path} has no level {self.level}: its levels are {sizes}.")
+
+    def check_inside(self, box: Box) -> None:
+        """Raise `ImageError` for a box that is empty or reaches out of the image."""
         height, width = self.shape
         if box.y < 0 or box.x < 0 or box.height < 1 or box.width < 1 or box.bottom > height or box.right > width:
             raise ImageError(f"{self.path or self.name} is {height} x {width} pixels and does not hold {box}.")
@@ -103,7 +110,7 @@ class MemoryReader(Reader):
         self.piece = (1, width)
 
     def read(self, box: Box) -> Pixels:
-        self._inside(box)
+        self.check_inside(box)
         return self.image.pixels[box.y : box.bottom, box.x : box.right]
 
 

@@ -70,13 +70,9 @@ def read_plane(path: Path, *, labels: bool = False) -> Plane:
 
 
 def _read(tiff: Any, path: Path, labels: bool) -> Plane:
-    if not tiff.series:
-        raise ImageError(f"{path} holds no image: export it again.")
-    series = tiff.series[0]
-    axes, shape = series.get_axes(False), series.get_shape(False)
-    kept = [i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis in "YX" or size > 1]
-    axes, shape = "".join(axes[i] for i in kept), tuple(shape[i] for i in kept)
-    _check(tiff, series, axes, shape, path)
+    series = main_series(tiff, path)
+    axes, shape = plane_axes(series, path)
+    _check(tiff, series, shape, path)
     pixels = np.asarray(series.asarray(squeeze=False)).reshape(shape)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if axes in ("CYX", "SYX"):
@@ -90,13 +86,28 @@ def _read(tiff: Any, path: Path, labels: bool) -> Plane:
     return Plane(pixels, () if "S" in axes else channel_names(tiff, pixels.shape[2]), pixel_size(tiff, page))
 
 
-def _check(tiff: Any, series: Any, axes: str, shape: tuple[int, ...], path: Path) -> None:
-    """What can be known before memory is taken: one plane, a bearable size, every byte there."""
+def main_series(tiff: Any, path: Path) -> Any:
+    """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest."""
+    if not tiff.series:
+        raise ImageError(f"{path} holds no image: export it again.")
+    return max(tiff.series, key=lambda series: math.prod(series.shape))
+
+
+def plane_axes(series: Any, path: Path) -> tuple[str, tuple[int, ...]]:
+    """The axes of one plane, YX, YXS, CYX or SYX, and their lengths; others of length 1 are dropped."""
+    axes, shape = series.get_axes(False), series.get_shape(False)
+    kept = [i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis in "YX" or size > 1]
+    axes, shape = "".join(axes[i] for i in kept), tuple(shape[i] for i in kept)
     if axes not in ("YX", "YXS", "CYX", "SYX"):
         raise ImageError(
             f"{path} has axes {axes} of shape {shape} where one plane is needed: save one plane or a projection of it"
             " (channels belong on an axis named C)."
         )
+    return axes, shape
+
+
+def _check(tiff: Any, series: Any, shape: tuple[int, ...], path: Path) -> None:
+    """What can be known before memory is taken: a bearable size, every byte there."""
     if math.prod(shape) > MAX_PIXELS:
         raise ImageError(
             f"{path} promises {math.prod(shape)} values, above the limit of {MAX_PIXELS}: cut it up first."
@@ -163,8 +174,8 @@ def pixel_size(tiff: Any, page: Any) -> float | None:
     if tiff.is_ome:
         found = _ome_pixels(tiff)
         if found is not None and found.get("PhysicalSizeX"):
-            x = _length(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
-            y = _length(found.get("PhysicalSizeY", found.get("PhysicalSizeX")), found.get("PhysicalSizeYUnit", "µm"))
+            x = length(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
+            y = length(found.get("PhysicalSizeY", found.get("PhysicalSizeX")), found.get("PhysicalSizeYUnit", "µm"))
             return _square(x, y)
     tags = page.tags
     if "XResolution" not in tags or "YResolution" not in tags:
@@ -172,7 +183,7 @@ def pixel_size(tiff: Any, page: Any) -> float | None:
     unit = _RESOLUTION_UNITS.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
     if tiff.is_imagej:
         unit = str((tiff.imagej_metadata or {}).get("unit", unit or "")).replace("\\u00B5", "µ")
-    sizes = [_length(_reciprocal(tags[name].value), unit) for name in ("XResolution", "YResolution")]
+    sizes = [length(_reciprocal(tags[name].value), unit) for name in ("XResolution", "YResolution")]
     size = _square(*sizes)
     return size if size is not None and size <= _COARSEST else None
 
@@ -181,14 +192,14 @@ def _reciprocal(fraction: tuple[int, int]) -> float:
     return fraction[1] / fraction[0] if fraction[0] else 0.0
 
 
-def _length(value: str | float | None, unit: str | None) -> float | None:
+def length(value: str | float | None, unit: str | None) -> float | None:
     """A length in micrometres; None where value or unit say nothing."""
     scale = _MICROMETRES.get((unit or "").strip().lower().replace("\u03bc", "µ"))
     try:
-        length = float(value or 0) * (scale or 0)
+        micrometres = float(value or 0) * (scale or 0)
     except ValueError:
         return None
-    return length if 0 < length < math.inf else None
+    return micrometres if 0 < micrometres < math.inf else None
 
 
 def _square(x: float | None, y: float | None) -> float | None:
