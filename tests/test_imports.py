@@ -50,7 +50,7 @@ LIBRARIES = {
     "version": set(),
     "errors": set(),
     "types": {"numpy"},
-    "losses": {"torch", "numpy", "numba"},
+    "losses": {"torch", "numpy", "numba", "llvmlite"},
     "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich", "zarr", "roifile"},
     "networks": {"torch"},
     "objects.matching": {"numpy", "scipy"},

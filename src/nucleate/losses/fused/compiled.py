@@ -1,4 +1,10 @@
-"""How functions become machine code: small steps, and the kernels that are made of them and kept on disk."""
+"""How functions become machine code: small steps, and the kernels that are made of them and kept on disk.
+
+What keeps a loop from becoming vector code, found by measuring: a branch (write `scalars.choose`), a division that
+has to raise (hence error_model="numpy"), a loop over 64-bit integers beside float32, output in place of an input that
+is another argument, and more than eight pairs of arrays that might overlap. What makes compiling slow: assigning to
+slices, arrays of two axes, and the wrappers that a function needs to be called from Python.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +25,13 @@ _SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__)
 
 def inline(function: Function) -> Function:
     """A scalar function, expanded where it is called."""
-    return cast(Function, njit(inline="always", fastmath=RELAXED)(function))
+    return cast(Function, njit(inline="always", fastmath=RELAXED, error_model="numpy")(function))
 
 
 def step(function: Function) -> Function:
-    """A loop over a block of pixels; compiled as part of the kernels that call it."""
-    return cast(Function, njit(fastmath=RELAXED, nogil=True)(function))
+    """A loop over a block of pixels; only kernels can call it, not Python."""
+    made = njit(fastmath=RELAXED, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return cast(Function, made(function))
 
 
 def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Function], Function]:
@@ -36,6 +43,7 @@ def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Fun
 
     def compile_now(function: Function) -> Function:
         function.__qualname__ = f"{function.__name__}_{_SOURCES}"
-        return cast(Function, njit(signature, fastmath=fastmath, nogil=True, cache=True)(function))
+        made = njit(signature, fastmath=fastmath, error_model="numpy", nogil=True, no_cfunc_wrapper=True, cache=True)
+        return cast(Function, made(function))
 
     return compile_now

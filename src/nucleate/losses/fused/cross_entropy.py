@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucleate.losses.fused.layout import Layout, bytes_of, layout_of, words
+from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
 from nucleate.losses.fused.total import total
+
+_INT32 = 1 << 31  # the kernels hold labels in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +33,20 @@ class _Job:
     each: NDArray[np.float32]
     hits: NDArray[np.float32]
     misses: NDArray[np.float32]
+    extras: NDArray[np.float32]
     shares: NDArray[np.float32]
+    alike: bool
     ignore: int
     ignores: bool
 
     def weight(self, by_weight: bool) -> tuple[float, float]:
         """The weight of all pixels, and how many labels are out of range."""
-        pixels = self.target.size // abs(self.size)
-        each = self.each if by_weight else np.empty(0, np.float32)
+        pixels = self.layout.pixels
+        each, shares = (self.each, self.shares) if by_weight else (np.empty(0, np.float32), np.ones_like(self.shares))
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_weight(
-                self.target, self.size, self.mask, each, self.shares, self.ignore, self.ignores, by_weight,
+                self.target, self.size, self.mask, each, shares, self.alike or not by_weight, self.ignore, self.ignores,
                 begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
 
@@ -51,15 +56,15 @@ class _Job:
     def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, float, Tensor | None]:
         """The total, how many labels are out of range, and `scale` times the gradient."""
         x, at = logits.detach(), self.layout
-        gradient = torch.empty_like(x) if wanted else None
+        gradient = unwritten(x) if wanted else None
         source = words(x, at.rows, self.dim)
         into = source if gradient is None else words(gradient, at.rows, self.dim)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_tiles(
                 source, into, x.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block, self.target,
-                self.size, self.mask, self.each, self.hits, self.misses, self.shares, self.ignore, self.ignores,
-                begin, end, np.float32(scale), wanted, sums,
+                self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.shares, self.alike,
+                self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
 
         value, _, wrong = over_blocks(at.blocks, 3, work).tolist()
@@ -127,7 +132,7 @@ def soft_total(
     constants = [x for x in (target, mask, weight, each) if x is not None]
     if any(x.requires_grad for x in constants) or not all(plain_cpu_tensor(x) for x in (logits, *constants)):
         return None
-    at, other = layout_of(logits, dim), layout_of(target, dim)
+    at, other = layout_of(logits, dim, tiles=3), layout_of(target, dim, tiles=3)
     module = None if at is None or other is None or at.rows != other.rows else kernels("soft_kernels")
     if at is None or module is None:
         return None
@@ -138,7 +143,7 @@ def soft_total(
     wanted = logits.requires_grad and torch.is_grad_enabled()
 
     def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
-        gradient = torch.empty_like(logits.detach()) if write else None
+        gradient = unwritten(logits.detach()) if write else None
         into = sources[0] if gradient is None else words(gradient, at.rows, dim)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
@@ -186,28 +191,15 @@ def _job(
     if any(x.requires_grad or not plain_cpu_tensor(x) for x in constants) or not plain_cpu_tensor(logits):
         return None
     layout = layout_of(logits, dim)
-    if layout is None:
+    if layout is None or not -_INT32 <= (ignore_index or 0) < _INT32:
         return None
     module = kernels("cross_entropy_kernels")
     if module is None:
         return None
     labels, size = bytes_of(target)
     shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
-    hits, misses = (
-        shares * np.float32(1 - smoothing + smoothing / layout.classes),
-        shares * np.float32(smoothing / layout.classes),
-    )
+    misses, extras = shares * np.float32(smoothing / layout.classes), shares * np.float32(1 - smoothing)
     return _Job(
-        module,
-        layout,
-        dim,
-        labels,
-        size,
-        _flat_mask(mask),
-        _flat_weights(each),
-        hits,
-        misses,
-        (hits - misses) + misses.sum(dtype=np.float32),
-        0 if ignore_index is None else ignore_index,
-        ignore_index is not None,
-    )
+        module, layout, dim, labels, size, _flat_mask(mask), _flat_weights(each), misses + extras, misses, extras,
+        extras + misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
+    )  # fmt: skip

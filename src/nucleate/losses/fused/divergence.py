@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucleate.losses.fused.layout import layout_of, words
+from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
 from nucleate.losses.fused.total import Twin, total
@@ -23,7 +24,7 @@ def divergence_total(
     constants = [c for c in (mask, each) if c is not None]
     if any(c.requires_grad for c in constants) or not all(plain_cpu_tensor(c) for c in (x, y, *constants)):
         return None
-    at, other = layout_of(x, dim), layout_of(y, dim)
+    at, other = layout_of(x, dim, tiles=5), layout_of(y, dim, tiles=5)
     module = None if at is None or other is None or at.rows != other.rows else kernels("divergence_kernels")
     if at is None or module is None:
         return None
@@ -34,7 +35,7 @@ def divergence_total(
     needed = [t.requires_grad and torch.is_grad_enabled() for t in (x, y)]
 
     def run(factor: float, wanted: list[bool]) -> tuple[float, list[Tensor | None]]:
-        made = [torch.empty_like(t.detach()) if need else None for t, need in zip((x, y), wanted, strict=True)]
+        made = [unwritten(t.detach()) if need else None for t, need in zip((x, y), wanted, strict=True)]
         into = [s if g is None else words(g, at.rows, dim) for s, g in zip(sources, made, strict=True)]
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:

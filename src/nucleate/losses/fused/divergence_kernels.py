@@ -8,82 +8,100 @@ import numpy as np
 
 from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
-from nucleate.losses.fused.scalars import LOG2_E, exp2, f32, log
+from nucleate.losses.fused.scalars import choose, f32, log
+from nucleate.losses.fused.softmax import row
 
 
 @step
-def _less(x: Any, shift: Any) -> None:
+def _less(x: Any, top: Any, log_total: Any) -> None:
     for j in range(x.size):
-        x[j] -= shift[j]
+        x[j] = (x[j] - top[j]) - log_total[j]
 
 
 @step
-def _log_softmax(tile: Any, n: int, top: Any, total: Any) -> None:
-    softmax.largest(tile, 0, n, tile.size // n, top)
-    total[:] = f32(0.0)
+def _over(e: Any, total: Any) -> None:
+    for j in range(e.size):
+        e[j] *= total[j]
+
+
+@step
+def _inverse(x: Any) -> None:
+    for j in range(x.size):
+        x[j] = f32(1.0) / x[j]
+
+
+@step
+def _softmax(tile: Any, top: Any, total: Any, log_total: Any, p: Any) -> None:
+    """Logits become their log-softmax, and `p` the softmax."""
+    n = top.size
+    softmax.exponentials(tile, top, total, p)
+    softmax.logarithm(total, log_total)
+    _inverse(total)
     for k in range(tile.size // n):
-        softmax.add_exponential(tile[k * n : (k + 1) * n], top, total)
-    softmax.logarithm(total, total)
-    for k in range(tile.size // n):
-        _less(tile[k * n : (k + 1) * n], top)
-        _less(tile[k * n : (k + 1) * n], total)
+        _less(row(tile, k, n, n), top, log_total)
+        _over(row(p, k, n, n), total)
 
 
 @step
-def _add_kl(log_p: Any, log_q: Any, value: Any) -> None:
-    for j in range(log_p.size):
-        p = exp2(log_p[j] * LOG2_E)
-        gap = p * (log_p[j] - log_q[j])
-        value[j] += f32(0.0) if p == 0 else gap
+def _add_gap(p: Any, log_p: Any, log_q: Any, value: Any) -> None:
+    """Add p (log p - log q); a p of 0 silences any log."""
+    for j in range(p.size):
+        value[j] += choose(p[j] == 0, f32(0.0), p[j] * (log_p[j] - log_q[j]))
 
 
 @step
-def _kl_gradients(log_p: Any, log_q: Any, value: Any, pixel: Any) -> None:
-    """log p and log q become the gradients of the divergence by their logits."""
-    for j in range(log_p.size):
-        p, q = exp2(log_p[j] * LOG2_E), exp2(log_q[j] * LOG2_E)
-        v = pixel[j]
-        by_p = v * p * ((log_p[j] - log_q[j]) - value[j])
-        log_p[j] = f32(0.0) if (p == 0) | (v == 0) else by_p
-        log_q[j] = f32(0.0) if v == 0 else v * (q - p)
+def _log_mean(p: Any, q: Any, out: Any) -> None:
+    for j in range(p.size):
+        out[j] = log(f32(0.5) * (p[j] + q[j]))
 
 
 @step
-def _add_js(log_p: Any, log_q: Any, of_p: Any, of_q: Any) -> None:
-    for j in range(log_p.size):
-        p, q = exp2(log_p[j] * LOG2_E), exp2(log_q[j] * LOG2_E)
-        log_m = log(f32(0.5) * (p + q))
-        of_p[j] += f32(0.0) if p == 0 else p * (log_p[j] - log_m)
-        of_q[j] += f32(0.0) if q == 0 else q * (log_q[j] - log_m)
+def _by_gap(p: Any, log_p: Any, log_q: Any, value: Any, pixel: Any) -> None:
+    """p becomes v p (log p - log q - value)."""
+    for j in range(p.size):
+        g = pixel[j] * p[j] * ((log_p[j] - log_q[j]) - value[j])
+        p[j] = choose((p[j] == 0) | (pixel[j] == 0), f32(0.0), g)
 
 
 @step
-def _js_gradients(log_p: Any, log_q: Any, of_p: Any, of_q: Any, pixel: Any) -> None:
-    for j in range(log_p.size):
-        p, q = exp2(log_p[j] * LOG2_E), exp2(log_q[j] * LOG2_E)
-        log_m = log(f32(0.5) * (p + q))
-        v = f32(0.5) * pixel[j]
-        by_p, by_q = v * p * ((log_p[j] - log_m) - of_p[j]), v * q * ((log_q[j] - log_m) - of_q[j])
-        log_p[j] = f32(0.0) if (p == 0) | (v == 0) else by_p
-        log_q[j] = f32(0.0) if (q == 0) | (v == 0) else by_q
+def _by_difference(p: Any, pixel: Any, q: Any) -> None:
+    """q becomes v (q - p)."""
+    for j in range(p.size):
+        q[j] = choose(pixel[j] == 0, f32(0.0), pixel[j] * (q[j] - p[j]))
+
+
+@step
+def _weigh_by(each: Any, pixel: Any) -> None:
+    for j in range(pixel.size):
+        pixel[j] = each[j]
+
+
+@step
+def _select(mask: Any, pixel: Any) -> None:
+    for j in range(pixel.size):
+        pixel[j] = choose(mask[j], pixel[j], f32(0.0))
 
 
 @step
 def _weigh(mask: Any, each: Any, first: int, pixel: Any) -> None:
-    pixel[:] = f32(1.0)
+    softmax.fill(pixel, f32(1.0))
     if each.size:
-        for j in range(pixel.size):
-            pixel[j] = each[first + j]
+        _weigh_by(each[first : first + pixel.size], pixel)
     if mask.size:
-        for j in range(pixel.size):
-            pixel[j] = pixel[j] if mask[first + j] else f32(0.0)
+        _select(mask[first : first + pixel.size], pixel)
+
+
+@step
+def _scale_by(scale: Any, pixel: Any) -> None:
+    for j in range(pixel.size):
+        pixel[j] *= scale
 
 
 @step
 def _total(value: Any, pixel: Any) -> float:
     total = f32(0.0)
     for j in range(value.size):
-        total += f32(0.0) if pixel[j] == 0 else pixel[j] * value[j]
+        total += choose(pixel[j] == 0, f32(0.0), pixel[j] * value[j])
     return float(total)
 
 
@@ -101,41 +119,46 @@ def divergence_tiles(
     p is the softmax of x, q that of y.
     """
     size = classes * block
-    tile_x, tile_y, spare_of = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    work = np.empty((5, block), np.float32)
+    tile_x, tile_y, tile_p, tile_q = np.empty(size, f32), np.empty(size, f32), np.empty(size, f32), np.empty(size, f32)
+    tile_m, work = np.empty(size, f32), np.empty(6 * block, f32)
+    share = f32(0.5) if symmetric else f32(1.0)
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
-        p, q, spare = tile_x[: classes * n], tile_y[: classes * n], spare_of[: classes * n]
-        top, total, of_p, of_q, pixel = work[0, :n], work[1, :n], work[2, :n], work[3, :n], work[4, :n]
-        tiles.load(x, narrow_x, rows, parts, first, plane, p, spare, n)
-        tiles.load(y, narrow_y, rows, parts, first, plane, q, spare, n)
-        _log_softmax(p, n, top, total)
-        _log_softmax(q, n, top, total)
+        log_p, log_q, log_m = tile_x[: classes * n], tile_y[: classes * n], tile_m[: classes * n]
+        p, q = tile_p[: classes * n], tile_q[: classes * n]
+        top, total, of_p = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
+        of_q, pixel, log_total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
+        tiles.load(x, narrow_x, rows, parts, first, plane, log_p, p, n)
+        tiles.load(y, narrow_y, rows, parts, first, plane, log_q, q, n)
+        _softmax(log_p, top, total, log_total, p)
+        _softmax(log_q, top, total, log_total, q)
         _weigh(mask, each, pixel0, pixel)
-        of_p[:] = f32(0.0)
-        of_q[:] = f32(0.0)
+        softmax.fill(of_p, f32(0.0))
+        softmax.fill(of_q, f32(0.0))
         for k in range(classes):
-            row_p, row_q = p[k * n : (k + 1) * n], q[k * n : (k + 1) * n]
             if symmetric:
-                _add_js(row_p, row_q, of_p, of_q)
+                m = row(log_m, k, n, n)
+                _log_mean(row(p, k, n, n), row(q, k, n, n), m)
+                _add_gap(row(p, k, n, n), row(log_p, k, n, n), m, of_p)
+                _add_gap(row(q, k, n, n), row(log_q, k, n, n), m, of_q)
             else:
-                _add_kl(row_p, row_q, of_p)
-        share = 0.5 if symmetric else 1.0
+                _add_gap(row(p, k, n, n), row(log_p, k, n, n), row(log_q, k, n, n), of_p)
         out[0] += share * (_total(of_p, pixel) + _total(of_q, pixel))
         if wants_x or wants_y:
-            for j in range(n):
-                pixel[j] *= f32(scale)
+            _scale_by(scale * share, pixel)
             for k in range(classes):
-                row_p, row_q = p[k * n : (k + 1) * n], q[k * n : (k + 1) * n]
                 if symmetric:
-                    _js_gradients(row_p, row_q, of_p, of_q, pixel)
+                    m = row(log_m, k, n, n)
+                    _by_gap(row(p, k, n, n), row(log_p, k, n, n), m, of_p, pixel)
+                    _by_gap(row(q, k, n, n), row(log_q, k, n, n), m, of_q, pixel)
                 else:
-                    _kl_gradients(row_p, row_q, of_p, pixel)
+                    _by_difference(row(p, k, n, n), pixel, row(q, k, n, n))
+                    _by_gap(row(p, k, n, n), row(log_p, k, n, n), row(log_q, k, n, n), of_p, pixel)
             if wants_x:
-                tiles.store(by_x, narrow_x, rows, parts, first, plane, p, spare, n)
+                tiles.store(by_x, narrow_x, rows, parts, first, plane, p, log_p, n)
             if wants_y:
-                tiles.store(by_y, narrow_y, rows, parts, first, plane, q, spare, n)
+                tiles.store(by_y, narrow_y, rows, parts, first, plane, q, log_q, n)

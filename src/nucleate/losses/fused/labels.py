@@ -4,46 +4,69 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from nucleate.losses.fused.compiled import inline, step
+from nucleate.losses.fused.scalars import choose, i32
 
-from nucleate.losses.fused.compiled import step
+IGNORED, WRONG = i32(-1), i32(-2)
 
 
-@step
-def _labels(target: Any, classes: int, ignore: int, ignores: bool, label: Any) -> None:
-    """The labels as int32: -1 where ignored, -2 where no class at all."""
-    for j in range(label.size):
-        y = np.int64(target[j])
-        skipped = ignores & (y == ignore)
-        outside = (y < 0) | (y >= classes)
-        label[j] = np.int32(-1) if skipped else np.int32(-2) if outside else np.int32(y)
+@inline
+def _class(y: Any, fits: Any, classes: Any, ignore: Any, ignores: bool) -> Any:
+    outside = (y < i32(0)) | (y >= classes)
+    return choose(fits & ignores & (y == ignore), IGNORED, choose(fits & (not outside), y, WRONG))
 
 
 @step
-def outside_mask(mask: Any, label: Any) -> None:
+def _bytes(target: Any, classes: Any, ignore: Any, ignores: bool, label: Any) -> Any:
+    wrong = i32(0)
     for j in range(label.size):
-        label[j] = label[j] if mask[j] else np.int32(-1)
-
-
-@step
-def count_wrong(label: Any) -> Any:
-    wrong = np.int32(0)
-    for j in range(label.size):
-        wrong += np.int32(label[j] == np.int32(-2))
+        label[j] = _class(i32(target[j]), True, classes, ignore, ignores)
+        wrong += choose(label[j] == WRONG, i32(1), i32(0))
     return wrong
 
 
 @step
-def read_labels(target: Any, size: int, first: int, classes: int, ignore: int, ignores: bool, label: Any) -> None:
-    """Labels of 1, 2, 4 or 8 bytes; one byte is unsigned, or signed where `size` is -1."""
+def _words(target: Any, classes: Any, ignore: Any, ignores: bool, label: Any) -> Any:
+    """Of each 8 bytes the lower half, and whether the upper one only continues its sign."""
+    wrong = i32(0)
+    for j in range(label.size):
+        y = target[2 * j]
+        label[j] = _class(y, target[2 * j + 1] == y >> i32(31), classes, ignore, ignores)
+        wrong += choose(label[j] == WRONG, i32(1), i32(0))
+    return wrong
+
+
+@step
+def _outside_mask(mask: Any, label: Any) -> Any:
+    wrong = i32(0)
+    for j in range(label.size):
+        label[j] |= i32(mask[j]) - i32(1)  # all bits of -1 where the mask is False
+        wrong += choose(label[j] == WRONG, i32(1), i32(0))
+    return wrong
+
+
+@step
+def count(label: Any, c: Any) -> int:
+    found = i32(0)
+    for j in range(label.size):
+        found += choose(label[j] == c, i32(1), i32(0))
+    return int(found)
+
+
+@step
+def read_labels(
+    target: Any, size: int, mask: Any, first: int, classes: int, ignore: int, ignores: bool, label: Any
+) -> Any:
+    """Pixels from `first` on as classes, -1 where ignored or not in the mask (empty for none); returns those in error.
+
+    `target` holds labels of `size` 1 (unsigned) or 8 bytes. Those that are no class become -2.
+    """
     n = label.size
-    if size == 8:
-        _labels(target[8 * first : 8 * (first + n)].view(np.int64), classes, ignore, ignores, label)
-    elif size == 4:
-        _labels(target[4 * first : 4 * (first + n)].view(np.int32), classes, ignore, ignores, label)
-    elif size == 2:
-        _labels(target[2 * first : 2 * (first + n)].view(np.int16), classes, ignore, ignores, label)
-    elif size == -1:
-        _labels(target[first : first + n].view(np.int8), classes, ignore, ignores, label)
+    if size == 1:
+        wrong = _bytes(target[first : first + n], i32(classes), i32(ignore), ignores, label)
     else:
-        _labels(target[first : first + n], classes, ignore, ignores, label)
+        words = target[8 * first : 8 * (first + n)].view(i32)
+        wrong = _words(words, i32(classes), i32(ignore), ignores, label)
+    if mask.size:
+        wrong = _outside_mask(mask[first : first + n], label)
+    return wrong

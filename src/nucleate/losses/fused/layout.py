@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _MOST_CLASSES = 512
-_TILE = 16384  # numbers in a tile, 64 KiB: with its spare it stays in the second cache
+_CACHE = 1 << 16  # numbers in all tiles of a block, 256 KiB: they stay in the second cache
 _FEWEST = 1 << 15  # below, the call costs more than the loop
 
 
@@ -29,10 +29,11 @@ class Layout:
     order: NDArray[np.int64]
 
 
-def layout_of(x: Tensor, dim: int, by_image: bool = False) -> Layout | None:
+def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False) -> Layout | None:
     """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it.
 
-    `by_image` ends a block where an image ends, the first axis being images and the second classes.
+    A block has `tiles` numbers for each logit at hand. `by_image` ends a block where an image ends, the first axis
+    being images and the second classes.
     """
     classes = x.shape[dim]
     if x.dtype not in (torch.float32, torch.bfloat16) or not 2 <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:
@@ -42,11 +43,9 @@ def layout_of(x: Tensor, dim: int, by_image: bool = False) -> Layout | None:
     rows = x.movedim(dim, -1).is_contiguous()
     if rows:
         plane = plane if by_image else pixels
-        block = max(64, min(1024, _TILE // classes))
-    elif x.is_contiguous() and plane >= 64:
-        block = 1024 if classes <= 64 else 256
-    else:
+    elif not x.is_contiguous() or plane < 64:
         return None
+    block = max(64, min(1024, _CACHE // (tiles * classes) // 64 * 64))
     parts, order = factors(classes) if rows else ([1], list(range(classes)))
     blocks = pixels // plane * -(-plane // block)
     return Layout(rows, plane, block, blocks, classes, pixels, np.array(parts), np.array(order))
@@ -74,10 +73,7 @@ def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:
     return array
 
 
-SIZES = {torch.bool: 1, torch.uint8: 1, torch.int8: -1, torch.int16: 2, torch.int32: 4, torch.int64: 8}
-
-
 def bytes_of(labels: Tensor) -> tuple[NDArray[np.uint8], int]:
-    """The memory of integers as bytes, and the bytes of each; -1 for one signed byte."""
-    held = labels if labels.dtype in SIZES else labels.long()
-    return held.contiguous().view(-1).view(torch.uint8).numpy(), SIZES[held.dtype]
+    """The memory of integers as bytes, and the bytes of each: 1 (unsigned) or 8."""
+    held = labels if labels.dtype in (torch.bool, torch.uint8) else labels.long()
+    return held.contiguous().view(-1).view(torch.uint8).numpy(), held.itemsize

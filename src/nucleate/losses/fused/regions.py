@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucleate.losses.fused.layout import Layout, bytes_of, layout_of, words
+from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
 
@@ -40,9 +41,9 @@ class _Job:
 
     def gradient(self, logits: Tensor, by_counts: Tensor) -> Tensor:
         at, source = self.layout, words(logits, self.layout.rows, 1)
-        result = torch.empty_like(logits.detach())
+        result = unwritten(logits.detach())
         into = words(result, at.rows, 1)
-        by_both, by_predicted = (x.contiguous().numpy() for x in by_counts.detach().float().unbind(1))
+        by_both, by_predicted = (x.flatten().numpy() for x in by_counts.detach().float().unbind(1))
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.gradient_tiles(

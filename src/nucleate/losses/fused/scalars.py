@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -38,9 +39,32 @@ def bits_of_float(typing_context: Any, value: Any) -> Any:
     return types.int32(types.float32), code
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def choose(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
+    """`a if condition else b` of one type, without a branch: a branch becomes a masked store, which is slow."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return a(types.boolean, a, a), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def larger(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of two float32; where one is NaN the other."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = context.get_value_type(types.float32)
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.maxnum", [number], ir.FunctionType(number, [number] * 2)), arguments
+        )
+
+    return types.float32(types.float32, types.float32), code
+
+
 LOG2_E = f32(1.4426950408889634)
 LN_2 = f32(0.6931471805599453)
-_LOWEST = f32(-126.0)
+_LOWEST = f32(-127.0)  # where the exponent's bits are all 0, and with them the number
 _HALF, _ONE = f32(0.5), f32(1.0)
 
 # 2^f on [-1/2, 1/2] by a Chebyshev fit, relative error 2e-9 before rounding.
@@ -50,8 +74,8 @@ _E4, _E5, _E6 = f32(0.009618056678524637), f32(0.0013400428177615838), f32(0.000
 
 @inline
 def exp2(t: Any) -> Any:
-    """2^t for t <= 0; 0 below the smallest normal number; NaN stays NaN. Relative error 2e-7."""
-    held = _LOWEST if t < _LOWEST else t
+    """2^t for t <= 0; 0 from 2^-126.5 on; NaN stays NaN. Relative error 2e-7."""
+    held = choose(t < _LOWEST, _LOWEST, t)
     n = i32(held - _HALF)
     f = held - f32(n)
     p = _E6 * f + _E5
@@ -60,8 +84,7 @@ def exp2(t: Any) -> Any:
     p = p * f + _E2
     p = p * f + _E1
     p = p * f + _ONE
-    value = p * float_of_bits((n + i32(127)) << i32(23))
-    return f32(0.0) if t < _LOWEST else value
+    return p * float_of_bits((n + i32(127)) << i32(23))
 
 
 # (log(1 + r) - r + r^2 / 2) / r^3 between 1/sqrt(2) - 1 and sqrt(2) - 1, error 1e-8.
@@ -79,7 +102,7 @@ def log(x: Any) -> Any:
     q = r * r
     low, high = (_L3 + _L4 * r) + (_L5 + _L6 * r) * q, (_L7 + _L8 * r) + (_L9 + _L10 * r) * q
     value = f32(e) * LN_2 + (r - _HALF * q + r * q * (low + high * q * q))
-    return value if x == x else x
+    return choose(x == x, value, x)
 
 
 @inline
@@ -93,4 +116,4 @@ def bfloat16_of_float(x: Any) -> Any:
     """The nearest bfloat16 (ties to even) as an int16; NaN stays NaN."""
     bits = bits_of_float(x)
     rounded = bits + i32(0x7FFF) + ((bits >> i32(16)) & i32(1))
-    return np.int16((rounded if x == x else i32(0x7FC00000)) >> i32(16))
+    return np.int16(choose(x == x, rounded, i32(0x7FC00000)) >> i32(16))

@@ -8,15 +8,21 @@ import numpy as np
 
 from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
-from nucleate.losses.fused.scalars import f32
+from nucleate.losses.fused.scalars import choose, f32, i32, larger
+from nucleate.losses.fused.softmax import row
 
 
 @step
-def _shares(t: Any, weight: Any, keep: Any, spread: Any, sums: Any, least: Any) -> None:
-    """t becomes its share s = w (keep t + spread); the sum of t and its least value are kept for the check."""
+def _check(t: Any, sums: Any, below: Any) -> None:
+    """Keep the sum of the target and how far it goes below 0."""
     for j in range(t.size):
         sums[j] += t[j]
-        least[j] = least[j] if least[j] < t[j] else t[j]
+        below[j] = larger(below[j], -t[j])
+
+
+@step
+def _shares(weight: Any, keep: Any, spread: Any, t: Any) -> None:
+    """The target becomes its share s = w (keep t + spread)."""
     for j in range(t.size):
         t[j] = weight * (keep * t[j] + spread)
 
@@ -26,39 +32,47 @@ def _gather(s: Any, x: Any, top: Any, share: Any, shared: Any) -> None:
     """Add s to S and s (x - top) to `shared`; a share of 0 silences an infinite x."""
     for j in range(s.size):
         share[j] += s[j]
-    for j in range(s.size):
-        shared[j] += f32(0.0) if s[j] == 0 else s[j] * (x[j] - top[j])
+        shared[j] += choose(s[j] == 0, f32(0.0), s[j] * (x[j] - top[j]))
 
 
 @step
-def _wrong(sums: Any, least: Any, chosen: Any, tolerance: Any) -> Any:
+def _wrong(sums: Any, below: Any, chosen: Any, tolerance: Any) -> int:
     """How many selected pixels have a target that is no distribution; NaN is none."""
-    count = np.int32(0)
+    wrong = i32(0)
     for j in range(sums.size):
-        gap = abs(sums[j] - f32(1.0))
-        fine = (gap <= tolerance) & (least[j] >= 0)
-        count += np.int32((not fine) & (chosen[j] != 0))
-    return count
+        fine = (abs(sums[j] - f32(1.0)) <= tolerance) & (below[j] <= 0)
+        wrong += choose((not fine) & (chosen[j] != 0), i32(1), i32(0))
+    return int(wrong)
+
+
+@step
+def _select(mask: Any, chosen: Any) -> None:
+    for j in range(chosen.size):
+        chosen[j] = choose(mask[j], f32(1.0), f32(0.0))
+
+
+@step
+def _weigh_by(each: Any, chosen: Any, pixel: Any) -> None:
+    for j in range(chosen.size):
+        pixel[j] = choose(chosen[j] == 0, f32(0.0), each[j])
 
 
 @step
 def _chosen(mask: Any, each: Any, first: int, chosen: Any, pixel: Any) -> None:
-    chosen[:] = f32(1.0)
+    n = chosen.size
+    softmax.fill(chosen, f32(1.0))
     if mask.size:
-        for j in range(chosen.size):
-            chosen[j] = f32(1.0) if mask[first + j] else f32(0.0)
-    pixel[:] = chosen
+        _select(mask[first : first + n], chosen)
+    softmax.copy(chosen, pixel)
     if each.size:
-        for j in range(pixel.size):
-            pixel[j] = each[first + j] if chosen[j] != 0 else f32(0.0)
+        _weigh_by(each[first : first + n], chosen, pixel)
 
 
 @step
-def _value(log_total: Any, share: Any, shared: Any, pixel: Any) -> float:
+def _cost(log_total: Any, share: Any, shared: Any, pixel: Any) -> float:
     total = f32(0.0)
     for j in range(pixel.size):
-        v = pixel[j] * (share[j] * log_total[j] - shared[j])
-        total += f32(0.0) if pixel[j] == 0 else v
+        total += choose(pixel[j] == 0, f32(0.0), pixel[j] * (share[j] * log_total[j] - shared[j]))
     return float(total)
 
 
@@ -66,15 +80,26 @@ def _value(log_total: Any, share: Any, shared: Any, pixel: Any) -> float:
 def _weight(share: Any, pixel: Any) -> float:
     total = f32(0.0)
     for j in range(pixel.size):
-        total += f32(0.0) if pixel[j] == 0 else pixel[j] * share[j]
+        total += choose(pixel[j] == 0, f32(0.0), pixel[j] * share[j])
     return float(total)
 
 
 @step
-def _gradient(e: Any, s: Any, slope: Any, pixel: Any) -> None:
+def _slope(share: Any, total: Any, pixel: Any, out: Any) -> None:
+    for j in range(pixel.size):
+        out[j] = pixel[j] * share[j] / total[j]
+
+
+@step
+def _scale_by(scale: Any, pixel: Any) -> None:
+    for j in range(pixel.size):
+        pixel[j] *= scale
+
+
+@step
+def _gradient(e: Any, s: Any, slope: Any, pixel: Any, out: Any) -> None:
     for j in range(e.size):
-        g = e[j] * slope[j] - pixel[j] * s[j]
-        e[j] = f32(0.0) if pixel[j] == 0 else g
+        out[j] = choose(pixel[j] == 0, f32(0.0), e[j] * slope[j] - pixel[j] * s[j])
 
 
 @kernel(
@@ -90,37 +115,37 @@ def soft_tiles(
     """Blocks `begin` to `end`: adds (total, weight, targets in error) to `out`; `scale` times the gradient."""
     classes = order.size
     size = classes * block
-    tile_of, soft_of, spare_of = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    work = np.empty((8, block), np.float32)
+    tile_of, soft_of, e_of = np.empty(size, f32), np.empty(size, f32), np.empty(size, f32)
+    work = np.empty(9 * block, f32)
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
-        tile, soft, spare = tile_of[: classes * n], soft_of[: classes * n], spare_of[: classes * n]
-        top, total, shared, share = work[0, :n], work[1, :n], work[2, :n], work[3, :n]
-        pixel, chosen, sums, least = work[4, :n], work[5, :n], work[6, :n], work[7, :n]
-        tiles.load(x, narrow_x, rows, parts, first, plane, tile, spare, n)
-        tiles.load(target, narrow_t, rows, parts, first, plane, soft, spare, n)
+        tile, soft, e = tile_of[: classes * n], soft_of[: classes * n], e_of[: classes * n]
+        top, total, shared = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
+        share, pixel, chosen = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
+        sums, below, slope = row(work, 6, block, n), row(work, 7, block, n), row(work, 8, block, n)
+        tiles.load(x, narrow_x, rows, parts, first, plane, tile, e, n)
+        tiles.load(target, narrow_t, rows, parts, first, plane, soft, e, n)
         _chosen(mask, each, pixel0, chosen, pixel)
-        softmax.largest(tile, 0, n, tile.size // n, top)
-        work[1:4, :n] = f32(0.0)
-        sums[:] = f32(0.0)
-        least[:] = f32(np.inf)
+        softmax.exponentials(tile, top, total, e)
+        for zeros in (shared, share, sums):
+            softmax.fill(zeros, f32(0.0))
+        softmax.fill(below, f32(-np.inf))
         for k in range(classes):
-            row, s = tile[k * n : (k + 1) * n], soft[k * n : (k + 1) * n]
-            _shares(s, weight[order[k]], f32(keep), f32(spread), sums, least)
-            _gather(s, row, top, share, shared)
-            softmax.exponential(row, top, total, row)
-        softmax.logarithm(total, top)
-        out[2] += _wrong(sums, least, chosen, f32(tolerance))
-        out[0] += _value(top, share, shared, pixel)
+            s = row(soft, k, n, n)
+            _check(s, sums, below)
+            _shares(weight[order[k]], keep, spread, s)
+            _gather(s, row(tile, k, n, n), top, share, shared)
+        softmax.logarithm(total, slope)
+        out[2] += _wrong(sums, below, chosen, tolerance)
+        out[0] += _cost(slope, share, shared, pixel)
         out[1] += _weight(share, pixel) if by_weight else softmax.add_up(chosen)
         if wanted:
-            for j in range(n):
-                pixel[j] *= f32(scale)
-                top[j] = pixel[j] * share[j] / total[j]
+            _scale_by(scale, pixel)
+            _slope(share, total, pixel, slope)
             for k in range(classes):
-                _gradient(tile[k * n : (k + 1) * n], soft[k * n : (k + 1) * n], top, pixel)
-            tiles.store(gradient, narrow_x, rows, parts, first, plane, tile, spare, n)
+                _gradient(row(e, k, n, n), row(soft, k, n, n), slope, pixel, row(tile, k, n, n))
+            tiles.store(gradient, narrow_x, rows, parts, first, plane, tile, e, n)

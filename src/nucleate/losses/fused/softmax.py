@@ -4,19 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nucleate.losses.fused.compiled import step
-from nucleate.losses.fused.scalars import LOG2_E, exp2, f32, log
+from nucleate.losses.fused.scalars import LOG2_E, exp2, f32, larger, log
+
+
+@step
+def fill(out: Any, value: Any) -> None:
+    for j in range(out.size):
+        out[j] = value
+
+
+@step
+def copy(source: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = source[j]
+
+
+@step
+def row(array: Any, k: int, size: int, n: int) -> Any:
+    """The first n numbers of row k, each row of `size`."""
+    return array[k * size : k * size + n]
 
 
 @step
 def maximum(x: Any, top: Any) -> None:
     for j in range(top.size):
-        top[j] = top[j] if top[j] > x[j] else x[j]
+        top[j] = larger(top[j], x[j])
+
+
+@step
+def largest(tile: Any, top: Any) -> None:
+    """The largest logit of each pixel."""
+    fill(top, f32(-np.inf))
+    for k in range(tile.size // top.size):
+        maximum(row(tile, k, top.size, top.size), top)
 
 
 @step
 def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
-    """exp(x - top) into `out`, which may be x, and added to `total`."""
+    """exp(x - top) into `out`, which may not be x, and added to `total`."""
     for j in range(out.size):
         e = exp2((x[j] - top[j]) * LOG2_E)
         out[j] = e
@@ -24,13 +52,13 @@ def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
 
 
 @step
-def largest(x: Any, first: int, step: int, classes: int, top: Any) -> None:
-    """The largest logit of each pixel, where class k begins at first + k * step."""
+def exponentials(tile: Any, top: Any, total: Any, out: Any) -> None:
+    """`largest`, then exp(x - top) of every class into `out`, and the sum over classes."""
     n = top.size
-    top[:] = x[first : first + n]
-    for k in range(1, classes):
-        begin = first + k * step
-        maximum(x[begin : begin + n], top)
+    largest(tile, top)
+    fill(total, f32(0.0))
+    for k in range(tile.size // n):
+        exponential(row(tile, k, n, n), top, total, row(out, k, n, n))
 
 
 @step
@@ -53,9 +81,3 @@ def add_up(a: Any) -> float:
     for j in range(a.size):
         total += a[j]
     return float(total)
-
-
-@step
-def add_exponential(x: Any, top: Any, total: Any) -> None:
-    for j in range(x.size):
-        total[j] += exp2((x[j] - top[j]) * LOG2_E)
