@@ -34,7 +34,7 @@ class _Job:
     hits: NDArray[np.float32]
     misses: NDArray[np.float32]
     extras: NDArray[np.float32]
-    shares: NDArray[np.float32]
+    rest: np.float32
     alike: bool
     ignore: int
     ignores: bool
@@ -42,12 +42,14 @@ class _Job:
     def weight(self, by_weight: bool) -> tuple[float, float]:
         """The weight of all pixels, and how many labels are out of range."""
         pixels = self.layout.pixels
-        each, shares = (self.each, self.shares) if by_weight else (np.empty(0, np.float32), np.ones_like(self.shares))
+        each, extras, rest = self.each, self.extras, self.rest
+        if not by_weight:
+            each, extras, rest = np.empty(0, np.float32), np.ones_like(extras), np.float32(0)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_weight(
-                self.target, self.size, self.mask, each, shares, self.alike or not by_weight, self.ignore, self.ignores,
-                begin * 1024, min(end * 1024, pixels), sums,
+                self.target, self.size, self.mask, each, extras, rest, self.alike or not by_weight, self.ignore,
+                self.ignores, begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
 
         _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work)
@@ -63,7 +65,7 @@ class _Job:
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_tiles(
                 source, into, x.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block, self.target,
-                self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.shares, self.alike,
+                self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.rest, self.alike,
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
 
@@ -93,11 +95,13 @@ def index_total(
     if job is None:
         return None
     by_weight = normalize == "weight"
-    simple = weight is None and mask is None and each is None and ignore_index is None
-    # Every pixel weighs 1: no need to count first. Labels in error are found in the pass itself.
-    amount, wrong = (float(job.layout.pixels), 0.0) if simple else job.weight(by_weight)
-    if wrong:
-        return None
+    if weight is None and each is None and ignore_index is None:
+        # Every pixel weighs 1. Labels in error are found in the pass itself.
+        amount = float(job.layout.pixels if mask is None else mask.count_nonzero())
+    else:
+        amount, wrong = job.weight(by_weight)
+        if wrong:
+            return None
     wanted = logits.requires_grad and torch.is_grad_enabled()
     # In float32, as the division's own backward pass computes it: equal numbers need no second pass.
     weighed = torch.tensor(amount, dtype=torch.float32)
@@ -201,5 +205,5 @@ def _job(
     misses, extras = shares * np.float32(smoothing / layout.classes), shares * np.float32(1 - smoothing)
     return _Job(
         module, layout, dim, labels, size, _flat_mask(mask), _flat_weights(each), misses + extras, misses, extras,
-        extras + misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
+        misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
     )  # fmt: skip

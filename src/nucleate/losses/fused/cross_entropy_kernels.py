@@ -13,14 +13,16 @@ import numpy as np
 from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import read_labels
-from nucleate.losses.fused.scalars import choose, f32, i32, larger
+from nucleate.losses.fused.scalars import choose, f32, i32, larger, log
 from nucleate.losses.fused.softmax import row
 
 
 @step
-def _look_up(table: Any, label: Any, out: Any) -> None:
+def _look_up(table: Any, label: Any, rest: Any, out: Any, with_rest: Any) -> None:
     for j in range(label.size):
-        out[j] = table[max(label[j], 0)]
+        found = table[np.uint32(max(label[j], i32(0)))]
+        out[j] = found
+        with_rest[j] = found + rest
 
 
 @step
@@ -67,6 +69,27 @@ def _cost(log_total: Any, share: Any, extra: Any, own: Any, top: Any, spread: An
 
 
 @step
+def _multiply(total: Any, pixel: Any, products: Any) -> None:
+    for j in range(products.size):
+        products[j] *= choose(pixel[j] == 0, f32(1.0), total[j])
+
+
+@step
+def _log_sum(total: Any, pixel: Any, products: Any) -> float:
+    """The sum of log(total) over the selected pixels: one logarithm for eight, whose product float32 holds."""
+    n = products.size
+    softmax.fill(products, f32(1.0))
+    for k in range(8):
+        _multiply(row(total, k, n, n), row(pixel, k, n, n), products)
+    found = f32(0.0)
+    for j in range(n):
+        found += log(products[j])
+    for j in range(8 * n, total.size):
+        found += choose(pixel[j] == 0, f32(0.0), log(total[j]))
+    return float(found)
+
+
+@step
 def _slope(total: Any, share: Any, scale: Any, pixel: Any, out: Any) -> None:
     for j in range(total.size):
         out[j] = choose(pixel[j] == 0, f32(0.0), scale * pixel[j] * share[j] / total[j])
@@ -86,45 +109,50 @@ def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: 
 
 
 @kernel(
-    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], boolean, int64, boolean, int64, int64, "
+    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, int64, int64, "
     "float64[::1])"
 )
 def index_weight(
-    target: Any, size: int, mask: Any, each: Any, shares: Any, alike: bool, ignore: int, ignores: bool,
+    target: Any, size: int, mask: Any, each: Any, extras: Any, rest: float, alike: bool, ignore: int, ignores: bool,
     begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
     """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2]."""
     block = 1024
-    pixel_of, share_of, label_of = np.empty(block, f32), np.empty(block, f32), np.empty(block, i32)
-    softmax.fill(share_of, shares[0])
+    work, label_of = np.empty(3 * block, f32), np.empty(block, i32)
+    softmax.fill(row(work, 0, block, block), extras[0] + rest)
     for first in range(begin, end, block):
         n = min(block, end - first)
-        label, pixel, share = label_of[:n], pixel_of[:n], share_of[:n]
-        out[2] += read_labels(target, size, mask, first, shares.size, ignore, ignores, label)
+        label, share, extra, pixel = (
+            label_of[:n],
+            row(work, 0, block, n),
+            row(work, 1, block, n),
+            row(work, 2, block, n),
+        )
+        out[2] += read_labels(target, size, mask, first, extras.size, ignore, ignores, label)
         _weights(each, first, label, pixel)
         if not alike:
-            _look_up(shares, label, share)
+            _look_up(extras, label, rest, extra, share)
         out[1] += softmax.dot(pixel, share)
 
 
 @kernel(
     "void(int16[::1], int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, "
-    "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], boolean, int64, boolean, "
+    "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, "
     "int64, int64, float32, boolean, float64[::1])"
 )
 def index_tiles(
     x: Any, gradient: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any,
-    size: int, mask: Any, each: Any, hits: Any, misses: Any, extras: Any, shares: Any, alike: bool, ignore: int,
+    size: int, mask: Any, each: Any, hits: Any, misses: Any, extras: Any, rest: float, alike: bool, ignore: int,
     ignores: bool, begin: int, end: int, scale: float, wanted: bool, out: Any,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`: adds the total to out[0], labels out of range to out[2]; `scale` times the gradient.
 
-    s_c is hits[c] at the label and misses[c] elsewhere, extras[c] the difference, shares[y] the sum for the label y.
+    s_c is hits[c] at the label and misses[c] elsewhere, extras[c] the difference and `rest` the sum of all misses.
     """
     classes = order.size
     tile_of, e_of = np.empty(classes * block, f32), np.empty(classes * block, f32)
     work, label_of = np.empty(8 * block, f32), np.empty(block, i32)
-    softmax.fill(row(work, 0, block, block), shares[0])
+    softmax.fill(row(work, 0, block, block), extras[0] + rest)
     softmax.fill(row(work, 1, block, block), extras[0])
     # Planes of float32 are read and written where they are; all else goes through a tile.
     direct = not (rows or bfloat16)
@@ -143,8 +171,7 @@ def index_tiles(
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         _weights(each, pixel0, label, pixel)
         if not alike:
-            _look_up(shares, label, share)
-            _look_up(extras, label, extra)
+            _look_up(extras, label, rest, extra, share)
         if not direct:
             tiles.load(x, bfloat16, rows, parts, first, plane, tile, e, n)
         softmax.fill(top, f32(-np.inf))
@@ -158,7 +185,11 @@ def index_tiles(
             softmax.exponential(z, top, total, row(e, k, n, n))
             if misses[order[k]] != 0:
                 _spread(z, top, misses[order[k]], spread)
-        softmax.logarithm(total, slope)
+        if alike and not each.size:
+            out[0] += share[0] * _log_sum(total, pixel, slope[: n // 8])
+            softmax.fill(slope, f32(0.0))
+        else:
+            softmax.logarithm(total, slope)
         out[0] += _cost(slope, share, extra, own, top, spread, pixel)
         if wanted:
             _slope(total, share, scale, pixel, slope)

@@ -21,18 +21,14 @@ def _inverse(total: Any, label: Any) -> None:
 
 
 @step
-def _normalise(e: Any, inverse: Any) -> None:
-    """exp becomes p; where not selected 0, whatever the logits hold."""
+def _sums(e: Any, inverse: Any, label: Any, c: Any) -> Any:
+    """The sum of p = e / total where the label is c, and everywhere; where not selected p is 0 whatever e holds."""
+    overlap, predicted = f32(0.0), f32(0.0)
     for j in range(e.size):
-        e[j] = choose(inverse[j] == 0, f32(0.0), e[j] * inverse[j])
-
-
-@step
-def _sum_at_label(p: Any, label: Any, c: Any) -> float:
-    total = f32(0.0)
-    for j in range(p.size):
-        total += choose(label[j] == c, p[j], f32(0.0))
-    return float(total)
+        p = choose(inverse[j] == 0, f32(0.0), e[j] * inverse[j])
+        overlap += choose(label[j] == c, p, f32(0.0))
+        predicted += p
+    return overlap, predicted
 
 
 @step
@@ -44,24 +40,18 @@ def _count_selected(label: Any) -> int:
 
 
 @step
-def _add_slope(p: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
-    for j in range(p.size):
-        along[j] += p[j] * choose(label[j] == c, at_label, elsewhere)
+def _add_slope(e: Any, inverse: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
+    """e becomes p, and its share of the slope along p is added."""
+    for j in range(e.size):
+        p = choose(inverse[j] == 0, f32(0.0), e[j] * inverse[j])
+        e[j] = p
+        along[j] += p * choose(label[j] == c, at_label, elsewhere)
 
 
 @step
 def _gradient(p: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
     for j in range(p.size):
         p[j] *= choose(label[j] == c, at_label, elsewhere) - along[j]
-
-
-@step
-def _probabilities(tile: Any, label: Any, top: Any, total: Any, p: Any) -> None:
-    n = label.size
-    softmax.exponentials(tile, top, total, p)
-    _inverse(total, label)
-    for k in range(tile.size // n):
-        _normalise(row(p, k, n, n), total)
 
 
 @kernel(
@@ -84,15 +74,18 @@ def count_tiles(
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
         tile, p, label = tile_of[: classes * n], p_of[: classes * n], label_of[:n]
+        inverse = row(work, 1, block, n)
         into = out[image * columns : (image + 1) * columns]
         into[3 * classes + 1] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         into[3 * classes] += _count_selected(label)
         tiles.load(x, bfloat16, rows, parts, first, plane, tile, p, n)
-        _probabilities(tile, label, row(work, 0, block, n), row(work, 1, block, n), p)
+        softmax.exponentials(tile, row(work, 0, block, n), inverse, p)
+        _inverse(inverse, label)
         for k in range(classes):
             c = order[k]
-            into[c] += _sum_at_label(row(p, k, n, n), label, i32(c))
-            into[classes + c] += softmax.add_up(row(p, k, n, n))
+            overlap, predicted = _sums(row(p, k, n, n), inverse, label, i32(c))
+            into[c] += overlap
+            into[classes + c] += predicted
             into[2 * classes + c] += count(label, i32(c))
 
 
@@ -115,15 +108,17 @@ def gradient_tiles(
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
         tile, p, label = tile_of[: classes * n], p_of[: classes * n], label_of[:n]
+        inverse = row(work, 1, block, n)
         read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         tiles.load(x, bfloat16, rows, parts, first, plane, tile, p, n)
-        _probabilities(tile, label, row(work, 0, block, n), row(work, 1, block, n), p)
+        softmax.exponentials(tile, row(work, 0, block, n), inverse, p)
+        _inverse(inverse, label)
         along = row(work, 2, block, n)
         softmax.fill(along, f32(0.0))
         for k in range(classes):
             c = order[k]
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
-            _add_slope(row(p, k, n, n), label, i32(c), both + predicted, predicted, along)
+            _add_slope(row(p, k, n, n), inverse, label, i32(c), both + predicted, predicted, along)
         for k in range(classes):
             c = order[k]
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]

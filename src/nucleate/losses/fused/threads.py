@@ -36,13 +36,14 @@ def over_blocks(
     sums = np.zeros((len(edges) - 1, columns))
 
     threads = max(1, min(torch.get_num_threads(), len(sums)))
+    pieces = iter(range(len(sums)))  # each thread takes the next one when it is free
 
-    def run(thread: int) -> None:
-        for piece in range(thread, len(sums), threads):
+    def run() -> None:
+        for piece in pieces:
             work(edges[piece], edges[piece + 1], sums[piece])
 
-    others = [_executor(threads - 1).submit(run, t) for t in range(1, threads)]
-    run(0)
+    others = [_executor(threads - 1).submit(run) for _ in range(1, threads)]
+    run()
     for future in others:
         future.result()
     total: NDArray[np.float64] = sums.sum(0)
