@@ -87,6 +87,7 @@ def train(
     from nucleate.training.fit import fit
     from nucleate.training.offline import Settings
     from nucleate.training.progress import TrainingProgress
+
     settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     with TrainingProgress(settings, out) as progress:
         manifest = fit(

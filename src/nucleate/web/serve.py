@@ -30,7 +30,7 @@ def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: C
         if browser:
             webbrowser.open(address)
         server = uvicorn.Server(uvicorn.Config(make_app(gallery), log_level="warning", ws="none", lifespan="off"))
-        # Ctrl-C is how a person ends it.
+        # Ctrl-C is how a person ends it; some versions of uvicorn raise it again.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     gallery.close()
