@@ -25,6 +25,19 @@ class Level:
     downsample: float
 
 
+def downsample(whole: tuple[int, int], shape: tuple[int, int]) -> float:
+    """How many pixels of the whole one of a level of this shape spans: a whole number where that may be, as the rest
+    of a division is dropped or filled up when a level is made.
+
+    >>> downsample((101, 1003), (25, 250)), downsample((101, 1003), (26, 251)), downsample((100, 1000), (40, 400))
+    (4.0, 4.0, 2.5)
+    """
+    ratio = max(whole) / max(shape)
+    factor = max(1, round(ratio))
+    divided = all(n // factor <= m <= -(-n // factor) for n, m in zip(whole, shape, strict=True))
+    return float(factor) if divided else ratio
+
+
 class Reader(ABC):
     """One plane of one image, of which any box can be read. May be read from several threads at once.
 

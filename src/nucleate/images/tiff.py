@@ -87,9 +87,12 @@ def _read(tiff: Any, path: Path, labels: bool) -> Plane:
 
 
 def main_series(tiff: Any, path: Path) -> Any:
-    """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest."""
+    """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest, or the
+    first where the format says so."""
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
+    if tiff.is_svs:
+        return tiff.series[0]
     return max(tiff.series, key=lambda series: math.prod(series.shape))
 
 
