@@ -27,9 +27,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
+
 from nucleate.images.reader import read_image, read_labels
 from nucleate.images.synthetic import fluorescence
-from numpy.typing import NDArray
 
 TILE = 512
 PATTERN = 4096  # pixels; the side of the mosaic that is repeated, a multiple of TILE
