@@ -107,9 +107,12 @@ def nucleate(options: argparse.Namespace, folder: Path) -> dict[str, Difference]
 
 
 def peer(options: argparse.Namespace, folder: Path) -> dict[str, Difference]:
-    """The first size is what the others are compared with: 0, the whole, for StarDist, and 224 for Cellpose."""
+    """The first size is what the others are compared with: 0, the whole, for StarDist, and 224 for Cellpose.
+
+    Blocks of 256 do not hold the context and the overlap that StarDist asks for.
+    """
     script, key, sizes = {
-        "stardist": ("stardist_run.py", "--blocks", (0, *TILES)),
+        "stardist": ("stardist_run.py", "--blocks", (0, 512, 1000, 2048)),
         "cellpose": ("cellpose_run.py", "--tiles", (224, 256, 512, 1000)),
     }[options.who]
     sizes = tuple(options.tiles or sizes)

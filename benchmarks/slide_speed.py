@@ -9,7 +9,8 @@ StarDist's model is loaded and warm beforehand; Nucleate's packages are, and its
 `predict_instances_big` has blocks of 2048; `predict_instances` is measured on the upper left `--whole-side` pixels, as
 it takes memory for the whole. The share inside the network is the time in which any thread was in it.
 
-With `--engines` the engines alone are measured instead, on blocks of 1536 x 1536, as the prediction runs them. What
+`--through` starts each measured process through a command, such as one that waits until the machine is idle. With
+`--engines` the engines alone are measured instead, on blocks of 1536 x 1536, as the prediction runs them. What
 stands behind `--` goes to `nucleate predict`. Prints a table, and as its last line JSON.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -31,19 +33,20 @@ SIDE = 1536  # pixels; of a block of the network
 
 def nucleate(options: argparse.Namespace, folder: Path, extra: list[str], k: int) -> dict[str, float]:
     """What segment.py reports of one run, all packages loaded."""
-    command = [sys.executable, HERE / "segment.py", options.model, options.slide, "--out", folder / f"n{k}"]
+    command = [*options.through, sys.executable, HERE / "segment.py", options.model, options.slide]
     with tifffile.TiffFile(options.slide) as tiff:
         small = tiff.pages[0].asarray()[:512, :512]
     tifffile.imwrite(folder / "warm.tif", small)
-    out = run([*command, "--warm", folder / "warm.tif", "--", "--format", "tif", *extra])
+    out = run([*command, "--out", folder / f"n{k}", "--warm", folder / "warm.tif", "--", "--format", "tif", *extra])
     report: dict[str, float] = json.loads(out.splitlines()[-1])
     return report
 
 
 def stardist(options: argparse.Namespace, folder: Path, block: int, side: int) -> float:
     """Seconds of one run."""
-    command = [options.stardist, PEER, "slide", "--model", options.stardist_model, "--image", options.slide]
-    out = run([*command, "--out", folder / f"s{block}", "--side", side, "--blocks", block])
+    command = [*options.through, options.stardist, PEER, "slide", "--model", options.stardist_model]
+    where = ["--image", options.slide, "--out", folder / f"s{block}"]
+    out = run([*command, *where, "--side", side, "--blocks", block])
     return float(json.loads(out.splitlines()[-1])["seconds"][str(block)])
 
 
@@ -56,12 +59,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", type=int, default=6000, help="of the slide, for predict_instances_big")
     parser.add_argument("--whole-side", type=int, default=3000, help="of the slide, for predict_instances")
+    parser.add_argument("--through", type=shlex.split, default=[], metavar="COMMAND")
     parser.add_argument("--engines", action="store_true", help="the engines alone")
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     options, extra = parser.parse_args(own), sys.argv[len(own) + 2 :]
     if options.engines:
         sides = ["--sides", SIDE, "--repeats", options.repeats]
-        print(run([sys.executable, HERE / "engines.py", "--model", options.model, *sides]), end="")
+        print(run([*options.through, sys.executable, HERE / "engines.py", "--model", options.model, *sides]), end="")
         return
     with tifffile.TiffFile(options.slide) as tiff:
         height, width = tiff.pages[0].shape

@@ -3,7 +3,7 @@
     python benchmarks/peers/stardist_run.py train   --plan plan.json --out DIR --minutes 8 [--seed 0] [--steps 25]
     python benchmarks/peers/stardist_run.py predict --model DIR --plan plan.json --out DIR
     python benchmarks/peers/stardist_run.py slide   --model DIR --image slide.tif --out DIR [--side 6000]
-                                                    [--blocks 0 256 512 1000 2048]
+                                                    [--blocks 0 512 1000 2048]
 
 `plan.json` holds {"train": [[image, mask], ...], "val": [...], "test": [...], "channels": 1 or 3}. The settings are
 StarDist's own defaults and those of its example notebooks (32 rays, grid 2, patches of 256, batches of 4, flips,
@@ -171,9 +171,8 @@ def slide(options):
         begin = time.monotonic()
         image = normalize(imread(options.image)[: options.side, : options.side].astype(np.float32), 1, 99.8)
         if block:
-            # Overlap and context as its documentation has them, where they fit into the block.
-            overlap = min(128, block // 4)
-            labels, found = model.predict_instances_big(image, "YX", block, overlap, None, show_progress=False)
+            # The overlap of its documentation; of the context it knows itself how much is enough.
+            labels, found = model.predict_instances_big(image, "YX", block, 128, None, show_progress=False)
         else:
             tiles = model._guess_n_tiles(image)  # what its own examples call
             labels, found = model.predict_instances(image, n_tiles=tiles, show_tile_progress=False)
@@ -205,7 +204,7 @@ def main():
     sub.add_argument("--image", required=True)
     sub.add_argument("--out", required=True)
     sub.add_argument("--side", type=int, default=6000)
-    sub.add_argument("--blocks", type=int, nargs="+", default=[0, 256, 512, 1000, 2048], help="0: predict_instances")
+    sub.add_argument("--blocks", type=int, nargs="+", default=[0, 512, 1000, 2048], help="0: predict_instances")
     sub.set_defaults(run=slide)
     options = parser.parse_args()
     options.run(options)
