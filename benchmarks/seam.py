@@ -1,0 +1,156 @@
+"""How many nuclei of a slide change with the size of its tiles: Nucleate's, StarDist's and Cellpose's.
+
+    python benchmarks/seam.py nucleate --slide slide.tif --model MODEL [--float32] [--engine torch]
+    python benchmarks/seam.py stardist --slide slide.tif --python PYTHON --model DIR  [--side 6000]
+    python benchmarks/seam.py cellpose --slide slide.tif --python PYTHON --model FILE [--side 3000]
+
+The slide is one that benchmarks/slide.py assembles; the peers' models and environments are those of benchmarks/peers.
+Each label image is compared with that of the whole in one piece (Cellpose: with that of its default tiles). A nucleus
+*differs* where no nucleus of the other has exactly its pixels, and is *lost* where none overlaps it with an IoU of
+0.5 or more; both are counted in the direction in which there are more. Numbers do not matter. For Nucleate, regions
+cut out with `--region` are compared, too: with the nuclei of the whole, but for those within `--reach` pixels of the
+border of the region.
+
+Prints a table, and as its last line JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from protocol import HERE, run
+
+TILES = (256, 512, 1000, 2048)
+ORIGINS = ((0, 0), (1, 1), (777, 1234), (1500, 301), (2999, 3000), (4097, 2048))
+REGION = 1600
+
+Labels = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two label images of one slide; see the top."""
+
+    nuclei: int
+    others: int
+    differ: int
+    lost: int
+
+
+def difference(labels: Labels, other: Labels) -> Difference:
+    """
+    >>> a = np.array([[1, 1, 0, 2, 2]])
+    >>> difference(a, np.array([[7, 7, 0, 3, 0]]))
+    Difference(nuclei=2, others=2, differ=1, lost=0)
+    """
+    areas, others = np.bincount(labels.ravel()), np.bincount(other.ravel())
+    areas[0] = others[0] = 0
+    common = (labels > 0) & (other > 0)
+    pairs = labels[common].astype(np.int64) * len(others) + other[common]
+    pairs, shared = np.unique(pairs, return_counts=True)
+    a, b = np.divmod(pairs, len(others))
+    union = areas[a] + others[b] - shared
+    same, found = union == shared, 2 * shared >= union
+    count, count_others = int((areas > 0).sum()), int((others > 0).sum())
+    most = max(count, count_others)
+    return Difference(count, count_others, most - int(same.sum()), most - min(map(len, (set(a[found]), set(b[found])))))
+
+
+def inner(labels: Labels, margin: int, sides: Sequence[bool]) -> Labels:
+    """Only the nuclei that keep away `margin` pixels from those sides (top, bottom, left, right) that are so marked."""
+    near = np.zeros(labels.shape, dtype=bool)
+    for side, part in zip(sides, (np.s_[:margin], np.s_[-margin:], np.s_[:, :margin], np.s_[:, -margin:]), strict=True):
+        if side:
+            near[part] = True
+    touched = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
+    touched[labels[near]] = True
+    return np.where(touched[labels], 0, labels)
+
+
+def predicted(options: argparse.Namespace, out: Path, *extra: object) -> tuple[Labels, dict[str, float]]:
+    """Labels of `nucleate predict` with these options, and what segment.py reports."""
+    own = ["--float32"] if options.float32 else []
+    command = [sys.executable, HERE / "segment.py", options.model, options.slide, "--out", out, *own, "--"]
+    report = json.loads(run([*command, "--engine", options.engine, "--format", "tif", *extra]).splitlines()[-1])
+    return tifffile.imread(out / f"{options.slide.stem}_labels.tif"), report
+
+
+def nucleate(options: argparse.Namespace, folder: Path) -> dict[str, Difference]:
+    with tifffile.TiffFile(options.slide) as tiff:
+        shape = tiff.pages[0].shape
+    whole, _ = predicted(options, folder / "whole", "--tile", max(shape))
+    rows = {"whole": difference(whole, whole)}
+    for tile in options.tiles or TILES:
+        labels, report = predicted(options, folder / str(tile), "--tile", tile)
+        rows[f"tile {tile}"] = difference(labels, whole)
+        print(f"tile {tile}: {rows[f'tile {tile}']}, {report['seconds']:.1f} s", flush=True)
+    for y, x in options.origins or ORIGINS:
+        box = (y, x, min(REGION, shape[0] - y), min(REGION, shape[1] - x))
+        if min(box[2:]) <= 0:
+            continue
+        labels, _ = predicted(options, folder / f"{y}_{x}", "--region", *box)
+        crop = whole[y : y + box[2], x : x + box[3]]
+        sides = (y > 0, y + box[2] < shape[0], x > 0, x + box[3] < shape[1])
+        margin = options.reach
+        rows[f"region {box}"] = difference(inner(labels, margin, sides), inner(crop, margin, sides))
+        print(f"region {box}: {rows[f'region {box}']}", flush=True)
+    return rows
+
+
+def peer(options: argparse.Namespace, folder: Path) -> dict[str, Difference]:
+    """The first size is what the others are compared with: 0, the whole, for StarDist, and 224 for Cellpose.
+
+    Blocks of 256 do not hold the context and the overlap that StarDist asks for.
+    """
+    script, key, sizes = {
+        "stardist": ("stardist_run.py", "--blocks", (0, 512, 1000, 2048)),
+        "cellpose": ("cellpose_run.py", "--tiles", (224, 256, 512, 1000)),
+    }[options.who]
+    sizes = tuple(options.tiles or sizes)
+    command = [options.python, HERE / "peers" / script, "slide", "--model", options.model, "--image", options.slide]
+    print(run([*command, "--out", folder, "--side", options.side, key, *sizes]), flush=True)
+    first = tifffile.imread(folder / f"{sizes[0]}.tif")
+    names = {0: "whole"}
+    return {
+        names.get(size, f"tile {size}"): difference(tifffile.imread(folder / f"{size}.tif"), first) for size in sizes
+    }
+
+
+def table(rows: dict[str, Difference]) -> str:
+    lines = ["| | nuclei | differ | lost |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {name} | {row.nuclei:,} | {row.differ:,} | {row.lost:,} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("who", choices=("nucleate", "stardist", "cellpose"))
+    parser.add_argument("--slide", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--tiles", type=int, nargs="+")
+    parser.add_argument("--origins", type=int, nargs=2, action="append", metavar=("Y", "X"))
+    parser.add_argument("--reach", type=int, default=0, help="pixels from a region's border; 0: compare up to it")
+    parser.add_argument("--python", type=Path, help="Python of the peer's environment")
+    parser.add_argument("--side", type=int, default=6000, help="peers: only so much of the slide")
+    parser.add_argument("--out", type=Path, help="keep the label images there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.out or Path(name)
+        rows = (nucleate if options.who == "nucleate" else peer)(options, folder)
+    print(table(rows))
+    print(json.dumps({"who": options.who, "rows": {name: asdict(row) for name, row in rows.items()}}))
+
+
+if __name__ == "__main__":
+    main()

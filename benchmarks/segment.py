@@ -1,0 +1,133 @@
+"""One `nucleate predict` of one slide, in a process of its own, with a clock and a look at its memory.
+
+    python benchmarks/segment.py MODEL slide.tif --out DIR [--float32] [--warm SLIDE] [-- --tile 512 --engine torch ...]
+
+What stands behind `--` goes to `nucleate predict`. The other benchmarks of slides call it. The last line printed is
+JSON: `seconds` from the slide to the finished files, the model's start included; `network seconds`, those of them in
+which at least one thread was inside the network; `peak`, the most resident memory above that of the process with its
+packages and the model loaded, in MiB (VmHWM less VmRSS of /proc/self/status).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nucleate import cli
+from nucleate.model import locate, read
+from nucleate.prediction import choice
+from nucleate.prediction.engine import Engine
+
+
+class Clock:
+    """When any thread was inside the network."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+
+    def watch(self, engine: Engine) -> Engine:
+        run = engine.run
+
+        def timed(image: Tensor) -> Tensor:
+            begin = time.perf_counter()
+            try:
+                return run(image)
+            finally:
+                self.spans.append((begin, time.perf_counter()))
+
+        engine.run = timed  # type: ignore[method-assign]
+        return engine
+
+    def seconds(self) -> float:
+        """The length of the spans' union."""
+        total, reached = 0.0, 0.0
+        for begin, end in sorted(self.spans):
+            total += max(0.0, end - max(begin, reached))
+            reached = max(reached, end)
+        return total
+
+
+@contextmanager
+def watched(*, float32: bool) -> Iterator[Clock]:
+    """Meanwhile every engine is watched by a clock, and computes in float32 where that is asked for."""
+    clock, make = Clock(), choice.make
+
+    def watched_make(network: object, name: str, *, bfloat16: bool | None = None) -> Engine:
+        return clock.watch(make(network, name, bfloat16=False if float32 else bfloat16))  # type: ignore[arg-type]
+
+    choice.make = watched_make
+    try:
+        yield clock
+    finally:
+        choice.make = make
+
+
+def memory(field: str) -> float:
+    """MiB of a field of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) / 1024
+
+
+def report_progress(every: float) -> None:
+    """Say each `every` seconds how much memory is held."""
+    begin = time.monotonic()
+    while True:
+        time.sleep(every)
+        print(f"{time.monotonic() - begin:.0f} s: {memory('VmRSS'):.0f} MiB, at most {memory('VmHWM'):.0f}", flush=True)
+
+
+def predict(model: str, slide: Path, out: Path, extra: Sequence[str]) -> None:
+    """`nucleate predict`; raises where it fails."""
+    try:
+        cli.main(["predict", model, str(slide), "--out", str(out), *extra])
+    except SystemExit as end:
+        if end.code not in (0, None):
+            raise RuntimeError(f"nucleate predict ended with {end.code}") from end
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--warm", type=Path, help="an image that is segmented beforehand, so that all is loaded")
+    parser.add_argument("--progress", type=float, help="say each so many seconds how much memory is held")
+    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    options, extra = parser.parse_args(own), sys.argv[len(own) + 2 :]
+    with watched(float32=options.float32) as clock:
+        if options.warm:
+            predict(options.model, options.warm, options.out / "warm", extra)
+            clock.spans.clear()
+        held = read(locate(options.model))
+        Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is counted anew
+        before = memory("VmRSS")
+        if options.progress:
+            threading.Thread(target=report_progress, args=(options.progress,), daemon=True).start()
+        begin = time.perf_counter()
+        predict(options.model, options.slide, options.out, extra)
+        seconds = time.perf_counter() - begin
+    report = {
+        "seconds": seconds,
+        "network seconds": clock.seconds(),
+        "peak": memory("VmHWM") - before,
+        "before": before,
+        "parameters": sum(p.numel() for p in held.network.parameters()),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
