@@ -279,7 +279,7 @@ def test_train_predict_evaluate_info(run, cells, tmp_path):
     code, printed, _ = run("predict", model, cells, "--out", out, "--overlay")
     assert code == 0 and "in 4 images." in printed
     names = sorted(path.stem for path in (cells / "images").iterdir())
-    endings = ("_labels.tif", ".csv", "_overlay.png")
+    endings = ("_labels.tif", ".csv", ".json", "_overlay.png")
     assert {path.name for path in out.iterdir()} == {name + ending for name in names for ending in endings}
     for name in names:
         labels = tifffile.imread(out / f"{name}_labels.tif")
@@ -363,7 +363,7 @@ def test_one_bad_image_of_several_is_named_and_the_others_are_done(run, trained,
     assert code == 1 and "in 1 image." in out
     heading, named = err.strip().splitlines()
     assert heading == "nucleate: 1 of 2 images could not be done:" and sentence in named
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_labels.tif", "b.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_labels.tif", "b.csv", "b.json"}
 
 
 @pytest.mark.parametrize("make", UNREADABLE)

@@ -31,7 +31,7 @@ class Stored(Reader):
         self.dtype, self.pixels, self.asked, self.closed = levels[0].dtype, levels[level], asked, False
 
     def read(self, box):
-        self._inside(box)
+        self.check_inside(box)
         self.asked.append((self.level, box))
         return self.pixels[box.y : box.bottom, box.x : box.right]
 

@@ -132,7 +132,7 @@ def windows(shape: tuple[int, int]) -> tuple[Box, ...]:
     of a large one the middles of 2 x 2 to 8 x 8 equal parts.
 
     >>> windows((300, 500)), len(windows((6000, 20_000)))
-    ((Box(y=0, x=58, height=300, width=384),), 32)
+    ((Box(y=0, x=58, height=300, width=384),), 24)
     """
 
     def starts(length: int) -> list[int]:

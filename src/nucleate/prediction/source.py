@@ -12,7 +12,8 @@ import numpy as np
 
 from nucleate.errors import InputError, NucleateError
 from nucleate.images.intensity import index_of
-from nucleate.images.slide import Reader, open_slide
+from nucleate.images.open import open_reader
+from nucleate.images.slide import Reader
 from nucleate.types import Box, Pixels
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.05, 5.0
@@ -20,11 +21,6 @@ SMALLEST_SIZE, LARGEST_SIZE = 0.05, 5.0
 
 NEAR = 1.5
 """A level whose pixel size is further than this factor from the one that is asked for is not taken."""
-
-
-def open_reader(path: Path, level: int = 0) -> Reader:
-    """The reader of one level of an image file."""
-    return open_slide(path, level=level)
 
 
 class ChannelReader(Reader):

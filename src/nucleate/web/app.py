@@ -9,7 +9,7 @@ from typing import Any
 import imagecodecs
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from nucleate.errors import NucleateError
 from nucleate.web.gallery import Gallery
