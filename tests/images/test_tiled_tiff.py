@@ -1,14 +1,11 @@
 """TIFF by boxes: any box of a file equals that box of the whole, however it is stored; hostile files get a sentence."""
 
 import numpy as np
-import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nucleate.errors import ImageError
-from nucleate.images.reader import read_image
-from nucleate.images.tiled_tiff import TiffReader, downsample
+from nucleate.images.tiled_tiff import TiffReader
 from nucleate.types import Box
 
 RNG = np.random.default_rng(7)
