@@ -93,8 +93,7 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
     """
     inner = core.within(box)
     heat = maps.heat
-    peak = (heat >= thresholds.heat) & (heat == ndimage.maximum_filter(heat, size=5, mode="constant"))
-    y, x = np.nonzero(peak[inner])
+    y, x = _peaks(heat, inner, thresholds.heat)
     candidates = Candidates(np.stack([y + core.y, x + core.x], axis=1), heat[inner][y, x], maps.radius[inner][y, x])
     points = np.full((2, core.height, core.width), NOTHING, dtype=np.int8)
     y, x = np.nonzero(maps.foreground[inner] >= thresholds.foreground)
@@ -103,6 +102,23 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
         absolute = place + begin
         points[axis, y, x] = np.clip(absolute + step, 0, length - 1) - absolute
     return Votes(points, candidates)
+
+
+def _peaks(heat: Map, inner: tuple[slice, slice], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where in `inner` the heat is at least `least`, and the highest of 5 x 5 pixels; in reading order."""
+    y, x = np.nonzero(heat[inner] >= least)
+    around = np.pad(heat, 2, constant_values=-np.inf)
+    width = around.shape[1]
+    middle = (y + inner[0].start + 2) * width + x + inner[1].start + 2
+    flat = around.reshape(-1)
+    for dy, dx in sorted(_WINDOW, key=lambda step: step[0] ** 2 + step[1] ** 2):
+        stays = flat[middle] >= flat[middle + dy * width + dx]
+        middle, y, x = middle[stays], y[stays], x[stays]
+    return y, x
+
+
+_WINDOW = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if dy or dx]
+"""Steps from a pixel to the others of the 5 x 5 around it."""
 
 
 def select(candidates: Candidates, separation: float) -> NDArray[np.bool_]:
