@@ -193,7 +193,7 @@ def test_the_level_nearest_to_a_pixel_size(slide, size, chosen, level):
 def test_pixel_sizes_that_are_missing_or_absurd(slide, tmp_path):
     with pytest.raises(InputError, match=r"0\.5 \(level 0\), 1 \(level 1\) micrometres and none near 2"):
         open_source(slide, View(pixel_size=2.0))
-    for name, options in (("missing", {}), ("absurd", {"resolution": (200, 200), "resolutionunit": "centimeter"})):
+    for name, options in (("missing", {}), ("absurd", {"resolution": (1e6, 1e6), "resolutionunit": "centimeter"})):
         tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((20, 30), np.uint8), **options)
         source = open_source(tmp_path / f"{name}.tif", View())
         source.reader.close()

@@ -252,29 +252,24 @@ def tidy(labels: Labels, smallest: int) -> Labels:
     return _fill_holes(keep[pieces])
 
 
-_NEIGHBOURS = (
-    (np.s_[1:, :], np.s_[:-1, :]),
-    (np.s_[:-1, :], np.s_[1:, :]),
-    (np.s_[:, 1:], np.s_[:, :-1]),
-    (np.s_[:, :-1], np.s_[:, 1:]),
-)
-"""Slices that lay an image over itself, one pixel apart."""
-
-
 def _fill_holes(labels: Labels) -> Labels:
     """Gives each 4-connected piece of background that touches one label only, and not the border, that label."""
     pieces, count = ndimage.label(labels == 0)
+    enclosed = np.ones(count + 1, dtype=np.bool_)
+    enclosed[0] = False
+    for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        enclosed[border] = False
+    flat = np.flatnonzero(enclosed[pieces])
+    piece, around = pieces.reshape(-1)[flat], labels.reshape(-1)
     lowest = np.full(count + 1, np.iinfo(np.int32).max, dtype=np.int32)
     highest = np.zeros(count + 1, dtype=np.int32)
-    for ahead, behind in _NEIGHBOURS:
-        edge = (pieces[ahead] > 0) & (labels[behind] > 0)
-        np.minimum.at(lowest, pieces[ahead][edge], labels[behind][edge])
-        np.maximum.at(highest, pieces[ahead][edge], labels[behind][edge])
-    filling = np.where(lowest == highest, highest, 0).astype(np.int32)
-    for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        filling[border] = 0
-    filling[0] = 0
-    filled: Labels = labels + filling[pieces]
+    for step in (-labels.shape[1], -1, 1, labels.shape[1]):
+        near = around[flat + step]
+        edge = near > 0
+        np.minimum.at(lowest, piece[edge], near[edge])
+        np.maximum.at(highest, piece[edge], near[edge])
+    filled = labels.copy()
+    filled.reshape(-1)[flat] = np.where(lowest == highest, highest, 0)[piece]
     return filled
 
 
