@@ -180,7 +180,7 @@ class Interrupted(FolderSpool):
         super().put(name, arrays)
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=st.integers(0, 70), second=st.integers(0, 40), threads=st.booleans(), entropy=st.booleans())
 def test_what_was_interrupted_goes_on_to_the_same_bytes(tmp_path_factory, first, second, threads, entropy):
     reader = reader_of(fields(3, (150, 130)))
