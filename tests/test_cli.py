@@ -279,7 +279,7 @@ def test_train_predict_evaluate_info(run, cells, tmp_path):
     code, printed, _ = run("predict", model, cells, "--out", out, "--overlay")
     assert code == 0 and "in 4 images." in printed
     names = sorted(path.stem for path in (cells / "images").iterdir())
-    endings = ("_labels.tif", ".csv", "_overlay.png")
+    endings = ("_labels.tif", ".csv", ".json", "_overlay.png")
     assert {path.name for path in out.iterdir()} == {name + ending for name in names for ending in endings}
     for name in names:
         labels = tifffile.imread(out / f"{name}_labels.tif")
