@@ -363,7 +363,7 @@ def test_one_bad_image_of_several_is_named_and_the_others_are_done(run, trained,
     assert code == 1 and "in 1 image." in out
     heading, named = err.strip().splitlines()
     assert heading == "nucleate: 1 of 2 images could not be done:" and sentence in named
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_labels.tif", "b.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_labels.tif", "b.csv", "b.json"}
 
 
 @pytest.mark.parametrize("make", UNREADABLE)
