@@ -74,7 +74,7 @@ def test_the_package_declares_what_it_imports_and_nothing_else():
 
 
 def test_the_tests_import_what_is_declared():
-    beside = {canonicalize_name(file.stem) for file in (ROOT / "tests").rglob("*.py")}
+    beside = {"tests"} | {canonicalize_name(file.stem) for file in (ROOT / "tests").rglob("*.py")}
     # packaging comes with pytest.
     assert imported((ROOT / "tests").rglob("*.py")) - beside <= requirements(*EXTRAS).keys() | {"packaging"}
 

@@ -140,9 +140,8 @@ def predict(
     from nucleate.prediction.predictor import Predictor
     from nucleate.prediction.progress import PredictionProgress, sentences
     from nucleate.prediction.source import View, megapixels
-    from nucleate.types import Box
 
-    view = View(level, pixel_size, None if region is None else Box(*region))
+    view = View.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)

@@ -4,7 +4,6 @@ import struct
 
 import imagecodecs
 import numpy as np
-import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -23,9 +23,8 @@ from nucleate.images.reader import read_labels
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.objects.grouping import Candidates
 from nucleate.prediction.measure import measure
-from nucleate.prediction.predict import DRAWN, LARGEST_TILE, SMALLEST_TILE, Request, predict
+from nucleate.prediction.predict import Request, predict
 from nucleate.prediction.predictor import Predictor
-from nucleate.prediction.source import View
 from nucleate.types import Box, Image
 
 RADIUS = 12.0

@@ -93,8 +93,7 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
     """
     inner = core.within(box)
     heat = maps.heat
-    peak = (heat >= thresholds.heat) & (heat == ndimage.maximum_filter(heat, size=5, mode="constant"))
-    y, x = np.nonzero(peak[inner])
+    y, x = _peaks(heat, inner, thresholds.heat)
     candidates = Candidates(np.stack([y + core.y, x + core.x], axis=1), heat[inner][y, x], maps.radius[inner][y, x])
     points = np.full((2, core.height, core.width), NOTHING, dtype=np.int8)
     y, x = np.nonzero(maps.foreground[inner] >= thresholds.foreground)
@@ -103,6 +102,23 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
         absolute = place + begin
         points[axis, y, x] = np.clip(absolute + step, 0, length - 1) - absolute
     return Votes(points, candidates)
+
+
+def _peaks(heat: Map, inner: tuple[slice, slice], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where in `inner` the heat is at least `least`, and the highest of 5 x 5 pixels; in reading order."""
+    y, x = np.nonzero(heat[inner] >= least)
+    around = np.pad(heat, 2, constant_values=-np.inf)
+    width = around.shape[1]
+    middle = (y + inner[0].start + 2) * width + x + inner[1].start + 2
+    flat = around.reshape(-1)
+    for dy, dx in sorted(_WINDOW, key=lambda step: step[0] ** 2 + step[1] ** 2):
+        stays = flat[middle] >= flat[middle + dy * width + dx]
+        middle, y, x = middle[stays], y[stays], x[stays]
+    return y, x
+
+
+_WINDOW = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if dy or dx]
+"""Steps from a pixel to the others of the 5 x 5 around it."""
 
 
 def select(candidates: Candidates, separation: float) -> NDArray[np.bool_]:
@@ -236,29 +252,24 @@ def tidy(labels: Labels, smallest: int) -> Labels:
     return _fill_holes(keep[pieces])
 
 
-_NEIGHBOURS = (
-    (np.s_[1:, :], np.s_[:-1, :]),
-    (np.s_[:-1, :], np.s_[1:, :]),
-    (np.s_[:, 1:], np.s_[:, :-1]),
-    (np.s_[:, :-1], np.s_[:, 1:]),
-)
-"""Slices that lay an image over itself, one pixel apart."""
-
-
 def _fill_holes(labels: Labels) -> Labels:
     """Gives each 4-connected piece of background that touches one label only, and not the border, that label."""
     pieces, count = ndimage.label(labels == 0)
+    enclosed = np.ones(count + 1, dtype=np.bool_)
+    enclosed[0] = False
+    for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        enclosed[border] = False
+    flat = np.flatnonzero(enclosed[pieces])
+    piece, around = pieces.reshape(-1)[flat], labels.reshape(-1)
     lowest = np.full(count + 1, np.iinfo(np.int32).max, dtype=np.int32)
     highest = np.zeros(count + 1, dtype=np.int32)
-    for ahead, behind in _NEIGHBOURS:
-        edge = (pieces[ahead] > 0) & (labels[behind] > 0)
-        np.minimum.at(lowest, pieces[ahead][edge], labels[behind][edge])
-        np.maximum.at(highest, pieces[ahead][edge], labels[behind][edge])
-    filling = np.where(lowest == highest, highest, 0).astype(np.int32)
-    for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        filling[border] = 0
-    filling[0] = 0
-    filled: Labels = labels + filling[pieces]
+    for step in (-labels.shape[1], -1, 1, labels.shape[1]):
+        near = around[flat + step]
+        edge = near > 0
+        np.minimum.at(lowest, piece[edge], near[edge])
+        np.maximum.at(highest, piece[edge], near[edge])
+    filled = labels.copy()
+    filled.reshape(-1)[flat] = np.where(lowest == highest, highest, 0)[piece]
     return filled
 
 

@@ -17,7 +17,7 @@ from nucleate.types import Box, Nucleus
 FURTHEST = 2 * BOUND
 """Pixels along an axis: no pixel of a nucleus is further from its centre."""
 
-_KEPT = 2**26  # bytes of rows that are kept decoded
+_KEPT, _FEWEST = 2**26, 3  # bytes of rows of tiles that are kept decoded, and how many of them at least
 
 
 def number(spool: Spool, rows: Iterable[Sequence[str]]) -> list[int]:
@@ -68,17 +68,15 @@ class SpooledNuclei(Nuclei):
         self.count = int(sum(counts))
         self._spool, self._borders = spool, borders
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]
-        self._kept: OrderedDict[int, Measured] = OrderedDict()
+        self._kept: OrderedDict[int, _Row] = OrderedDict()
 
-    def rows(self, index: int) -> Measured:
+    def rows(self, index: int) -> _Row:
         """The nuclei of one row of tiles."""
         if index not in self._kept:
-            held = sum(one.rows.nbytes + one.masks.nbytes for one in self._kept.values())
-            while self._kept and held > _KEPT:
-                gone = self._kept.popitem(last=False)[1]
-                held -= gone.rows.nbytes + gone.masks.nbytes
+            while len(self._kept) > _FEWEST and sum(one.nbytes for one in self._kept.values()) > _KEPT:
+                self._kept.popitem(last=False)
             found = self._spool[f"row-{index}"]
-            self._kept[index] = Measured(found["rows"], found["masks"])
+            self._kept[index] = _Row(found["rows"], found["masks"])
         self._kept.move_to_end(index)
         return self._kept[index]
 
@@ -88,19 +86,16 @@ class SpooledNuclei(Nuclei):
         for index, first in enumerate(self._first[:-1]):
             begin, end = self._borders[index : index + 2]
             if begin - FURTHEST < whole.bottom and whole.y < end + FURTHEST and self._first[index + 1] > first:
-                _paint(labels, whole, self.rows(index), first)
+                self.rows(index).paint(labels, whole, first)
         return labels
 
     def __iter__(self) -> Iterator[Found]:
         for index, first in enumerate(self._first[:-1]):
-            measured = self.rows(index)
-            length = mask_bytes(measured.rows)
-            ends = np.cumsum(length)
-            for step, (row, begin, end) in enumerate(zip(measured.rows, ends - length, ends, strict=True)):
-                box = Box(int(row["top"]), int(row["left"]), int(row["height"]), int(row["width"]))
-                mask = _mask(measured.masks[begin:end], box)
+            row = self.rows(index)
+            for step, nucleus in enumerate(row.nuclei):
+                box, mask = row.box(step), row.mask(step)
                 here = Box(box.y - self.origin[0], box.x - self.origin[1], *box.shape)
-                yield Found(self._nucleus(first + step, row), here, mask)
+                yield Found(self._nucleus(first + step, nucleus), here, mask)
 
     def _nucleus(self, number: int, row: NDArray[np.void]) -> Nucleus:
         area, bits = int(row["area"]), float(row["entropy"])
@@ -117,24 +112,37 @@ class SpooledNuclei(Nuclei):
 
     def bounded(self) -> int:
         """How many nuclei reach as far as is looked at, and may be larger than what was found of them."""
-        return sum(int(np.count_nonzero(self.rows(index).rows["bounded"])) for index in range(len(self._first) - 1))
+        return sum(int(np.count_nonzero(self.rows(index).nuclei["bounded"])) for index in range(len(self._first) - 1))
 
 
-def _paint(labels: NDArray[np.uint32], box: Box, measured: Measured, first: int) -> None:
-    """Give the pixels of these nuclei, numbered from `first`, their number in an array that holds `box`."""
-    rows = measured.rows
-    meets = (rows["top"] < box.bottom) & (rows["top"] + rows["height"] > box.y)
-    meets &= (rows["left"] < box.right) & (rows["left"] + rows["width"] > box.x)
-    length = mask_bytes(rows)
-    begin = np.cumsum(length) - length
-    for index in np.flatnonzero(meets).tolist():
-        row = rows[index]
-        own = Box(int(row["top"]), int(row["left"]), int(row["height"]), int(row["width"]))
-        mask = _mask(measured.masks[begin[index] : begin[index] + length[index]], own)
-        common = own.common(box)
-        assert common is not None  # as they meet
-        labels[common.within(box)][mask[common.within(own)]] = first + index
+class _Row:
+    """The nuclei of a row of tiles, and what finds them quickly: their boxes, and where their masks begin and end."""
 
+    def __init__(self, nuclei: NDArray[np.void], masks: NDArray[np.uint8]) -> None:
+        self.nuclei, self.masks = nuclei, masks
+        self.ends = np.cumsum(mask_bytes(nuclei))
+        self.top, self.left = (np.ascontiguousarray(nuclei[name]) for name in ("top", "left"))
+        self.bottom, self.right = self.top + nuclei["height"], self.left + nuclei["width"]
 
-def _mask(packed: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
-    return np.unpackbits(packed, count=box.height * box.width).reshape(box.shape).view(np.bool_)
+    @property
+    def nbytes(self) -> int:
+        return int(self.nuclei.nbytes + self.masks.nbytes + 3 * self.ends.nbytes)
+
+    def box(self, index: int) -> Box:
+        top, left = int(self.top[index]), int(self.left[index])
+        return Box(top, left, int(self.bottom[index]) - top, int(self.right[index]) - left)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Which pixels of its box a nucleus has."""
+        box, begin = self.box(index), int(self.ends[index - 1]) if index else 0
+        packed = self.masks[begin : int(self.ends[index])]
+        return np.unpackbits(packed, count=box.height * box.width).reshape(box.shape).view(np.bool_)
+
+    def paint(self, labels: NDArray[np.uint32], box: Box, first: int) -> None:
+        """Give the pixels of the nuclei, numbered from `first`, their number in an array that holds `box`."""
+        meets = (self.top < box.bottom) & (self.bottom > box.y) & (self.left < box.right) & (self.right > box.x)
+        for index in np.flatnonzero(meets).tolist():
+            own = self.box(index)
+            common = own.common(box)
+            assert common is not None  # as they meet
+            labels[common.within(box)][self.mask(index)[common.within(own)]] = first + index

@@ -60,6 +60,11 @@ class View:
     pixel_size: float | None = None
     region: Box | None = None
 
+    @classmethod
+    def of(cls, level: int | None, pixel_size: float | None, region: tuple[int, int, int, int] | None) -> View:
+        """The same, the region as y, x, height and width."""
+        return cls(level, pixel_size, None if region is None else Box(*region))
+
     def __post_init__(self) -> None:
         if self.level is not None and self.pixel_size is not None:
             raise InputError("--level and --pixel-size both choose a level of the pyramid: give one of them.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class Stream:
             for block in blocks:
                 if block in waits:
                     waits[block].append(tile)
-        users = {block: sum(block in blocks for blocks in needs.values()) for block in _union(needs)}
+        users = Counter(block for blocks in needs.values() for block in blocks)
 
         def finish(tile: str) -> None:
             self._do_tile(tile, needs[tile])
@@ -154,7 +154,7 @@ class Stream:
         for tile, box in self._tiles.items():
             if self.spool.get(tile) is None:
                 needs[tile] = self._meeting(box.grown(LOOKED_AT, within=self.reader.shape))
-        wanted = _union(needs)
+        wanted = {block for blocks in needs.values() for block in blocks}
         missing = []
         for block in range(len(self.blocks)):
             if block in wanted:
@@ -259,10 +259,6 @@ class Stream:
             while len(self._decoded) > _KEPT:
                 self._decoded.popitem(last=False)
         return found
-
-
-def _union(needs: dict[str, list[int]]) -> set[int]:
-    return set().union(*needs.values())
 
 
 def _do(work: Sequence[Callable[[], None]], pool: Executor | None, observe: Observe | None) -> None:
