@@ -52,7 +52,8 @@ def predict_rate(data: Path, model: Path) -> float:
     from nucleate.images.reader import read_image
     from nucleate.model import read
     from nucleate.networks.precision import keep_memory
-    from nucleate.prediction.predict import Predictor, predict
+    from nucleate.prediction.predict import predict
+from nucleate.prediction.predictor import Predictor
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))

@@ -15,7 +15,7 @@ from nucleate.images.bitmap import read_bitmap
 from nucleate.images.synthetic import STYLES
 from nucleate.images.writer import atomic, write_overlay
 from nucleate.model import locate, read
-from nucleate.prediction.predict import Predictor
+from nucleate.prediction.predictor import Predictor
 
 SHOWN = (("fluorescence", "fluorescence", 11), ("tissue", "brightfield", 4))
 """Style of the drawn image, model, seed."""

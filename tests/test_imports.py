@@ -51,7 +51,7 @@ LIBRARIES = {
     "errors": set(),
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite"},
-    "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich", "zarr", "roifile"},
+    "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich", "zarr", "roifile", "google_crc32c"},
     "networks": {"torch"},
     "objects.matching": {"numpy", "scipy"},
     "objects": {"numpy", "scipy", "skimage", "torch"},

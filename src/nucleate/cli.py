@@ -104,28 +104,56 @@ def predict(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to write the results to.", show_default=False)],
+    formats: Annotated[
+        str, typer.Option("--format", help="What to write, of tif, zarr, geojson, roi, csv, with commas between.")
+    ] = "tif,csv",
+    level: Annotated[
+        int | None, typer.Option(help="Of an image with a pyramid this level; 0 is the whole image.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            help="Micrometres: take the level whose pixels are nearest to it; or what the file does not say of its own."
+        ),
+    ] = None,
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")] = "auto",
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
+    ] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
     min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
+    tile: Annotated[int, typer.Option(help="Pixels of a large image that are grouped at once; no result differs.")] = (
+        1024
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
-    """Find the nuclei in images: a label image and a table for each."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     from nucleate.images.dataset import images_in
     from nucleate.model import locate, read
-    from nucleate.prediction.predict import Predictor, predict
+    from nucleate.prediction.predict import Request, predict
+    from nucleate.prediction.predictor import Predictor
+    from nucleate.prediction.progress import PredictionProgress, sentences
+    from nucleate.prediction.source import View, megapixels
+    from nucleate.types import Box
 
+    view = View(level, pixel_size, None if region is None else Box(*region))
+    names = tuple(name.strip() for name in formats.split(",") if name.strip())
+    request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
-    predictor = Predictor(read(locate(model)), smallest=min_size)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("Images", total=len(files))
-        done = predict(predictor, files, out, overlay=overlay, observe=lambda _: progress.advance(bar))
-    nuclei = _count(sum(done.nuclei.values()), "nucleus", "nuclei")
-    print(f"{nuclei} in {_count(len(done.nuclei), 'image', 'images')}. Wrote {out}.")
+    predictor = Predictor(read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view))
+    with PredictionProgress(files, out) as progress:
+        done = predict(predictor, files, out, request, observe=progress.observe)
+    for sentence in sentences(done):
+        print(f"nucleate: {sentence}", file=sys.stderr)
+    if done.nuclei:
+        nuclei = _count(sum(done.nuclei.values()), "nucleus", "nuclei")
+        print(f"{nuclei} in {_count(len(done.nuclei), 'image', 'images')}. Wrote {out}. Next: nucleate view {out}")
     _name_failures(done.failed, len(files))
 
 

@@ -9,7 +9,7 @@ from nucleate.images.dataset import find, pair
 from nucleate.images.synthetic import write_folder
 from nucleate.model import locate, read, read_history
 from nucleate.objects.matching import Matching, match, pool
-from nucleate.prediction.predict import Predictor
+from nucleate.prediction.predictor import Predictor
 from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.render import render
 from nucleate.training.fit import fit, run_curves

@@ -21,9 +21,12 @@ from nucleate.errors import DatasetError, ImageError, OutputError
 from nucleate.images.outputs.table import COLUMNS
 from nucleate.images.reader import read_labels
 from nucleate.networks.unet import UNIT, Architecture, UNet
-from nucleate.objects.grouping import Grouped
-from nucleate.prediction.predict import LARGEST, Predictor, measure, predict
-from nucleate.types import Image
+from nucleate.objects.grouping import Candidates
+from nucleate.prediction.measure import measure
+from nucleate.prediction.predict import DRAWN, LARGEST_TILE, SMALLEST_TILE, Request, predict
+from nucleate.prediction.predictor import Predictor
+from nucleate.prediction.source import View
+from nucleate.types import Box, Image
 
 RADIUS = 12.0
 
@@ -117,16 +120,22 @@ def test_measures_are_those_of_regionprops(seed, count, channels):
     labels.ravel()[:count] = np.arange(1, count + 1)
     pixels = rng.integers(0, 65536, (12, 17, channels)).astype(np.uint16)
     score = rng.random(count).astype(np.float32)
-    rows = measure(Grouped(labels, np.zeros((count, 2), np.int64), score), pixels)
+    centres = Candidates(np.argwhere(labels)[:count] * 0, score, score)
+    box = Box(100, 30, 12, 17)
+    own = rng.random(count) < 0.8
+    rows = measure(labels, box, centres, own, pixels).rows
+    labels[~np.concatenate([[True], own])[labels]] = 0
+    score = score[own]
     expected = regionprops(labels, pixels)
-    assert len(rows) == len(expected) == count
+    assert len(rows) == len(expected) == own.sum()
     for row, props, value in zip(rows, expected, score, strict=True):
-        assert (row.id, row.area) == (props.label, props.area)
-        assert (row.y, row.x) == pytest.approx(props.centroid, abs=1e-3)
-        assert row.diameter == pytest.approx(props.equivalent_diameter_area, abs=1e-3)
-        assert row.mean_intensity == pytest.approx(np.mean(props.intensity_mean), abs=1e-3)
-        assert row.score == pytest.approx(value, abs=1e-4)
-        assert all(type(number) in (int, float) for number in (row.y, row.x, row.area, row.diameter, row.score))
+        assert (row["area"], row["score"]) == (props.label * 0 + props.area, value)
+        assert (row["y"] - 100, row["x"] - 30) == pytest.approx(props.centroid, abs=1e-6)
+        assert row["mean"] == pytest.approx(np.mean(props.intensity_mean))
+        top, left, bottom, right = props.bbox
+        assert (row["top"] - 100, row["left"] - 30) == (top, left)
+        assert (row["height"], row["width"]) == (bottom - top, right - left)
+        assert np.isnan(row["entropy"]) and not row["bounded"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (40, 50)])
@@ -174,12 +183,6 @@ def test_the_channel_of_the_training_is_taken_where_it_is_there(predictor):
         predictor.segment(image_of(both, channels=("GFP", "RFP")))
 
 
-def test_an_image_too_large_is_refused_with_advice(predictor):
-    pixels = np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (1, LARGEST + 1, 1))
-    with pytest.raises(ImageError, match=f"1 x {LARGEST + 1}"):
-        predictor.segment(image_of(pixels, name="scan"))
-
-
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / "images"
@@ -196,7 +199,10 @@ def files_of(folder):
 @pytest.mark.parametrize("overlay", [False, True])
 def test_files_of_a_run(predictor, images, tmp_path, overlay):
     seen = []
-    summary = predict(predictor, images, tmp_path / "a" / "out", overlay=overlay, observe=seen.append)
+    request = Request(overlay=overlay)
+    summary = predict(
+        predictor, images, tmp_path / "a" / "out", request, observe=lambda path, share, size: seen.append(path)
+    )
     assert summary.nuclei == {"plate 0": 1, "plate 1": 2, "plate 2": 3} and summary.failed == []
     assert seen == images
     endings = ["_labels.tif", ".csv", ".json"] + ["_overlay.png"] * overlay
@@ -214,7 +220,7 @@ def test_files_of_a_run(predictor, images, tmp_path, overlay):
 
 def test_the_same_images_give_the_same_bytes(predictor, images, tmp_path):
     for name in ("one", "two"):
-        predict(predictor, images, tmp_path / name, overlay=True)
+        predict(predictor, images, tmp_path / name, Request(overlay=True))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 
 
@@ -229,7 +235,7 @@ def test_one_broken_image_is_named_and_the_others_are_done(predictor, images, tm
     content = images[1].read_bytes()
     images[1].write_bytes(content[: len(content) // 2])
     seen = []
-    summary = predict(predictor, images, tmp_path / "out", observe=seen.append)
+    summary = predict(predictor, images, tmp_path / "out", observe=lambda path, share, size: seen.append(path))
     assert summary.nuclei == {"plate 0": 1, "plate 2": 3}
     (sentence,) = summary.failed
     assert str(images[1]) in sentence
@@ -270,9 +276,9 @@ def threads():
 def test_images_at_once_give_the_files_of_one_after_the_other(predictor, images, tmp_path, threads, count):
     threads(1)
     seen = [[], []]
-    expected = predict(predictor, images, tmp_path / "expected", observe=seen[0].append)
+    expected = predict(predictor, images, tmp_path / "expected", observe=lambda path, share, size: seen[0].append(path))
     threads(count)
-    found = predict(predictor, images, tmp_path / "found", observe=seen[1].append)
+    found = predict(predictor, images, tmp_path / "found", observe=lambda path, share, size: seen[1].append(path))
     assert (found.nuclei, found.failed) == (expected.nuclei, expected.failed)
     assert seen[0] == seen[1] == images
     assert files_of(tmp_path / "found") == files_of(tmp_path / "expected")

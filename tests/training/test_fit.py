@@ -17,7 +17,8 @@ from nucleate.images.dataset import find, images_in, pair
 from nucleate.images.synthetic import write_folder
 from nucleate.networks.unet import Architecture
 from nucleate.prediction.choice import installed
-from nucleate.prediction.predict import Predictor, predict
+from nucleate.prediction.predict import predict
+from nucleate.prediction.predictor import Predictor
 from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint, fit
 from nucleate.training.offline import Settings

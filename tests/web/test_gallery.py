@@ -71,7 +71,7 @@ def test_an_image_that_is_gone_is_named_and_found_again(opened, folder):
     gallery = opened(folder)
     image = folder / "images" / "cells.tif"
     image.rename(folder / "moved.tif")
-    with pytest.raises(ImageError, match=r"cells\.tif cannot be read \(No such file.*\): was it moved"):
+    with pytest.raises(ImageError, match=r"cells\.tif does not exist"):
         gallery[0]
     (folder / "moved.tif").rename(image)
     assert gallery[0].about()["width"] == 40

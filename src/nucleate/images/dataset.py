@@ -5,7 +5,8 @@
     imagesTr/x_0000.tif + labelsTr/x.tif                 nnU-Net, one channel
     x.tif                                                no mask anywhere: all unlabelled
 
-An image without a mask is unlabelled. Hidden files and files that are no images are ignored.
+An image without a mask is unlabelled. An image may be an OME-Zarr folder. Hidden files and files that are no images
+are ignored.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nucleate.errors import DatasetError, ImageError
+from nucleate.images.ome_zarr import holds_labels, is_zarr
 from nucleate.images.reader import is_image, name_of, read_image, read_labels
 from nucleate.types import Dataset, Image, Labels, Sample
 
@@ -76,7 +78,7 @@ def pair(sample: Sample) -> tuple[Image, Labels]:
 
 
 def images_in(paths: Sequence[Path]) -> list[Path]:
-    """The image files to segment: files as they are given, and the images in folders, sorted by name.
+    """The images to segment: files and OME-Zarr folders as they are given, and the images in other folders, by name.
 
     Of a folder that holds no image itself, `images/` or `imagesTr/` is taken. Masks are left out. A file named twice
     comes once.
@@ -85,14 +87,14 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and not is_zarr(path):
             found.update(dict.fromkeys(_images_of(path)))
         elif path.exists():
             found[path] = None
         else:
             raise DatasetError(f"{path} does not exist: check the path.")
     if not found:
-        raise DatasetError("No image was given: name files or folders of PNG, JPEG or TIFF images.")
+        raise DatasetError("No image was given: name files or folders of PNG, JPEG, TIFF or OME-Zarr images.")
     return list(found)
 
 
@@ -107,13 +109,23 @@ def _images_of(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
+        return sorted(
+            path for path in folder.iterdir() if is_image(path) and (path.is_file() or _is_image_folder(path))
+        )
     except OSError as error:
         raise DatasetError(f"{folder} cannot be read ({error.strerror}): check who may read it.") from error
 
 
+def _is_image_folder(path: Path) -> bool:
+    """Whether a folder is OME-Zarr, and not the labels of an image that lies beside it."""
+    try:
+        return is_zarr(path) and not holds_labels(path)
+    except ImageError:
+        return True  # what is wrong with it is said where it is read
+
+
 def _no_image(folder: Path) -> DatasetError:
-    return DatasetError(f"{folder} holds no image: put PNG, JPEG or TIFF files in it.")
+    return DatasetError(f"{folder} holds no image: put PNG, JPEG, TIFF or OME-Zarr images in it.")
 
 
 def _named(files: Iterable[Path]) -> dict[str, Path]:

@@ -11,8 +11,10 @@ from nucleate.errors import ImageError
 from nucleate.images import bitmap, tiff
 from nucleate.types import Image, Labels, Pixels
 
-IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-"""The endings of files that can be read, in lower case."""
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".tf2", ".tf8", ".btf", ".svs", ".ndpi", ".zarr"}
+)
+"""The endings of files, and of OME-Zarr folders, that can be read, in lower case."""
 
 GREY = ("grey",)
 RGB = ("red", "green", "blue")
@@ -37,7 +39,7 @@ def name_of(path: Path) -> str:
 
 
 def read_image(path: Path) -> Image:
-    """Read one plane of a PNG, JPEG, TIFF, OME-TIFF or ImageJ TIFF file.
+    """Read one plane of a PNG, JPEG, TIFF, OME-TIFF or ImageJ TIFF file, or of an OME-Zarr folder.
 
     The pixels keep the file's type where it is uint8 or uint16; every other number becomes float32, and a bilevel
     image 0 and 255. Transparency is dropped. Channels are named as in the file, else "grey" or "red", "green",
@@ -54,9 +56,23 @@ def read_image(path: Path) -> Image:
     >>> image.name, image.pixels.shape, image.pixels.dtype.name, image.channels
     ('cells', (3, 3, 1), 'uint16', ('grey',))
     """
+    if path.is_dir():
+        return _read_folder(path)
     plane = _read(path, labels=False)
     pixels = as_pixels(plane.pixels, path)
     return Image(name_of(path), pixels, plane.channels or names_of(pixels.shape[2]), plane.pixel_size, path)
+
+
+def _read_folder(path: Path) -> Image:
+    from nucleate.images.ome_zarr import OmeZarrReader  # it builds on what is here
+
+    with OmeZarrReader(path) as reader:
+        count = reader.shape[0] * reader.shape[1] * len(reader.channels)
+        if count > bitmap.MAX_PIXELS:
+            raise ImageError(
+                f"{path} promises {count} values, above the limit of {bitmap.MAX_PIXELS}: cut it up first."
+            )
+        return Image(reader.name, reader.read(reader.box), reader.channels, reader.pixel_size, path)
 
 
 def names_of(channels: int) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ KIND = "nucleate prediction"
 class Record:
     """One prediction. `image` is where the image was, absolute; `level` the one of its pyramid that was segmented;
     `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Nuclei`; `files` the names of the
-    files in the record's own folder, by format."""
+    files in the record's own folder, by format; `identity` is the same for the same image, model and options, and
+    empty where that is not known."""
 
     image: str
     level: int
@@ -30,9 +31,10 @@ class Record:
     pixel_size: float | None
     count: int
     files: dict[str, str]
+    identity: str = ""
 
     @classmethod
-    def of(cls, nuclei: Nuclei, image: Path, level: int, files: dict[str, str]) -> Record:
+    def of(cls, nuclei: Nuclei, image: Path, level: int, files: dict[str, str], identity: str = "") -> Record:
         """The record of these nuclei, found in that level of the image."""
         return cls(
             image=str(image.resolve()),
@@ -43,6 +45,7 @@ class Record:
             pixel_size=nuclei.pixel_size,
             count=nuclei.count,
             files=files,
+            identity=identity,
         )
 
 
@@ -78,7 +81,7 @@ def read_record(path: Path) -> Record | None:
     wrong = [field.name for field in fields(Record) if not _fits(field.name, value.get(field.name))]
     if wrong:
         raise InputError(f"{path} has no usable {wrong[0]} in it: run nucleate predict again.")
-    known = {field.name: value[field.name] for field in fields(Record)}
+    known = {field.name: value[field.name] for field in fields(Record) if field.name in value}
     known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
     return Record(**known)
 
@@ -87,6 +90,8 @@ def _fits(name: str, value: Any) -> bool:
     """Whether a value from a file can be that field of a record."""
     if name == "image":
         return isinstance(value, str) and Path(value).is_absolute() and "\0" not in value
+    if name == "identity":
+        return value is None or isinstance(value, str)
     if name in ("level", "count"):
         return _whole(value)
     if name in ("origin", "shape"):

@@ -17,12 +17,38 @@ MOST = 2**20
 """Pixels; about how many are read at once where the whole image passes by."""
 
 
+PLAUSIBLE = (0.05, 5.0)
+"""Micrometres a pixel, from the finest to the coarsest at which nuclei are looked at."""
+
+
+def plausible(pixel_size: float | None) -> bool:
+    """Whether a pixel size can be that of an image of nuclei, and no placeholder or slip of the unit.
+
+    >>> [plausible(size) for size in (0.25, 0.05, 5.0, None, float("nan"), 0.0, 25400 / 72)]
+    [True, True, True, False, False, False, False]
+    """
+    return pixel_size is not None and PLAUSIBLE[0] <= pixel_size <= PLAUSIBLE[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One level of a pyramid: its (height, width), and how many pixels of the first level one of its pixels spans."""
 
     shape: tuple[int, int]
     downsample: float
+
+
+def downsample(whole: tuple[int, int], shape: tuple[int, int]) -> float:
+    """How many pixels of the whole one of a level of this shape spans: a whole number where that may be, as the rest
+    of a division is dropped or filled up when a level is made.
+
+    >>> downsample((101, 1003), (25, 250)), downsample((101, 1003), (26, 251)), downsample((100, 1000), (40, 400))
+    (4.0, 4.0, 2.5)
+    """
+    ratio = max(whole) / max(shape)
+    factor = max(1, round(ratio))
+    divided = all(n // factor <= m <= -(-n // factor) for n, m in zip(whole, shape, strict=True))
+    return float(factor) if divided else ratio
 
 
 class Reader(ABC):
@@ -112,21 +138,3 @@ class MemoryReader(Reader):
     def read(self, box: Box) -> Pixels:
         self.check_inside(box)
         return self.image.pixels[box.y : box.bottom, box.x : box.right]
-
-
-def open_slide(path: Path, *, level: int = 0) -> Reader:
-    """The reader of an image file of any size, by what the file holds; `level` chooses one of its pyramid.
-
-    Raises `ImageError` for a file that is missing, cut off, broken or of another kind, and for a level that it does
-    not have.
-    """
-    # Loaded only here: they take longer than all the rest, and build on what is above.
-    from nucleate.images.reader import read_image
-    from nucleate.images.tiff import SIGNATURES
-    from nucleate.images.tiled_tiff import TiffReader
-
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(4).startswith(SIGNATURES):
-                return TiffReader(path, level)
-    return MemoryReader(read_image(path))

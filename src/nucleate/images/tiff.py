@@ -23,8 +23,11 @@ SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 _MICROMETRES = {
     "m": 1e6,
+    "meter": 1e6,
     "cm": 1e4,
+    "centimeter": 1e4,
     "mm": 1e3,
+    "millimeter": 1e3,
     "µm": 1.0,
     "um": 1.0,
     "micron": 1.0,
@@ -32,8 +35,11 @@ _MICROMETRES = {
     "micrometer": 1.0,
     "micrometre": 1.0,
     "nm": 1e-3,
+    "nanometer": 1e-3,
     "å": 1e-4,
+    "angstrom": 1e-4,
     "pm": 1e-6,
+    "picometer": 1e-6,
     "inch": 25400.0,
     "in": 25400.0,
 }
@@ -87,15 +93,28 @@ def _read(tiff: Any, path: Path, labels: bool) -> Plane:
 
 
 def main_series(tiff: Any, path: Path) -> Any:
-    """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest."""
+    """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest, or the
+    first where the format says so."""
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
+    if tiff.is_svs:
+        return tiff.series[0]
     return max(tiff.series, key=lambda series: math.prod(series.shape))
 
 
 def plane_axes(series: Any, path: Path) -> tuple[str, tuple[int, ...]]:
-    """The axes of one plane, YX, YXS, CYX or SYX, and their lengths; others of length 1 are dropped."""
-    axes, shape = series.get_axes(False), series.get_shape(False)
+    """The axes of a series of pages that are one plane, and their lengths."""
+    return one_plane(series.get_axes(False), series.get_shape(False), path)
+
+
+def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple[int, ...]]:
+    """The axes of one plane, YX, YXS, CYX or SYX, and their lengths; others of length 1 are dropped.
+
+    Raises `ImageError` for a stack.
+
+    >>> one_plane("TCZYX", (1, 3, 1, 40, 50), Path("cells.ome.tif"))
+    ('CYX', (3, 40, 50))
+    """
     kept = [i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis in "YX" or size > 1]
     axes, shape = "".join(axes[i] for i in kept), tuple(shape[i] for i in kept)
     if axes not in ("YX", "YXS", "CYX", "SYX"):
@@ -176,7 +195,7 @@ def pixel_size(tiff: Any, page: Any) -> float | None:
         if found is not None and found.get("PhysicalSizeX"):
             x = length(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
             y = length(found.get("PhysicalSizeY", found.get("PhysicalSizeX")), found.get("PhysicalSizeYUnit", "µm"))
-            return _square(x, y)
+            return square(x, y)
     tags = page.tags
     if "XResolution" not in tags or "YResolution" not in tags:
         return None
@@ -184,7 +203,7 @@ def pixel_size(tiff: Any, page: Any) -> float | None:
     if tiff.is_imagej:
         unit = str((tiff.imagej_metadata or {}).get("unit", unit or "")).replace("\\u00B5", "µ")
     sizes = [length(_reciprocal(tags[name].value), unit) for name in ("XResolution", "YResolution")]
-    size = _square(*sizes)
+    size = square(*sizes)
     return size if size is not None and size <= _COARSEST else None
 
 
@@ -202,5 +221,6 @@ def length(value: str | float | None, unit: str | None) -> float | None:
     return micrometres if 0 < micrometres < math.inf else None
 
 
-def _square(x: float | None, y: float | None) -> float | None:
+def square(x: float | None, y: float | None) -> float | None:
+    """The side of a pixel; None where one is unknown or they differ by more than 1 %."""
     return x if x is not None and y is not None and math.isclose(x, y, rel_tol=0.01) else None

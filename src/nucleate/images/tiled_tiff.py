@@ -13,7 +13,7 @@ from nucleate.errors import ImageError
 from nucleate.images import tiff
 from nucleate.images.cache import Cache
 from nucleate.images.reader import as_pixels, name_of, names_of
-from nucleate.images.slide import Level, Reader
+from nucleate.images.slide import Level, Reader, downsample
 from nucleate.images.tiff_plane import File, Plane
 from nucleate.types import Box, Pixels
 
@@ -96,19 +96,6 @@ def _levels(series: Any, path: Path) -> tuple[Level, ...]:
         axes, shape = tiff.plane_axes(level, path)
         shapes.append((shape[axes.index("Y")], shape[axes.index("X")]))
     return tuple(Level(shape, downsample(shapes[0], shape)) for shape in shapes)
-
-
-def downsample(whole: tuple[int, int], shape: tuple[int, int]) -> float:
-    """How many pixels of the whole one of a level of this shape spans: a whole number where that may be, as the rest
-    of a division is dropped or filled up when a level is made.
-
-    >>> downsample((101, 1003), (25, 250)), downsample((101, 1003), (26, 251)), downsample((100, 1000), (40, 400))
-    (4.0, 4.0, 2.5)
-    """
-    whole_number = max(1, round(whole[1] / shape[1]))
-    if all(n // whole_number <= m <= -(-n // whole_number) for n, m in zip(whole, shape, strict=True)):
-        return float(whole_number)
-    return whole[1] / shape[1]
 
 
 def _planes(series: Any, file: File, cache: Cache) -> list[Plane]:

@@ -8,12 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nucleate.errors import ImageError, InputError, NucleateError
-from nucleate.images.reader import read_image
+from nucleate.errors import InputError, NucleateError
+from nucleate.images.open import open_reader
 from nucleate.images.record import Record, read_record
-from nucleate.images.slide import MemoryReader, Reader
-from nucleate.images.tiff import SIGNATURES
-from nucleate.images.tiled_tiff import TiffReader
 from nucleate.web.cache import Cache
 from nucleate.web.measurements import Measurements
 from nucleate.web.overlay import DEPTH, Overlay
@@ -104,11 +101,11 @@ class Gallery:
             self._opened.clear()
 
     def _open(self, record: Record) -> Shown:
-        pyramid = Pyramid(partial(_open_slide, Path(record.image)), self._cache)
+        pyramid = Pyramid(partial(open_reader, Path(record.image)), self._cache)
         files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
         try:
             written = next((files[name] for name in LABELS if name in files), None)
-            overlay = None if written is None else Overlay(_open_slide(written, 0))
+            overlay = None if written is None else Overlay(open_reader(written, 0))
             if overlay is not None and overlay.labels.shape != record.shape:
                 overlay.close()
                 raise InputError(f"{written} is not of the size that was predicted: run nucleate predict again.")
@@ -116,13 +113,3 @@ class Gallery:
             pyramid.close()
             raise
         return Shown(record, pyramid, overlay, Measurements(files["csv"]) if "csv" in files else None)
-
-
-def _open_slide(path: Path, level: int) -> Reader:
-    """One level of an image file: a TIFF is read by tiles, any other image as a whole."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}): was it moved?") from error
-    return TiffReader(path, level) if start in SIGNATURES else MemoryReader(read_image(path))

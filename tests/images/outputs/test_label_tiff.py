@@ -66,9 +66,9 @@ def test_a_large_image_is_tiled_and_a_very_large_one_a_big_tiff(tmp_path, field,
     with tifffile.TiffFile(tmp_path / "x.tif") as file:
         assert file.pages[0].tile == (512, 512) and not file.is_bigtiff
     narrow = np.dtype(np.uint16)
-    assert not label_tiff._big((46_000, 46_000), narrow) and label_tiff._big((46_500, 46_500), narrow)
-    assert label_tiff._big((33_000, 33_000), np.dtype(np.uint32))
-    monkeypatch.setattr(label_tiff, "_big", lambda *_: True)
+    assert not label_tiff.is_big((46_000, 46_000), narrow) and label_tiff._big((46_500, 46_500), narrow)
+    assert label_tiff.is_big((33_000, 33_000), np.dtype(np.uint32))
+    monkeypatch.setattr(label_tiff, "is_big", lambda *_: True)
     label_tiff.write(tmp_path / "x.tif", nuclei)
     with tifffile.TiffFile(tmp_path / "x.tif") as file:
         assert file.is_bigtiff

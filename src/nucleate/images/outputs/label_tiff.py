@@ -54,7 +54,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
                 labels = np.pad(labels, ((0, TILE - box.height), (0, TILE - box.width)))
             yield zlib.compress(labels.tobytes(), 6)
 
-    with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=_big(nuclei.shape, dtype)) as tiff:
+    with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=is_big(nuclei.shape, dtype)) as tiff:
         tiff.write(
             pieces(),
             shape=nuclei.shape,
@@ -69,7 +69,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
         )
 
 
-def _big(shape: tuple[int, int], dtype: np.dtype[np.generic]) -> bool:
+def is_big(shape: tuple[int, int], dtype: np.dtype[np.generic]) -> bool:
     """Whether the file could pass 4 GB, the end of a plain TIFF: labels that will not compress take no less."""
     tiles = -(-shape[0] // TILE) * -(-shape[1] // TILE)
     return tiles * TILE**2 * dtype.itemsize > 2**32 - 2**25

@@ -1,0 +1,105 @@
+"""A model, ready to segment images of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from nucleate.images.outputs.progress import Observe
+from nucleate.images.slide import MemoryReader, Reader
+from nucleate.images.statistics import Statistics
+from nucleate.model import Model
+from nucleate.prediction.choice import choose
+from nucleate.prediction.passage import SIDE
+from nucleate.prediction.source import chosen
+from nucleate.prediction.spool import MemorySpool, Spool
+from nucleate.prediction.stream import Plan, Stream
+from nucleate.types import Image, Segmentation
+
+WORKERS = 2
+"""Blocks that are in work at once: while one is with the network, the other may be read, grouped or written."""
+
+_STATISTICS = 0.05  # of the work on an image
+
+
+class Predictor:
+    """Segments images with one model. `smallest` overrides the model's smallest area; `engine` runs the network, by
+    default the one that is done first with about so many `megapixels`; see `choice.choose`."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        smallest: int | None = None,
+        engine: str = "auto",
+        megapixels: float = 0.0,
+        bfloat16: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.engine = choose(model, engine, megapixels=megapixels, bfloat16=bfloat16)
+        self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, smallest=smallest)
+
+    def identity(self) -> dict[str, Any]:
+        """What its results depend on, for JSON."""
+        return {
+            "model": self.model.manifest.weights_sha256,
+            "engine": type(self.engine).__name__,
+            "thresholds": asdict(self.thresholds),
+            "normalisation": asdict(self.model.normalisation),
+        }
+
+    def segment(self, image: Image) -> Segmentation:
+        """The nuclei of an image in memory; none where the image is constant."""
+        reader = MemoryReader(image)
+        stream = self.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape)))
+        nuclei = stream.nuclei(image.name)
+        labels = nuclei.read(reader.box).astype(np.int32)
+        return Segmentation(labels, tuple(found.nucleus for found in nuclei))
+
+    def stream(self, reader: Reader, spool: Spool, plan: Plan, observe: Observe | None = None) -> Stream:
+        """Find the nuclei of an image; small ones in the calling thread."""
+        reader = chosen(reader, self.model.manifest.data.channels)
+        statistics = self._statistics(reader, spool, observe)
+        stream = Stream(self.engine, reader, statistics, self.thresholds, spool, plan)
+        told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
+        if is_small(reader):
+            stream.run(None, told)
+        else:
+            with workers() as pool:
+                stream.run(pool, told)
+        return stream
+
+    def _statistics(self, reader: Reader, spool: Spool, observe: Observe | None) -> Statistics:
+        channels = self.model.manifest.architecture.channels
+        kept = spool.get("statistics")
+        if kept is not None:
+            return Statistics(channels, float(kept["low"]), float(kept["high"]), bool(kept["constant"]))
+        told = None if observe is None else (lambda share: observe(_STATISTICS * share))
+        found = Statistics.of(reader, channels, self.model.normalisation, told)
+        values = {"low": found.low, "high": found.high, "constant": found.constant}
+        spool.put("statistics", {name: np.array(value) for name, value in values.items()})
+        return found
+
+
+def is_small(reader: Reader) -> bool:
+    """Whether an image is about one block of the network, and so done in one piece."""
+    return reader.shape[0] * reader.shape[1] <= SIDE**2
+
+
+@contextmanager
+def workers() -> Iterator[Executor]:
+    """Threads that share those of the network; an error, or Ctrl-C, waits only for what has begun."""
+    threads = torch.get_num_threads()
+    each = max(1, threads // WORKERS)
+    pool = ThreadPoolExecutor(min(WORKERS, threads), initializer=torch.set_num_threads, initargs=(each,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
