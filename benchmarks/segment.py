@@ -26,13 +26,13 @@ from pathlib import Path
 
 import torch
 from nucleate.prediction.predictor import Predictor
+from nucleate.prediction.source import View, open_source
 from nucleate.prediction.spool import MemorySpool
 from nucleate.prediction.stream import Plan
 from torch import Tensor
 
 from nucleate import cli
 from nucleate.images.outputs import label_tiff
-from nucleate.images.slide import open_slide
 from nucleate.model import locate, read
 from nucleate.prediction import choice
 from nucleate.prediction.engine import Engine
@@ -109,7 +109,7 @@ def in_one_piece(options: argparse.Namespace) -> None:
     """Group all pixels at once; PyTorch runs the network."""
     predictor = Predictor(read(locate(options.model)), engine="torch")
     options.out.mkdir(parents=True, exist_ok=True)
-    with open_slide(options.slide) as reader:
+    with open_source(options.slide, View()).reader as reader:
         stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape), side=options.block))
         label_tiff.write(options.out / f"{reader.name}_labels.tif", stream.nuclei(reader.name))
 
