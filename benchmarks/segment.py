@@ -25,10 +25,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from nucleate.prediction.predictor import Predictor
-from nucleate.prediction.source import View, open_source
-from nucleate.prediction.spool import MemorySpool
-from nucleate.prediction.stream import Plan
 from torch import Tensor
 
 from nucleate import cli
@@ -37,6 +33,10 @@ from nucleate.model import locate, read
 from nucleate.prediction import choice
 from nucleate.prediction.engine import Engine
 from nucleate.prediction.passage import SIDE
+from nucleate.prediction.predictor import Predictor
+from nucleate.prediction.source import View, open_source
+from nucleate.prediction.spool import MemorySpool
+from nucleate.prediction.stream import Plan
 
 
 class Clock:
