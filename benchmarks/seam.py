@@ -1,6 +1,6 @@
 """How many nuclei of a slide change with the size of its tiles: Nucleate's, StarDist's and Cellpose's.
 
-    python benchmarks/seam.py nucleate --slide slide.tif --model MODEL [--float32] [--engine torch]
+    python benchmarks/seam.py nucleate --slide slide.tif --model MODEL [--float32] [--blocks 3072]
     python benchmarks/seam.py stardist --slide slide.tif --python PYTHON --model DIR  [--side 6000]
     python benchmarks/seam.py cellpose --slide slide.tif --python PYTHON --model FILE [--side 3000]
 
@@ -8,8 +8,10 @@ The slide is one that benchmarks/slide.py assembles; the peers' models and envir
 Each label image is compared with that of the whole in one piece (Cellpose: with that of its default tiles). A nucleus
 *differs* where no nucleus of the other has exactly its pixels, and is *lost* where none overlaps it with an IoU of
 0.5 or more; both are counted in the direction in which there are more. Numbers do not matter. For Nucleate, regions
-cut out with `--region` are compared, too: with the nuclei of the whole, but for those within `--reach` pixels of the
-border of the region.
+cut out with `--region` are compared, too, up to their very border: with the same pixels of the whole.
+
+With `--blocks` also the whole with another size of what the network sees at once. That size is fixed in Nucleate, as a
+convolution may round differently for each: it shows what is left to the last bit then, not what a user meets.
 
 Prints a table, and as its last line JSON.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -65,44 +68,40 @@ def difference(labels: Labels, other: Labels) -> Difference:
     return Difference(count, count_others, most - int(same.sum()), most - min(map(len, (set(a[found]), set(b[found])))))
 
 
-def inner(labels: Labels, margin: int, sides: Sequence[bool]) -> Labels:
-    """Only the nuclei that keep away `margin` pixels from those sides (top, bottom, left, right) that are so marked."""
-    near = np.zeros(labels.shape, dtype=bool)
-    for side, part in zip(sides, (np.s_[:margin], np.s_[-margin:], np.s_[:, :margin], np.s_[:, -margin:]), strict=True):
-        if side:
-            near[part] = True
-    touched = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
-    touched[labels[near]] = True
-    return np.where(touched[labels], 0, labels)
-
-
-def predicted(options: argparse.Namespace, out: Path, *extra: object) -> tuple[Labels, dict[str, float]]:
-    """Labels of `nucleate predict` with these options, and what segment.py reports."""
-    own = ["--float32"] if options.float32 else []
-    command = [sys.executable, HERE / "segment.py", options.model, options.slide, "--out", out, *own, "--"]
-    report = json.loads(run([*command, "--engine", options.engine, "--format", "tif", *extra]).splitlines()[-1])
-    return tifffile.imread(out / f"{options.slide.stem}_labels.tif"), report
+def predicted(options: argparse.Namespace, out: Path, *own: object, extra: Sequence[object] = ()) -> Labels:
+    """Labels from segment.py with these options of its own and, behind `--`, of `nucleate predict`."""
+    float32 = ["--float32"] if options.float32 else []
+    command = [sys.executable, HERE / "segment.py", options.model, options.slide, "--out", out, *float32, *own]
+    run([*options.through, *command, "--", "--engine", options.engine, "--format", "tif", *extra])
+    labels: Labels = tifffile.imread(out / f"{options.slide.stem}_labels.tif")
+    return labels
 
 
 def nucleate(options: argparse.Namespace, folder: Path) -> dict[str, Difference]:
     with tifffile.TiffFile(options.slide) as tiff:
         shape = tiff.pages[0].shape
-    whole, _ = predicted(options, folder / "whole", "--tile", max(shape))
-    rows = {"whole": difference(whole, whole)}
+    whole = predicted(options, folder / "whole", "--whole")
+    rows: dict[str, Difference] = {}
+
+    def add(name: str, labels: Labels, other: Labels) -> None:
+        rows[name] = difference(labels, other)
+        print(f"{name}: {rows[name]}", flush=True)
+
+    add("whole", whole, whole)
     for tile in options.tiles or TILES:
-        labels, report = predicted(options, folder / str(tile), "--tile", tile)
-        rows[f"tile {tile}"] = difference(labels, whole)
-        print(f"tile {tile}: {rows[f'tile {tile}']}, {report['seconds']:.1f} s", flush=True)
+        add(f"tile {tile}", predicted(options, folder / f"{tile}", extra=["--tile", tile]), whole)
     for y, x in options.origins or ORIGINS:
         box = (y, x, min(REGION, shape[0] - y), min(REGION, shape[1] - x))
-        if min(box[2:]) <= 0:
-            continue
-        labels, _ = predicted(options, folder / f"{y}_{x}", "--region", *box)
-        crop = whole[y : y + box[2], x : x + box[3]]
-        sides = (y > 0, y + box[2] < shape[0], x > 0, x + box[3] < shape[1])
-        margin = options.reach
-        rows[f"region {box}"] = difference(inner(labels, margin, sides), inner(crop, margin, sides))
-        print(f"region {box}: {rows[f'region {box}']}", flush=True)
+        if min(box[2:]) > 0:
+            labels = predicted(options, folder / f"{y}_{x}", extra=["--region", *box])
+            crop = whole[y : y + box[2], x : x + box[3]]
+            add(f"region {' '.join(map(str, box))}", labels, crop)
+    for block in options.blocks:
+        add(
+            f"network in blocks of {block}",
+            predicted(options, folder / f"b{block}", "--whole", "--block", block),
+            whole,
+        )
     return rows
 
 
@@ -140,7 +139,8 @@ def main() -> None:
     parser.add_argument("--engine", default="torch")
     parser.add_argument("--tiles", type=int, nargs="+")
     parser.add_argument("--origins", type=int, nargs=2, action="append", metavar=("Y", "X"))
-    parser.add_argument("--reach", type=int, default=0, help="pixels from a region's border; 0: compare up to it")
+    parser.add_argument("--blocks", type=int, nargs="*", default=[], help="sides of what the network sees at once")
+    parser.add_argument("--through", type=shlex.split, default=[], metavar="COMMAND", help="start each process with it")
     parser.add_argument("--python", type=Path, help="Python of the peer's environment")
     parser.add_argument("--side", type=int, default=6000, help="peers: only so much of the slide")
     parser.add_argument("--out", type=Path, help="keep the label images there")

@@ -1,11 +1,15 @@
 """One `nucleate predict` of one slide, in a process of its own, with a clock and a look at its memory.
 
     python benchmarks/segment.py MODEL slide.tif --out DIR [--float32] [--warm SLIDE] [-- --tile 512 --engine torch ...]
+    python benchmarks/segment.py MODEL slide.tif --out DIR [--float32] --whole [--block 3072]
 
-What stands behind `--` goes to `nucleate predict`. The other benchmarks of slides call it. The last line printed is
-JSON: `seconds` from the slide to the finished files, the model's start included; `network seconds`, those of them in
-which at least one thread was inside the network; `peak`, the most resident memory above that of the process with its
-packages and the model loaded, in MiB (VmHWM less VmRSS of /proc/self/status).
+What stands behind `--` goes to `nucleate predict`. With `--whole` all pixels are grouped at once, in memory, which the
+command line does not offer for images this large; `--block` is the side of what the network sees at once. The other
+benchmarks of slides call it.
+
+The last line printed is JSON: `seconds` from the slide to the finished files, the model's start included;
+`network seconds`, those of them in which at least one thread was inside the network; `peak`, the most resident memory
+above that of the process with its packages and the model loaded, in MiB (VmHWM less VmRSS of /proc/self/status).
 """
 
 from __future__ import annotations
@@ -24,9 +28,15 @@ import torch
 from torch import Tensor
 
 from nucleate import cli
+from nucleate.images.outputs import label_tiff
 from nucleate.model import locate, read
 from nucleate.prediction import choice
 from nucleate.prediction.engine import Engine
+from nucleate.prediction.passage import SIDE
+from nucleate.prediction.predictor import Predictor
+from nucleate.prediction.source import View, open_source
+from nucleate.prediction.spool import MemorySpool
+from nucleate.prediction.stream import Plan
 
 
 class Clock:
@@ -60,7 +70,7 @@ class Clock:
 @contextmanager
 def watched(*, float32: bool) -> Iterator[Clock]:
     """Meanwhile every engine is watched by a clock, and computes in float32 where that is asked for."""
-    clock, make = Clock(), choice.make
+    clock, make = Clock(), choice.make  # through which the command line and `Predictor` get theirs
 
     def watched_make(network: object, name: str, *, bfloat16: bool | None = None) -> Engine:
         return clock.watch(make(network, name, bfloat16=False if float32 else bfloat16))  # type: ignore[arg-type]
@@ -95,12 +105,23 @@ def predict(model: str, slide: Path, out: Path, extra: Sequence[str]) -> None:
             raise RuntimeError(f"nucleate predict ended with {end.code}") from end
 
 
+def in_one_piece(options: argparse.Namespace) -> None:
+    """Group all pixels at once; PyTorch runs the network."""
+    predictor = Predictor(read(locate(options.model)), engine="torch")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with open_source(options.slide, View()).reader as reader:
+        stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape), side=options.block))
+        label_tiff.write(options.out / f"{reader.name}_labels.tif", stream.nuclei(reader.name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("slide", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--whole", action="store_true", help="group all pixels at once")
+    parser.add_argument("--block", type=int, default=SIDE, help="with --whole: pixels that the network sees at once")
     parser.add_argument("--warm", type=Path, help="an image that is segmented beforehand, so that all is loaded")
     parser.add_argument("--progress", type=float, help="say each so many seconds how much memory is held")
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
@@ -115,7 +136,10 @@ def main() -> None:
         if options.progress:
             threading.Thread(target=report_progress, args=(options.progress,), daemon=True).start()
         begin = time.perf_counter()
-        predict(options.model, options.slide, options.out, extra)
+        if options.whole:
+            in_one_piece(options)
+        else:
+            predict(options.model, options.slide, options.out, extra)
         seconds = time.perf_counter() - begin
     report = {
         "seconds": seconds,

@@ -53,7 +53,7 @@ def predict_rate(data: Path, model: Path) -> float:
     from nucleate.model import read
     from nucleate.networks.precision import keep_memory
     from nucleate.prediction.predict import predict
-from nucleate.prediction.predictor import Predictor
+    from nucleate.prediction.predictor import Predictor
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
