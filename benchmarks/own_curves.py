@@ -15,8 +15,9 @@ kept over the lowest of the run, less 1; regret in panoptic quality, the highest
 kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is `Ending`,
 which asks about loss and score, and keeps the epoch of highest validation score.
 
-The highest of many noisy numbers is too high. So the images held back are two halves, and beside the plain regret stands
-the crossed one: the best epoch is chosen on one half and both epochs are compared on the other, and the other way round.
+The highest of many noisy numbers is too high. So the images held back are two halves, and beside the plain regret
+stands the crossed one: the best epoch is chosen on one half, and it and the epoch kept are compared on the other; the
+mean of both ways.
 """
 
 from __future__ import annotations

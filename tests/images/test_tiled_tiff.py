@@ -4,6 +4,7 @@ import struct
 
 import imagecodecs
 import numpy as np
+import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st

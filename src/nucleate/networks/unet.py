@@ -35,7 +35,7 @@ class Architecture:
 
     channels: int = 1
     classes: int = 2
-    widths: tuple[int, ...] = (32, 48, 96, 128)
+    widths: tuple[int, ...] = (32, 64, 128, 176)
 
     @property
     def outputs(self) -> int:

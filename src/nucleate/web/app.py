@@ -8,8 +8,8 @@ from typing import Any
 
 import imagecodecs
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import JSONResponse
 
 from nucleate.errors import NucleateError
 from nucleate.web.gallery import Gallery
