@@ -1,10 +1,16 @@
-"""InfoNCE in blocks of rows: memory grows with N, not with N^2, and each similarity is exponentiated once."""
+"""InfoNCE in blocks of rows: memory grows with N, not with N^2.
+
+On a processor with a matrix unit `products` does it; what follows is for those without, and for accelerators.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
+from nucleate.losses.fused.products import softmax_total
 from nucleate.losses.fused.ready import plain_tensor
 from nucleate.losses.fused.total import Twin, total
 
@@ -67,6 +73,9 @@ def _both(
     first: Tensor, second: Tensor, heat: float, weights: Tensor | None, scale: float, wanted: bool
 ) -> tuple[Tensor, list[Tensor | None]]:
     a, b = first.detach(), second.detach()
+    found = _on_unit(a, b, heat, 0, weights, scale, wanted, both=True)
+    if found is not None:
+        return found
     # No row or column of exp(s - bound) vanishes in float32 while the similarities span less than _SPAN.
     bound = float(torch.linalg.vector_norm(a, dim=1).amax() * torch.linalg.vector_norm(b, dim=1).amax()) / heat
     if 2 * bound > _SPAN:
@@ -109,6 +118,9 @@ def _rows(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The total, and `scale` times its derivatives by query, keys and temperature."""
     q, k = query.detach(), keys.detach()
+    found = _on_unit(q, k, heat, begin, weights, scale, wanted)
+    if found is not None:
+        return found
     n, m = len(q), len(k)
     value = q.new_zeros((), dtype=torch.float64)
     by_query, by_keys = (torch.empty_like(q), torch.zeros_like(k)) if wanted else (None, None)
@@ -136,6 +148,20 @@ def _rows(
     if by_query is None:
         return value.to(q.dtype), []
     return value.to(q.dtype), [by_query, by_keys, _by_heat(by_query, q, heat)]
+
+
+def _on_unit(
+    query: Tensor, keys: Tensor, heat: float, begin: int, weights: Tensor | None, scale: float, wanted: bool,
+    both: bool = False,
+) -> tuple[Tensor, list[Tensor | None]] | None:  # fmt: skip
+    """The same by the matrix unit, or None where it cannot be had."""
+    cool = 1 / math.sqrt(heat)
+    own = torch.arange(begin, begin + len(query))
+    found = softmax_total(query * cool, keys * cool, own, weights, scale * cool, wanted, both)
+    if found is None:
+        return None
+    value, made = found
+    return value.to(query.dtype), [*made, _by_heat(made[0], query, heat)] if wanted else []
 
 
 def _scores(rows: Tensor, keys: Tensor, heat: float, block: Tensor) -> Tensor:

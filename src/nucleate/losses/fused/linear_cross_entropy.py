@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nucleate.losses.fused.products import softmax_total
 from nucleate.losses.fused.ready import plain_tensor
 from nucleate.losses.fused.total import Twin, total
 
@@ -51,6 +52,9 @@ def _blocks(
     scale: float,
     wanted: bool,
 ) -> tuple[Tensor, list[Tensor | None]]:
+    found = _on_unit(rows, projection, bias, label, weight, scale, wanted)
+    if found is not None:
+        return found
     value = rows.new_zeros((), dtype=torch.float64)
     by_rows, by_projection = torch.empty_like(rows), torch.zeros_like(projection)
     by_bias = None if bias is None else torch.zeros_like(bias)
@@ -79,3 +83,29 @@ def _blocks(
         if by_bias is not None:
             by_bias += e.sum(0)
     return value.to(rows.dtype), [by_rows, by_projection, *([] if by_bias is None else [by_bias])]
+
+
+def _on_unit(
+    rows: Tensor,
+    projection: Tensor,
+    bias: Tensor | None,
+    label: Tensor,
+    weight: Tensor | None,
+    scale: float,
+    wanted: bool,
+) -> tuple[Tensor, list[Tensor | None]] | None:
+    """The same by the matrix unit, or None where it cannot be had; a bias is one more feature, which is 1."""
+    features = rows.shape[1]
+    if bias is not None:
+        rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
+        projection = torch.cat((projection, bias.detach().unsqueeze(1)), 1)
+    found = softmax_total(rows, projection, label, weight, scale, wanted)
+    if found is None:
+        return None
+    value, made = found
+    if not wanted or bias is None:
+        return value.to(rows.dtype), list(made)
+    by_rows, by_projection = made
+    return value.to(rows.dtype), [
+        by_rows[:, :features].contiguous(), by_projection[:, :features].contiguous(), by_projection[:, features]
+    ]  # fmt: skip

@@ -15,7 +15,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-_KERNELS = ("cross_entropy_kernels", "region_kernels", "soft_kernels", "divergence_kernels", "lovasz_kernels")
+_KERNELS = (
+    "cross_entropy_kernels", "region_kernels", "soft_kernels", "divergence_kernels", "lovasz_kernels",
+    "product_kernels",
+)  # fmt: skip
 _enabled = True
 _started = False
 _lock = threading.Lock()

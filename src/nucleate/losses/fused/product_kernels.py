@@ -1,0 +1,161 @@
+"""Softmax over the products of two sets of rows, 32 x 256 at a time: they are made twice and never held.
+
+s_ij is the product of row i and column j, in units of log 2. Rows come as bfloat16 parts row by row, columns in the
+two orders that `products.Columns` describes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nucleate.losses.fused import matrix_unit, softmax
+from nucleate.losses.fused.compiled import kernel, step
+from nucleate.losses.fused.scalars import bits_of_float, exp2, f32, float_of_bits, i32, larger
+
+AT_HAND = matrix_unit.at_hand()
+TILE, CHUNK = 32, 256
+_HIGH = i32(-65536)  # the upper half of the bits of a float32: those of a bfloat16
+
+
+@step
+def _products(
+    high: Any, low: Any, depth: int, at_row: int, c_high: Any, c_low: Any, at_column: int, columns: int, s: Any
+) -> None:
+    """s = rows from at_row times columns from at_column, 32 x CHUNK."""
+    for j in range(0, columns, TILE):
+        matrix_unit.multiply(
+            high[at_row * depth :], low[at_row * depth :], 2 * depth, c_high[(at_column + j) * depth :],
+            c_low[(at_column + j) * depth :], 64, 32 * depth, s[j:], 4 * CHUNK, depth // 32, False,
+        )  # fmt: skip
+
+
+@step
+def _largest(s: Any) -> Any:
+    top = f32(-np.inf)
+    for j in range(s.size):
+        top = larger(top, s[j])
+    return top
+
+
+@step
+def _sum(s: Any, top: Any) -> Any:
+    total = f32(0.0)
+    for j in range(s.size):
+        total += exp2(s[j] - top)
+    return total
+
+
+@step
+def _one_way(s: Any, top: Any, share: Any) -> None:
+    for j in range(s.size):
+        s[j] = share * exp2(s[j] - top)
+
+
+@step
+def _other_way(s: Any, tops: Any, shares: Any) -> None:
+    for j in range(s.size):
+        s[j] = shares[j] * exp2(s[j] - tops[j])
+
+
+@step
+def _both_ways(s: Any, top: Any, share: Any, tops: Any, shares: Any) -> None:
+    for j in range(s.size):
+        s[j] = share * exp2(s[j] - top) + shares[j] * exp2(s[j] - tops[j])
+
+
+@step
+def _parts(p: Any, high: Any, low: Any) -> None:
+    """p as the sum of two bfloat16."""
+    for j in range(p.size):
+        bits = bits_of_float(p[j])
+        rest = bits_of_float(p[j] - float_of_bits(bits & _HIGH))
+        high[j] = np.int16(bits >> i32(16))
+        low[j] = np.int16((rest + i32(0x8000)) >> i32(16))
+
+
+def row_sums(
+    high: Any, low: Any, depth: int, c_high: Any, c_low: Any, first: int, columns: int, own: Any, top: Any,
+    total: Any, at_own: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Row tiles `begin` to `end` against columns `first` to first + columns: sum_j 2^(s_ij - top_i), top_i the largest.
+
+    top and total hold what columns before gave. s at the column own_i goes to at_own_i.
+    """
+    s_of = np.empty(TILE * CHUNK, f32)
+    matrix_unit.begin()
+    for at in range(0, columns, CHUNK):
+        n = min(CHUNK, columns - at)
+        for tile in range(begin, end):
+            _products(high, low, depth, tile * TILE, c_high, c_low, at, n, s_of)
+            for r in range(TILE):
+                i = tile * TILE + r
+                s = s_of[r * CHUNK : r * CHUNK + n]
+                new = larger(top[i], _largest(s))
+                total[i] = total[i] * exp2(top[i] - new) + _sum(s, new)
+                top[i] = new
+                j = own[i] - first - at
+                if 0 <= j < n:
+                    at_own[i] = s[j]
+    matrix_unit.end()
+
+
+def row_slopes(
+    high: Any, low: Any, depth: int, c_high: Any, c_low: Any, v_high: Any, v_low: Any, first: int, columns: int,
+    top: Any, share: Any, tops: Any, shares: Any, own: Any, less: Any, turned: bool, out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """out_i += sum_j p_ij column_j with p_ij = share_i 2^(s_ij - top_i) + shares_j 2^(s_ij - tops_j) - less at a pair.
+
+    An empty share or shares is left out. A pair is row i with column own_i, or where `turned` column j with row own_j;
+    less_i or less_j is what it is reduced by, before the parts are rounded: what is left of it may be small.
+    """
+    s_of, p_high, p_low = (
+        np.empty(TILE * CHUNK, f32),
+        np.empty(TILE * CHUNK, np.int16),
+        np.empty(TILE * CHUNK, np.int16),
+    )
+    matrix_unit.begin()
+    for at in range(0, columns, CHUNK):
+        n = min(CHUNK, columns - at)
+        steps = (n + 31) // 32
+        for tile in range(begin, end):
+            _products(high, low, depth, tile * TILE, c_high, c_low, at, n, s_of)
+            for r in range(TILE):
+                i = tile * TILE + r
+                s = s_of[r * CHUNK : r * CHUNK + n]
+                if share.size and shares.size:
+                    _both_ways(s, top[i], share[i], tops[at : at + n], shares[at : at + n])
+                elif share.size:
+                    _one_way(s, top[i], share[i])
+                else:
+                    _other_way(s, tops[at : at + n], shares[at : at + n])
+                softmax.fill(s_of[r * CHUNK + n : r * CHUNK + 32 * steps], f32(0.0))
+                if not turned:
+                    j = own[i] - first - at
+                    if 0 <= j < n:
+                        s[j] -= less[i]
+            if turned:
+                for j in range(n):
+                    r = own[at + j] - tile * TILE
+                    if 0 <= r < TILE:
+                        s_of[r * CHUNK + j] -= less[at + j]
+            _parts(s_of, p_high, p_low)
+            for d in range(0, depth, TILE):
+                matrix_unit.multiply(
+                    p_high, p_low, 2 * CHUNK, v_high[at * depth + 2 * d :], v_low[at * depth + 2 * d :], 4 * depth, 64,
+                    out[tile * TILE * depth + d :], 4 * depth, steps, True,
+                )  # fmt: skip
+    matrix_unit.end()
+
+
+if AT_HAND:
+    _PARTS = "int16[::1], int16[::1]"
+    row_sums = kernel(
+        f"void({_PARTS}, int64, {_PARTS}, int64, int64, int64[::1], float32[::1], float32[::1], float32[::1], int64, "
+        "int64)"
+    )(row_sums)
+    row_slopes = kernel(
+        f"void({_PARTS}, int64, {_PARTS}, {_PARTS}, int64, int64, float32[::1], float32[::1], float32[::1], "
+        "float32[::1], int64[::1], float32[::1], boolean, float32[::1], int64, int64)"
+    )(row_slopes)

@@ -1,0 +1,193 @@
+"""Softmax over the products of two sets of rows on the matrix unit: what `product_kernels` wants, made from tensors.
+
+For rows q_i and k_j let s_ij = q_i . k_j. With the largest s_ij of each row and sum_j exp(s_ij - top_i) at hand, the
+derivative of sum_i w_i (log sum_j exp s_ij - s_i,own(i)) by q_i is sum_j (p_ij - [j = own(i)] w_i) k_j, and that by k_j
+is the same with the two sets exchanged. So two functions do for every loss of this kind, both ways.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nucleate.losses.fused.ready import kernels
+from nucleate.losses.fused.threads import over_blocks
+
+_TILE = 32
+_COLUMNS = 8192  # packed at a time, 16 MiB at a depth of 256
+_LARGEST = 128.0  # of |s|: an error of 2^-17 in it leaves the gradient's relative error below 1e-3
+_LN_2 = math.log(2)
+_NOTHING = np.empty(0, np.float32)
+
+Parts = tuple[NDArray[np.int16], NDArray[np.int16]]
+
+
+def softmax_total(
+    rows: Tensor, columns: Tensor, own: Tensor, weights: Tensor | None, scale: float, wanted: bool,
+    both: bool = False,
+) -> tuple[Tensor, list[Tensor]] | None:  # fmt: skip
+    """sum_i w_i (log sum_j exp s_ij - s_i,own(i)) in float64, and `scale` times its derivatives by rows and columns.
+
+    With `both`, the mean of that and of the same with rows and columns exchanged, where own is 0, 1, 2, ... None where
+    the unit is not at hand, its kernels are not ready, or the products are so large that it is not exact enough.
+    """
+    module = _kernels(rows, columns)
+    if module is None:
+        return None
+    q, k = _scaled(rows), _scaled(columns)
+    n, m = len(rows), len(columns)
+    share = rows.new_ones(n) if weights is None else weights.to(rows.dtype)
+    by_row, at_own = _sums(module, q, k, m, own)
+    values = by_row.log() - at_own
+    there = (by_row, share / 2 if both else share)
+    back = None
+    if both:
+        by_column, _ = _sums(module, k, q, n, own)
+        values = (values + by_column.log() - at_own) / 2
+        back = (by_column, share / 2)
+    value = (values * share).sum()
+    if not wanted:
+        return value, []
+    pairs = (own, share)
+    by_rows = _slopes(module, q, k, m, pairs, False, there, back, scale)
+    by_columns = _slopes(module, k, q, n, pairs, True, back, there, scale)
+    return value, [g[: len(x), : x.shape[1]].contiguous() for g, x in ((by_rows, rows), (by_columns, columns))]
+
+
+def _kernels(rows: Tensor, columns: Tensor) -> ModuleType | None:
+    """The kernels, where this processor has the unit and these products are exact enough on it."""
+    if rows.device.type != "cpu" or not at_hand():
+        return None
+    bound = torch.linalg.vector_norm(rows, dim=1).amax() * torch.linalg.vector_norm(columns, dim=1).amax()
+    return kernels("product_kernels") if float(bound) <= _LARGEST else None
+
+
+def at_hand() -> bool:
+    """Whether the kernels are ready and this processor has the unit."""
+    module = kernels("product_kernels")
+    return module is not None and bool(module.AT_HAND)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of each row the largest product `top`, in units of log 2, and `total` = sum_j 2^(s_ij - top_i)."""
+
+    top: Tensor
+    total: Tensor
+
+    def log(self) -> Tensor:
+        """log sum_j exp s_ij."""
+        return (self.top.double() * _LN_2).add_(self.total.double().log())
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Rows whose products are in units of log 2, when both sets are scaled so; padded to whole tiles of 32 x 32."""
+    n, depth = x.shape
+    padded = x.new_zeros(_up(n), _up(depth))
+    torch.mul(x, 1 / math.sqrt(_LN_2), out=padded[:n, :depth])
+    return padded
+
+
+def _sums(module: ModuleType, rows: Tensor, columns: Tensor, count: int, own: Tensor) -> tuple[Sums, Tensor]:
+    """The sums of each row over the first `count` columns, and its product with column own_i; all `_scaled`."""
+    n, depth = rows.shape
+    high, low = _parts(rows)
+    top, total, at_own = (np.full(n, v, np.float32) for v in (-np.inf, 0, 0))
+    partner = _padded(own, n)
+    for first, width, (c_high, c_low), _ in _packed(columns, count, values=False):
+        _over_tiles(n, module.row_sums, high, low, depth, c_high, c_low, first, width, partner, top, total, at_own)
+    kept = slice(0, len(own))
+    found = Sums(torch.from_numpy(top[kept]), torch.from_numpy(total[kept]))
+    return found, torch.from_numpy(at_own[kept]).double() * _LN_2
+
+
+def _slopes(
+    module: ModuleType,
+    rows: Tensor,
+    columns: Tensor,
+    count: int,
+    pairs: tuple[Tensor, Tensor],
+    turned: bool,
+    of_rows: tuple[Sums, Tensor] | None,
+    of_columns: tuple[Sums, Tensor] | None,
+    scale: float,
+) -> Tensor:
+    """`scale` times sum_j p_ij column_j of each row, over the first `count` columns.
+
+    p_ij = w_i 2^(s_ij - top_i) / total_i with (sums, w) `of_rows`, plus the same of columns, and with `pairs` (own,
+    less) less_i less where own_i = j, or less_j where own_j = i if `turned`.
+    """
+    n, depth = rows.shape
+    high, low = _parts(rows)
+    top, share = _shares(of_rows, n)
+    tops, shares = _shares(of_columns, len(columns))
+    size = len(columns) if turned else n
+    partner, minus = _padded(pairs[0], size), _padded(pairs[1], size, 0)
+    out = torch.zeros_like(rows)
+    into = out.view(-1).numpy()
+    for first, width, (c_high, c_low), (v_high, v_low) in _packed(columns, count, values=True):
+        part = slice(first, first + width) if len(shares) else slice(0, 0)
+        taken = slice(first, first + width) if turned else slice(0, n)
+        _over_tiles(
+            n, module.row_slopes, high, low, depth, c_high, c_low, v_high, v_low, first, width, top, share,
+            tops[part], shares[part], partner[taken], minus[taken], turned, into,
+        )  # fmt: skip
+    return out.mul_(scale * math.sqrt(_LN_2))
+
+
+def _over_tiles(rows: int, run: Callable[..., None], *arguments: object) -> None:
+    over_blocks(rows // _TILE, 1, lambda begin, end, _: run(*arguments, begin, end))
+
+
+def _up(n: int) -> int:
+    return -(-n // _TILE) * _TILE
+
+
+def _padded(x: Tensor, size: int, fill: int = -1) -> NDArray[Any]:
+    return np.pad(x.numpy(), (0, size - len(x)), constant_values=fill)
+
+
+def _shares(of: tuple[Sums, Tensor] | None, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if of is None:
+        return _NOTHING, _NOTHING
+    found, weight = of
+    return _padded(found.top, size, 0), _padded(weight / found.total, size, 0)
+
+
+def _parts(x: Tensor) -> Parts:
+    """x as the sum of two bfloat16."""
+    high = x.bfloat16()
+    low = (x - high.float()).bfloat16()
+    return _flat(high), _flat(low)
+
+
+def _flat(x: Tensor) -> NDArray[np.int16]:
+    found: NDArray[np.int16] = x.contiguous().view(-1).view(torch.int16).numpy()
+    return found
+
+
+def _packed(columns: Tensor, count: int, values: bool) -> Iterator[tuple[int, int, Parts, Parts]]:
+    """Columns a part at a time, in the two orders the unit wants its right factor in.
+
+    For s two numbers of a column side by side, 16 columns in a row; for values two columns side by side, all numbers
+    in a row.
+    """
+    depth = columns.shape[1]
+    nothing = np.empty(0, np.int16)
+    for first in range(0, count, _COLUMNS):
+        part = columns[first : first + _COLUMNS]
+        high = part.bfloat16()
+        pieces = (high, (part - high.float()).bfloat16())
+        across = [_flat(x.view(torch.int32).view(-1, 16, depth // 2).transpose(1, 2).contiguous().view(torch.int16))
+                  for x in pieces]  # fmt: skip
+        along = [_flat(x.view(-1, 2, depth).transpose(1, 2)) if values else nothing for x in pieces]
+        yield first, min(_COLUMNS, count - first), (across[0], across[1]), (along[0], along[1])
