@@ -135,7 +135,7 @@ def test_an_image_that_is_gone_is_explained(tmp_path, predicted, serving):
     (folder / "images" / "cells.tif").unlink()
     with serving(folder) as address:
         answer = httpx.get(f"{address}/api/images/0")
-        assert answer.status_code == 404 and "cells.tif cannot be read" in answer.json()["error"]
+        assert answer.status_code == 404 and "cells.tif does not exist" in answer.json()["error"]
 
 
 def test_tiles_are_png_of_the_whole_contrast(client):

@@ -416,7 +416,7 @@ def test_what_is_missing_is_said_in_words(tmp_path, predicted, serving, open_pag
         context = page.context.browser.new_context()
         page = context.new_page()
         page.goto(address)
-        says(page, "notice", "gone.tif cannot be read")
+        says(page, "notice", "gone.tif does not exist")
         context.close()
 
 
