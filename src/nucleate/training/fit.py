@@ -148,7 +148,10 @@ def fit(
 
 
 def check_output(out: Path, *, resume: bool) -> None:
-    """Refuse a folder that holds a model, or another run, before anything is read."""
+    """Refuse a folder that holds a model, or another run, or that can be none, before anything is read."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise OutputError(f"{out} cannot be written ({there} is a file): choose another --out.")
     if (out / model.MANIFEST).exists():
         raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
     if (out / checkpoint.FILE).exists() and not resume:
