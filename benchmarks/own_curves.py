@@ -13,7 +13,7 @@ train` varies them; the learning rate is constant to the end. With two labelled 
 The scores, less is better in all: epochs spent over those of the best epoch; regret in loss, the loss of the epoch
 kept over the lowest of the run, less 1; regret in panoptic quality, the highest of the run less that of the epoch
 kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is `Ending`,
-which asks about loss and score, and keeps the epoch of highest validation score.
+which asks about loss and score, and keeps the epoch that `kept` names.
 
 The highest of many noisy numbers is too high. So the images held back are two halves, and beside the plain regret
 stands the crossed one: the best epoch is chosen on one half, and it and the epoch kept are compared on the other; the
@@ -44,7 +44,7 @@ from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Source
 from nucleate.tiles.sample import Variation
-from nucleate.training.horizon import Ending, Horizon
+from nucleate.training.horizon import Ending, Horizon, kept
 from nucleate.training.offline import Settings, train
 from nucleate.training.step import Objective
 from nucleate.training.stopping import FixedNumber, Patience, ProgressQuotient, StoppingRule
@@ -84,10 +84,11 @@ class Watched(Validation):
     def __init__(self, chosen: list[Pair], held_back: tuple[Validation, Validation]) -> None:
         super().__init__(chosen)
         self.held_back = held_back
-        self.found: list[tuple[Judgement, ...]] = []
+        self.found: list[tuple[float, ...]] = []
 
     def judge(self, engine: TorchEngine, objective: Objective, thresholds: Thresholds) -> Judgement:
-        self.found.append(tuple(half.judge(engine, objective, thresholds) for half in self.held_back))
+        halves = [half.judge(engine, objective, thresholds) for half in self.held_back]
+        self.found.append((*(one.loss for one in halves), *(one.scores.panoptic_quality for one in halves)))
         return super().judge(engine, objective, thresholds)
 
 
@@ -102,9 +103,8 @@ def _run(pairs: list[Pair], chosen: list[Pair], held_back: tuple[Validation, Val
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row, halves in zip(state.history, watched.found, strict=True):
+    for row, other in zip(state.history, watched.found, strict=True):
         own = (row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"])
-        other = (*(half.loss for half in halves), *(half.scores.panoptic_quality for half in halves))
         writer.writerow([row["epoch"], *(f"{value:.5g}" for value in own + other)])
     return text.getvalue()
 
@@ -143,14 +143,15 @@ def score(folder: Path, console: Console) -> None:
         chosen = [run for name, run in runs.items() if labels is None or name.startswith(f"{labels}-")]
         table = Table(title=f"{len(chosen)} runs, {'all' if labels is None else labels + ' labelled images'}")
         table.add_column("rule")
-        for head in ("ended", "epochs", "/ best for loss", "/ best for PQ", "regret, loss", "regret, PQ"):
+        for head in ("ended", "epochs", "/ best for loss", "/ best for PQ", "regret, loss", "regret, PQ", "crossed"):
             table.add_column(head, justify="right")
         for name, rule in RULES.items():
             values = np.array([_judge(rule(), run) for run in chosen])
-            ended, spent, best_loss, best_pq, loss, quality = values.mean(axis=0)
+            ended, spent, best_loss, best_pq, loss, quality, crossed = values.mean(axis=0)
             cells = (f"{ended:.0%}", f"{spent:.0f}", f"{spent / best_loss:.2f}", f"{spent / best_pq:.2f}")
-            table.add_row(name, *cells, f"{loss:.2%}", f"{quality:.4f}")
+            table.add_row(name, *cells, f"{loss:.2%}", f"{quality:.4f}", f"{crossed:+.4f}")
         console.print(table)
+    _compare_kept(runs, console)
     rises = [run["test"][-5:].mean() / run["test"].min() - 1 for run in runs.values()]
     console.print(f"{np.mean(np.array(rises) > 0.02):.0%} of runs end with a loss more than 2% above their lowest.")
     change = np.mean([np.abs(np.diff(run["test_pq"][EPOCHS // 2 :])).mean() for run in runs.values()])
@@ -158,26 +159,55 @@ def score(folder: Path, console: Console) -> None:
 
 
 def _judge(rule: StoppingRule | Ending, run: Run) -> tuple[float, ...]:
-    """Whether it ended the run, epochs spent, those of the best for loss and for quality, and the two regrets."""
+    """Whether it ended the run, epochs spent, those of the best for loss and for quality, and the three regrets."""
     for errors in zip(run["train"].tolist(), run["valid"].tolist(), run["valid_score"].tolist(), strict=True):
         decision = rule.update(*errors) if isinstance(rule, Ending) else rule.update(*errors[:2])
         if decision.stop:
             break
-    kept = decision.best_epoch - 1
-    if isinstance(rule, Ending):
-        # As `nucleate train` does: the highest score and, where there are several, the lowest error.
-        kept = int(np.lexsort((run["valid"][: decision.epoch], -run["valid_score"][: decision.epoch]))[0])
+    # As `nucleate train` does.
+    epoch = kept(run["valid"][: decision.epoch].tolist()) if isinstance(rule, Ending) else decision.best_epoch
     # A fixed number beyond what was recorded is spent all the same, and has at least the best epoch of the record.
     spent = rule.epochs if isinstance(rule, FixedNumber) else decision.epoch
     loss, quality = run["test"], run["test_pq"]
-    regrets = (loss[kept] / loss.min() - 1, quality.max() - quality[kept])
+    regrets = (loss[epoch - 1] / loss.min() - 1, *_regrets(run, epoch))
     return float(decision.stop), spent, loss.argmin() + 1, quality.argmax() + 1, *regrets
+
+
+def _regrets(run: Run, epoch: int) -> tuple[float, float]:
+    """Regret in panoptic quality of keeping this epoch, plain and crossed."""
+    halves = run["test_pq_a"], run["test_pq_b"]
+    crossed = np.mean([on[by.argmax()] - on[epoch - 1] for by, on in (halves, halves[::-1])])
+    return float(run["test_pq"].max() - run["test_pq"][epoch - 1]), float(crossed)
+
+
+KEPT: dict[str, Callable[[Run], int]] = {
+    "`kept`": lambda run: kept(run["valid"].tolist()),
+    "lowest validation loss": lambda run: int(run["valid"].argmin()) + 1,
+    "highest validation score": lambda run: int(run["valid_score"].argmax()) + 1,
+    "highest validation PQ": lambda run: int(run["valid_pq"].argmax()) + 1,
+    "the last": lambda run: len(run["valid"]),
+}
+
+
+def _compare_kept(runs: dict[str, Run], console: Console) -> None:
+    """Print what it costs to keep which epoch of the whole run."""
+    table = Table(title="Which epoch of a run of 48 to keep: regret in PQ, and crossed")
+    for head in ("kept", *LABELS, "all runs"):
+        table.add_column(head)
+    for name, choose in KEPT.items():
+        found = {key: _regrets(run, choose(run)) for key, run in runs.items()}
+        groups = [[f for key, f in found.items() if key.startswith(f"{labels}-")] for labels in LABELS]
+        means = (np.mean(group, axis=0) for group in (*groups, list(found.values())))
+        table.add_row(name, *(f"{plain:.4f} {crossed:+.4f}" for plain, crossed in means))
+    console.print(table)
 
 
 def _load(path: Path) -> Run:
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
+    run = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
+    halves = {name: (run[f"{name}_a"] + run[f"{name}_b"]) / 2 for name in ("test", "test_pq")}
+    return {**run, **halves}
 
 
 def main() -> None:

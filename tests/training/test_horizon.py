@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, theilslopes
 
-from nucleate.training.horizon import Ending, Horizon, decide
+from nucleate.training.horizon import Ending, Horizon, decide, kept
 
 errors = st.floats(0.125, 8).map(lambda e: round(e * 1024) / 1024)
 curves = st.lists(st.tuples(errors, errors), min_size=1, max_size=80)
@@ -207,3 +207,28 @@ def test_at_no_price_a_run_goes_on_while_anything_is_won(seed, count):
     assert not decide(train[:count], valid, Horizon(price=0)).stop
     assert decide(train, np.r_[valid, np.linspace(1, 2, 60)], Horizon(price=0)).stop
     assert decide(np.ones(count), valid).stop
+
+
+ERRORS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60)
+
+
+@given(valid=ERRORS, scale=st.sampled_from([2.0**-9, 4.0, 2.0**20]))
+def test_what_is_kept_does_not_depend_on_the_scale(valid, scale):
+    assert kept([scale * error for error in valid]) == kept(valid)
+
+
+@given(valid=ERRORS)
+def test_what_is_kept_is_known_as_the_epochs_come(valid):
+    # Training has the weights of the present epoch alone: it keeps them or never will.
+    latest = [epoch for epoch in range(1, len(valid) + 1) if kept(valid[:epoch]) == epoch]
+    assert latest[-1] == kept(valid)
+
+
+@given(valid=ERRORS, broken=st.sampled_from([float("nan"), float("inf")]))
+def test_an_error_that_is_not_finite_is_never_kept(valid, broken):
+    assert kept([*valid, broken]) == kept(valid)
+
+
+def test_of_errors_that_only_fall_the_last_is_kept_and_of_those_that_only_rise_the_first():
+    assert kept([1 / t for t in range(1, 30)]) == 29
+    assert kept([1.1**t for t in range(1, 30)]) == 1

@@ -8,8 +8,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import erf, sqrt
+from math import erf, isfinite, sqrt
 from operator import neg
+from statistics import fmean as mean
 from typing import final
 
 from nucleate.training.stopping import Decision, StoppingRule, Verdict, _at_least
@@ -146,6 +147,28 @@ def decide(train: Sequence[float], valid: Sequence[float], rule: StoppingRule | 
     False
     """
     return _decide(train, valid, Horizon() if rule is None else rule)
+
+
+STRIP, ALIKE = 5, 0.02
+"""Epochs over whose mean validation errors are compared, and the part by which such means may differ by chance."""
+
+
+def kept(valid: Sequence[float]) -> int:
+    """Return the epoch, from 1, whose weights are kept: 0 where no validation error is finite.
+
+    It is the latest at which the mean of the last `STRIP` validation errors is within `ALIKE` of the lowest such mean.
+    One error is noisy, and the lowest of many owes much to chance; of epochs that are alike the latest has learnt most.
+    `benchmarks/own_curves.py` measures what else could be kept.
+
+    >>> kept([3.0, 2.0, 1.0, 1.0, 1.01, 1.0, 1.4, 1.8, 2.2]), kept([float("nan")])
+    (7, 0)
+    """
+    means = [mean(valid[max(0, end - STRIP) : end]) for end in range(1, len(valid) + 1)]
+    known = [value for value in means if isfinite(value)]
+    if not known:
+        return 0
+    bound = min(known) + ALIKE * abs(min(known))
+    return max(epoch for epoch, value in enumerate(means, start=1) if value <= bound)
 
 
 class Ending:

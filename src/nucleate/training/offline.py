@@ -7,7 +7,6 @@ the end of each epoch, so that an interrupted run goes on to the same weights, b
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Batch, Source, make_batch
 from nucleate.tiles.sample import Variation, draw
 from nucleate.training import checkpoint
-from nucleate.training.horizon import Ending, Horizon
+from nucleate.training.horizon import Ending, Horizon, kept
 from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
 
@@ -93,7 +92,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The best weights by validation score, and how the run came to them."""
+    """The weights that are kept, and how the run came to them."""
 
     network: UNet
     state: State
@@ -164,14 +163,11 @@ class Run:
         return loss
 
     def end_epoch(self, validation: Validation, objective: Objective, loss: float) -> None:
-        """Judge the averaged weights, keep them if they are the best, and write the epoch's line of history."""
+        """Judge the averaged weights, keep them by the rule of `kept`, and write the epoch's line of history."""
         state = self.state
         judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds())
         epoch = len(state.history) + 1
-        # Where few nuclei are known many epochs have the same score.
-        before = state.history[state.best_epoch - 1]["valid_loss"] if state.best_epoch else math.inf
-        rank, best = (judgement.score, -judgement.loss), (state.best_score, -before)
-        if math.isfinite(judgement.loss) and rank >= best:
+        if kept([*(row["valid_loss"] for row in state.history), judgement.loss]) == epoch:
             state.best_epoch, state.best_score = epoch, judgement.score
             self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
         state.history.append(
