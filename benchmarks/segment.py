@@ -55,6 +55,7 @@ class Clock:
             finally:
                 self.spans.append((begin, time.perf_counter()))
 
+        # One engine is watched, not its class, so its method is replaced.
         engine.run = timed  # type: ignore[method-assign]
         return engine
 

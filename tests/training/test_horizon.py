@@ -232,3 +232,13 @@ def test_an_error_that_is_not_finite_is_never_kept(valid, broken):
 def test_of_errors_that_only_fall_the_last_is_kept_and_of_those_that_only_rise_the_first():
     assert kept([1 / t for t in range(1, 30)]) == 29
     assert kept([1.1**t for t in range(1, 30)]) == 1
+
+
+def test_of_epochs_that_are_alike_the_latest_is_kept():
+    assert kept([1.0] * 9) == kept([*[1.0] * 8, 1.01]) == 9
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_what_is_not_finite_hides_the_epochs_after_it_and_no_others(broken):
+    assert kept([broken]) == 0
+    assert kept([broken, *[1.0] * 9]) == 10

@@ -15,6 +15,7 @@ def sum_across(x: Tensor, group: ProcessGroup | None) -> Tensor:
     """The sum of `x` over the ranks; its gradient is the gradient of this rank's own term."""
     if group is None:
         return x
+    # PyTorch gives `Function.apply` no types.
     result: Tensor = _SumAcross.apply(x, group)  # type: ignore[no-untyped-call]
     return result
 

@@ -26,6 +26,7 @@ def extension(errors: Tensor, positive: Tensor) -> Tensor | None:
     module = kernels("lovasz_kernels")
     if module is None:
         return None
+    # PyTorch gives `Function.apply` no types.
     result: Tensor = _Extension.apply(errors, positive, module)  # type: ignore[no-untyped-call]
     return result
 

@@ -37,6 +37,7 @@ def _call(builder: Any, name: str, *arguments: Any) -> None:
     builder.call(builder.module.declare_intrinsic(f"llvm.x86.{name}", (), kind), arguments)
 
 
+# numba has no types, so its decorators cannot be checked.
 @intrinsic  # type: ignore[untyped-decorator]
 def begin(typing_context: Any) -> Any:
     """Set up eight tiles of 16 rows of 64 bytes in this thread."""

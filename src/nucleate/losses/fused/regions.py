@@ -77,6 +77,7 @@ def region_counts(
     if found[:, -1].any():
         return None
     sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, layout.classes)).float()
+    # PyTorch gives `Function.apply` no types.
     both: Tensor = _Counts.apply(sums[:, :2].contiguous(), job, twin, logits)  # type: ignore[no-untyped-call]
     return both, sums[:, 2], torch.from_numpy(found[:, -2]).float()
 

@@ -19,6 +19,7 @@ f32 = np.float32
 i32 = np.int32
 
 
+# numba has no types, so its decorators cannot be checked.
 @intrinsic  # type: ignore[untyped-decorator]
 def float_of_bits(typing_context: Any, bits: Any) -> Any:
     """The float32 whose bits are this int32."""

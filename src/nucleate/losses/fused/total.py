@@ -53,5 +53,6 @@ def total(
 
     again(s) makes them anew, s times the derivatives; twin(*inputs) is the plain version.
     """
+    # PyTorch gives `Function.apply` no types.
     result: Tensor = Total.apply(value, made, scale, again, twin, *inputs)  # type: ignore[no-untyped-call]
     return result
