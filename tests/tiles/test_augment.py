@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,20 +83,6 @@ def test_a_sample_does_not_know_of_its_batch(seed, numbers):
         assert torch.equal(alone.image[0], batch.image[i])
         for part in PARTS:
             assert torch.equal(getattr(alone.targets, part)[0], getattr(batch.targets, part)[i]), part
-
-
-def test_workers_change_nothing():
-    chosen = draws(5, range(24))
-    expected = make_batch(SOURCES, chosen, STRONG.crop)
-    with ThreadPoolExecutor(3) as workers:
-        for _ in range(5):
-            assert same(make_batch(SOURCES, chosen, STRONG.crop, workers), expected)
-
-
-def test_an_error_in_a_worker_is_not_lost():
-    wrong = plain(np.zeros((2, 2)), (5, 5), gain=(1.0, 1.0), shift=(0.0, 0.0))
-    with ThreadPoolExecutor(2) as workers, pytest.raises(RuntimeError):
-        make_batch(SOURCES, [wrong], STRONG.crop, workers)
 
 
 def test_sources_are_left_as_they_were():

@@ -236,11 +236,11 @@ def test_a_validation_error_that_is_not_finite_ends_the_run_with_the_last_good_w
 
 @pytest.mark.parametrize("step", [1, 5])
 def test_a_training_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(monkeypatch, step):
-    def backward(network, objective, batches, *, where):
+    def backward(*arguments, **options):
         calls.append(None)
         if len(calls) > step:
             raise TrainingError("The loss is not finite any more.")
-        return step_of_training(network, objective, batches, where=where)
+        return step_of_training(*arguments, **options)
 
     calls, step_of_training = [], offline.backward
     monkeypatch.setattr(offline, "backward", backward)

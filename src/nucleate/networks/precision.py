@@ -35,7 +35,8 @@ def has_bfloat16(where: torch.device) -> bool:
 def autocast(where: torch.device, *, bfloat16: bool | None = None) -> AbstractContextManager[None]:
     """Mixed precision: products in bfloat16 where the device has it (or where `bfloat16` says so), else float32."""
     enabled = has_bfloat16(where) if bfloat16 is None else bfloat16
-    return torch.autocast(where.type, torch.bfloat16, enabled=enabled)
+    # PyTorch's cache of converted weights is one for all threads, and emptied by the first of them to leave.
+    return torch.autocast(where.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def place(network: Network, where: torch.device) -> Network:

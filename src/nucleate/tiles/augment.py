@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +45,7 @@ class Batch:
     targets: Targets
 
 
-def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int, workers: Executor | None = None) -> Batch:
+def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int) -> Batch:
     """The batch of these draws; sample i depends on `draws[i]` alone. Outside the image: 0, and unknown."""
     channels = sources[0].image.shape[0]
     image = torch.empty(len(draws), channels, crop, crop)
@@ -54,10 +53,8 @@ def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int, work
     places = torch.empty(len(draws), 3, crop, crop)
     weight = torch.empty(len(draws), crop, crop)
 
-    def fill(i: int) -> None:
-        image[i], labels[i], weight[i], places[i] = _sample(sources[draws[i].index], draws[i], crop)
-
-    list(map(fill, range(len(draws))) if workers is None else workers.map(fill, range(len(draws))))
+    for i, one in enumerate(draws):
+        image[i], labels[i], weight[i], places[i] = _sample(sources[one.index], one, crop)
     return Batch(image, encode(labels, places[:, :2], places[:, 2:], weight))
 
 

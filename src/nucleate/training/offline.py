@@ -6,10 +6,10 @@ the end of each epoch, so that an interrupted run goes on to the same weights, b
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from nucleate.prediction.engine import TorchEngine
 from nucleate.tiles.augment import Batch, Source, make_batch
 from nucleate.tiles.sample import Variation, draw
 from nucleate.training import checkpoint
+from nucleate.training.cores import Cores
 from nucleate.training.horizon import Ending, Horizon, kept
 from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
@@ -150,11 +151,11 @@ class Run:
                 steps = max(1, int(0.95 * left * state.step / seconds))
                 self.cool(steps, f"The limit of {settings.minutes:g} minutes was reached.")
 
-    def learn(self, objective: Objective, batch: Batch) -> float:
-        """One step; gives its loss."""
+    def learn(self, objective: Objective, batches: Sequence[Batch], cores: Cores | None = None) -> float:
+        """One step over these batches together; gives its loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.state.step)
-        loss = backward(self.network, objective, [batch], where=self.where)
+        loss = backward(self.network, objective, batches, where=self.where, cores=cores)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -253,10 +254,11 @@ def train(
     counts = [len(source.centres.radius) - 1 for source in sources]
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
-        while not run.finished:
-            run.plan_end(time.monotonic() - begin)
-            samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
+    with Cores() as cores:
+        # A GPU takes the batch whole; a processor one part on each core.
+        parts = 1 if run.where.type == "cuda" else min(cores.count, settings.batch)
+
+        def draw_part(part: range) -> Batch:
             draws = [
                 draw(
                     settings.seed,
@@ -267,11 +269,16 @@ def train(
                     counts=counts,
                     variation=settings.variation,
                 )
-                for sample in samples
+                for sample in part
             ]
-            batch = make_batch(sources, draws, settings.variation.crop, workers)
+            return make_batch(sources, draws, settings.variation.crop)
+
+        while not run.finished:
+            run.plan_end(time.monotonic() - begin)
+            samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
+            batches = cores.map(draw_part, _split(samples, parts))
             try:
-                recent.append(run.learn(objective, batch))
+                recent.append(run.learn(objective, batches, cores))
             except TrainingError:
                 if not state.best_epoch:
                     raise
@@ -289,6 +296,12 @@ def train(
                     checkpoint.write(folder, run.tensors(), {"state": asdict(state), "identity": identity})
     run.averaged.network.load_state_dict(run.best)
     return Result(run.averaged.network, state)
+
+
+def _split(samples: range, parts: int) -> list[range]:
+    """`samples` in order, in `parts` of nearly equal length."""
+    edges = [len(samples) * part // parts for part in range(parts + 1)]
+    return [samples[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 def _identity(architecture: Architecture, settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:

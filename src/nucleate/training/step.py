@@ -17,15 +17,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate import losses
 from nucleate.errors import TrainingError
 from nucleate.networks.precision import autocast
-from nucleate.networks.unet import UNet, split
+from nucleate.networks.unet import Convolution, UNet, split
 from nucleate.objects.targets import Targets
 from nucleate.tiles.augment import Batch
+from nucleate.training import fused_objective
+from nucleate.training.cores import Cores, Item, Made
 
 TERMS = {"classes": 1.0, "heat": 1.0, "offset": 2.0, "radius": 0.3}
 """The terms of the objective and their shares."""
@@ -63,6 +65,20 @@ class Objective:
             "radius": _smooth_l1(out.log_radius - targets.radius.log(), nucleus, weight),
         }
 
+    def derivative(
+        self, packed: Tensor, targets: Targets, shares: Mapping[str, float]
+    ) -> tuple[dict[str, float], Tensor]:
+        """The totals of maps as `UNet.packed` gives them, and the gradient of `shares` times the totals there."""
+        if self.classes == 2 and self.loss == "cross_entropy":
+            fast = fused_objective.derivative(packed, targets, shares)
+            if fast is not None:
+                return fast
+        packed = packed.detach().requires_grad_()
+        totals = self.totals(F.pixel_shuffle(packed, 2), targets)
+        value = torch.stack([share * totals[name] for name, share in shares.items()]).sum()
+        (gradient,) = torch.autograd.grad(value, packed)
+        return {name: float(total.detach()) for name, total in totals.items()}, gradient
+
     def weights(self, targets: Targets) -> dict[str, float]:
         """The weight that belongs to each total: the sum over the pixels that it was taken over."""
         weight = targets.weight.unsqueeze(1)
@@ -94,25 +110,69 @@ def mean(totals: Mapping[str, float], weights: Mapping[str, float]) -> float:
     return sum(share * totals[name] / weights[name] for name, share in TERMS.items() if weights[name] > 0)
 
 
-def backward(network: nn.Module, objective: Objective, batches: Sequence[Batch], *, where: torch.device) -> float:
+def backward(
+    network: UNet,
+    objective: Objective,
+    batches: Sequence[Batch],
+    *,
+    where: torch.device,
+    cores: Cores | None = None,
+) -> float:
     """Adds the gradient of the objective over all `batches` together, and returns its value.
 
-    Each total is divided by the weight of all batches, so it does not matter how samples are spread over them.
+    Each total is divided by the weight of all batches, so it does not matter how samples are spread over them. With
+    `cores` the batches are computed side by side, with the same result to the last bit.
     """
-    weights = added(objective.weights(batch.targets) for batch in batches)
-    totals = []
-    for batch in (_to(batch, where) for batch in batches):
-        with autocast(where):
-            maps = network(batch.image.contiguous(memory_format=torch.channels_last))
-        total = objective.totals(maps, batch.targets)
-        parts = [(TERMS[name] / weights[name]) * total[name] for name in TERMS if weights[name] > 0]
-        if parts:
-            torch.stack(parts).sum().backward()
-        totals.append({name: float(value.detach()) for name, value in total.items()})
-    value = mean(added(totals), weights)
+    run = _in_turn if cores is None else cores.map
+    batches = [_to(batch, where) for batch in batches]
+    weights = added(run(lambda batch: objective.weights(batch.targets), batches))
+    shares = {name: share / weights[name] if weights[name] > 0 else 0.0 for name, share in TERMS.items()}
+    if not any(shares.values()):
+        return 0.0
+    convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
+    kernels = [one.kernel() for one in convolutions]
+    try:
+        for convolution, kernel in zip(convolutions, kernels, strict=True):
+            convolution.held = kernel.detach().requires_grad_()
+        # The leaves between the batches and the standardisation, which is the same for all.
+        leaves = [leaf for one in convolutions for leaf in (one.held, one.bias) if leaf is not None]
+        parts = run(lambda batch: _derivatives(network, objective, batch, shares, leaves, where), batches)
+    finally:
+        for convolution in convolutions:
+            convolution.held = None
+    value = mean(added(totals for totals, _ in parts), weights)
     if not math.isfinite(value):
         raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
+    gradients = [_sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
+    roots = [root for one, kernel in zip(convolutions, kernels, strict=True) for root in (kernel, one.bias)]
+    torch.autograd.backward(roots, gradients)
     return value
+
+
+def _in_turn(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+    return [work(item) for item in items]
+
+
+def _derivatives(
+    network: UNet,
+    objective: Objective,
+    batch: Batch,
+    shares: Mapping[str, float],
+    leaves: Sequence[Tensor],
+    where: torch.device,
+) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+    """The totals of one batch, and the gradient of `shares` times them at `leaves`."""
+    with autocast(where):
+        packed = network.packed(batch.image.contiguous(memory_format=torch.channels_last))
+    totals, gradient = objective.derivative(packed.detach(), batch.targets, shares)
+    return totals, torch.autograd.grad(packed, leaves, gradient)
+
+
+def _sum(parts: tuple[Tensor, ...]) -> Tensor:
+    total, *others = parts
+    for other in others:
+        total = total + other
+    return total
 
 
 def _to(batch: Batch, where: torch.device) -> Batch:

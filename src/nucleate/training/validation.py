@@ -95,9 +95,9 @@ class Validation:
 GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
     "heat": (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
-    "separation": (0.4, 0.5, 0.6, 0.7, 0.8, 0.95),
-    "reach": (0.5, 0.6, 0.7, 0.85, 1.0),
-    "smallest": (6, 12, 20, 30),
+    "separation": (0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 1.1, 1.3),
+    "reach": (0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5),
+    "smallest": (6, 12, 20, 30, 40),
 }
 """The values among which thresholds are chosen, one threshold after the other."""
 
