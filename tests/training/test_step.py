@@ -15,6 +15,7 @@ from nucleate.networks import precision
 from nucleate.networks.unet import UNIT, Architecture, UNet, split
 from nucleate.objects.targets import Targets, whole
 from nucleate.tiles.augment import Batch
+from nucleate.training.cores import Cores
 from nucleate.training.step import LOSSES, TERMS, Averaged, Objective, added, backward, mean
 
 CPU = torch.device("cpu")
@@ -54,9 +55,9 @@ def part(batch, rows):
     return Batch(batch.image[rows], Targets(**{name: getattr(batch.targets, name)[rows] for name in PARTS}))
 
 
-def gradient(made, batches, loss="cross_entropy"):
+def gradient(made, batches, loss="cross_entropy", cores=None):
     made.zero_grad()
-    value = backward(made, Objective(made.architecture.classes, loss), batches, where=CPU)
+    value = backward(made, Objective(made.architecture.classes, loss), batches, where=CPU, cores=cores)
     return value, [None if p.grad is None else p.grad.clone() for p in made.parameters()]
 
 
@@ -69,6 +70,45 @@ def test_the_gradient_does_not_depend_on_how_samples_are_spread(sizes, loss):
     assert found == pytest.approx(value, rel=1e-5)
     for one, other in zip(grads, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (1, 3), (1, 1, 1, 1)])
+def test_side_by_side_is_in_turn_and_the_same_to_the_last_bit_each_time(sizes):
+    made, batch = network(), make(4)
+    batches = [part(batch, rows) for rows in torch.arange(4).split(sizes)]
+    value, expected = gradient(made, batches)
+    with Cores() as cores:
+        first, before = gradient(made, batches, cores=cores)
+        assert first == pytest.approx(value, rel=1e-6)
+        for one, other in zip(before, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        for _ in range(5):
+            found, grads = gradient(made, batches, cores=cores)
+            assert found == first
+            assert all(torch.equal(one, other) for one, other in zip(grads, before, strict=True))
+
+
+def test_the_gradient_is_that_of_the_network_as_it_is():
+    """Against one plain backward pass through everything, the standardisation of the weights included."""
+    made, batch = network(), make(3)
+    value, found = gradient(made, [batch])
+    made.zero_grad()
+    objective = Objective()
+    totals, weights = objective.totals(made(batch.image), batch.targets), objective.weights(batch.targets)
+    plain = sum(share * totals[name] / weights[name] for name, share in TERMS.items())
+    plain.backward()
+    assert value == pytest.approx(plain.item(), rel=1e-5)
+    for one, parameter in zip(found, made.parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_leaves_the_network_usable():
+    made = network()
+    wrong = Batch(torch.zeros(1, 1, 7, 7), make(1).targets)
+    with pytest.raises(RuntimeError):
+        backward(made, Objective(), [wrong], where=CPU)
+    value, grads = gradient(made, [make(2)])
+    assert np.isfinite(value) and all(g is not None for g in grads)
 
 
 def test_an_unknown_sample_beside_others_changes_nothing():

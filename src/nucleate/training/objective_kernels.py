@@ -12,7 +12,7 @@ import numpy as np
 
 from nucleate.losses.fused import tiles
 from nucleate.losses.fused.compiled import kernel, step
-from nucleate.losses.fused.scalars import LOG2_E, choose, exp2, f32, i32, larger, log
+from nucleate.losses.fused.scalars import LOG2_E, choose, exp2, f32, larger, log
 from nucleate.losses.fused.softmax import row
 
 MAPS = 6

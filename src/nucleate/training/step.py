@@ -121,7 +121,7 @@ def backward(
     """Adds the gradient of the objective over all `batches` together, and returns its value.
 
     Each total is divided by the weight of all batches, so it does not matter how samples are spread over them. With
-    `cores` the batches are computed side by side, with the same result to the last bit.
+    `cores` the batches are computed side by side; the order in which they end does not matter either.
     """
     run = _in_turn if cores is None else cores.map
     batches = [_to(batch, where) for batch in batches]
@@ -144,7 +144,8 @@ def backward(
     if not math.isfinite(value):
         raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
     gradients = [_sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
-    roots = [root for one, kernel in zip(convolutions, kernels, strict=True) for root in (kernel, one.bias)]
+    pairs = zip(convolutions, kernels, strict=True)
+    roots = [root for one, kernel in pairs for root in (kernel, one.bias) if root is not None]
     torch.autograd.backward(roots, gradients)
     return value
 
