@@ -29,6 +29,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,37 +52,59 @@ from nucleate.training.stopping import FixedNumber, Patience, ProgressQuotient, 
 from nucleate.training.validation import Judgement, Pair, Validation, hold_out
 
 CURVES = Path(__file__).parent / "curves"
-EPOCHS = 48
 SEEN, CHOOSING = 256, 8
 """Pixels of an image that are judged; the most whole images held out for validation."""
 
 NETWORK = Architecture(widths=(16, 32, 48))
-LABELS: dict[str, int | None] = {"2": 2, "5": 5, "20": 20, "all": None}
+SEEDS = range(5)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one folder: numbers of labelled images, losses, epochs of a run and samples of an epoch; and for
+    which numbers every image is left out of a run in turn."""
+
+    labels: tuple[str, ...]
+    losses: tuple[str, ...]
+    epochs: int
+    samples: int
+    folds: tuple[str, ...] = ()
+
+
+PLANS = {
+    ".": Plan(("2", "5", "20", "all"), ("cross_entropy", "focal"), 48, 96),
+    "long": Plan(("2", "1", "5"), ("cross_entropy",), 64, 192, folds=("2",)),
+}
 COLUMNS = ("epoch", "train", "valid", "valid_score", "valid_pq", "test_a", "test_b", "test_pq_a", "test_pq_b")
 
 
-def record(data: Path, out: Path) -> None:
+def record(data: Path, out: Path, plan: Plan) -> None:
     """Record every run that is not there yet, one after the other."""
     others = [_middle(one, SEEN) for one in _read(data / "fluorescence" / "val")]
     held_back = Validation(others[::2]), Validation(others[1::2])
     lists = json.loads((data / "fluorescence" / "few_labels.json").read_text())
-    for seed, loss, labels in itertools.product(range(5), ("cross_entropy", "focal"), LABELS):
-        path = out / f"{labels}-{loss}-{seed}.csv"
-        if not path.exists():
-            start = time.monotonic()
-            names = lists[str(seed)][: LABELS[labels]] if LABELS[labels] else None
-            pairs, chosen, _ = hold_out(_read(data / "fluorescence" / "train", names))
-            if len(chosen) < len(pairs):
-                # Whole images; with few labels they are strips of the same ones, of which nothing may be cut.
-                chosen = [_middle(one, SEEN) for one in chosen[:CHOOSING]]
-            write_text(path, _run(pairs, chosen, held_back, seed, loss))
-            print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
+    for seed, loss, labels in itertools.product(SEEDS, plan.losses, plan.labels):
+        images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
+        settings = Settings(
+            seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
+            cool_down=0.0, variation=Variation(crop=128),
+        )  # fmt: skip
+        pairs, chosen, _ = hold_out(images)
+        if len(chosen) < len(pairs):
+            # Whole images; with few labels they are strips of the same ones, of which nothing may be cut.
+            chosen = [_middle(one, SEEN) for one in chosen[:CHOOSING]]
+        name = f"{labels}-{loss}-{seed}"
+        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), settings)
+        for left_out in range(len(images) if labels in plan.folds else 0):
+            rest = [one for index, one in enumerate(images) if index != left_out]
+            watched = Watched([_middle(images[left_out], 2 * SEEN)])
+            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, settings)
 
 
 class Watched(Validation):
     """Judges the images that choose and, beside them, those held back; keeps what it found on the latter."""
 
-    def __init__(self, chosen: list[Pair], held_back: tuple[Validation, Validation]) -> None:
+    def __init__(self, chosen: list[Pair], held_back: tuple[Validation, ...] = ()) -> None:
         super().__init__(chosen)
         self.held_back = held_back
         self.found: list[tuple[float, ...]] = []
@@ -92,21 +115,21 @@ class Watched(Validation):
         return super().judge(engine, objective, thresholds)
 
 
-def _run(pairs: list[Pair], chosen: list[Pair], held_back: tuple[Validation, Validation], seed: int, loss: str) -> str:
-    """Train for all epochs; the run as CSV."""
-    watched = Watched(chosen, held_back)
-    settings = Settings(
-        seed=seed, loss=loss, epochs=EPOCHS, minimum=EPOCHS, samples=96, learning_rate=4e-3, cool_down=0.0,
-        variation=Variation(crop=128),
-    )  # fmt: skip
+def _write(path: Path, pairs: list[Pair], watched: Watched, settings: Settings) -> None:
+    """Train for all epochs, where that is not done yet; the run as CSV."""
+    if path.exists():
+        return
+    start = time.monotonic()
     state = train([Source.of(*one) for one in pairs], watched, NETWORK, settings).state
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(COLUMNS if watched.held_back else COLUMNS[:5])
     for row, other in zip(state.history, watched.found, strict=True):
         own = (row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"])
         writer.writerow([row["epoch"], *(f"{value:.5g}" for value in own + other)])
-    return text.getvalue()
+    path.parent.mkdir(exist_ok=True, parents=True)
+    write_text(path, text.getvalue())
+    print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def _read(folder: Path, names: list[str] | None = None) -> list[Pair]:
@@ -136,12 +159,12 @@ RULES: dict[str, Callable[[], StoppingRule | Ending]] = {
 Run = dict[str, NDArray[np.float64]]
 
 
-def score(folder: Path, console: Console) -> None:
+def score(folder: Path, plan: Plan, console: Console) -> None:
     """Print what each rule would have spent and lost, over all recorded runs and by the number of labels."""
     runs = {path.stem: _load(path) for path in sorted(folder.glob("*.csv"))}
-    for labels in (None, *LABELS):
-        chosen = [run for name, run in runs.items() if labels is None or name.startswith(f"{labels}-")]
-        table = Table(title=f"{len(chosen)} runs, {'all' if labels is None else labels + ' labelled images'}")
+    for labels in ("all runs", *plan.labels):
+        chosen = [run for name, run in runs.items() if labels in ("all runs", name.split("-")[0])]
+        table = Table(title=f"{len(chosen)} runs of {plan.epochs} epochs, labelled images: {labels}")
         table.add_column("rule")
         for head in ("ended", "epochs", "/ best for loss", "/ best for PQ", "regret, loss", "regret, PQ", "crossed"):
             table.add_column(head, justify="right")
@@ -151,10 +174,10 @@ def score(folder: Path, console: Console) -> None:
             cells = (f"{ended:.0%}", f"{spent:.0f}", f"{spent / best_loss:.2f}", f"{spent / best_pq:.2f}")
             table.add_row(name, *cells, f"{loss:.2%}", f"{quality:.4f}", f"{crossed:+.4f}")
         console.print(table)
-    _compare_kept(runs, console)
-    rises = [run["test"][-5:].mean() / run["test"].min() - 1 for run in runs.values()]
-    console.print(f"{np.mean(np.array(rises) > 0.02):.0%} of runs end with a loss more than 2% above their lowest.")
-    change = np.mean([np.abs(np.diff(run["test_pq"][EPOCHS // 2 :])).mean() for run in runs.values()])
+    _compare_kept(runs, plan, console)
+    rises = [run["valid"][-5:].mean() / run["valid"].min() - 1 for run in runs.values()]
+    console.print(f"{np.mean(np.array(rises) > 0.02):.0%} end with a validation error more than 2% above their lowest.")
+    change = np.mean([np.abs(np.diff(run["test_pq"][plan.epochs // 2 :])).mean() for run in runs.values()])
     console.print(f"Panoptic quality changes by {change:.4f} from epoch to epoch (mean over the second half).")
 
 
@@ -189,14 +212,14 @@ KEPT: dict[str, Callable[[Run], int]] = {
 }
 
 
-def _compare_kept(runs: dict[str, Run], console: Console) -> None:
+def _compare_kept(runs: dict[str, Run], plan: Plan, console: Console) -> None:
     """Print what it costs to keep which epoch of the whole run."""
-    table = Table(title="Which epoch of a run of 48 to keep: regret in PQ, and crossed")
-    for head in ("kept", *LABELS, "all runs"):
+    table = Table(title="Which epoch of a whole run to keep: regret in PQ, and crossed")
+    for head in ("kept", *plan.labels, "all runs"):
         table.add_column(head)
     for name, choose in KEPT.items():
         found = {key: _regrets(run, choose(run)) for key, run in runs.items()}
-        groups = [[f for key, f in found.items() if key.startswith(f"{labels}-")] for labels in LABELS]
+        groups = [[f for key, f in found.items() if key.split("-")[0] == labels] for labels in plan.labels]
         means = (np.mean(group, axis=0) for group in (*groups, list(found.values())))
         table.add_row(name, *(f"{plain:.4f} {crossed:+.4f}" for plain, crossed in means))
     console.print(table)
@@ -214,14 +237,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "score"))
     parser.add_argument("--data", type=Path, help="needed to record")
+    parser.add_argument("--plan", choices=PLANS, default=".", help="which runs")
     parser.add_argument("--out", type=Path, default=CURVES)
     options = parser.parse_args()
     if options.what == "score":
-        score(options.out, Console(width=120))
+        score(options.out / options.plan, PLANS[options.plan], Console(width=120))
     elif options.data is None:
         parser.error("record needs --data")
     else:
-        record(options.data, options.out)
+        record(options.data, options.out / options.plan, PLANS[options.plan])
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ def curves(
     if plot is not None:
         from nucleate.report.curves import plot_curves
 
-        plot_curves([drawn(history, found[0].decision) for history, found in judged], plot, score="Score")
+        plot_curves([drawn(history, found[0]) for history, found in judged], plot, score="Score")
         print(f"Wrote {plot}.")
 
 

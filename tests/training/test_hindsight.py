@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nucleate.training.hindsight import BOTH, RULES, drawn, outcomes, over_fitting, render
 from nucleate.training.history import History
-from nucleate.training.horizon import Ending, Horizon, decide
+from nucleate.training.horizon import Ending, Horizon, decide, kept
 from nucleate.training.stopping import FixedNumber, Patience
 
 errors = st.floats(0.1, 10)
@@ -26,14 +26,15 @@ def test_regret_is_the_plain_distance_to_the_best_epoch(rows):
     ending, decision = Ending(), None
     for row in zip(train, valid, score, strict=True):
         decision = ending.update(*row) if decision is None or not decision.stop else decision
-    assert (both.rule, both.decision) == (BOTH, decision)
+    assert (both.rule, both.decision, both.kept) == (BOTH, decision, kept(valid[: decision.epoch]))
+    assert both.regret == pytest.approx(test[both.kept - 1] / min(test) - 1)
     for outcome in others:
         decision = decide(train, valid, RULES[outcome.rule]())
         assert outcome.decision == decision
-        kept = valid.index(min(valid[: decision.epoch]))
-        assert outcome.decision.best_epoch == kept + 1
-        assert outcome.regret == pytest.approx(test[kept] / min(test) - 1)
-        assert outcome.score_regret == pytest.approx(max(score) - score[kept])
+        lowest = valid.index(min(valid[: decision.epoch]))
+        assert outcome.kept == outcome.decision.best_epoch == lowest + 1
+        assert outcome.regret == pytest.approx(test[lowest] / min(test) - 1)
+        assert outcome.score_regret == pytest.approx(max(score) - score[lowest])
     assert found_without_test(train, valid) >= 0
 
 
@@ -46,10 +47,10 @@ def found_without_test(train, valid):
 
 def test_what_is_not_finite_does_not_count_as_the_best():
     for outcome in outcomes(History("run", (1, 1), (1, nan), (2, nan), (nan, 0.5)), {"Horizon": Horizon}):
-        assert outcome.decision.cause == "not finite"
+        assert outcome.decision.cause == "not finite" and outcome.kept == 1
         assert outcome.regret == 0 and isnan(outcome.score_regret)
     [outcome] = outcomes(History("run", (1,), (nan,)), {"Horizon": Horizon})
-    assert outcome.decision.best_epoch == 0 and isnan(outcome.regret)
+    assert outcome.kept == 0 and isnan(outcome.regret)
     [outcome] = outcomes(History("run", (1, 1), (-2.0, -1.0)), {"first": lambda: FixedNumber(1)})
     assert outcome.regret == 0
     [outcome] = outcomes(History("run", (1, 1), (-1.0, -2.0)), {"first": lambda: FixedNumber(1)})
@@ -57,14 +58,14 @@ def test_what_is_not_finite_does_not_count_as_the_best():
 
 
 def test_what_is_drawn_is_what_was_decided():
-    decision = outcomes(OVER)[0].decision
-    assert over_fitting(decision) == (16, 26)
-    shown = drawn(OVER, decision)
+    outcome = outcomes(OVER)[0]
+    assert over_fitting(outcome.decision) == (16, 26)
+    shown = drawn(OVER, outcome)
     assert (shown.best, shown.stop, shown.over_fitting, shown.name) == (16, 26, (16, 26), "over")
     assert [epoch.valid_loss for epoch in shown.epochs] == list(OVER.valid)
     assert isnan(shown.epochs[0].score) and isnan(shown.epochs[0].test_loss)
-    going_on = decide([2, 1], [2, 1])
-    shown = drawn(History("run", (2, 1), (2, 1), (3, 2), (0.1, 0.2)), going_on)
+    run = History("run", (2, 1), (2, 1), (3, 2), (0.1, 0.2))
+    shown = drawn(run, outcomes(run)[0])
     assert (shown.best, shown.stop, shown.over_fitting) == (2, None, None)
     assert [(epoch.test_loss, epoch.score) for epoch in shown.epochs] == [(3, 0.1), (2, 0.2)]
     assert over_fitting(decide([1] * 20, [1] * 20)) is None
@@ -82,6 +83,11 @@ def test_the_table_says_it_in_a_sentence_and_a_row_a_rule():
     for rule in RULES:
         assert rule in text
     assert "not yet" in text and "regret, validation" in text and "score" not in text
+    scored = History("scored", OVER.train, OVER.valid, (), (0.5,) * len(OVER.valid))
+    both = outcomes(scored)[0]
+    assert both.kept > both.decision.best_epoch
+    text = printed(scored, [both])
+    assert f"the weights of epoch {both.kept} are kept" in " ".join(text.split())
     zero = History("zero", (2, 1), (2.0, 1.0), (2.0, 1.0), (0.5, 0.25), first=0)
     text = printed(zero, outcomes(zero, {"patience": lambda: Patience(5)}))
     assert "counts its epochs from 0" in text and "regret, test" in text and "0.250" in text

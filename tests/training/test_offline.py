@@ -144,6 +144,41 @@ def test_minutes_end_the_run_in_time_and_cooled_down(monkeypatch, tick):
     assert 0 < state.history[-1]["learning_rate"] < settings.learning_rate / 2
 
 
+@pytest.mark.parametrize("slower", [3, 30])
+def test_minutes_are_kept_where_the_machine_slows_down_in_the_cool_down(monkeypatch, slower):
+    clock = Clock(0.1)
+    monkeypatch.setattr(offline, "time", clock)
+    rates = []
+
+    def observe(state, loss):
+        if state.cool_start is not None:
+            clock.tick = 0.1 * slower
+            rates.append((state.cool_end - state.step) / (state.cool_end - state.cool_start))
+
+    settings = dataclasses.replace(SHORT, epochs=None, minutes=0.5, warm_up=2)
+    state = run(settings, observe=observe).state
+    # At most a step and a validation too long: six looks at the clock.
+    assert 0.6 * 30 <= state.seconds <= 30 + 6 * clock.tick
+    assert state.step == state.cool_end and "0.5 minutes" in state.why
+    assert rates == sorted(rates, reverse=True) and rates[-1] == 0
+
+
+@pytest.mark.parametrize("rule", [False, True])
+def test_minutes_cut_short_a_cool_down_that_something_else_began(monkeypatch, rule):
+    clock = Clock(0.01)
+    monkeypatch.setattr(offline, "time", clock)
+    if rule:
+        monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(20))
+
+    def observe(state, loss):
+        clock.tick = 0.01 if state.cool_start is None else 1.0
+
+    state = run(dataclasses.replace(SHORT, epochs=40, minutes=0.5, warm_up=2), observe=observe).state
+    assert state.seconds <= 30 + 6 * clock.tick
+    assert state.step < 40 * SHORT.steps
+    assert state.why == ("Epoch 20 of 20." if rule else "The limit of 0.5 minutes was reached.")
+
+
 def test_a_limit_of_minutes_counts_across_interruptions(monkeypatch, tmp_path):
     monkeypatch.setattr(offline, "time", Clock(0.5))
     settings = dataclasses.replace(SHORT, epochs=None, minutes=0.5, warm_up=2)

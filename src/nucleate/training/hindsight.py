@@ -11,7 +11,7 @@ from rich.table import Table
 
 from nucleate.report.collect import Curves, curves
 from nucleate.training.history import History
-from nucleate.training.horizon import Ending, Horizon
+from nucleate.training.horizon import Ending, Horizon, kept
 from nucleate.training.stopping import (
     Correlation,
     Decision,
@@ -39,12 +39,13 @@ RULES: Mapping[str, Callable[[], StoppingRule]] = {
 """The rules that are compared; each call makes a fresh one."""
 
 BOTH = "Horizon, score too"
-"""What Nucleate does: see `nucleate.training.horizon.Ending`. Only where the history has a score."""
+"""What Nucleate does: it ends a run by `nucleate.training.horizon.Ending`, and keeps the epoch that
+`nucleate.training.horizon.kept` names. Only where the history has a score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One rule on one run: its decision, and what the epoch that it keeps lacks of the best one of the whole run.
+    """One rule on one run: its decision, the epoch `kept` (0 for none), and what that lacks of the best of the run.
 
     `regret` is in error, as a part of the lowest: of the test error where the run has one, else of the validation
     error. `score_regret` is the highest score less the one kept. NaN where there is nothing to compare.
@@ -52,6 +53,7 @@ class Outcome:
 
     rule: str
     decision: Decision
+    kept: int
     regret: float
     score_regret: float
 
@@ -61,17 +63,18 @@ def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] =
 
     >>> run = History("run", (5, 4, 3, 2, 1), (5.0, 4.0, 6.0, 7.0, 2.0))
     >>> [outcome] = outcomes(run, {"patience 2": lambda: Patience(2)})
-    >>> outcome.decision.epoch, outcome.decision.best_epoch, outcome.regret
+    >>> outcome.decision.epoch, outcome.kept, outcome.regret
     (4, 2, 1.0)
     """
     found = []
     decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
     both = {BOTH: _by_both(history)} if history.score else {}
     for name, decision in (both | decisions).items():
-        kept = decision.best_epoch
-        error, lowest = _kept_and_best(history.test or history.valid, kept, min)
-        score, highest = _kept_and_best(history.score, kept, max)
-        found.append(Outcome(name, decision, (error - lowest) / abs(lowest) if lowest else nan, highest - score))
+        epoch = kept(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
+        error, lowest = _value_and_best(history.test or history.valid, epoch, min)
+        score, highest = _value_and_best(history.score, epoch, max)
+        regret = (error - lowest) / abs(lowest) if lowest else nan
+        found.append(Outcome(name, decision, epoch, regret, highest - score))
     return found
 
 
@@ -84,20 +87,23 @@ def _by_both(history: History) -> Decision:
     return decision
 
 
-def _kept_and_best(values: Sequence[float], kept: int, best: Callable[[Sequence[float]], float]) -> tuple[float, float]:
+def _value_and_best(
+    values: Sequence[float], epoch: int, best: Callable[[Sequence[float]], float]
+) -> tuple[float, float]:
     """The value of the epoch kept, and the best of all that are finite."""
     finite = [value for value in values if isfinite(value)]
-    return (values[kept - 1], best(finite)) if kept and finite else (nan, nan)
+    return (values[epoch - 1], best(finite)) if epoch and finite else (nan, nan)
 
 
-def drawn(history: History, decision: Decision) -> Curves:
+def drawn(history: History, outcome: Outcome) -> Curves:
     """The run's curves with what was decided."""
+    decision = outcome.decision
     columns = {"train_loss": history.train, "valid_loss": history.valid}
     columns |= {"test_loss": history.test} if history.test else {}
     columns |= {"score": history.score} if history.score else {}
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     stop = decision.epoch if decision.stop else None
-    return curves(rows, decision.best_epoch or None, stop, over_fitting(decision), history.name)
+    return curves(rows, outcome.kept or None, stop, over_fitting(decision), history.name)
 
 
 def over_fitting(decision: Decision) -> tuple[int, int] | None:
@@ -108,7 +114,9 @@ def over_fitting(decision: Decision) -> tuple[int, int] | None:
 def render(history: History, found: Sequence[Outcome], console: Console) -> None:
     """Print what the first rule says in a sentence, and a table of all rules."""
     epochs, ours = len(history.valid), found[0].decision
-    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {ours.reason}", highlight=False)
+    # The rule names the epoch of lowest error, which need not be the one that is kept.
+    reason = ours.reason.replace(f"epoch {ours.best_epoch} are kept", f"epoch {found[0].kept} are kept")
+    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
     if history.first != 1:
         console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
     table = Table()
@@ -119,7 +127,7 @@ def render(history: History, found: Sequence[Outcome], console: Console) -> None
     for outcome in found:
         decision = outcome.decision
         cells = [str(decision.epoch) if decision.stop else "not yet", f"{decision.epoch / epochs:.0%}"]
-        cells += [str(decision.best_epoch or "none"), _shown(outcome.regret, ".2%")]
+        cells += [str(outcome.kept or "none"), _shown(outcome.regret, ".2%")]
         cells += [_shown(outcome.score_regret, ".3f")] * bool(history.score)
         table.add_row(outcome.rule, *cells)
     console.print(table)

@@ -121,6 +121,7 @@ class Run:
         self.averaged = Averaged(self.network)
         self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
         self.state = State()
+        self.judging = 0.0  # seconds that the last validation took
 
     def rate(self, step: int) -> float:
         """Learning rate: a linear warm-up, constant, then a linear way to zero once the end is decided."""
@@ -136,20 +137,25 @@ class Run:
         self.state.stop_epoch = len(self.state.history)
 
     def plan_end(self, seconds: float) -> None:
-        """Begin the cool-down where a limit makes it due; `seconds` of the run have passed."""
+        """Begin the cool-down where a limit makes it due, and cut it short where the minutes would not suffice;
+        `seconds` of the run have passed."""
         state, settings = self.state, self.settings
-        if state.cool_start is not None:
-            return
-        if settings.epochs is not None:
+        if settings.epochs is not None and state.cool_start is None:
             total = settings.epochs * settings.steps
             if state.step >= total - max(1, round(settings.cool_down * total)):
                 self.cool(total - state.step, f"The limit of {settings.epochs} epochs was reached.")
-        if settings.minutes is not None and state.step > 0 and state.cool_start is None:
-            left = 60 * settings.minutes - seconds
-            if left <= settings.cool_down * 60 * settings.minutes:
-                # At the pace so far, validation included, with a little to spare.
-                steps = max(1, int(0.95 * left * state.step / seconds))
-                self.cool(steps, f"The limit of {settings.minutes:g} minutes was reached.")
+        if settings.minutes is not None and state.step > 0:
+            left = 60 * settings.minutes - self.judging - seconds
+            # At the pace so far, validation included, with a little to spare.
+            steps = max(1, int(0.95 * left * state.step / seconds))
+            why = f"The limit of {settings.minutes:g} minutes was reached."
+            if state.cool_start is None:
+                if left <= settings.cool_down * 60 * settings.minutes:
+                    self.cool(steps, why)
+            elif state.cool_end is not None and state.step + steps < state.cool_end:
+                # The machine has slowed down since. What a rule decided remains the reason.
+                at_limit = settings.epochs is not None and state.cool_end == settings.epochs * settings.steps
+                state.cool_end, state.why = state.step + steps, why if at_limit else state.why
 
     def learn(self, objective: Objective, batches: Sequence[Batch], cores: Cores | None = None) -> float:
         """One step over these batches together; gives its loss."""
@@ -166,7 +172,9 @@ class Run:
     def end_epoch(self, validation: Validation, objective: Objective, loss: float) -> None:
         """Judge the averaged weights, keep them by the rule of `kept`, and write the epoch's line of history."""
         state = self.state
+        begin = time.monotonic()
         judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds())
+        self.judging = time.monotonic() - begin
         epoch = len(state.history) + 1
         if kept([*(row["valid_loss"] for row in state.history), judgement.loss]) == epoch:
             state.best_epoch, state.best_score = epoch, judgement.score

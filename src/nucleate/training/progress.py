@@ -48,20 +48,26 @@ class TrainingProgress:
         rate = self.settings.batch * state.step / max(state.seconds, 1e-9)
         text = f"loss {self.smooth:.3f} | {rate:.1f} images/s"
         if state.history:
-            text += f" | score {state.history[-1]['score']:.3f} (best {state.best_score:.3f})"
+            text += f" | score {state.history[-1]['score']:.3f} (kept {state.best_score:.3f})"
         done, left = self._part(state)
         if left is not None:
             text += f" | {_clock(left)} left"
         epoch = 1 + (state.step - 1) // self.settings.steps
         if len(state.history) > self.judged:
-            self.judged, self.trend = len(state.history), f"\n{self._trend(state)}"
+            self.judged, trend = len(state.history), self._trend(state)
+            self.trend = f"\n{trend}" if trend else ""
         text += self.trend
         self.bar.update(self.task, completed=100 * (done or 0), total=100 if done else None, epoch=epoch, text=text)
 
     def _trend(self, state: State) -> str:
-        """The slopes of both errors and the gain of another epoch as the rule sees them, or why the run ends."""
+        """The slopes of both errors and the gain of another epoch as the rule sees them, or why the run ends.
+
+        One epoch alone has no trend.
+        """
         if state.cool_end is not None:
             return f"cooling down: {state.why}"
+        if len(state.history) < 2:
+            return ""
         ending = Ending(self.settings.rule)
         for row in state.history:
             evidence = ending.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
