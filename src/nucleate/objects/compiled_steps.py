@@ -18,7 +18,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def kernel(signature: Any) -> Callable[[Function], Function]:
     """A function of that signature, compiled at once or loaded from numba's cache."""
-    return lambda function: cast(Function, njit(signature, nogil=True, cache=True, error_model="numpy")(function))
+
+    def made(function: Function) -> Function:
+        return cast(Function, njit(signature, nogil=True, cache=True, error_model="numpy")(function))
+
+    return made
 
 
 def step(function: Function) -> Function:
@@ -145,7 +149,7 @@ def _runs(labels: Any) -> Any:
 @step
 def _end(begin: Any, stop: int, width: int, i: int) -> int:
     """Where run i ends, in a row whose last run is the one before `stop`."""
-    return np.int64(begin[i + 1]) if i + 1 < stop else width
+    return int(begin[i + 1]) if i + 1 < stop else width
 
 
 @step
@@ -222,13 +226,12 @@ def total(labels: Any, chosen: Any, columns: Any) -> Any:
                 continue
             if area[k] == 0:
                 edges[k] = y, x, y, x
-            edges[k, 1], edges[k, 2], edges[k, 3] = min(edges[k, 1], x), y, max(edges[k, 3], x)
+            edges[k, 1], edges[k, 2], edges[k, 3] = min(edges[k, 1], x), y + 1, max(edges[k, 3], x + 1)
             area[k] += 1
             sums[0, k] += y
             sums[1, k] += x
             for c in range(len(columns)):
                 sums[2 + c, k] += columns[c, y, x]
-    edges[:, 2:] += 1
     return area, sums, edges
 
 

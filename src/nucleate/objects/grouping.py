@@ -116,7 +116,9 @@ def follow(points: NDArray[np.int8], box: Box, centres: Candidates, reach: float
     A pixel that points out of the box gets 0; so do the pixels of centres that are not given.
     """
     within = (np.clip(reach * centres.radius, 2.0, BOUND) ** 2).astype(np.float64)
-    labels: Labels = fastest(points[0].size).follow(points, centres.position - (box.y, box.x), within)
+    labels: Labels = fastest(points[0].size).follow(
+        np.ascontiguousarray(points), centres.position - (box.y, box.x), within
+    )
     return labels
 
 

@@ -40,7 +40,7 @@ def write(
         for box in observed(boxes, len(boxes), observe):
             values = read(Box(region.y + box.y, region.x + box.x, *box.shape)).astype(dtype)
             padded = np.pad(values, ((0, TILE - box.height), (0, TILE - box.width)))
-            yield imagecodecs.deflate_encode(padded.tobytes(), level=6, raw=False)
+            yield bytes(imagecodecs.deflate_encode(padded.tobytes(), level=6, raw=False))
 
     resolution = None if pixel_size is None else (1e4 / pixel_size, 1e4 / pixel_size)
     with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=is_big(shape, dtype)) as tiff:

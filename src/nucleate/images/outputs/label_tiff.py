@@ -52,7 +52,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
             labels: NDArray[np.unsignedinteger] = nuclei.read(box).astype(dtype)
             if tiled:  # a tile at the right or lower border is filled up with background
                 labels = np.pad(labels, ((0, TILE - box.height), (0, TILE - box.width)))
-            yield imagecodecs.deflate_encode(labels.tobytes(), level=6, raw=False)
+            yield bytes(imagecodecs.deflate_encode(labels.tobytes(), level=6, raw=False))
 
     with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=is_big(nuclei.shape, dtype)) as tiff:
         tiff.write(
