@@ -116,6 +116,34 @@ def test_there_are_nuclei_across_the_borders_of_tiles():
     assert across.sum() > 10
 
 
+def test_a_tile_sees_what_a_hole_in_its_nuclei_depends_on():
+    """A ring; in its hole two pixels of another nucleus, of which a larger piece lies as far away as pixels can."""
+    shape, ring, other = (61, 144), (30, 60), (30, 82)
+    from_ring = np.stack(np.indices(shape)) - np.reshape(ring, (2, 1, 1))
+    raw = np.zeros((6, *shape), np.float32)
+    raw[0], raw[2] = 5, -5  # background everywhere, centres nowhere
+    owners = dict.fromkeys(zip(*np.nonzero(np.abs(np.hypot(*from_ring) - 11.2) < 0.8), strict=True), ring)
+    owners |= dict.fromkeys([(29, 70), (30, 70), (29, 94), (30, 94), (31, 94)], other)
+    for (y, x), owner in owners.items():
+        raw[:2, y, x] = -5, 5
+        raw[3:5, y, x] = np.clip(np.subtract(owner, (y, x)), -10, 10) / UNIT
+    for y, x in (ring, other):
+        raw[2, y, x] = 5
+    raw[5] = math.log(10 / UNIT)
+
+    class Said(Painted):
+        def raw(self, image):
+            return torch.from_numpy(raw)[None]
+
+    thresholds = Thresholds(separation=0.2, reach=0.2, smallest=1)
+    reader = reader_of(fields(0, shape))
+    whole = group(to_maps(torch.from_numpy(raw)[None], 2), thresholds)
+    assert len(whole.centre) == 2 and (whole.labels[29:31, 70] == whole.labels[30, 50]).all() and whole.labels[30, 60]
+    labels, _, stream = streamed(reader, Plan(reader.box, 72), network=Said(), thresholds=thresholds)
+    assert len(stream.rows[0]) == 2, "the ring lies in one tile, the other nucleus in the next"
+    np.testing.assert_array_equal(labels, whole.labels)
+
+
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10**6), tile=st.integers(30, 90), data=st.data(), offset=st.sampled_from([2.0, 12.0]))
 def test_a_region_is_the_whole_cut_out(seed, tile, data, offset):
