@@ -1,6 +1,7 @@
 """How many nuclei of a slide change with the size of its tiles: Nucleate's, StarDist's and Cellpose's.
 
     python benchmarks/seam.py nucleate --slide slide.tif --model MODEL [--float32] [--blocks 3072]
+    python benchmarks/seam.py images   --data DATA --model MODEL [--float32] [--tiles 64 100 256]
     python benchmarks/seam.py stardist --slide slide.tif --python PYTHON --model DIR  [--side 6000]
     python benchmarks/seam.py cellpose --slide slide.tif --python PYTHON --model FILE [--side 3000]
 
@@ -13,6 +14,9 @@ cut out with `--region` are compared, too, up to their very border: with the sam
 With `--blocks` also the whole with another size of what the network sees at once. That size is fixed in Nucleate, as a
 convolution may round differently for each: it shows what is left to the last bit then, not what a user meets.
 
+With `images` each of the `test` images of DATA (see protocol.py) is grouped at once, straight from the network's
+output, and in streamed tiles; the rows are sums over all images, so 0 means that no nucleus of any image differs.
+
 Prints a table, and as its last line JSON.
 """
 
@@ -24,13 +28,22 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from protocol import HERE, run
+
+from nucleate.images.intensity import normalise
+from nucleate.images.reader import read_image
+from nucleate.images.slide import MemoryReader
+from nucleate.model import locate, read
+from nucleate.objects.grouping import group
+from nucleate.prediction.predictor import Predictor
+from nucleate.prediction.spool import MemorySpool
+from nucleate.prediction.stream import Plan
 
 TILES = (256, 512, 1000, 2048)
 ORIGINS = ((0, 0), (1, 1), (777, 1234), (1500, 301), (2999, 3000), (4097, 2048))
@@ -105,6 +118,22 @@ def nucleate(options: argparse.Namespace, folder: Path) -> dict[str, Difference]
     return rows
 
 
+def images(options: argparse.Namespace, _: Path) -> dict[str, Difference]:
+    model = read(locate(str(options.model)))
+    predictor = Predictor(model, engine=options.engine, bfloat16=False if options.float32 else None)
+    tiles = options.tiles or (64, 100, 256)
+    sums = {f"tile {tile}": np.zeros(4, dtype=np.int64) for tile in tiles}
+    for path in sorted((options.data / "fluorescence" / "test" / "images").glob("*")):
+        reader = MemoryReader(read_image(path))
+        pixels = normalise(reader.image, model.manifest.architecture.channels, model.normalisation)
+        whole = group(predictor.engine(pixels), predictor.thresholds).labels
+        for tile in tiles:
+            stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, tile))
+            labels = stream.nuclei(path.stem).read(reader.box)
+            sums[f"tile {tile}"] += astuple(difference(labels, whole))
+    return {name: Difference(*map(int, counts)) for name, counts in sums.items()}
+
+
 def peer(options: argparse.Namespace, folder: Path) -> dict[str, Difference]:
     """The first size is what the others are compared with: 0, the whole, for StarDist, and 224 for Cellpose.
 
@@ -132,8 +161,9 @@ def table(rows: dict[str, Difference]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("who", choices=("nucleate", "stardist", "cellpose"))
-    parser.add_argument("--slide", type=Path, required=True)
+    parser.add_argument("who", choices=("nucleate", "images", "stardist", "cellpose"))
+    parser.add_argument("--slide", type=Path)
+    parser.add_argument("--data", type=Path, help="images: where the data are")
     parser.add_argument("--model", required=True)
     parser.add_argument("--float32", action="store_true")
     parser.add_argument("--engine", default="torch")
@@ -147,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = options.out or Path(name)
-        rows = (nucleate if options.who == "nucleate" else peer)(options, folder)
+        rows = {"nucleate": nucleate, "images": images}.get(options.who, peer)(options, folder)
     print(table(rows))
     print(json.dumps({"who": options.who, "rows": {name: asdict(row) for name, row in rows.items()}}))
 

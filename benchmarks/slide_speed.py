@@ -10,7 +10,7 @@ StarDist's model is loaded and warm beforehand; Nucleate's packages are, and its
 it takes memory for the whole. The share inside the network is the time in which any thread was in it.
 
 `--through` starts each measured process through a command, such as one that waits until the machine is idle. With
-`--engines` the engines alone are measured instead, on blocks of 1536 x 1536, as the prediction runs them. What
+`--engines` the engines alone are measured instead, on blocks of 1024 x 1024, as the prediction runs them. What
 stands behind `--` goes to `nucleate predict`. Prints a table, and as its last line JSON.
 """
 
@@ -28,7 +28,7 @@ import tifffile
 from protocol import HERE, PEER, run
 
 BLOCK = 2048  # pixels; of predict_instances_big
-SIDE = 1536  # pixels; of a block of the network
+SIDE = 1024  # pixels; of a block of the network
 
 
 def nucleate(options: argparse.Namespace, folder: Path, extra: list[str], k: int) -> dict[str, float]:

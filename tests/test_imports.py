@@ -54,7 +54,7 @@ LIBRARIES = {
     "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich", "zarr", "roifile", "google_crc32c"},
     "networks": {"torch"},
     "objects.matching": {"numpy", "scipy"},
-    "objects": {"numpy", "scipy", "skimage", "torch"},
+    "objects": {"numpy", "scipy", "skimage", "torch", "numba"},
     "tiles.cover": {"numpy"},
     "tiles": {"numpy", "torch"},
     "evaluation": {"rich"},

@@ -114,6 +114,23 @@ def test_a_jpeg_header_that_promises_too_much_is_refused(tmp_path):
         read_bitmap(path)
 
 
+def test_a_small_jpeg_that_promises_a_large_image_is_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    whole = bytearray(imagecodecs.jpeg8_encode(RAMP))
+    start = whole.index(b"\xff\xc0")
+    whole[start + 5 : start + 9] = struct.pack(">HH", 46_340, 46_340)
+    path = tmp_path / "image.jpg"
+    path.write_bytes(whole)
+    monkeypatch.setattr(imagecodecs, "jpeg8_decode", None)
+    with pytest.raises(ImageError, match=f"46340 x 46340 pixels, more than its {len(whole)} bytes can hold"):
+        read_bitmap(path)
+
+
+def test_a_jpeg_of_one_colour_is_as_small_as_it_may_be(tmp_path):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(imagecodecs.jpeg8_encode(np.full((3000, 3000), 7, np.uint8), level=1, optimize=True))
+    assert read_bitmap(path).shape == (3000, 3000, 1)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_a_palette_becomes_its_colours_and_for_labels_its_indices(tmp_path, depth):
     indices = RNG.integers(0, 2**depth, (7, 9))

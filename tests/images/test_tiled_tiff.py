@@ -279,3 +279,28 @@ def test_ndpi_is_read_by_the_pieces_between_restart_markers(path):
         assert (reader.shape, reader.piece, reader.pixel_size) == ((72, 64), (8, 32), pytest.approx(0.25))
         for box in (reader.box, Box(7, 31, 3, 2), Box(64, 0, 8, 64)):
             np.testing.assert_array_equal(reader.read(box), expected[box.within(reader.box)])
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd", "jpeg", "jpeg2000"])
+def test_a_tile_that_will_not_decode_is_named_and_the_others_are_read(path, compression):
+    pixels = PIXELS[np.uint8, 1][..., 0]
+    tifffile.imwrite(path, pixels, compression=compression, tile=(32, 32))
+    with tifffile.TiffFile(path) as tiff:
+        begin, length = tiff.pages[0].dataoffsets[4], tiff.pages[0].databytecounts[4]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:begin] + b"\xff" * length + whole[begin + length :])
+    with TiffReader(path) as reader:
+        assert reader.read(Box(0, 0, 32, 32)).shape == (32, 32, 1)
+        with pytest.raises(ImageError, match=r"image\.tif"):
+            reader.read(Box(40, 40, 1, 1))
+
+
+@pytest.mark.parametrize("options", [{"tile": (32, 32)}, {"rowsperstrip": 16}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_header_that_promises_more_than_there_is(path, options, compression):
+    tifffile.imwrite(path, PIXELS[np.uint8, 1][..., 0], compression=compression, metadata=None, **options)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for tag in ("ImageWidth", "ImageLength"):
+            tiff.pages[0].tags[tag].overwrite(1_000_000)
+    with pytest.raises(ImageError, match=r"image\.tif"):
+        TiffReader(path)

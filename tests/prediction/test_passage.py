@@ -122,5 +122,5 @@ def test_the_size_in_a_large_image_is_judged_all_over_it(shape):
     assert all(window.common(Box(0, 0, *shape)) == window for window in found)
     columns = sorted({window.x for window in found})
     gaps = [columns[0], *(b - a - JUDGED for a, b in itertools.pairwise(columns))]
-    assert max(gaps) <= max(shape[1] / 8, 2 * passage.SIDE)
+    assert max(gaps) <= max(shape[1] / 8, 2 * passage.WHOLE)
     assert len({window.shape for window in found}) == 1

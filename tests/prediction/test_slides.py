@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """So that small images are large ones."""
-    monkeypatch.setattr(predictor_module, "SIDE", 64)
+    monkeypatch.setattr(predictor_module, "WHOLE", 64)
     monkeypatch.setattr(predictor_module, "Plan", stream.Plan)
     original = stream.Plan.__init__
     monkeypatch.setattr(

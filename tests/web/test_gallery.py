@@ -83,6 +83,16 @@ def test_labels_of_another_size_are_refused(opened, folder):
         opened(folder)[0]
 
 
+def test_outlines_come_from_zarr_where_there_is_no_tiff(opened, tmp_path, predicted):
+    labels = np.zeros((300, 400), np.int32)
+    labels[5:9, 5:9], labels[200:260, 300:333] = 1, 2
+    folder = predicted(tmp_path / "out", "cells", np.ones((300, 400), np.uint8), labels, formats=("zarr",))
+    gallery = opened(folder)
+    assert gallery[0].about()["outlines"]
+    tile = gallery[0].overlay.tile(0, 0, 0)
+    np.testing.assert_array_equal(tile[1:-1, 1:-1], labels[: tile.shape[0] - 2, : tile.shape[1] - 2])
+
+
 def test_what_was_not_written_is_not_shown(opened, folder):
     (folder / "cells_labels.tif").unlink()
     (folder / "cells.csv").unlink()

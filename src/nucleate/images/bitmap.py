@@ -23,6 +23,7 @@ MAX_PIXELS = 2**31
 """An image that promises more pixels than this is refused before memory is taken."""
 
 _DEFLATE_BEST = 1032  # no deflate stream is shorter than 1/1032 of what it holds
+_JPEG_BEST = 8192  # pixels a byte; Huffman codes get to some 500, arithmetic ones further
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
 
@@ -45,6 +46,8 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
         raise ImageError(
             f"{path} promises {width} x {height} pixels, above the limit of {MAX_PIXELS}: cut it up first."
         )
+    if not is_png and height * width > _JPEG_BEST * len(data):
+        raise ImageError(f"{path} promises {width} x {height} pixels, more than its {len(data)} bytes can hold.")
     try:
         pixels = _decode_png(data, labels) if is_png else np.asarray(imagecodecs.jpeg8_decode(data))
     except (RuntimeError, ValueError) as error:

@@ -26,15 +26,16 @@ class OmeZarrReader(Reader):
     """A folder that holds an OME-Zarr image of version 0.4 or 0.5 (https://ngff.openmicroscopy.org), open.
 
     Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made, of
-    which the first image is read. Pixel sizes are those of each level's scale, in the axes' unit.
+    which the first image is read; with `labels`, labels that were written beside an image are one, too. Pixel sizes
+    are those of each level's scale, in the axes' unit.
 
     Raises `ImageError` for a folder that is missing, broken or no image (labels, a plate), a stack, a level that it
     does not have, chunks that are too large, and for codecs other than those of `zarr_metadata.COMPRESSORS`.
     """
 
-    def __init__(self, path: Path, level: int = 0) -> None:
+    def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
         self.path, self.level, self.name = path, level, name_of(path)
-        folder, attributes = _image(path)
+        folder, attributes = _image(path, labels)
         try:
             self._open(path, folder, attributes)
         except BROKEN as error:
@@ -97,7 +98,7 @@ def _attributes(folder: Path) -> dict[str, Any] | None:
         raise ImageError(f"{folder} has broken OME-Zarr metadata ({error!r}): export it again.") from error
 
 
-def _image(path: Path) -> tuple[Path, dict[str, Any]]:
+def _image(path: Path, labels: bool) -> tuple[Path, dict[str, Any]]:
     """The folder of the image, and its attributes."""
     folder, found = path, _attributes(path)
     if found is not None and "multiscales" not in found and "bioformats2raw.layout" in found:
@@ -105,7 +106,7 @@ def _image(path: Path) -> tuple[Path, dict[str, Any]]:
         found = _attributes(folder)
     if found is None:
         raise ImageError(f"{path} is no OME-Zarr image: give a file, or a folder that holds one.")
-    if "image-label" in found:
+    if "image-label" in found and not labels:
         raise ImageError(f"{path} holds labels and no image: give the image that they are of.")
     if "plate" in found:
         raise ImageError(f"{path} holds a plate of many images: name the folder of one of them.")

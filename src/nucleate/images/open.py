@@ -11,11 +11,12 @@ from nucleate.images.tiff import SIGNATURES
 from nucleate.images.tiled_tiff import TiffReader
 
 
-def open_reader(path: Path, level: int = 0) -> Reader:
+def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
     """The reader of an image, by what is in it, whatever its ending says; `level` chooses one of its pyramid.
 
     TIFF in all its kinds (BigTIFF, OME-TIFF, SVS, NDPI) and OME-Zarr are read by pieces. PNG and JPEG have none, so
-    such an image is decoded as a whole, and must be no larger than `bitmap.MAX_PIXELS`.
+    such an image is decoded as a whole, and must be no larger than `bitmap.MAX_PIXELS`. OME-Zarr labels are no image;
+    with `labels`, they are read, too.
 
     Raises `ImageError` for what is missing, cut off, broken, a stack or of another kind, and for a level that it does
     not have.
@@ -29,7 +30,7 @@ def open_reader(path: Path, level: int = 0) -> Reader:
     ((1000, 1000), (256, 256), [[[0], [1], [0]]])
     """
     if path.is_dir():
-        return OmeZarrReader(path, level)
+        return OmeZarrReader(path, level, labels=labels)
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def device() -> torch.device:
@@ -51,11 +52,21 @@ def keep_memory() -> bool:
 
     True where that could be set (glibc). Training is 1.2 to 1.5 times as fast with it.
     """
+    return _set({_M_MMAP_THRESHOLD: 2**30, _M_TRIM_THRESHOLD: 2**30})
+
+
+def one_heap() -> bool:
+    """Ask the C library to serve threads that are still to come from one heap, so that what one has freed is there for
+    the others; else each keeps its own. True where that could be set (glibc)."""
+    return _set({_M_ARENA_MAX: 1})
+
+
+def _set(options: Mapping[int, int]) -> bool:
     if sys.platform != "linux":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    large = 2**30
-    return bool(mallopt(_M_MMAP_THRESHOLD, large)) and bool(mallopt(_M_TRIM_THRESHOLD, large))
+    results = [bool(mallopt(option, value)) for option, value in options.items()]
+    return all(results)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.measure import label as label_pieces
 
+from nucleate.objects.plain_steps import NOTHING
+from nucleate.objects.steps import fastest
 from nucleate.types import Box, Labels
 
 Map = NDArray[np.float32]
@@ -82,60 +82,31 @@ class Votes:
     candidates: Candidates
 
 
-NOTHING = -128
-"""In `Votes.points`: this pixel is background."""
-
-
 def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[int, int]) -> Votes:
     """The votes in `core`, from maps of `box` in an image of this shape.
 
     `box` holds 2 pixels more than `core` on each side, or ends with the image there.
     """
     inner = core.within(box)
-    heat = maps.heat
-    y, x = _peaks(heat, inner, thresholds.heat)
-    candidates = Candidates(np.stack([y + core.y, x + core.x], axis=1), heat[inner][y, x], maps.radius[inner][y, x])
-    points = np.full((2, core.height, core.width), NOTHING, dtype=np.int8)
-    y, x = np.nonzero(maps.foreground[inner] >= thresholds.foreground)
-    for axis, (place, begin, length) in enumerate(((y, core.y, shape[0]), (x, core.x, shape[1]))):
-        step = np.rint(np.clip(maps.offset[axis][inner][y, x], -BOUND, BOUND)).astype(np.int64)
-        absolute = place + begin
-        points[axis, y, x] = np.clip(absolute + step, 0, length - 1) - absolute
+    steps = fastest(maps.heat.size)
+    peaks = steps.peaks(maps.heat, inner[0].start, inner[1].start, *core.shape, np.float32(thresholds.heat))
+    y, x = peaks.T
+    candidates = Candidates(peaks + np.array([core.y, core.x]), maps.heat[inner][y, x], maps.radius[inner][y, x])
+    points = steps.point(
+        maps.foreground[inner],
+        maps.offset[:, *inner],
+        (core.y, core.x),
+        shape,
+        np.float32(thresholds.foreground),
+        BOUND,
+    )
     return Votes(points, candidates)
-
-
-def _peaks(heat: Map, inner: tuple[slice, slice], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where in `inner` the heat is at least `least`, and the highest of 5 x 5 pixels; in reading order."""
-    y, x = np.nonzero(heat[inner] >= least)
-    around = np.pad(heat, 2, constant_values=-np.inf)
-    width = around.shape[1]
-    middle = (y + inner[0].start + 2) * width + x + inner[1].start + 2
-    flat = around.reshape(-1)
-    for dy, dx in sorted(_WINDOW, key=lambda step: step[0] ** 2 + step[1] ** 2):
-        stays = flat[middle] >= flat[middle + dy * width + dx]
-        middle, y, x = middle[stays], y[stays], x[stays]
-    return y, x
-
-
-_WINDOW = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if dy or dx]
-"""Steps from a pixel to the others of the 5 x 5 around it."""
 
 
 def select(candidates: Candidates, separation: float) -> NDArray[np.bool_]:
     """Which candidates are centres: those without a better one within `separation` times their own radius."""
-    y, x = candidates.position.T
-    keep = np.ones(y.size, dtype=np.bool_)
-    if y.size < 2:
-        return keep
-    radius = np.minimum(separation * candidates.radius, BOUND).astype(np.float64)
-    # Rank 0 is the best: coordinates ascend and the sort is stable, so equal heats keep them.
-    rank = np.empty(y.size, dtype=np.int64)
-    rank[np.argsort(-candidates.heat, kind="stable")] = np.arange(y.size)
-    for block in np.array_split(np.arange(y.size), y.size // 1024 + 1):
-        near = np.flatnonzero((y >= y[block[0]] - BOUND) & (y <= y[block[-1]] + BOUND))
-        squared = (y[block, None] - y[None, near]) ** 2 + (x[block, None] - x[None, near]) ** 2
-        within = squared <= np.maximum(radius[block, None], 2.0) ** 2
-        keep[block] = ~(within & (rank[None, near] < rank[block, None])).any(axis=1)
+    within = np.clip(separation * candidates.radius, 2.0, BOUND).astype(np.float64) ** 2
+    keep: NDArray[np.bool_] = fastest(0).select(candidates.position, candidates.heat, within)
     return keep
 
 
@@ -144,39 +115,11 @@ def follow(points: NDArray[np.int8], box: Box, centres: Candidates, reach: float
 
     A pixel that points out of the box gets 0; so do the pixels of centres that are not given.
     """
-    labels = np.zeros(box.shape, dtype=np.int32)
-    if len(centres.position) == 0:
-        return labels
-    owner = _nearest_centre(centres.position - (box.y, box.x), centres.radius, box.shape, reach)
-    y, x = np.nonzero(points[0] != NOTHING)
-    row, column = y + points[0, y, x], x + points[1, y, x]
-    inside = (row >= 0) & (row < box.height) & (column >= 0) & (column < box.width)
-    y, x = y[inside], x[inside]
-    labels[y, x] = owner[row[inside], column[inside]]
+    within = (np.clip(reach * centres.radius, 2.0, BOUND) ** 2).astype(np.float64)
+    labels: Labels = fastest(points[0].size).follow(
+        np.ascontiguousarray(points), centres.position - (box.y, box.x), within
+    )
     return labels
-
-
-def _nearest_centre(centre: NDArray[np.int64], radius: Map, shape: tuple[int, int], reach: float) -> NDArray[np.int32]:
-    """For each pixel, 1 + the index of the nearest centre that reaches it, else 0; of equal distances the first."""
-    height, width = shape
-    bound = np.clip(reach * radius, 2.0, BOUND)
-    extent = int(np.ceil(bound.max()))
-    dy, dx = np.mgrid[-extent : extent + 1, -extent : extent + 1].reshape(2, -1)
-    squared = dy**2 + dx**2
-    order = np.argsort(squared, kind="stable")
-    dy, dx, squared = dy[order], dx[order], squared[order]
-    count = np.searchsorted(squared, bound**2, side="right")
-    best = np.full(height * width, np.iinfo(np.int64).max)
-    for part in np.array_split(np.arange(len(centre)), int(count.sum() // 4_000_000) + 1):
-        n = count[part]
-        which = np.repeat(part, n)
-        step = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
-        y, x = centre[which, 0] + dy[step], centre[which, 1] + dx[step]
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        key = squared[step] * (len(centre) + 1) + which + 1
-        np.minimum.at(best, (y * width + x)[inside], key[inside])
-    owner = np.where(best == np.iinfo(np.int64).max, 0, best % (len(centre) + 1))
-    return owner.reshape(height, width).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,39 +181,8 @@ def tidy(labels: Labels, smallest: int) -> Labels:
     >>> (tidy(ring, 1) == 3).sum()
     np.int64(25)
     """
-    pieces, count = label_pieces(labels, background=0, connectivity=1, return_num=True)
-    if count == 0:
-        return np.zeros_like(labels)
-    size = np.bincount(pieces.ravel(), minlength=count + 1)
-    first = np.zeros(count + 1, dtype=np.int32)
-    first[pieces.ravel()] = labels.ravel()  # the label of each piece
-    # Sorted by label, then from large to small; the first of each label stays. The sort is stable.
-    order = 1 + np.lexsort((-size[1:], first[1:]))
-    stays = order[np.unique(first[order], return_index=True)[1]]
-    keep = np.zeros(count + 1, dtype=np.int32)
-    keep[stays] = np.where(size[stays] >= smallest, first[stays], 0)
-    return _fill_holes(keep[pieces])
-
-
-def _fill_holes(labels: Labels) -> Labels:
-    """Gives each 4-connected piece of background that touches one label only, and not the border, that label."""
-    pieces, count = ndimage.label(labels == 0)
-    enclosed = np.ones(count + 1, dtype=np.bool_)
-    enclosed[0] = False
-    for border in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        enclosed[border] = False
-    flat = np.flatnonzero(enclosed[pieces])
-    piece, around = pieces.reshape(-1)[flat], labels.reshape(-1)
-    lowest = np.full(count + 1, np.iinfo(np.int32).max, dtype=np.int32)
-    highest = np.zeros(count + 1, dtype=np.int32)
-    for step in (-labels.shape[1], -1, 1, labels.shape[1]):
-        near = around[flat + step]
-        edge = near > 0
-        np.minimum.at(lowest, piece[edge], near[edge])
-        np.maximum.at(highest, piece[edge], near[edge])
-    filled = labels.copy()
-    filled.reshape(-1)[flat] = np.where(lowest == highest, highest, 0)[piece]
-    return filled
+    tidied: Labels = fastest(labels.size).tidy(np.ascontiguousarray(labels), smallest)
+    return tidied
 
 
 def group(maps: Maps, thresholds: Thresholds) -> Grouped:

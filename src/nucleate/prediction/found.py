@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nucleate.images.nuclei import Found, Nuclei
 from nucleate.objects.grouping import BOUND
+from nucleate.objects.steps import fastest
 from nucleate.prediction.measure import Measured, mask_bytes
 from nucleate.prediction.spool import Spool
 from nucleate.types import Box, Nucleus
@@ -141,8 +142,8 @@ class _Row:
     def paint(self, labels: NDArray[np.uint32], box: Box, first: int) -> None:
         """Give the pixels of the nuclei, numbered from `first`, their number in an array that holds `box`."""
         meets = (self.top < box.bottom) & (self.bottom > box.y) & (self.left < box.right) & (self.right > box.x)
-        for index in np.flatnonzero(meets).tolist():
-            own = self.box(index)
-            common = own.common(box)
-            assert common is not None  # as they meet
-            labels[common.within(box)][self.mask(index)[common.within(own)]] = first + index
+        which = np.flatnonzero(meets)
+        corners = (one[which].astype(np.int64) for one in (self.top, self.left, self.bottom, self.right))
+        edges = np.stack([*corners], axis=1) - (box.y, box.x, box.y, box.x)
+        starts = self.ends[which] - mask_bytes(self.nuclei[which])
+        fastest(labels.size).paint(labels, self.masks, starts, edges, first + which)

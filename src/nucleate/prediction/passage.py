@@ -27,8 +27,12 @@ JUDGED = 384
 LARGE = 4096
 """Pixels; an image with a longer side is judged in several windows."""
 
-SIDE = 1536
-"""Pixels; a block of the network has at most this side, and an image of no more pixels than its square is one block."""
+SIDE = 1024
+"""Pixels; a block of the network has at most this side. Larger ones save some of what is seen twice, but take more
+memory than they are worth."""
+
+WHOLE = 1536
+"""Pixels; an image of no more pixels than its square is one block."""
 
 AROUND = 2
 """Pixels around those that a block writes, in which its output holds too: grouping looks at 5 x 5."""
@@ -79,7 +83,7 @@ class Passage:
     def _cut(self, side: int) -> Iterator[Block]:
         stride = self.network.architecture.stride
         padded = [-(-length // stride) * stride for length in self.size]
-        one = padded[0] * padded[1] <= side**2
+        one = padded[0] * padded[1] <= (side * WHOLE // SIDE) ** 2
         # Around a pixel, interpolation looks one pixel further in the enlarged image than to its neighbours' places.
         halo = 0 if one else self.network.reach + math.ceil(AROUND * self.factor) + 2
         rows, columns = (cover(n, max(padded) if one else side, halo=halo, stride=stride) for n in self.size)
@@ -136,7 +140,7 @@ def windows(shape: tuple[int, int]) -> tuple[Box, ...]:
     """
 
     def starts(length: int) -> list[int]:
-        count = min(8, max(1, length // SIDE)) if max(shape) > LARGE else 1
+        count = min(8, max(1, length // WHOLE)) if max(shape) > LARGE else 1
         side = min(length, JUDGED)
         return [((2 * k + 1) * length - count * side) // (2 * count) for k in range(count)]
 

@@ -15,8 +15,9 @@ from nucleate.images.outputs.progress import Observe
 from nucleate.images.slide import MemoryReader, Reader
 from nucleate.images.statistics import Statistics
 from nucleate.model import Model
+from nucleate.networks.precision import one_heap
 from nucleate.prediction.choice import choose
-from nucleate.prediction.passage import SIDE
+from nucleate.prediction.passage import WHOLE
 from nucleate.prediction.source import chosen
 from nucleate.prediction.spool import MemorySpool, Spool
 from nucleate.prediction.stream import Plan, Stream
@@ -41,6 +42,7 @@ class Predictor:
         megapixels: float = 0.0,
         bfloat16: bool | None = None,
     ) -> None:
+        one_heap()
         self.model = model
         self.engine = choose(model, engine, megapixels=megapixels, bfloat16=bfloat16)
         self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, smallest=smallest)
@@ -89,7 +91,7 @@ class Predictor:
 
 def is_small(reader: Reader) -> bool:
     """Whether an image is about one block of the network, and so done in one piece."""
-    return reader.shape[0] * reader.shape[1] <= SIDE**2
+    return reader.shape[0] * reader.shape[1] <= WHOLE**2
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Gallery:
         files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
         try:
             written = next((files[name] for name in LABELS if name in files), None)
-            overlay = None if written is None else Overlay(open_reader(written, 0))
+            overlay = None if written is None else Overlay(open_reader(written, labels=True))
             if overlay is not None and overlay.labels.shape != record.shape:
                 overlay.close()
                 raise InputError(f"{written} is not of the size that was predicted: run nucleate predict again.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -39,7 +39,8 @@ def write(
     def pieces() -> Iterator[bytes]:
         for box in observed(boxes, len(boxes), observe):
             values = read(Box(region.y + box.y, region.x + box.x, *box.shape)).astype(dtype)
-            yield zlib.compress(np.pad(values, ((0, TILE - box.height), (0, TILE - box.width))).tobytes(), 6)
+            padded = np.pad(values, ((0, TILE - box.height), (0, TILE - box.width)))
+            yield bytes(imagecodecs.deflate_encode(padded.tobytes(), level=6, raw=False))
 
     resolution = None if pixel_size is None else (1e4 / pixel_size, 1e4 / pixel_size)
     with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=is_big(shape, dtype)) as tiff:

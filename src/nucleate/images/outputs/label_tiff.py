@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
             labels: NDArray[np.unsignedinteger] = nuclei.read(box).astype(dtype)
             if tiled:  # a tile at the right or lower border is filled up with background
                 labels = np.pad(labels, ((0, TILE - box.height), (0, TILE - box.width)))
-            yield zlib.compress(labels.tobytes(), 6)
+            yield bytes(imagecodecs.deflate_encode(labels.tobytes(), level=6, raw=False))
 
     with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=is_big(nuclei.shape, dtype)) as tiff:
         tiff.write(
