@@ -93,7 +93,7 @@ def predicted(options: argparse.Namespace, out: Path, *own: object, extra: Seque
 def nucleate(options: argparse.Namespace, folder: Path) -> dict[str, Difference]:
     with tifffile.TiffFile(options.slide) as tiff:
         shape = tiff.pages[0].shape
-    whole = predicted(options, folder / "whole", "--whole")
+    whole = predicted(options, folder / "whole", "--whole", "--engine", options.engine)
     rows: dict[str, Difference] = {}
 
     def add(name: str, labels: Labels, other: Labels) -> None:
@@ -112,7 +112,7 @@ def nucleate(options: argparse.Namespace, folder: Path) -> dict[str, Difference]
     for block in options.blocks:
         add(
             f"network in blocks of {block}",
-            predicted(options, folder / f"b{block}", "--whole", "--block", block),
+            predicted(options, folder / f"b{block}", "--whole", "--engine", options.engine, "--block", block),
             whole,
         )
     return rows

@@ -1,7 +1,7 @@
 """One `nucleate predict` of one slide, in a process of its own, with a clock and a look at its memory.
 
     python benchmarks/segment.py MODEL slide.tif --out DIR [--float32] [--warm SLIDE] [-- --tile 512 --engine torch ...]
-    python benchmarks/segment.py MODEL slide.tif --out DIR [--float32] --whole [--block 3072]
+    python benchmarks/segment.py MODEL slide.tif --out DIR [--float32] --whole [--block 3072] [--engine torch]
 
 What stands behind `--` goes to `nucleate predict`. With `--whole` all pixels are grouped at once, in memory, which the
 command line does not offer for images this large; `--block` is the side of what the network sees at once. The other
@@ -107,8 +107,8 @@ def predict(model: str, slide: Path, out: Path, extra: Sequence[str]) -> None:
 
 
 def in_one_piece(options: argparse.Namespace) -> None:
-    """Group all pixels at once; PyTorch runs the network."""
-    predictor = Predictor(read(locate(options.model)), engine="torch")
+    """Group all pixels at once."""
+    predictor = Predictor(read(locate(options.model)), engine=options.engine)
     options.out.mkdir(parents=True, exist_ok=True)
     with open_source(options.slide, View()).reader as reader:
         stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape), side=options.block))
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true")
     parser.add_argument("--whole", action="store_true", help="group all pixels at once")
     parser.add_argument("--block", type=int, default=SIDE, help="with --whole: pixels that the network sees at once")
+    parser.add_argument("--engine", default="torch", help="with --whole: what runs the network")
     parser.add_argument("--warm", type=Path, help="an image that is segmented beforehand, so that all is loaded")
     parser.add_argument("--progress", type=float, help="say each so many seconds how much memory is held")
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]

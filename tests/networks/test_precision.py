@@ -80,6 +80,9 @@ def test_keep_memory_says_whether_it_could(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
     assert precision.keep_memory() is True
     assert len(asked) == 2 and len({option for option, _ in asked}) == 2
+    asked.clear()
+    assert precision.one_heap() is True
+    assert asked == [(-8, 1)], "M_ARENA_MAX of malloc.h"
     Library.mallopt = staticmethod(lambda option, value: 0)
     assert precision.keep_memory() is False
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
