@@ -15,7 +15,7 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32, larger, log
 from nucleate.losses.fused.softmax import row
-from nucleate.losses.fused.views import ask, keep, lent, part
+from nucleate.losses.fused.views import ask, hold, lent, part
 
 
 @step
@@ -132,8 +132,8 @@ def index_weight(
         if not alike:
             _look_up(extras, label, rest, extra, share)
         out[1] += softmax.dot(pixel, share)
-    keep(floats)
-    keep(integers)
+    hold(floats)
+    hold(integers)
 
 
 @step
@@ -224,5 +224,5 @@ def index_tiles(
                 _gradient_of_class(row(e, k, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
             if not direct:
                 tiles.store(gradient, bfloat16, rows, parts, first, plane, tile, e, n)
-    keep(floats)
-    keep(integers)
+    hold(floats)
+    hold(integers)

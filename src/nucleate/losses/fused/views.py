@@ -20,7 +20,7 @@ from nucleate.losses.fused.compiled import step
 # numba has no types, so its decorators cannot be checked.
 @intrinsic  # type: ignore[untyped-decorator]
 def lent(typing_context: Any, array: Any) -> Any:
-    """The same memory, owned by somebody else, who must keep it for as long: Python an argument, `keep` an array."""
+    """The same memory, owned by somebody else, who must keep it for as long: Python an argument, `hold` an array."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(signature.return_type)(context, builder, arguments[0])
@@ -52,7 +52,7 @@ def part(typing_context: Any, array: Any, first: Any, count: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def keep(typing_context: Any, array: Any) -> Any:
+def hold(typing_context: Any, array: Any) -> Any:
     """Nothing; but an array is not freed before it."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
