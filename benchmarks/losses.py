@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/losses.py                 # the whole table
     python benchmarks/losses.py --only info_nce --runs 3 --json out.json
+    python benchmarks/losses.py --monai OTHER/bin/python          # Dice and Tversky against MONAI itself
 
 Both sides run in turn, so that a slow moment of the machine falls on both; the ratio is that of the medians. Memory
 is the peak of the resident set above what it was before the pass (Linux), gradients included. Nothing else should
@@ -15,6 +16,7 @@ import ctypes
 import gc
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -284,7 +286,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--monai", metavar="PYTHON", help="the Python of an environment that MONAI is installed in")
     chosen = parser.parse_args()
+    if chosen.monai is not None:
+        # Behind everything of this environment: of the other only what is missing here, MONAI, is taken.
+        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        found = subprocess.run([chosen.monai, "-c", where], check=True, capture_output=True, text=True)
+        sys.path.append(found.stdout.strip())
     torch.set_num_threads(chosen.threads)
     start = time.perf_counter()
     compiled = losses.prepare()

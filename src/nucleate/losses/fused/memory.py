@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 import weakref
@@ -49,10 +50,8 @@ def _block(size: int) -> mmap.mmap:
                 continue
             return kept[1]
     made = mmap.mmap(-1, size + _ALIGNED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+    with contextlib.suppress(OSError):  # a kernel without huge pages
         made.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without huge pages
-        pass
     return made
 
 

@@ -165,9 +165,11 @@ def _shares(of: tuple[Sums, Tensor] | None, size: int) -> tuple[NDArray[np.float
 
 
 def _parts(x: Tensor) -> Parts:
-    """x as the sum of two bfloat16."""
-    high = x.bfloat16()
-    low = (x - high.float()).bfloat16()
+    """x as the sum of two bfloat16, a part at a time: what lies between takes twice as much as the result."""
+    high, low = torch.empty_like(x, dtype=torch.bfloat16), torch.empty_like(x, dtype=torch.bfloat16)
+    for of_x, of_high, of_low in zip(*(y.split(_COLUMNS) for y in (x, high, low)), strict=True):
+        of_high.copy_(of_x)
+        of_low.copy_(of_x - of_high.float())
     return _flat(high), _flat(low)
 
 
