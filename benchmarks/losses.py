@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/losses.py                 # the whole table
     python benchmarks/losses.py --only info_nce --runs 3 --json out.json
+    python benchmarks/losses.py --monai OTHER/bin/python          # Dice and Tversky against MONAI itself
 
 Both sides run in turn, so that a slow moment of the machine falls on both; the ratio is that of the medians. Memory
 is the peak of the resident set above what it was before the pass (Linux), gradients included. Nothing else should
@@ -15,6 +16,7 @@ import ctypes
 import gc
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate import losses
+from nucleate.losses.fused.memory import forget
 
 Pass = Callable[[], None]
 Setup = Callable[[], tuple[Pass, Pass | None]]
@@ -234,6 +237,7 @@ def peak_mib(run: Pass) -> float | None:
         return None
     run()  # what is made once, such as threads, is no part of it
     gc.collect()
+    forget()  # the memory that is kept for the next gradient is
     # What the allocator keeps for later would hide what the pass takes.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -282,7 +286,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--monai", metavar="PYTHON", help="the Python of an environment that MONAI is installed in")
     chosen = parser.parse_args()
+    if chosen.monai is not None:
+        # Behind everything of this environment: of the other only what is missing here, MONAI, is taken.
+        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        found = subprocess.run([chosen.monai, "-c", where], check=True, capture_output=True, text=True)
+        sys.path.append(found.stdout.strip())
     torch.set_num_threads(chosen.threads)
     start = time.perf_counter()
     compiled = losses.prepare()

@@ -25,6 +25,7 @@ from nucleate.losses.checking import (
     shape,
 )
 from nucleate.losses.fused import contrastive as blocks
+from nucleate.losses.fused.unit import unit_rows
 from nucleate.losses.ranks import first_row, gather
 from nucleate.losses.reduction import finish, held, reduce, select
 
@@ -34,8 +35,13 @@ if TYPE_CHECKING:
 
 def unit(x: Tensor, dim: int = -1) -> Tensor:
     """Rows scaled to length 1; a row of zeros stays 0 and has a finite gradient."""
-    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / torch.where(length == 0, 1.0, length)
+
+    def plain(rows: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(rows, dim=dim, keepdim=True)
+        return rows / torch.where(length == 0, 1.0, length)
+
+    fast = unit_rows(x, plain) if dim in (-1, x.ndim - 1) else None
+    return plain(x) if fast is None else fast
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ def sum_across(x: Tensor, group: ProcessGroup | None) -> Tensor:
     if group is None:
         return x
     # PyTorch gives `Function.apply` no types.
+    # PyTorch gives `Function.apply` no types.
     result: Tensor = _SumAcross.apply(x, group)  # type: ignore[no-untyped-call]
     return result
 
@@ -28,6 +29,7 @@ def gather(x: Tensor, group: ProcessGroup | None, *, replicated: bool = False) -
     """
     if group is None:
         return x
+    # PyTorch gives `Function.apply` no types.
     result: Tensor = _Gather.apply(x, group, replicated)  # type: ignore[no-untyped-call]
     return result
 
@@ -90,6 +92,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         if ctx.replicated:
             return gradients[0][ctx.begin : ctx.begin + ctx.rows], None, None
+        # PyTorch gives `Function.apply` no types.
         mine: Tensor = _Scatter.apply(gradients[0], ctx.group, ctx.begin, ctx.rows)  # type: ignore[no-untyped-call]
         return mine, None, None
 

@@ -157,7 +157,7 @@ def _on_unit(
     """The same by the matrix unit, or None where it cannot be had."""
     cool = 1 / math.sqrt(heat)
     own = torch.arange(begin, begin + len(query))
-    found = softmax_total(query * cool, keys * cool, own, weights, scale * cool, wanted, both)
+    found = softmax_total(query, keys, own, weights, scale * cool, wanted, both, cool)
     if found is None:
         return None
     value, made = found

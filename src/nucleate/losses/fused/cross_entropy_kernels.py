@@ -15,6 +15,7 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32, larger, log
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.views import ask, hold, lent, part
 
 
 @step
@@ -40,7 +41,7 @@ def _weigh_by(each: Any, label: Any, out: Any) -> None:
 @step
 def _weights(each: Any, first: int, label: Any, pixel: Any) -> None:
     if each.size:
-        _weigh_by(each[first : first + label.size], label, pixel)
+        _weigh_by(part(each, first, label.size), label, pixel)
     else:
         _weigh(label, pixel)
 
@@ -118,21 +119,39 @@ def index_weight(
 ) -> None:  # fmt: skip
     """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2]."""
     block = 1024
-    work, label_of = np.empty(3 * block, f32), np.empty(block, i32)
+    target, mask, each, extras = lent(target), lent(mask), lent(each), lent(extras)
+    floats, integers = np.empty(3 * block, f32), np.empty(block, i32)
+    work, label_of = lent(floats), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
     for first in range(begin, end, block):
         n = min(block, end - first)
-        label, share, extra, pixel = (
-            label_of[:n],
-            row(work, 0, block, n),
-            row(work, 1, block, n),
-            row(work, 2, block, n),
-        )
+        label, share = part(label_of, 0, n), row(work, 0, block, n)
+        extra, pixel = row(work, 1, block, n), row(work, 2, block, n)
         out[2] += read_labels(target, size, mask, first, extras.size, ignore, ignores, label)
         _weights(each, first, label, pixel)
         if not alike:
             _look_up(extras, label, rest, extra, share)
         out[1] += softmax.dot(pixel, share)
+    hold(floats)
+    hold(integers)
+
+
+@step
+def _ask_next(
+    x: Any, gradient: Any, target: Any, size: int, rows: bool, word: int, first: int, pixel0: int, plane: int,
+    classes: int, n: int, wanted: bool,
+) -> None:  # fmt: skip
+    """The memory of the block after this one, as if it were as large and in the same image."""
+    ask(target, size * (pixel0 + n), size * n, False)
+    if rows:
+        ask(x, word * (first + classes * n), word * classes * n, False)
+        if wanted:
+            ask(gradient, word * first, word * classes * n, True)
+    else:
+        for c in range(classes):
+            ask(x, word * (first + c * plane + n), word * n, False)
+            if wanted:
+                ask(gradient, word * (first + c * plane), word * n, True)
 
 
 @kernel(
@@ -150,24 +169,30 @@ def index_tiles(
     s_c is hits[c] at the label and misses[c] elsewhere, extras[c] the difference and `rest` the sum of all misses.
     """
     classes = order.size
-    tile_of, e_of = np.empty(classes * block, f32), np.empty(classes * block, f32)
-    work, label_of = np.empty(8 * block, f32), np.empty(block, i32)
+    x, gradient, target, mask, each = lent(x), lent(gradient), lent(target), lent(mask), lent(each)
+    hits, misses, extras = lent(hits), lent(misses), lent(extras)
+    parts, order = lent(parts), lent(order)
+    size_of = classes * block
+    floats, integers = np.empty(2 * size_of + 8 * block, f32), np.empty(block, i32)
+    tile_of, e_of = part(floats, 0, size_of), part(floats, size_of, size_of)
+    work, label_of = part(floats, 2 * size_of, 8 * block), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
     softmax.fill(row(work, 1, block, block), extras[0])
     # Planes of float32 are read and written where they are; all else goes through a tile.
     direct = not (rows or bfloat16)
     logits, gradients = x.view(f32) if direct else tile_of, gradient.view(f32) if direct else tile_of
-    blocks = (plane + block - 1) // block
+    blocks, word = (plane + block - 1) // block, 1 if bfloat16 else 2
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
         begins, step = (first, plane) if direct else (0, n)
-        tile, e, label = tile_of[: classes * n], e_of[: classes * n], label_of[:n]
+        tile, e, label = part(tile_of, 0, classes * n), part(e_of, 0, classes * n), part(label_of, 0, n)
         share, extra, top = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         own, spread, total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         pixel, slope = row(work, 6, block, n), row(work, 7, block, n)
+        _ask_next(x, gradient, target, size, rows, word, first, pixel0, plane, classes, n, wanted)
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         _weights(each, pixel0, label, pixel)
         if not alike:
@@ -177,16 +202,16 @@ def index_tiles(
         softmax.fill(top, f32(-np.inf))
         softmax.fill(own, f32(0.0))
         for k in range(classes):
-            _next_class(row(logits[begins:], k, step, n), i32(order[k]), label, top, own)
+            _next_class(part(logits, begins + k * step, n), i32(order[k]), label, top, own)
         softmax.fill(total, f32(0.0))
         softmax.fill(spread, f32(0.0))
         for k in range(classes):
-            z = row(logits[begins:], k, step, n)
+            z = part(logits, begins + k * step, n)
             softmax.exponential(z, top, total, row(e, k, n, n))
             if misses[order[k]] != 0:
                 _spread(z, top, misses[order[k]], spread)
         if alike and not each.size:
-            out[0] += share[0] * _log_sum(total, pixel, slope[: n // 8])
+            out[0] += share[0] * _log_sum(total, pixel, part(slope, 0, n // 8))
             softmax.fill(slope, f32(0.0))
         else:
             softmax.logarithm(total, slope)
@@ -195,7 +220,9 @@ def index_tiles(
             _slope(total, share, scale, pixel, slope)
             _scale_by(scale, pixel)
             for k in range(classes):
-                c, into = order[k], row(gradients[begins:], k, step, n)
+                c, into = order[k], part(gradients, begins + k * step, n)
                 _gradient_of_class(row(e, k, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
             if not direct:
                 tiles.store(gradient, bfloat16, rows, parts, first, plane, tile, e, n)
+    hold(floats)
+    hold(integers)

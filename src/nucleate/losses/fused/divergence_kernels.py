@@ -10,6 +10,7 @@ from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import choose, f32, log
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.views import hold, lent, part
 
 
 @step
@@ -86,9 +87,9 @@ def _select(mask: Any, pixel: Any) -> None:
 def _weigh(mask: Any, each: Any, first: int, pixel: Any) -> None:
     softmax.fill(pixel, f32(1.0))
     if each.size:
-        _weigh_by(each[first : first + pixel.size], pixel)
+        _weigh_by(part(each, first, pixel.size), pixel)
     if mask.size:
-        _select(mask[first : first + pixel.size], pixel)
+        _select(part(mask, first, pixel.size), pixel)
 
 
 @step
@@ -119,8 +120,10 @@ def divergence_tiles(
     p is the softmax of x, q that of y.
     """
     size = classes * block
-    tile_x, tile_y, tile_p, tile_q = np.empty(size, f32), np.empty(size, f32), np.empty(size, f32), np.empty(size, f32)
-    tile_m, work = np.empty(size, f32), np.empty(6 * block, f32)
+    x, y, by_x, by_y, mask, each = lent(x), lent(y), lent(by_x), lent(by_y), lent(mask), lent(each)
+    floats = np.empty(5 * size + 6 * block, f32)
+    tile_x, tile_y, tile_p = row(floats, 0, size, size), row(floats, 1, size, size), row(floats, 2, size, size)
+    tile_q, tile_m, work = row(floats, 3, size, size), row(floats, 4, size, size), part(floats, 5 * size, 6 * block)
     share = f32(0.5) if symmetric else f32(1.0)
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
@@ -128,8 +131,8 @@ def divergence_tiles(
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
-        log_p, log_q, log_m = tile_x[: classes * n], tile_y[: classes * n], tile_m[: classes * n]
-        p, q = tile_p[: classes * n], tile_q[: classes * n]
+        log_p, log_q, log_m = part(tile_x, 0, classes * n), part(tile_y, 0, classes * n), part(tile_m, 0, classes * n)
+        p, q = part(tile_p, 0, classes * n), part(tile_q, 0, classes * n)
         top, total, of_p = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         of_q, pixel, log_total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         tiles.load(x, narrow_x, rows, parts, first, plane, log_p, p, n)
@@ -162,3 +165,4 @@ def divergence_tiles(
                 tiles.store(by_x, narrow_x, rows, parts, first, plane, p, log_p, n)
             if wants_y:
                 tiles.store(by_y, narrow_y, rows, parts, first, plane, q, log_q, n)
+    hold(floats)

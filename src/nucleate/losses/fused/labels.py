@@ -6,6 +6,7 @@ from typing import Any
 
 from nucleate.losses.fused.compiled import inline, step
 from nucleate.losses.fused.scalars import choose, i32
+from nucleate.losses.fused.views import part
 
 IGNORED, WRONG = i32(-1), i32(-2)
 
@@ -63,10 +64,10 @@ def read_labels(
     """
     n = label.size
     if size == 1:
-        wrong = _bytes(target[first : first + n], i32(classes), i32(ignore), ignores, label)
+        wrong = _bytes(part(target, first, n), i32(classes), i32(ignore), ignores, label)
     else:
-        words = target[8 * first : 8 * (first + n)].view(i32)
+        words = part(target, 8 * first, 8 * n).view(i32)
         wrong = _words(words, i32(classes), i32(ignore), ignores, label)
     if mask.size:
-        wrong = _outside_mask(mask[first : first + n], label)
+        wrong = _outside_mask(part(mask, first, n), label)
     return wrong

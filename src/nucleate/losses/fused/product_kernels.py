@@ -13,6 +13,7 @@ import numpy as np
 from nucleate.losses.fused import matrix_unit, softmax
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import bits_of_float, exp2, f32, float_of_bits, i32, larger
+from nucleate.losses.fused.views import hold, lent, part
 
 AT_HAND = matrix_unit.at_hand()
 TILE, CHUNK = 32, 256
@@ -83,7 +84,9 @@ def row_sums(
 
     top and total hold what columns before gave. s at the column own_i goes to at_own_i.
     """
-    s_of = np.empty(TILE * CHUNK, f32)
+    high, low, c_high, c_low = lent(high), lent(low), lent(c_high), lent(c_low)
+    floats = np.empty(TILE * CHUNK, f32)
+    s_of = lent(floats)
     matrix_unit.begin()
     for at in range(0, columns, CHUNK):
         n = min(CHUNK, columns - at)
@@ -91,7 +94,7 @@ def row_sums(
             _products(high, low, depth, tile * TILE, c_high, c_low, at, n, s_of)
             for r in range(TILE):
                 i = tile * TILE + r
-                s = s_of[r * CHUNK : r * CHUNK + n]
+                s = part(s_of, r * CHUNK, n)
                 new = larger(top[i], _largest(s))
                 total[i] = total[i] * exp2(top[i] - new) + _sum(s, new)
                 top[i] = new
@@ -99,6 +102,7 @@ def row_sums(
                 if 0 <= j < n:
                     at_own[i] = s[j]
     matrix_unit.end()
+    hold(floats)
 
 
 def row_slopes(
@@ -110,11 +114,11 @@ def row_slopes(
     An empty share or shares is left out. A pair is row i with column own_i, or where `turned` column j with row own_j;
     less_i or less_j is what it is reduced by, before the parts are rounded: what is left of it may be small.
     """
-    s_of, p_high, p_low = (
-        np.empty(TILE * CHUNK, f32),
-        np.empty(TILE * CHUNK, np.int16),
-        np.empty(TILE * CHUNK, np.int16),
-    )
+    high, low, c_high, c_low = lent(high), lent(low), lent(c_high), lent(c_low)
+    v_high, v_low, tops, shares, out = lent(v_high), lent(v_low), lent(tops), lent(shares), lent(out)
+    size = TILE * CHUNK
+    floats, words = np.empty(size, f32), np.empty(2 * size, np.int16)
+    s_of, p_high, p_low = lent(floats), part(words, 0, size), part(words, size, size)
     matrix_unit.begin()
     for at in range(0, columns, CHUNK):
         n = min(CHUNK, columns - at)
@@ -123,14 +127,14 @@ def row_slopes(
             _products(high, low, depth, tile * TILE, c_high, c_low, at, n, s_of)
             for r in range(TILE):
                 i = tile * TILE + r
-                s = s_of[r * CHUNK : r * CHUNK + n]
+                s = part(s_of, r * CHUNK, n)
                 if share.size and shares.size:
-                    _both_ways(s, top[i], share[i], tops[at : at + n], shares[at : at + n])
+                    _both_ways(s, top[i], share[i], part(tops, at, n), part(shares, at, n))
                 elif share.size:
                     _one_way(s, top[i], share[i])
                 else:
-                    _other_way(s, tops[at : at + n], shares[at : at + n])
-                softmax.fill(s_of[r * CHUNK + n : r * CHUNK + 32 * steps], f32(0.0))
+                    _other_way(s, part(tops, at, n), part(shares, at, n))
+                softmax.fill(part(s_of, r * CHUNK + n, 32 * steps - n), f32(0.0))
                 if not turned:
                     j = own[i] - first - at
                     if 0 <= j < n:
@@ -147,6 +151,8 @@ def row_slopes(
                     out[tile * TILE * depth + d :], 4 * depth, steps, True,
                 )  # fmt: skip
     matrix_unit.end()
+    hold(floats)
+    hold(words)
 
 
 if AT_HAND:

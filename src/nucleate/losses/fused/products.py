@@ -32,17 +32,18 @@ Parts = tuple[NDArray[np.int16], NDArray[np.int16]]
 
 def softmax_total(
     rows: Tensor, columns: Tensor, own: Tensor, weights: Tensor | None, scale: float, wanted: bool,
-    both: bool = False,
+    both: bool = False, factor: float = 1.0,
 ) -> tuple[Tensor, list[Tensor]] | None:  # fmt: skip
-    """sum_i w_i (log sum_j exp s_ij - s_i,own(i)) in float64, and `scale` times its derivatives by rows and columns.
+    """sum_i w_i (log sum_j exp s_ij - s_i,own(i)) in float64, and `scale` times its derivatives.
 
-    With `both`, the mean of that and of the same with rows and columns exchanged, where own is 0, 1, 2, ... None where
+    Both sets are first multiplied by `factor`, without a copy that lasts, and the derivatives are by what results. With
+    `both`, the mean of that and of the same with rows and columns exchanged, where own is 0, 1, 2, ... None where
     the unit is not at hand, its kernels are not ready, or the products are so large that it is not exact enough.
     """
-    module = _kernels(rows, columns)
+    module = _kernels(rows, columns, factor)
     if module is None:
         return None
-    q, k = _scaled(rows), _scaled(columns)
+    q, k = _scaled(rows, factor), _scaled(columns, factor)
     n, m = len(rows), len(columns)
     share = rows.new_ones(n) if weights is None else weights.to(rows.dtype)
     by_row, at_own = _sums(module, q, k, m, own)
@@ -62,12 +63,12 @@ def softmax_total(
     return value, [g[: len(x), : x.shape[1]].contiguous() for g, x in ((by_rows, rows), (by_columns, columns))]
 
 
-def _kernels(rows: Tensor, columns: Tensor) -> ModuleType | None:
+def _kernels(rows: Tensor, columns: Tensor, factor: float) -> ModuleType | None:
     """The kernels, where this processor has the unit and these products are exact enough on it."""
     if rows.device.type != "cpu" or not at_hand():
         return None
     bound = torch.linalg.vector_norm(rows, dim=1).amax() * torch.linalg.vector_norm(columns, dim=1).amax()
-    return kernels("product_kernels") if float(bound) <= _LARGEST else None
+    return kernels("product_kernels") if float(bound) * factor**2 <= _LARGEST else None
 
 
 def at_hand() -> bool:
@@ -89,11 +90,11 @@ class Sums:
         return (self.top.double() * _LN_2).add_(self.total.double().log())
 
 
-def _scaled(x: Tensor) -> Tensor:
+def _scaled(x: Tensor, factor: float) -> Tensor:
     """Rows whose products are in units of log 2, when both sets are scaled so; padded to whole tiles of 32 x 32."""
     n, depth = x.shape
     padded = x.new_zeros(_up(n), _up(depth))
-    torch.mul(x, 1 / math.sqrt(_LN_2), out=padded[:n, :depth])
+    torch.mul(x, factor / math.sqrt(_LN_2), out=padded[:n, :depth])
     return padded
 
 
@@ -164,9 +165,11 @@ def _shares(of: tuple[Sums, Tensor] | None, size: int) -> tuple[NDArray[np.float
 
 
 def _parts(x: Tensor) -> Parts:
-    """x as the sum of two bfloat16."""
-    high = x.bfloat16()
-    low = (x - high.float()).bfloat16()
+    """x as the sum of two bfloat16, a part at a time: what lies between takes twice as much as the result."""
+    high, low = torch.empty_like(x, dtype=torch.bfloat16), torch.empty_like(x, dtype=torch.bfloat16)
+    for of_x, of_high, of_low in zip(*(y.split(_COLUMNS) for y in (x, high, low)), strict=True):
+        of_high.copy_(of_x)
+        of_low.copy_(of_x - of_high.float())
     return _flat(high), _flat(low)
 
 

@@ -11,6 +11,7 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import count, read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.views import hold, lent, part
 
 
 @step
@@ -64,8 +65,11 @@ def count_tiles(
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`, added to out[image, :]: overlap, predicted, labelled of each class; selected; wrong."""
     classes = order.size
-    tile_of, p_of = np.empty(classes * block, f32), np.empty(classes * block, f32)
-    work, label_of = np.empty(2 * block, f32), np.empty(block, i32)
+    x, target, mask = lent(x), lent(target), lent(mask)
+    size_of = classes * block
+    floats, integers = np.empty(2 * size_of + 2 * block, f32), np.empty(block, i32)
+    tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
+    work, label_of = part(floats, 2 * size_of, 2 * block), lent(integers)
     blocks = (plane + block - 1) // block
     columns = 3 * classes + 2
     for b in range(begin, end):
@@ -73,9 +77,9 @@ def count_tiles(
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
-        tile, p, label = tile_of[: classes * n], p_of[: classes * n], label_of[:n]
+        tile, p, label = part(tile_of, 0, classes * n), part(p_of, 0, classes * n), part(label_of, 0, n)
         inverse = row(work, 1, block, n)
-        into = out[image * columns : (image + 1) * columns]
+        into = part(out, image * columns, columns)
         into[3 * classes + 1] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         into[3 * classes] += _count_selected(label)
         tiles.load(x, bfloat16, rows, parts, first, plane, tile, p, n)
@@ -87,6 +91,8 @@ def count_tiles(
             into[c] += overlap
             into[classes + c] += predicted
             into[2 * classes + c] += count(label, i32(c))
+    hold(floats)
+    hold(integers)
 
 
 @kernel(
@@ -99,15 +105,18 @@ def gradient_tiles(
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`; by_both and by_predicted hold the derivative by the counts of (image, class)."""
     classes = order.size
-    tile_of, p_of = np.empty(classes * block, f32), np.empty(classes * block, f32)
-    work, label_of = np.empty(3 * block, f32), np.empty(block, i32)
+    x, gradient, target, mask = lent(x), lent(gradient), lent(target), lent(mask)
+    size_of = classes * block
+    floats, integers = np.empty(2 * size_of + 3 * block, f32), np.empty(block, i32)
+    tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
+    work, label_of = part(floats, 2 * size_of, 3 * block), lent(integers)
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
-        tile, p, label = tile_of[: classes * n], p_of[: classes * n], label_of[:n]
+        tile, p, label = part(tile_of, 0, classes * n), part(p_of, 0, classes * n), part(label_of, 0, n)
         inverse = row(work, 1, block, n)
         read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         tiles.load(x, bfloat16, rows, parts, first, plane, tile, p, n)
@@ -124,3 +133,5 @@ def gradient_tiles(
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
             _gradient(row(p, k, n, n), label, i32(c), both + predicted, predicted, along)
         tiles.store(gradient, bfloat16, rows, parts, first, plane, p, tile, n)
+    hold(floats)
+    hold(integers)

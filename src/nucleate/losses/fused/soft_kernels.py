@@ -10,6 +10,7 @@ from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import choose, f32, i32, larger
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.views import hold, lent, part
 
 
 @step
@@ -62,10 +63,10 @@ def _chosen(mask: Any, each: Any, first: int, chosen: Any, pixel: Any) -> None:
     n = chosen.size
     softmax.fill(chosen, f32(1.0))
     if mask.size:
-        _select(mask[first : first + n], chosen)
+        _select(part(mask, first, n), chosen)
     softmax.copy(chosen, pixel)
     if each.size:
-        _weigh_by(each[first : first + n], chosen, pixel)
+        _weigh_by(part(each, first, n), chosen, pixel)
 
 
 @step
@@ -115,15 +116,17 @@ def soft_tiles(
     """Blocks `begin` to `end`: adds (total, weight, targets in error) to `out`; `scale` times the gradient."""
     classes = order.size
     size = classes * block
-    tile_of, soft_of, e_of = np.empty(size, f32), np.empty(size, f32), np.empty(size, f32)
-    work = np.empty(9 * block, f32)
+    x, target, gradient, mask, each = lent(x), lent(target), lent(gradient), lent(mask), lent(each)
+    floats = np.empty(3 * size + 9 * block, f32)
+    tile_of, soft_of, e_of = part(floats, 0, size), part(floats, size, size), part(floats, 2 * size, size)
+    work = part(floats, 3 * size, 9 * block)
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
         pixel0 = image * plane + inside
         first = pixel0 * classes if rows else image * plane * classes + inside
-        tile, soft, e = tile_of[: classes * n], soft_of[: classes * n], e_of[: classes * n]
+        tile, soft, e = part(tile_of, 0, classes * n), part(soft_of, 0, classes * n), part(e_of, 0, classes * n)
         top, total, shared = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         share, pixel, chosen = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         sums, below, slope = row(work, 6, block, n), row(work, 7, block, n), row(work, 8, block, n)
@@ -149,3 +152,4 @@ def soft_tiles(
             for k in range(classes):
                 _gradient(row(e, k, n, n), row(soft, k, n, n), slope, pixel, row(tile, k, n, n))
             tiles.store(gradient, narrow_x, rows, parts, first, plane, tile, e, n)
+    hold(floats)

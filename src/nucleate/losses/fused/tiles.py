@@ -13,6 +13,7 @@ import numpy as np
 
 from nucleate.losses.fused.compiled import step
 from nucleate.losses.fused.scalars import bfloat16_of_float, float_of_bfloat16
+from nucleate.losses.fused.views import part
 
 
 @step
@@ -40,18 +41,18 @@ def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
     One type for both keeps the kernels from being compiled twice.
     """
     if bfloat16:
-        _widen(words[first : first + out.size], out)
+        _widen(part(words, first, out.size), out)
     else:
-        _copy(words[2 * first : 2 * (first + out.size)].view(np.float32), out)
+        _copy(part(words, 2 * first, 2 * out.size).view(np.float32), out)
 
 
 @step
 def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
     """The way back of `read`."""
     if bfloat16:
-        _narrow(source, words[first : first + source.size])
+        _narrow(source, part(words, first, source.size))
     else:
-        _copy(source, words[2 * first : 2 * (first + source.size)].view(np.float32))
+        _copy(source, part(words, 2 * first, 2 * source.size).view(np.float32))
 
 
 @step
@@ -59,12 +60,12 @@ def take_apart(source: Any, out: Any, factor: int) -> None:
     """out[r, i] = source[i * factor + r], both flat."""
     n = source.size // factor
     if factor == 2:
-        a, b = out[:n], out[n : 2 * n]
+        a, b = part(out, 0, n), part(out, n, n)
         for i in range(n):
             a[i] = source[2 * i]
             b[i] = source[2 * i + 1]
     elif factor == 3:
-        a, b, c = out[:n], out[n : 2 * n], out[2 * n : 3 * n]
+        a, b, c = part(out, 0, n), part(out, n, n), part(out, 2 * n, n)
         for i in range(n):
             a[i] = source[3 * i]
             b[i] = source[3 * i + 1]
@@ -80,12 +81,12 @@ def put_together(source: Any, out: Any, factor: int) -> None:
     """out[i * factor + r] = source[r, i], both flat."""
     n = out.size // factor
     if factor == 2:
-        a, b = source[:n], source[n : 2 * n]
+        a, b = part(source, 0, n), part(source, n, n)
         for i in range(n):
             out[2 * i] = a[i]
             out[2 * i + 1] = b[i]
     elif factor == 3:
-        a, b, c = source[:n], source[n : 2 * n], source[2 * n : 3 * n]
+        a, b, c = part(source, 0, n), part(source, n, n), part(source, 2 * n, n)
         for i in range(n):
             out[3 * i] = a[i]
             out[3 * i + 1] = b[i]
@@ -106,7 +107,7 @@ def load(
     """
     if not rows:
         for c in range(tile.size // n):
-            read(words, bfloat16, first + c * plane, tile[c * n : (c + 1) * n])
+            read(words, bfloat16, first + c * plane, part(tile, c * n, n))
         return
     # The stages go back and forth between the two, and the last one must end in `tile`.
     here, there = (tile, spare) if parts.size % 2 == 0 else (spare, tile)
@@ -115,7 +116,7 @@ def load(
     for s in range(parts.size):
         size = tile.size // chunks
         for q in range(chunks):
-            take_apart(here[q * size : (q + 1) * size], there[q * size : (q + 1) * size], parts[s])
+            take_apart(part(here, q * size, size), part(there, q * size, size), parts[s])
         here, there = there, here
         chunks *= parts[s]
 
@@ -128,7 +129,7 @@ def store(
     classes = tile.size // n
     if not rows:
         for c in range(classes):
-            write(words, bfloat16, first + c * plane, tile[c * n : (c + 1) * n])
+            write(words, bfloat16, first + c * plane, part(tile, c * n, n))
         return
     here, there = tile, spare
     chunks = classes
@@ -136,6 +137,6 @@ def store(
         chunks //= parts[s]
         size = tile.size // chunks
         for q in range(chunks):
-            put_together(here[q * size : (q + 1) * size], there[q * size : (q + 1) * size], parts[s])
+            put_together(part(here, q * size, size), part(there, q * size, size), parts[s])
         here, there = there, here
     write(words, bfloat16, first, here)
