@@ -1,14 +1,17 @@
 """Where the rule that ends a run would have ended Nucleate's own runs, and at what loss.
 
     python benchmarks/own_curves.py record --data DATA       # writes benchmarks/curves/*.csv; goes on where it was
-    python benchmarks/own_curves.py score
+    python benchmarks/own_curves.py score                    # both take --plan long, for the long runs
+    python benchmarks/own_curves.py choose                   # the rule of `kept` again, on half of the seeds
 
 DATA holds fluorescence/{train,val}/{images,masks}/ID.png and fluorescence/few_labels.json (BBBC038v1). A run learns
 from 2, 5, 20 or all images of `train`, validates as `nucleate train` does (`hold_out`), and is scored after every
 epoch on images of `val`, which it neither learns from nor chooses on. No image of `test` is read.
 
-The runs are small, so that many fit: a narrow network; 24 steps of 4 samples of 128 x 128 an epoch, varied as `nucleate
-train` varies them; the learning rate is constant to the end. With two labelled images over-fitting shows within them.
+The runs are small, so that many fit: a narrow network, samples of 128 x 128 varied as `nucleate train` varies them, a
+learning rate that is constant to the end. There are two plans of them: the first (`--plan .`) of 48 epochs of 24 steps,
+and `--plan long` of 64 epochs of 48 steps with few labels, in which over-fitting shows. There every image of two is
+left out of a run in turn, too, and that run judged on it: cross-validation.
 
 The scores, less is better in all: epochs spent over those of the best epoch; regret in loss, the loss of the epoch
 kept over the lowest of the run, less 1; regret in panoptic quality, the highest of the run less that of the epoch
@@ -56,24 +59,24 @@ SEEN, CHOOSING = 256, 8
 """Pixels of an image that are judged; the most whole images held out for validation."""
 
 NETWORK = Architecture(widths=(16, 32, 48))
-SEEDS = range(5)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one folder: numbers of labelled images, losses, epochs of a run and samples of an epoch; and for
-    which numbers every image is left out of a run in turn."""
+    """The runs of one folder: numbers of labelled images, losses, seeds, epochs of a run and samples of an epoch; and
+    for which numbers every image is left out of a run in turn."""
 
     labels: tuple[str, ...]
     losses: tuple[str, ...]
+    seeds: int
     epochs: int
     samples: int
     folds: tuple[str, ...] = ()
 
 
 PLANS = {
-    ".": Plan(("2", "5", "20", "all"), ("cross_entropy", "focal"), 48, 96),
-    "long": Plan(("2", "1", "5"), ("cross_entropy",), 64, 192, folds=("2",)),
+    ".": Plan(("2", "5", "20", "all"), ("cross_entropy", "focal"), 5, 48, 96),
+    "long": Plan(("1", "2", "5"), ("cross_entropy",), 4, 64, 192, folds=("2",)),
 }
 COLUMNS = ("epoch", "train", "valid", "valid_score", "valid_pq", "test_a", "test_b", "test_pq_a", "test_pq_b")
 
@@ -83,7 +86,7 @@ def record(data: Path, out: Path, plan: Plan) -> None:
     others = [_middle(one, SEEN) for one in _read(data / "fluorescence" / "val")]
     held_back = Validation(others[::2]), Validation(others[1::2])
     lists = json.loads((data / "fluorescence" / "few_labels.json").read_text())
-    for seed, loss, labels in itertools.product(SEEDS, plan.losses, plan.labels):
+    for seed, loss, labels in itertools.product(range(plan.seeds), plan.losses, plan.labels):
         images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
         settings = Settings(
             seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
@@ -175,6 +178,8 @@ def score(folder: Path, plan: Plan, console: Console) -> None:
             table.add_row(name, *cells, f"{loss:.2%}", f"{quality:.4f}", f"{crossed:+.4f}")
         console.print(table)
     _compare_kept(runs, plan, console)
+    if plan.folds:
+        _compare_folds(folder, runs, console)
     rises = [run["valid"][-5:].mean() / run["valid"].min() - 1 for run in runs.values()]
     console.print(f"{np.mean(np.array(rises) > 0.02):.0%} end with a validation error more than 2% above their lowest.")
     change = np.mean([np.abs(np.diff(run["test_pq"][plan.epochs // 2 :])).mean() for run in runs.values()])
@@ -225,22 +230,91 @@ def _compare_kept(runs: dict[str, Run], plan: Plan, console: Console) -> None:
     console.print(table)
 
 
-def _load(path: Path) -> Run:
+CHOSEN_BY: dict[str, Callable[[Run], NDArray[np.float64]]] = {
+    "error": lambda run: run["valid"],
+    "score": lambda run: -run["valid_score"],
+    "PQ": lambda run: -run["valid_pq"],
+    "error (1 - PQ)": lambda run: run["valid"] * (1 - run["valid_pq"]),
+    "error + half of training error": lambda run: run["valid"] + 0.5 * run["train"],
+}
+
+
+def choose(folders: dict[str, dict[str, Run]], console: Console) -> None:
+    """Choose the rule again on half of the seeds, out of all of this form, and score it on the other half."""
+    regrets = {}
+    for (name, curve), strip, part in itertools.product(CHOSEN_BY.items(), (1, 3, 5, 8, 12), (0, 0.01, 0.02, 0.05)):
+        regrets[f"{name}, mean of {strip}, within {part:.0%}"] = {
+            (folder, int(key[-1]), key): _regrets(run, _latest(curve(run), strip, part))[0]
+            for folder, runs in folders.items()
+            for key, run in runs.items()
+        }
+
+    def mean(rule: str, folder: str, seeds: tuple[int, ...]) -> float:
+        return float(np.mean([r for (place, seed, _), r in regrets[rule].items() if place == folder and seed in seeds]))
+
+    standing = "error, mean of 5, within 2%"
+    table = Table(title=f"The best of {len(regrets)} rules on some seeds, and its regret in PQ on the others")
+    for head in ("seeds", "rule", *(f"{folder}: it, `kept`" for folder in folders)):
+        table.add_column(head)
+    for seeds in ((0, 1, 2), (3, 4), (0, 2, 4), (1, 3)):
+        others = tuple(seed for seed in range(5) if seed not in seeds)
+        best = min(regrets, key=lambda rule: sum(mean(rule, folder, seeds) for folder in folders))
+        cells = (f"{mean(best, folder, others):.4f} {mean(standing, folder, others):.4f}" for folder in folders)
+        table.add_row(str(seeds), best, *cells)
+    console.print(table)
+
+
+def _latest(errors: NDArray[np.float64], strip: int, part: float) -> int:
+    """The rule of `kept` with other settings."""
+    means = np.array([errors[max(0, end - strip) : end].mean() for end in range(1, len(errors) + 1)])
+    return int(np.flatnonzero(means <= means.min() + part * abs(means.min()))[-1]) + 1
+
+
+def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None:
+    """Print what it costs to keep the epoch that cross-validation names: by the mean validation error of the runs from
+    each of which one image was left out, and judged on it."""
+    table = Table(title="By which validation error `kept` chooses: epoch kept and regret in PQ, in brackets crossed")
+    names = [name for name in runs if list((folder / "folds").glob(f"{name}-*.csv"))]
+    for head in ("run", "best", "strips", "images left out in turn", "the last"):
+        table.add_column(head)
+    found = []
+    for name in names:
+        run = runs[name]
+        folds = np.mean([_columns(path)["valid"] for path in sorted((folder / "folds").glob(f"{name}-*.csv"))], axis=0)
+        epochs = kept(run["valid"].tolist()), kept(folds.tolist()), len(folds)
+        found.append([_regrets(run, epoch) for epoch in epochs])
+        cells = (
+            f"{epoch}: {plain:.4f} ({cross:+.4f})" for epoch, (plain, cross) in zip(epochs, found[-1], strict=True)
+        )
+        table.add_row(name, f"{run['test_pq'].argmax() + 1}", *cells)
+    means = np.mean(found, axis=0)
+    table.add_row("mean", "", *(f"{plain:.4f} ({cross:+.4f})" for plain, cross in means))
+    console.print(table)
+
+
+def _columns(path: Path) -> Run:
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    run = {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _load(path: Path) -> Run:
+    run = _columns(path)
     halves = {name: (run[f"{name}_a"] + run[f"{name}_b"]) / 2 for name in ("test", "test_pq")}
     return {**run, **halves}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("record", "score"))
+    parser.add_argument("what", choices=("record", "score", "choose"))
     parser.add_argument("--data", type=Path, help="needed to record")
     parser.add_argument("--plan", choices=PLANS, default=".", help="which runs")
     parser.add_argument("--out", type=Path, default=CURVES)
     options = parser.parse_args()
-    if options.what == "score":
+    if options.what == "choose":
+        folders = {plan: {path.stem: _load(path) for path in (options.out / plan).glob("*.csv")} for plan in PLANS}
+        choose(folders, Console(width=120))
+    elif options.what == "score":
         score(options.out / options.plan, PLANS[options.plan], Console(width=120))
     elif options.data is None:
         parser.error("record needs --data")
