@@ -6,7 +6,6 @@ the end of each epoch, so that an interrupted run goes on to the same weights, b
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +22,11 @@ from nucleate.networks.precision import device, keep_memory, place
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
-from nucleate.tiles.augment import Batch, Source, make_batch
-from nucleate.tiles.sample import Variation, draw
+from nucleate.tiles.augment import Batch, Source
+from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint
 from nucleate.training.cores import Cores
+from nucleate.training.feed import Feed, split
 from nucleate.training.horizon import Ending, Horizon, kept
 from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
@@ -256,35 +256,17 @@ def train(
         tensors, saved = checkpoint.read(folder)
         _same_run(folder, saved, _identity(architecture, settings, sources))
         run.restore(tensors, saved["state"])
-    channels = architecture.channels
     state, objective = run.state, Objective(architecture.classes, settings.loss)
-    shapes, zooms = [source.shape for source in sources], [source.zoom for source in sources]
-    counts = [len(source.centres.radius) - 1 for source in sources]
+    feed = Feed(sources, settings.seed, settings.variation)
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
     with Cores() as cores:
         # A GPU takes the batch whole; a processor one part on each core.
         parts = 1 if run.where.type == "cuda" else min(cores.count, settings.batch)
-
-        def draw_part(part: range) -> Batch:
-            draws = [
-                draw(
-                    settings.seed,
-                    sample,
-                    shapes,
-                    channels=channels,
-                    zooms=zooms,
-                    counts=counts,
-                    variation=settings.variation,
-                )
-                for sample in part
-            ]
-            return make_batch(sources, draws, settings.variation.crop)
-
         while not run.finished:
             run.plan_end(time.monotonic() - begin)
             samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
-            batches = cores.map(draw_part, _split(samples, parts))
+            batches = cores.map(feed.batch, split(samples, parts))
             try:
                 recent.append(run.learn(objective, batches, cores))
             except TrainingError:
@@ -304,12 +286,6 @@ def train(
                     checkpoint.write(folder, run.tensors(), {"state": asdict(state), "identity": identity})
     run.averaged.network.load_state_dict(run.best)
     return Result(run.averaged.network, state)
-
-
-def _split(samples: range, parts: int) -> list[range]:
-    """`samples` in order, in `parts` of nearly equal length."""
-    edges = [len(samples) * part // parts for part in range(parts + 1)]
-    return [samples[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 def _identity(architecture: Architecture, settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
