@@ -56,6 +56,17 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{path} is damaged ({error}): delete it and train without --resume.") from error
 
 
+def expect(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raises `ModelError` where the run whose numbers are `saved` was begun with another `identity`."""
+    before = saved.get("identity", {})
+    differs = [name for name in identity if before.get(name) != identity[name]]
+    if differs:
+        raise ModelError(
+            f"The run in {folder} was begun with another choice of {', '.join(differs)}: give the same images and "
+            f"options to continue it, or delete {folder / FILE}."
+        )
+
+
 def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 

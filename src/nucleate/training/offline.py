@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nucleate import losses
-from nucleate.errors import InputError, ModelError, TrainingError
+from nucleate.errors import InputError, TrainingError
 from nucleate.networks.precision import device, keep_memory, place
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
@@ -254,7 +254,7 @@ def train(
     run = Run(architecture, settings)
     if resume and folder is not None:
         tensors, saved = checkpoint.read(folder)
-        _same_run(folder, saved, _identity(architecture, settings, sources))
+        checkpoint.expect(folder, saved, _identity(architecture, settings, sources))
         run.restore(tensors, saved["state"])
     state, objective = run.state, Objective(architecture.classes, settings.loss)
     feed = Feed(sources, settings.seed, settings.variation)
@@ -294,13 +294,3 @@ def _identity(architecture: Architecture, settings: Settings, sources: Sequence[
     shapes = [list(source.shape) for source in sources]
     identity: dict[str, Any] = json.loads(json.dumps({**plan, **asdict(architecture), "images": shapes}))
     return identity
-
-
-def _same_run(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
-    before = saved.get("identity", {})
-    differs = [name for name in identity if before.get(name) != identity[name]]
-    if differs:
-        raise ModelError(
-            f"The run in {folder} was begun with another choice of {', '.join(differs)}: give the same images and "
-            f"options to continue it, or delete {folder / checkpoint.FILE}."
-        )
