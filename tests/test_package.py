@@ -20,7 +20,7 @@ from nucleate.model import CARD, CURVES, EMBEDDED, HISTORY, MANIFEST, WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"skimage": "scikit-image", "PIL": "pillow"}
+DISTRIBUTIONS = {"skimage": "scikit-image", "PIL": "pillow", "sklearn": "scikit-learn"}
 """Modules whose distribution has another name."""
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "torch.save"}

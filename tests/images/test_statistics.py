@@ -90,6 +90,12 @@ def test_selection_is_sorting(values, cut, data):
     assert found.tolist() == np.sort(values)[wanted].tolist()
 
 
+def test_a_highest_digit_of_0_is_a_digit_like_others():
+    values = np.array([0, 0, 65536, 1], np.uint32)
+    found = select(lambda: iter([values]), np.arange(4), values.dtype, 32)
+    assert found.tolist() == [0, 0, 1, 65536]
+
+
 @pytest.mark.parametrize(("bits", "count"), [(8, 1), (16, 1), (18, 1), (32, 2), (64, 4)])
 def test_one_pass_for_integers_two_for_floats(bits, count):
     assert passes(bits) == count

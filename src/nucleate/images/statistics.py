@@ -99,7 +99,8 @@ def select(
     digit = -(-bits // passes(bits))
     known = np.zeros(len(ranks), dtype=np.uint64)
     left = ranks.copy()
-    for shift in range((passes(bits) - 1) * digit, -1, -digit):
+    highest = (passes(bits) - 1) * digit
+    for shift in range(highest, -1, -digit):
         prefixes = np.unique(known)
         counts = np.zeros((len(prefixes), 2**digit), dtype=np.int64)
         for values in stream():
@@ -107,8 +108,8 @@ def select(
             heads = keys >> shift
             tails = (heads & (2**digit - 1)).astype(np.intp)
             for row, prefix in zip(counts, prefixes, strict=True):
-                # Of one prefix there is nothing to choose from: it is the empty one, before the highest digit.
-                chosen = tails if len(prefixes) == 1 and not prefix else tails[heads >> digit == prefix]
+                # Above the highest digit there is none to share.
+                chosen = tails if shift == highest else tails[heads >> digit == prefix]
                 row += np.bincount(chosen, minlength=2**digit)
         reached = np.cumsum(counts, axis=1)[np.searchsorted(prefixes, known)]
         found = [int(np.searchsorted(row, rank, side="right")) for row, rank in zip(reached, left, strict=True)]
