@@ -7,7 +7,8 @@ What stands behind `--` goes to `nucleate predict`. With `--whole` all pixels ar
 command line does not offer for images this large; `--block` is the side of what the network sees at once. The other
 benchmarks of slides call it.
 
-The last line printed is JSON: `seconds` from the slide to the finished files, the model's start included;
+The last line printed is JSON: `seconds` from the slide to the finished files, the model's start included, and `loading
+seconds`, those of them that this start took;
 `network seconds`, those of them in which at least one thread was inside the network; `peak`, the most resident memory
 above that of the process with its packages and the model loaded, in MiB (VmHWM less VmRSS of /proc/self/status).
 """
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,10 +42,11 @@ from nucleate.prediction.stream import Plan
 
 
 class Clock:
-    """When any thread was inside the network."""
+    """When any thread was inside the network, and how long the model took to load."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[float, float]] = []
+        self.loading = 0.0  # seconds until the model and its engine were ready
 
     def watch(self, engine: Engine) -> Engine:
         run = engine.run
@@ -76,11 +79,18 @@ def watched(*, float32: bool) -> Iterator[Clock]:
     def watched_make(network: object, name: str, *, bfloat16: bool | None = None) -> Engine:
         return clock.watch(make(network, name, bfloat16=False if float32 else bfloat16))  # type: ignore[arg-type]
 
-    choice.make = watched_make
+    start = Predictor.__init__
+
+    def watched_start(self: Predictor, *arguments: Any, **options: Any) -> None:
+        begin = time.perf_counter()
+        start(self, *arguments, **options)
+        clock.loading += time.perf_counter() - begin
+
+    choice.make, Predictor.__init__ = watched_make, watched_start  # type: ignore[method-assign]  # for the time being
     try:
         yield clock
     finally:
-        choice.make = make
+        choice.make, Predictor.__init__ = make, start  # type: ignore[method-assign]  # as it was
 
 
 def memory(field: str) -> float:
@@ -132,6 +142,7 @@ def main() -> None:
         if options.warm:
             predict(options.model, options.warm, options.out / "warm", extra)
             clock.spans.clear()
+            clock.loading = 0.0
         held = read(locate(options.model))
         Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is counted anew
         before = memory("VmRSS")
@@ -145,6 +156,7 @@ def main() -> None:
         seconds = time.perf_counter() - begin
     report = {
         "seconds": seconds,
+        "loading seconds": clock.loading,
         "network seconds": clock.seconds(),
         "peak": memory("VmHWM") - before,
         "before": before,
