@@ -57,10 +57,11 @@ def predict_rate(data: Path, model: Path) -> float:
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
-    predictor = Predictor(read(model))
+    pixels = sum(read_image(file).pixels[..., 0].size for file in files)
+    # As the command line does: how much there is to do decides the engine.
+    predictor = Predictor(read(model), megapixels=pixels / 1e6)
     for file in files[:3]:
         predictor.segment(read_image(file))
-    pixels = sum(read_image(file).pixels[..., 0].size for file in files)
     with tempfile.TemporaryDirectory() as out:
         begin = time.monotonic()
         predict(predictor, files, Path(out))
