@@ -59,7 +59,9 @@ class _WideCompiler(CompilerBase):  # type: ignore[misc]
         return [made]
 
 
-_PIPELINE: Any = {"pipeline_class": _WideCompiler} if _WIDE else {}
+_OPTIONS: dict[str, Any] = {"fastmath": RELAXED, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+if _WIDE:
+    _OPTIONS["pipeline_class"] = _WideCompiler
 
 
 def inline(function: Function) -> Function:
@@ -69,8 +71,7 @@ def inline(function: Function) -> Function:
 
 def step(function: Function) -> Function:
     """A loop over a block of pixels; only kernels can call it, not Python."""
-    made = njit(fastmath=RELAXED, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True,
-                **_PIPELINE)  # fmt: skip
+    made = njit(no_cpython_wrapper=True, **_OPTIONS)
     return cast(Function, made(function))
 
 
@@ -83,9 +84,7 @@ def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Fun
 
     def compile_now(function: Function) -> Function:
         function.__qualname__ = f"{function.__name__}_{_SOURCES}"
-        made = njit(
-            signature, fastmath=fastmath, error_model="numpy", nogil=True, no_cfunc_wrapper=True, cache=True, **_PIPELINE
-        )
+        made = njit(signature, cache=True, **{**_OPTIONS, "fastmath": fastmath})
         return cast(Function, made(function))
 
     return compile_now

@@ -64,7 +64,7 @@ class _Job:
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_tiles(
-                source, into, x.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block, self.target,
+                source, into, x.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, self.target,
                 self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.rest, self.alike,
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
@@ -152,7 +152,7 @@ def soft_total(
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             module.soft_tiles(
-                *sources, into, *narrow, at.rows, at.parts, at.order, at.plane, at.block, chosen, pixel, shares,
+                *sources, into, *narrow, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
                 np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
                 np.float32(tolerance), begin, end, np.float32(factor), write, sums,
             )  # fmt: skip

@@ -155,12 +155,12 @@ def _ask_next(
 
 
 @kernel(
-    "void(int16[::1], int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, "
+    "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, "
     "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, "
     "int64, int64, float32, boolean, float64[::1])"
 )
 def index_tiles(
-    x: Any, gradient: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any,
+    x: Any, gradient: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any,
     size: int, mask: Any, each: Any, hits: Any, misses: Any, extras: Any, rest: float, alike: bool, ignore: int,
     ignores: bool, begin: int, end: int, scale: float, wanted: bool, out: Any,
 ) -> None:  # fmt: skip
@@ -168,10 +168,8 @@ def index_tiles(
 
     s_c is hits[c] at the label and misses[c] elsewhere, extras[c] the difference and `rest` the sum of all misses.
     """
-    classes = order.size
     x, gradient, target, mask, each = lent(x), lent(gradient), lent(target), lent(mask), lent(each)
     hits, misses, extras = lent(hits), lent(misses), lent(extras)
-    parts, order = lent(parts), lent(order)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 8 * block, f32), np.empty(block, i32)
     tile_of, e_of = part(floats, 0, size_of), part(floats, size_of, size_of)
@@ -198,18 +196,18 @@ def index_tiles(
         if not alike:
             _look_up(extras, label, rest, extra, share)
         if not direct:
-            tiles.load(x, bfloat16, rows, parts, first, plane, tile, e, n)
+            tiles.load(x, bfloat16, rows, first, plane, tile, e, n)
         softmax.fill(top, f32(-np.inf))
         softmax.fill(own, f32(0.0))
-        for k in range(classes):
-            _next_class(part(logits, begins + k * step, n), i32(order[k]), label, top, own)
+        for c in range(classes):
+            _next_class(part(logits, begins + c * step, n), i32(c), label, top, own)
         softmax.fill(total, f32(0.0))
         softmax.fill(spread, f32(0.0))
-        for k in range(classes):
-            z = part(logits, begins + k * step, n)
-            softmax.exponential(z, top, total, row(e, k, n, n))
-            if misses[order[k]] != 0:
-                _spread(z, top, misses[order[k]], spread)
+        for c in range(classes):
+            z = part(logits, begins + c * step, n)
+            softmax.exponential(z, top, total, row(e, c, n, n))
+            if misses[c] != 0:
+                _spread(z, top, misses[c], spread)
         if alike and not each.size:
             out[0] += share[0] * _log_sum(total, pixel, part(slope, 0, n // 8))
             softmax.fill(slope, f32(0.0))
@@ -219,10 +217,10 @@ def index_tiles(
         if wanted:
             _slope(total, share, scale, pixel, slope)
             _scale_by(scale, pixel)
-            for k in range(classes):
-                c, into = order[k], part(gradients, begins + k * step, n)
-                _gradient_of_class(row(e, k, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
+            for c in range(classes):
+                into = part(gradients, begins + c * step, n)
+                _gradient_of_class(row(e, c, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
             if not direct:
-                tiles.store(gradient, bfloat16, rows, parts, first, plane, tile, e, n)
+                tiles.store(gradient, bfloat16, rows, first, plane, tile, e, n)
     hold(floats)
     hold(integers)
