@@ -8,6 +8,8 @@ from numba import njit
 
 from nucleate.losses.fused import scalars
 from nucleate.losses.fused.compiled import RELAXED
+from nucleate.losses.fused.stream import settle
+from nucleate.losses.fused.stream import stream as stream_step
 from nucleate.losses.fused.tiles import load as load_step
 from nucleate.losses.fused.tiles import store as store_step
 
@@ -77,3 +79,18 @@ def test_a_tile_comes_out_class_by_class_and_goes_back(classes: int, bfloat16: b
     kept, found = words.reshape(shape), back.reshape(shape)
     np.testing.assert_array_equal(found[part], kept[part])
     assert np.count_nonzero(back) == np.count_nonzero(kept[part])
+
+
+@njit
+def stream(source, out):
+    stream_step(source, out)
+    settle()
+
+
+@pytest.mark.parametrize("first", range(18))
+def test_a_stream_fills_what_it_is_given_wherever_it_begins(first: int) -> None:
+    for n in (0, 1, 15, 16, 17, 40, 100):
+        memory, source = np.zeros(128, np.float32), np.arange(1, n + 1, dtype=np.float32)
+        stream(source, memory[first : first + n])
+        np.testing.assert_array_equal(memory[first : first + n], source)
+        assert np.count_nonzero(memory) == n

@@ -15,7 +15,8 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32, larger, log
 from nucleate.losses.fused.softmax import row
-from nucleate.losses.fused.views import ask, hold, lent, part
+from nucleate.losses.fused.stream import settle
+from nucleate.losses.fused.views import hold, lent, part
 
 
 @step
@@ -136,24 +137,6 @@ def index_weight(
     hold(integers)
 
 
-@step
-def _ask_next(
-    x: Any, gradient: Any, target: Any, size: int, rows: bool, word: int, first: int, pixel0: int, plane: int,
-    classes: int, n: int, wanted: bool,
-) -> None:  # fmt: skip
-    """The memory of the block after this one, as if it were as large and in the same image."""
-    ask(target, size * (pixel0 + n), size * n, False)
-    if rows:
-        ask(x, word * (first + classes * n), word * classes * n, False)
-        if wanted:
-            ask(gradient, word * first, word * classes * n, True)
-    else:
-        for c in range(classes):
-            ask(x, word * (first + c * plane + n), word * n, False)
-            if wanted:
-                ask(gradient, word * (first + c * plane), word * n, True)
-
-
 @kernel(
     "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, "
     "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, "
@@ -176,10 +159,10 @@ def index_tiles(
     work, label_of = part(floats, 2 * size_of, 8 * block), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
     softmax.fill(row(work, 1, block, block), extras[0])
-    # Planes of float32 are read and written where they are; all else goes through a tile.
+    # Planes of float32 are read where they are; all else goes through a tile.
     direct = not (rows or bfloat16)
-    logits, gradients = x.view(f32) if direct else tile_of, gradient.view(f32) if direct else tile_of
-    blocks, word = (plane + block - 1) // block, 1 if bfloat16 else 2
+    logits = x.view(f32) if direct else tile_of
+    blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
@@ -190,7 +173,6 @@ def index_tiles(
         share, extra, top = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         own, spread, total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         pixel, slope = row(work, 6, block, n), row(work, 7, block, n)
-        _ask_next(x, gradient, target, size, rows, word, first, pixel0, plane, classes, n, wanted)
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         _weights(each, pixel0, label, pixel)
         if not alike:
@@ -218,9 +200,9 @@ def index_tiles(
             _slope(total, share, scale, pixel, slope)
             _scale_by(scale, pixel)
             for c in range(classes):
-                into = part(gradients, begins + c * step, n)
+                into = row(tile, c, n, n)
                 _gradient_of_class(row(e, c, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
-            if not direct:
-                tiles.store(gradient, bfloat16, rows, first, plane, tile, e, n)
+            tiles.store(gradient, bfloat16, rows, first, plane, tile, e, n)
+    settle()
     hold(floats)
     hold(integers)

@@ -10,6 +10,7 @@ from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import choose, f32, log
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 from nucleate.losses.fused.views import hold, lent, part
 
 
@@ -165,4 +166,5 @@ def divergence_tiles(
                 tiles.store(by_x, narrow_x, rows, first, plane, p, log_p, n)
             if wants_y:
                 tiles.store(by_y, narrow_y, rows, first, plane, q, log_q, n)
+    settle()
     hold(floats)

@@ -11,6 +11,7 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import count, read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 from nucleate.losses.fused.views import hold, lent, part
 
 
@@ -128,5 +129,6 @@ def gradient_tiles(
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
             _gradient(row(p, c, n, n), label, i32(c), both + predicted, predicted, along)
         tiles.store(gradient, bfloat16, rows, first, plane, p, tile, n)
+    settle()
     hold(floats)
     hold(integers)

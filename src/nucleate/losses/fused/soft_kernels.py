@@ -10,6 +10,7 @@ from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import choose, f32, i32, larger
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 from nucleate.losses.fused.views import hold, lent, part
 
 
@@ -151,4 +152,5 @@ def soft_tiles(
             for c in range(classes):
                 _gradient(row(e, c, n, n), row(soft, c, n, n), slope, pixel, row(tile, c, n, n))
             tiles.store(gradient, narrow_x, rows, first, plane, tile, e, n)
+    settle()
     hold(floats)

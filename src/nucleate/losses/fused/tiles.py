@@ -14,7 +14,10 @@ import numpy as np
 from nucleate.losses.fused.compiled import step
 from nucleate.losses.fused.scalars import bfloat16_of_float, float_of_bfloat16
 from nucleate.losses.fused.squares import turn_4, turn_8
+from nucleate.losses.fused.stream import stream
 from nucleate.losses.fused.views import part
+
+_LARGE = 1 << 22  # words of two bytes, more than the cache of a core holds
 
 
 @step
@@ -49,11 +52,15 @@ def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
 
 @step
 def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
-    """The way back of `read`."""
+    """The way back of `read`; a kernel that writes ends with `stream.settle`."""
     if bfloat16:
         _narrow(source, part(words, first, source.size))
+        return
+    out = part(words, 2 * first, 2 * source.size).view(np.float32)
+    if words.size < _LARGE:
+        _copy(source, out)
     else:
-        _copy(source, part(words, 2 * first, 2 * source.size).view(np.float32))
+        stream(source, out)
 
 
 @step
@@ -154,10 +161,8 @@ def store(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: 
         for c in range(tile.size // n):
             write(words, bfloat16, first + c * plane, part(tile, c * n, n))
         return
-    into = spare if bfloat16 else part(words, 2 * first, 2 * tile.size).view(np.float32)
     if tile.size <= 3 * n:
-        _put_together(tile, n, into)
+        _put_together(tile, n, spare)
     else:
-        _by_class(tile, n, into)
-    if bfloat16:
-        write(words, True, first, spare)
+        _by_class(tile, n, spare)
+    write(words, bfloat16, first, spare)
