@@ -20,11 +20,22 @@ from nucleate.losses.fused.views import hold, lent, part
 
 
 @step
-def _look_up(table: Any, label: Any, rest: Any, out: Any, with_rest: Any) -> None:
+def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
+    """Class by class: to look them up in a table of all classes takes longer."""
     for j in range(label.size):
-        found = table[np.uint32(max(label[j], i32(0)))]
-        out[j] = found
-        with_rest[j] = found + rest
+        out[j] += choose(label[j] == c, value, f32(0.0))
+
+
+@step
+def _plus(a: Any, rest: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = a[j] + rest
+
+
+@step
+def _narrow(label: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = np.uint8(label[j])
 
 
 @step
@@ -111,28 +122,35 @@ def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: 
 
 
 @kernel(
-    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, int64, int64, "
-    "float64[::1])"
+    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, uint8[::1], "
+    "int64, int64, float64[::1])"
 )
 def index_weight(
     target: Any, size: int, mask: Any, each: Any, extras: Any, rest: float, alike: bool, ignore: int, ignores: bool,
-    begin: int, end: int, out: Any,
+    narrow: Any, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
-    """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2]."""
+    """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2].
+
+    `narrow`, where it is not empty, receives the labels as bytes, 255 where ignored.
+    """
     block = 1024
-    target, mask, each, extras = lent(target), lent(mask), lent(each), lent(extras)
-    floats, integers = np.empty(3 * block, f32), np.empty(block, i32)
+    target, mask, each, extras, narrow = lent(target), lent(mask), lent(each), lent(extras), lent(narrow)
+    floats, integers = np.empty(2 * block, f32), np.empty(block, i32)
     work, label_of = lent(floats), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
     for first in range(begin, end, block):
         n = min(block, end - first)
         label, share = part(label_of, 0, n), row(work, 0, block, n)
-        extra, pixel = row(work, 1, block, n), row(work, 2, block, n)
+        pixel = row(work, 1, block, n)
         out[2] += read_labels(target, size, mask, first, extras.size, ignore, ignores, label)
         _weights(each, first, label, pixel)
         if not alike:
-            _look_up(extras, label, rest, extra, share)
+            softmax.fill(share, rest)
+            for c in range(extras.size):
+                _add_where(label, i32(c), extras[c], share)
         out[1] += softmax.dot(pixel, share)
+        if narrow.size:
+            _narrow(label, part(narrow, first, n))
     hold(floats)
     hold(integers)
 
@@ -176,7 +194,10 @@ def index_tiles(
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         _weights(each, pixel0, label, pixel)
         if not alike:
-            _look_up(extras, label, rest, extra, share)
+            softmax.fill(extra, f32(0.0))
+            for c in range(classes):
+                _add_where(label, i32(c), extras[c], extra)
+            _plus(extra, rest, share)
         if not direct:
             tiles.load(x, bfloat16, rows, first, plane, tile, e, n)
         softmax.fill(top, f32(-np.inf))
