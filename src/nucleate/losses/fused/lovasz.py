@@ -64,7 +64,7 @@ def _together(
     offsets = np.ascontiguousarray(ends - counts)
     begins = np.append(offsets[0], ends[-1, -1])
     founds = np.append(0, positives.sum(0).cumsum())
-    keys = unwritten(torch.empty(int(begins[-1]), dtype=torch.int64, device="meta")).numpy().view(np.uint64)
+    keys = unwritten(torch.empty(len(errors), dtype=torch.int64, device="meta")).numpy().view(np.uint64)
     each_chunk(lambda k, at: module.place(errors[at], hot[at], at.start, low, high, offsets[k], keys))
 
     def finish(begin: int, end: int, sums: NDArray[np.float64]) -> None:
