@@ -32,7 +32,7 @@ _WIDE = bool(get_host_cpu_features().get("avx512fp16"))
 _SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:12]
 
 
-# numba has no types, so its classes and decorators cannot be checked.
+# numba has no types, so its classes cannot be checked.
 class _WideLower(Lower):  # type: ignore[misc]
     """The step from numba's code to LLVM's, which asks for vectors of 512 bits."""
 
@@ -42,7 +42,7 @@ class _WideLower(Lower):  # type: ignore[misc]
         set.add(self.function.attributes, '"prefer-vector-width"="512"')
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)  # type: ignore[untyped-decorator]
+@register_pass(mutates_CFG=True, analysis_only=False)
 class _WideLowering(NativeLowering):  # type: ignore[misc]
     _name = "wide_lowering"
 

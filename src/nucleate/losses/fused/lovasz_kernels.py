@@ -107,7 +107,7 @@ def _sort(keys: Any, spare: Any, counts: Any, shift: int) -> None:
 
 
 @step
-def _add_up(keys: Any, high: int, found: int, union: int, total: int, slope: Any) -> float:
+def _add_up(keys: Any, high: int, found: Any, union: Any, total: int, slope: Any) -> float:
     """The sum over sorted keys, before which `found` positives came and the union grew to `union`."""
     value = 0.0
     for i in range(keys.size):
