@@ -36,7 +36,7 @@ def _inverse(x: Any) -> None:
 def _softmax(tile: Any, top: Any, total: Any, log_total: Any, p: Any) -> None:
     """Logits become their log-softmax, and `p` the softmax."""
     n = top.size
-    softmax.exponentials(tile, top, total, p)
+    softmax.exponentials(tile, 0, top.size, tile.size // top.size, top, total, p)
     softmax.logarithm(total, log_total)
     _inverse(total)
     for k in range(tile.size // n):

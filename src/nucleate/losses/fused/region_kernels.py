@@ -70,6 +70,9 @@ def count_tiles(
     floats, integers = np.empty(2 * size_of + 2 * block, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
     work, label_of = part(floats, 2 * size_of, 2 * block), lent(integers)
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or bfloat16)
+    logits = x.view(f32) if direct else tile_of
     blocks = (plane + block - 1) // block
     columns = 3 * classes + 2
     for b in range(begin, end):
@@ -82,8 +85,10 @@ def count_tiles(
         into = part(out, image * columns, columns)
         into[3 * classes + 1] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         into[3 * classes] += _count_selected(label)
-        tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
-        softmax.exponentials(tile, row(work, 0, block, n), inverse, p)
+        begins, apart = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
+        softmax.exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
         _inverse(inverse, label)
         for c in range(classes):
             overlap, predicted = _sums(row(p, c, n, n), inverse, label, i32(c))
@@ -108,6 +113,9 @@ def gradient_tiles(
     floats, integers = np.empty(2 * size_of + 3 * block, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
     work, label_of = part(floats, 2 * size_of, 3 * block), lent(integers)
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or bfloat16)
+    logits = x.view(f32) if direct else tile_of
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
@@ -117,8 +125,10 @@ def gradient_tiles(
         tile, p, label = part(tile_of, 0, classes * n), part(p_of, 0, classes * n), part(label_of, 0, n)
         inverse = row(work, 1, block, n)
         read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
-        tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
-        softmax.exponentials(tile, row(work, 0, block, n), inverse, p)
+        begins, apart = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
+        softmax.exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
         _inverse(inverse, label)
         along = row(work, 2, block, n)
         softmax.fill(along, f32(0.0))

@@ -120,6 +120,9 @@ def soft_tiles(
     floats = np.empty(3 * size + 9 * block, f32)
     tile_of, soft_of, e_of = part(floats, 0, size), part(floats, size, size), part(floats, 2 * size, size)
     work = part(floats, 3 * size, 9 * block)
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or narrow_x)
+    logits = x.view(f32) if direct else tile_of
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
@@ -130,10 +133,12 @@ def soft_tiles(
         top, total, shared = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         share, pixel, chosen = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         sums, below, slope = row(work, 6, block, n), row(work, 7, block, n), row(work, 8, block, n)
-        tiles.load(x, narrow_x, rows, first, plane, tile, e, n)
+        begins, apart = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, narrow_x, rows, first, plane, tile, e, n)
         tiles.load(target, narrow_t, rows, first, plane, soft, e, n)
         _chosen(mask, each, pixel0, chosen, pixel)
-        softmax.exponentials(tile, top, total, e)
+        softmax.exponentials(logits, begins, apart, classes, top, total, e)
         for zeros in (shared, share, sums):
             softmax.fill(zeros, f32(0.0))
         softmax.fill(below, f32(-np.inf))
@@ -141,7 +146,7 @@ def soft_tiles(
             s = row(soft, c, n, n)
             _check(s, sums, below)
             _shares(weight[c], keep, spread, s)
-            _gather(s, row(tile, c, n, n), top, share, shared)
+            _gather(s, part(logits, begins + c * apart, n), top, share, shared)
         softmax.logarithm(total, slope)
         out[2] += _wrong(sums, below, chosen, tolerance)
         out[0] += _cost(slope, share, shared, pixel)
