@@ -67,8 +67,9 @@ def lovasz_hinge(
     read = checking(check, score)
     s = select(held(score), mask)
     y = signs(name, target, labels, mask, read, s)
-    errors = _flat(_select_errors(F.relu(1 - s * y), mask), over)
-    positive = _flat(select((y > 0).to(s.dtype), mask), over)
+    margins = torch.addcmul(s.new_ones(()), s, y, value=-1)  # 1 - s y in one pass
+    errors = _flat(_select_errors(F.relu(margins), mask), over)
+    positive = _flat(y > 0 if mask is None else (y > 0) & mask, over)
     if over == "batch" and group is not None:
         errors, positive = _all_pixels(errors, positive, group)
     return _weighed(name, errors, positive, None, empty, over, reduction, read, group)
@@ -119,7 +120,7 @@ def lovasz_softmax(
     errors = torch.where(own, 1 - p, p)
     errors = _select_errors(errors, None if t.selected is None else t.selected.expand_as(errors))
     positive = own if t.selected is None else own & t.selected
-    pixels, hot = (_flat_classes(x, over) for x in (errors, positive.to(p.dtype)))
+    pixels, hot = (_flat_classes(x, over) for x in (errors, positive))
     if over == "batch" and group is not None:
         pixels, hot = _all_pixels(pixels, hot, group)
     return _weighed(name, pixels, hot, w, empty, over, reduction, read, group)
@@ -148,9 +149,9 @@ def _flat_classes(x: Tensor, over: str) -> Tensor:
 
 def _all_pixels(errors: Tensor, positive: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
     """The pixels of every rank along the last axis."""
-    rows = (x.movedim(-1, 0) for x in (errors, positive))
+    rows = (x.movedim(-1, 0) for x in (errors, positive.to(errors.dtype)))
     gathered = [gather(x, group, replicated=True).movedim(0, -1) for x in rows]
-    return gathered[0], gathered[1]
+    return gathered[0], gathered[1] > 0
 
 
 def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
     if fast is not None:
         return fast
     ordered, order = errors.sort(dim=-1, descending=True)
-    hot = positive.detach().gather(-1, order) > 0
+    hot = positive.gather(-1, order)
     found = hot.cumsum(-1)
     total = found[..., -1:]
     steps = torch.arange(1, errors.shape[-1] + 1, device=errors.device)
@@ -190,9 +191,10 @@ def _weighed(
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor:
-    counted = (errors.detach() >= 0).any(-1) | errors.detach().isnan().any(-1)
+    # Where a pixel is selected: the largest error is at least 0, or NaN.
+    counted = ~(errors.detach().amax(-1) < 0) if errors.shape[-1] else positive.any(-1)
     if empty == "skip":
-        counted = counted & (positive > 0).any(-1)
+        counted = counted & positive.any(-1)
     weights = counted.to(errors.dtype)
     if w is not None:
         weights = weights * w.flatten().to(errors.dtype)

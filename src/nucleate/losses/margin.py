@@ -35,7 +35,7 @@ def signs(loss: str, target: Tensor, labels: str, selected: Tensor | None, read:
     require_choice(loss, "labels", labels, ("binary", "signed"))
     low = 0 if labels == "binary" else -1
     y = select(target.to(like.dtype), selected, 1.0)
-    if read:
+    if read and not (labels == "binary" and _whole_from_0_to_1(target, y)):
         wrong = y[(y != low) & (y != 1)]
         if wrong.numel():
             other = "signed" if labels == "binary" else "binary"
@@ -44,6 +44,14 @@ def signs(loss: str, target: Tensor, labels: str, selected: Tensor | None, read:
                 f"say labels={other!r} if that is what they are"
             )
     return 2 * y - 1 if labels == "binary" else y
+
+
+def _whole_from_0_to_1(target: Tensor, y: Tensor) -> bool:
+    """Whether that is so at a glance: of integers the least and the greatest tell."""
+    if target.is_floating_point() or not y.numel():
+        return False
+    least, greatest = y.detach().aminmax()
+    return bool(least >= 0) and bool(greatest <= 1)
 
 
 def _of_margin(

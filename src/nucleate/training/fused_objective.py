@@ -35,11 +35,10 @@ def derivative(packed: Tensor, targets: Targets, shares: Mapping[str, float]) ->
         return None
     images, _, height, width = packed.shape
     gradient = torch.empty_like(packed)
-    place = np.argsort(at.order)
     totals = np.zeros(4)
     module.objective_rows(
-        words(packed, True, 1), words(gradient, True, 1), packed.dtype == torch.bfloat16, at.parts, place, height,
-        width, _flat(targets.classes), _flat(targets.known), _flat(targets.heat), _flat(targets.offset),
+        words(packed, True, 1), words(gradient, True, 1), packed.dtype == torch.bfloat16, height, width,
+        _flat(targets.classes), _flat(targets.known), _flat(targets.heat), _flat(targets.offset),
         _flat(targets.radius), _flat(targets.weight), np.float32(UNIT), np.array(list(shares.values()), np.float32), 0,
         images * height, totals,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from nucleate.losses.fused import tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import LOG2_E, choose, exp2, f32, larger, log
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 
 MAPS = 6
 """Two logits of classes, the logit of the heat, offset y and x, log radius."""
@@ -89,18 +90,17 @@ def _smooth(x: Any, unit: Any, truth: Any, scale: Any, weight: Any, share: Any, 
 
 
 @kernel(
-    "void(int16[::1], int16[::1], boolean, int64[::1], int64[::1], int64, int64, uint8[::1], boolean[::1], "
-    "float32[::1], float32[::1], float32[::1], float32[::1], float32, float32[::1], int64, int64, float64[::1])"
+    "void(int16[::1], int16[::1], boolean, int64, int64, uint8[::1], boolean[::1], float32[::1], float32[::1], "
+    "float32[::1], float32[::1], float32, float32[::1], int64, int64, float64[::1])"
 )
 def objective_rows(
-    packed: Any, gradient: Any, bfloat16: bool, parts: Any, place: Any, height: int, width: int, classes: Any,
-    known: Any, heat: Any, offset: Any, radius: Any, weight: Any, unit: float, shares: Any, begin: int, end: int,
-    out: Any,
+    packed: Any, gradient: Any, bfloat16: bool, height: int, width: int, classes: Any, known: Any, heat: Any,
+    offset: Any, radius: Any, weight: Any, unit: float, shares: Any, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
     """Rows `begin` to `end` of all images' packed rows of `width`, `height` in each image.
 
-    Adds the totals (classes, heat, offset, radius) to `out` and writes the gradient of their sum, each times its
-    share. `place[c]` is the row of the tile that holds channel c.
+    Adds the totals (classes, heat, offset, radius) to `out` and writes the gradient of their sum, each
+    times its share.
     """
     n, channels = width, 4 * MAPS
     maps_of, slopes_of, spare = np.empty(channels * n, f32), np.empty(channels * n, f32), np.empty(channels * n, f32)
@@ -114,10 +114,10 @@ def objective_rows(
     plane = 2 * height * line
     for r in range(begin, end):
         image, y = r // height, r % height
-        tiles.load(packed, bfloat16, True, parts, r * n * channels, 0, maps_of, spare, n)
+        tiles.load(packed, bfloat16, True, r * n * channels, 0, maps_of, spare, n)
         for sub in range(4):
             first = image * plane + (2 * y + sub // 2) * line + sub % 2
-            a, b, h = place[sub], place[4 + sub], place[8 + sub]
+            a, b, h = sub, 4 + sub, 8 + sub
             _every_second(weight, first, weights)
             _select(known, classes, first, weights, nucleus, truth)
             _difference(row(maps_of, a, n, n), row(maps_of, b, n, n), logit)
@@ -128,12 +128,13 @@ def objective_rows(
             _every_second(radius, first, truth)
             _reciprocal(truth, scale)
             for axis in range(2):
-                c = place[12 + 4 * axis + sub]
+                c = 12 + 4 * axis + sub
                 _every_second(offset, first + (image + axis) * plane, target)
                 out[2] += _smooth(row(maps_of, c, n, n), f32(unit), target, scale, nucleus, shares[2],
                                   row(slopes_of, c, n, n))  # fmt: skip
             _logarithm(truth, log_unit, target)
-            c = place[20 + sub]
+            c = 20 + sub
             out[3] += _smooth(row(maps_of, c, n, n), _ONE, target, ones, nucleus, shares[3],
                               row(slopes_of, c, n, n))  # fmt: skip
-        tiles.store(gradient, bfloat16, True, parts, r * n * channels, 0, slopes_of, spare, n)
+        tiles.store(gradient, bfloat16, True, r * n * channels, 0, slopes_of, spare, n)
+    settle()

@@ -191,6 +191,22 @@ def test_lovasz_hinge(kind: str, positive: float) -> None:
     agree(*both(call, score), [score], 2e-5)
 
 
+@pytest.mark.parametrize("step", [2.0**-14, 2.0**-21])
+def test_one_large_row_of_lovasz_by_all_threads(step: float) -> None:
+    """Errors far apart and close together, no two of them the same, nor rounded."""
+    n = 150_000
+    score, label = (torch.randperm(n) - n // 2 + 0.25).unsqueeze(0) * step, torch.rand(1, n) < 0.3
+    agree(*both(lambda a: losses.lovasz_hinge(a, label), score), [score], 2e-6)
+
+
+def test_one_large_row_of_lovasz_with_errors_all_the_same() -> None:
+    label = torch.rand(1, 150_000) < 0.3
+    fast, exact = both(lambda a: losses.lovasz_hinge(a, label), torch.zeros(1, 150_000))
+    torch.testing.assert_close(fast[0].double(), exact[0])
+    hit, passed = (losses.lovasz_hinge(torch.full(label.shape, s), ~label ^ label) for s in (2.0, -1.0))
+    assert (hit.item(), passed.item()) == (0.0, 2.0)
+
+
 def test_lovasz_softmax() -> None:
     x, t = torch.randn(2, 5, 5000), torch.randint(0, 5, (2, 5000))
     agree(*both(lambda a: losses.lovasz_softmax(a, t), x), [x], 2e-5)

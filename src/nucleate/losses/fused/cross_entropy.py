@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -18,6 +18,7 @@ from nucleate.losses.fused.threads import over_blocks
 from nucleate.losses.fused.total import total
 
 _INT32 = 1 << 31  # the kernels hold labels in 32 bits
+_IGNORED = 255  # of labels in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,10 @@ class _Job:
     ignore: int
     ignores: bool
 
-    def weight(self, by_weight: bool) -> tuple[float, float]:
-        """The weight of all pixels, and how many labels are out of range."""
+    def weight(self, by_weight: bool) -> tuple[float, float, _Job]:
+        """The weight of all pixels, how many labels are out of range, and the job with labels that are read faster."""
+        fits = self.size > 1 and self.layout.classes < _IGNORED
+        narrow = np.empty(self.layout.pixels if fits else 0, np.uint8)
         pixels = self.layout.pixels
         each, extras, rest = self.each, self.extras, self.rest
         if not by_weight:
@@ -49,11 +52,15 @@ class _Job:
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_weight(
                 self.target, self.size, self.mask, each, extras, rest, self.alike or not by_weight, self.ignore,
-                self.ignores, begin * 1024, min(end * 1024, pixels), sums,
+                self.ignores, narrow, begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
 
         _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work)
-        return float(weight), float(wrong)
+        if not fits:
+            return float(weight), float(wrong), self
+        every = np.empty(0, np.bool_)
+        job = replace(self, target=narrow, size=1, mask=every, ignore=_IGNORED, ignores=True)
+        return float(weight), float(wrong), job
 
     def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, float, Tensor | None]:
         """The total, how many labels are out of range, and `scale` times the gradient."""
@@ -64,7 +71,7 @@ class _Job:
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.index_tiles(
-                source, into, x.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block, self.target,
+                source, into, x.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, self.target,
                 self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.rest, self.alike,
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
@@ -99,7 +106,7 @@ def index_total(
         # Every pixel weighs 1. Labels in error are found in the pass itself.
         amount = float(job.layout.pixels if mask is None else mask.count_nonzero())
     else:
-        amount, wrong = job.weight(by_weight)
+        amount, wrong, job = job.weight(by_weight)
         if wrong:
             return None
     wanted = logits.requires_grad and torch.is_grad_enabled()
@@ -152,7 +159,7 @@ def soft_total(
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             module.soft_tiles(
-                *sources, into, *narrow, at.rows, at.parts, at.order, at.plane, at.block, chosen, pixel, shares,
+                *sources, into, *narrow, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
                 np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
                 np.float32(tolerance), begin, end, np.float32(factor), write, sums,
             )  # fmt: skip

@@ -15,15 +15,27 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32, larger, log
 from nucleate.losses.fused.softmax import row
-from nucleate.losses.fused.views import ask, hold, lent, part
+from nucleate.losses.fused.stream import settle
+from nucleate.losses.fused.views import hold, lent, part
 
 
 @step
-def _look_up(table: Any, label: Any, rest: Any, out: Any, with_rest: Any) -> None:
+def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
+    """Class by class: to look them up in a table of all classes takes longer."""
     for j in range(label.size):
-        found = table[np.uint32(max(label[j], i32(0)))]
-        out[j] = found
-        with_rest[j] = found + rest
+        out[j] += choose(label[j] == c, value, f32(0.0))
+
+
+@step
+def _plus(a: Any, rest: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = a[j] + rest
+
+
+@step
+def _narrow(label: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = np.uint8(label[j])
 
 
 @step
@@ -110,57 +122,46 @@ def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: 
 
 
 @kernel(
-    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, int64, int64, "
-    "float64[::1])"
+    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, uint8[::1], "
+    "int64, int64, float64[::1])"
 )
 def index_weight(
     target: Any, size: int, mask: Any, each: Any, extras: Any, rest: float, alike: bool, ignore: int, ignores: bool,
-    begin: int, end: int, out: Any,
+    narrow: Any, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
-    """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2]."""
+    """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2].
+
+    `narrow`, where it is not empty, receives the labels as bytes, 255 where ignored.
+    """
     block = 1024
-    target, mask, each, extras = lent(target), lent(mask), lent(each), lent(extras)
-    floats, integers = np.empty(3 * block, f32), np.empty(block, i32)
+    target, mask, each, extras, narrow = lent(target), lent(mask), lent(each), lent(extras), lent(narrow)
+    floats, integers = np.empty(2 * block, f32), np.empty(block, i32)
     work, label_of = lent(floats), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
     for first in range(begin, end, block):
         n = min(block, end - first)
         label, share = part(label_of, 0, n), row(work, 0, block, n)
-        extra, pixel = row(work, 1, block, n), row(work, 2, block, n)
+        pixel = row(work, 1, block, n)
         out[2] += read_labels(target, size, mask, first, extras.size, ignore, ignores, label)
         _weights(each, first, label, pixel)
         if not alike:
-            _look_up(extras, label, rest, extra, share)
+            softmax.fill(share, rest)
+            for c in range(extras.size):
+                _add_where(label, i32(c), extras[c], share)
         out[1] += softmax.dot(pixel, share)
+        if narrow.size:
+            _narrow(label, part(narrow, first, n))
     hold(floats)
     hold(integers)
 
 
-@step
-def _ask_next(
-    x: Any, gradient: Any, target: Any, size: int, rows: bool, word: int, first: int, pixel0: int, plane: int,
-    classes: int, n: int, wanted: bool,
-) -> None:  # fmt: skip
-    """The memory of the block after this one, as if it were as large and in the same image."""
-    ask(target, size * (pixel0 + n), size * n, False)
-    if rows:
-        ask(x, word * (first + classes * n), word * classes * n, False)
-        if wanted:
-            ask(gradient, word * first, word * classes * n, True)
-    else:
-        for c in range(classes):
-            ask(x, word * (first + c * plane + n), word * n, False)
-            if wanted:
-                ask(gradient, word * (first + c * plane), word * n, True)
-
-
 @kernel(
-    "void(int16[::1], int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, "
+    "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, "
     "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, "
     "int64, int64, float32, boolean, float64[::1])"
 )
 def index_tiles(
-    x: Any, gradient: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any,
+    x: Any, gradient: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any,
     size: int, mask: Any, each: Any, hits: Any, misses: Any, extras: Any, rest: float, alike: bool, ignore: int,
     ignores: bool, begin: int, end: int, scale: float, wanted: bool, out: Any,
 ) -> None:  # fmt: skip
@@ -168,20 +169,18 @@ def index_tiles(
 
     s_c is hits[c] at the label and misses[c] elsewhere, extras[c] the difference and `rest` the sum of all misses.
     """
-    classes = order.size
     x, gradient, target, mask, each = lent(x), lent(gradient), lent(target), lent(mask), lent(each)
     hits, misses, extras = lent(hits), lent(misses), lent(extras)
-    parts, order = lent(parts), lent(order)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 8 * block, f32), np.empty(block, i32)
     tile_of, e_of = part(floats, 0, size_of), part(floats, size_of, size_of)
     work, label_of = part(floats, 2 * size_of, 8 * block), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
     softmax.fill(row(work, 1, block, block), extras[0])
-    # Planes of float32 are read and written where they are; all else goes through a tile.
+    # Planes of float32 are read where they are; all else goes through a tile.
     direct = not (rows or bfloat16)
-    logits, gradients = x.view(f32) if direct else tile_of, gradient.view(f32) if direct else tile_of
-    blocks, word = (plane + block - 1) // block, 1 if bfloat16 else 2
+    logits = x.view(f32) if direct else tile_of
+    blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
         n = min(block, plane - inside)
@@ -192,24 +191,26 @@ def index_tiles(
         share, extra, top = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         own, spread, total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         pixel, slope = row(work, 6, block, n), row(work, 7, block, n)
-        _ask_next(x, gradient, target, size, rows, word, first, pixel0, plane, classes, n, wanted)
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         _weights(each, pixel0, label, pixel)
         if not alike:
-            _look_up(extras, label, rest, extra, share)
+            softmax.fill(extra, f32(0.0))
+            for c in range(classes):
+                _add_where(label, i32(c), extras[c], extra)
+            _plus(extra, rest, share)
         if not direct:
-            tiles.load(x, bfloat16, rows, parts, first, plane, tile, e, n)
+            tiles.load(x, bfloat16, rows, first, plane, tile, e, n)
         softmax.fill(top, f32(-np.inf))
         softmax.fill(own, f32(0.0))
-        for k in range(classes):
-            _next_class(part(logits, begins + k * step, n), i32(order[k]), label, top, own)
+        for c in range(classes):
+            _next_class(part(logits, begins + c * step, n), i32(c), label, top, own)
         softmax.fill(total, f32(0.0))
         softmax.fill(spread, f32(0.0))
-        for k in range(classes):
-            z = part(logits, begins + k * step, n)
-            softmax.exponential(z, top, total, row(e, k, n, n))
-            if misses[order[k]] != 0:
-                _spread(z, top, misses[order[k]], spread)
+        for c in range(classes):
+            z = part(logits, begins + c * step, n)
+            softmax.exponential(z, top, total, row(e, c, n, n))
+            if misses[c] != 0:
+                _spread(z, top, misses[c], spread)
         if alike and not each.size:
             out[0] += share[0] * _log_sum(total, pixel, part(slope, 0, n // 8))
             softmax.fill(slope, f32(0.0))
@@ -219,10 +220,10 @@ def index_tiles(
         if wanted:
             _slope(total, share, scale, pixel, slope)
             _scale_by(scale, pixel)
-            for k in range(classes):
-                c, into = order[k], part(gradients, begins + k * step, n)
-                _gradient_of_class(row(e, k, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
-            if not direct:
-                tiles.store(gradient, bfloat16, rows, parts, first, plane, tile, e, n)
+            for c in range(classes):
+                into = row(tile, c, n, n)
+                _gradient_of_class(row(e, c, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
+            tiles.store(gradient, bfloat16, rows, first, plane, tile, e, n)
+    settle()
     hold(floats)
     hold(integers)

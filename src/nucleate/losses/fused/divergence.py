@@ -40,7 +40,7 @@ def divergence_total(
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             module.divergence_tiles(
-                *sources, *into, *narrow, at.rows, at.parts, at.classes, at.plane, at.block, chosen, weight, symmetric,
+                *sources, *into, *narrow, at.rows, at.classes, at.plane, at.block, chosen, weight, symmetric,
                 begin, end, np.float32(factor), *wanted, sums,
             )  # fmt: skip
 

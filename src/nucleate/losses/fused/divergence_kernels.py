@@ -10,6 +10,7 @@ from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import choose, f32, log
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 from nucleate.losses.fused.views import hold, lent, part
 
 
@@ -35,7 +36,7 @@ def _inverse(x: Any) -> None:
 def _softmax(tile: Any, top: Any, total: Any, log_total: Any, p: Any) -> None:
     """Logits become their log-softmax, and `p` the softmax."""
     n = top.size
-    softmax.exponentials(tile, top, total, p)
+    softmax.exponentials(tile, 0, top.size, tile.size // top.size, top, total, p)
     softmax.logarithm(total, log_total)
     _inverse(total)
     for k in range(tile.size // n):
@@ -107,11 +108,11 @@ def _total(value: Any, pixel: Any) -> float:
 
 
 @kernel(
-    "void(int16[::1], int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64[::1], int64, int64, int64, "
+    "void(int16[::1], int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64, int64, int64, "
     "boolean[::1], float32[::1], boolean, int64, int64, float32, boolean, boolean, float64[::1])"
 )
 def divergence_tiles(
-    x: Any, y: Any, by_x: Any, by_y: Any, narrow_x: bool, narrow_y: bool, rows: bool, parts: Any, classes: int,
+    x: Any, y: Any, by_x: Any, by_y: Any, narrow_x: bool, narrow_y: bool, rows: bool, classes: int,
     plane: int, block: int, mask: Any, each: Any, symmetric: bool, begin: int, end: int, scale: float,
     wants_x: bool, wants_y: bool, out: Any,
 ) -> None:  # fmt: skip
@@ -135,8 +136,8 @@ def divergence_tiles(
         p, q = part(tile_p, 0, classes * n), part(tile_q, 0, classes * n)
         top, total, of_p = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         of_q, pixel, log_total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
-        tiles.load(x, narrow_x, rows, parts, first, plane, log_p, p, n)
-        tiles.load(y, narrow_y, rows, parts, first, plane, log_q, q, n)
+        tiles.load(x, narrow_x, rows, first, plane, log_p, p, n)
+        tiles.load(y, narrow_y, rows, first, plane, log_q, q, n)
         _softmax(log_p, top, total, log_total, p)
         _softmax(log_q, top, total, log_total, q)
         _weigh(mask, each, pixel0, pixel)
@@ -162,7 +163,8 @@ def divergence_tiles(
                     _by_difference(row(p, k, n, n), pixel, row(q, k, n, n))
                     _by_gap(row(p, k, n, n), row(log_p, k, n, n), row(log_q, k, n, n), of_p, pixel)
             if wants_x:
-                tiles.store(by_x, narrow_x, rows, parts, first, plane, p, log_p, n)
+                tiles.store(by_x, narrow_x, rows, first, plane, p, log_p, n)
             if wants_y:
-                tiles.store(by_y, narrow_y, rows, parts, first, plane, q, log_q, n)
+                tiles.store(by_y, narrow_y, rows, first, plane, q, log_q, n)
+    settle()
     hold(floats)

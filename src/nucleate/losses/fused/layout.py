@@ -25,8 +25,6 @@ class Layout:
     blocks: int
     classes: int
     pixels: int
-    parts: NDArray[np.int64]
-    order: NDArray[np.int64]
 
 
 def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False) -> Layout | None:
@@ -45,25 +43,10 @@ def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False) -> La
         plane = plane if by_image else pixels
     elif not x.is_contiguous() or plane < 64:
         return None
-    block = max(64, min(1024, _CACHE // (tiles * classes) // 64 * 64))
-    parts, order = factors(classes) if rows else ([1], list(range(classes)))
+    # Rows of a tile that are a large power of 2 apart would share a few places of the cache, hence the odd multiple.
+    block = max(64, (min(1024, _CACHE // (tiles * classes)) // 128 - 1) // 2 * 256 + 128)
     blocks = pixels // plane * -(-plane // block)
-    return Layout(rows, plane, block, blocks, classes, pixels, np.array(parts), np.array(order))
-
-
-def factors(classes: int) -> tuple[list[int], list[int]]:
-    """How rows of `classes` are taken apart, and the class of each row that comes out."""
-    parts, left = [], classes
-    for f in (3, 2):
-        while left % f == 0:
-            parts.append(f)
-            left //= f
-    if left > 1:
-        parts.append(left)
-    order = [list(range(classes))]
-    for f in parts:
-        order = [chunk[r::f] for chunk in order for r in range(f)]
-    return parts, [c for chunk in order for c in chunk]
+    return Layout(rows, plane, block, blocks, classes, pixels)
 
 
 def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:

@@ -19,13 +19,13 @@ _spare: list[tuple[int, mmap.mmap]] = []
 
 
 def unwritten(like: Tensor) -> Tensor:
-    """An empty tensor in the layout of `like`, on huge pages where the system has them.
+    """An empty tensor in the layout of `like` (which may be on "meta"), on huge pages where the system has them.
 
     A large tensor from malloc is new memory at each call, and touching it page by page costs several times what
     writing it does. Here the memory of a gradient that is no longer used serves the next one of its size.
     """
     if like.nbytes < _FEWEST or sys.platform != "linux":
-        return torch.empty_like(like)
+        return torch.empty_like(like, device="cpu")
     held = _block(like.nbytes)
     offset = -np.frombuffer(held, np.uint8, 1).ctypes.data % _ALIGNED
     owner = np.frombuffer(held, np.uint8, like.nbytes, offset)

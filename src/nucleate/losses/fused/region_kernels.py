@@ -11,6 +11,7 @@ from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.labels import count, read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 from nucleate.losses.fused.views import hold, lent, part
 
 
@@ -56,20 +57,22 @@ def _gradient(p: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: 
 
 
 @kernel(
-    "void(int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, boolean[::1], int64, "
+    "void(int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, boolean[::1], int64, "
     "boolean, int64, int64, float64[::1])"
 )
 def count_tiles(
-    x: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any, size: int,
+    x: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any, size: int,
     mask: Any, ignore: int, ignores: bool, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`, added to out[image, :]: overlap, predicted, labelled of each class; selected; wrong."""
-    classes = order.size
     x, target, mask = lent(x), lent(target), lent(mask)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 2 * block, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
     work, label_of = part(floats, 2 * size_of, 2 * block), lent(integers)
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or bfloat16)
+    logits = x.view(f32) if direct else tile_of
     blocks = (plane + block - 1) // block
     columns = 3 * classes + 2
     for b in range(begin, end):
@@ -82,12 +85,13 @@ def count_tiles(
         into = part(out, image * columns, columns)
         into[3 * classes + 1] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         into[3 * classes] += _count_selected(label)
-        tiles.load(x, bfloat16, rows, parts, first, plane, tile, p, n)
-        softmax.exponentials(tile, row(work, 0, block, n), inverse, p)
+        begins, apart = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
+        softmax.exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
         _inverse(inverse, label)
-        for k in range(classes):
-            c = order[k]
-            overlap, predicted = _sums(row(p, k, n, n), inverse, label, i32(c))
+        for c in range(classes):
+            overlap, predicted = _sums(row(p, c, n, n), inverse, label, i32(c))
             into[c] += overlap
             into[classes + c] += predicted
             into[2 * classes + c] += count(label, i32(c))
@@ -96,20 +100,22 @@ def count_tiles(
 
 
 @kernel(
-    "void(int16[::1], int16[::1], boolean, boolean, int64[::1], int64[::1], int64, int64, uint8[::1], int64, "
+    "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, "
     "boolean[::1], int64, boolean, float32[::1], float32[::1], int64, int64)"
 )
 def gradient_tiles(
-    x: Any, gradient: Any, bfloat16: bool, rows: bool, parts: Any, order: Any, plane: int, block: int, target: Any,
+    x: Any, gradient: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any,
     size: int, mask: Any, ignore: int, ignores: bool, by_both: Any, by_predicted: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`; by_both and by_predicted hold the derivative by the counts of (image, class)."""
-    classes = order.size
     x, gradient, target, mask = lent(x), lent(gradient), lent(target), lent(mask)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 3 * block, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
     work, label_of = part(floats, 2 * size_of, 3 * block), lent(integers)
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or bfloat16)
+    logits = x.view(f32) if direct else tile_of
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
@@ -119,19 +125,20 @@ def gradient_tiles(
         tile, p, label = part(tile_of, 0, classes * n), part(p_of, 0, classes * n), part(label_of, 0, n)
         inverse = row(work, 1, block, n)
         read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
-        tiles.load(x, bfloat16, rows, parts, first, plane, tile, p, n)
-        softmax.exponentials(tile, row(work, 0, block, n), inverse, p)
+        begins, apart = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
+        softmax.exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
         _inverse(inverse, label)
         along = row(work, 2, block, n)
         softmax.fill(along, f32(0.0))
-        for k in range(classes):
-            c = order[k]
+        for c in range(classes):
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
-            _add_slope(row(p, k, n, n), inverse, label, i32(c), both + predicted, predicted, along)
-        for k in range(classes):
-            c = order[k]
+            _add_slope(row(p, c, n, n), inverse, label, i32(c), both + predicted, predicted, along)
+        for c in range(classes):
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
-            _gradient(row(p, k, n, n), label, i32(c), both + predicted, predicted, along)
-        tiles.store(gradient, bfloat16, rows, parts, first, plane, p, tile, n)
+            _gradient(row(p, c, n, n), label, i32(c), both + predicted, predicted, along)
+        tiles.store(gradient, bfloat16, rows, first, plane, p, tile, n)
+    settle()
     hold(floats)
     hold(integers)

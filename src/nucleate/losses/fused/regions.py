@@ -33,7 +33,7 @@ class _Job:
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.count_tiles(
-                source, logits.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block, *self.labels,
+                source, logits.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, *self.labels,
                 begin, end, sums,
             )  # fmt: skip
 
@@ -47,7 +47,7 @@ class _Job:
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.gradient_tiles(
-                source, into, logits.dtype == torch.bfloat16, at.rows, at.parts, at.order, at.plane, at.block,
+                source, into, logits.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block,
                 *self.labels, by_both, by_predicted, begin, end,
             )  # fmt: skip
 

@@ -10,6 +10,7 @@ from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import choose, f32, i32, larger
 from nucleate.losses.fused.softmax import row
+from nucleate.losses.fused.stream import settle
 from nucleate.losses.fused.views import hold, lent, part
 
 
@@ -104,22 +105,24 @@ def _gradient(e: Any, s: Any, slope: Any, pixel: Any, out: Any) -> None:
 
 
 @kernel(
-    "void(int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64[::1], int64[::1], int64, int64, "
+    "void(int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64, int64, int64, "
     "boolean[::1], float32[::1], float32[::1], float32, float32, boolean, float32, int64, int64, float32, boolean, "
     "float64[::1])"
 )
 def soft_tiles(
-    x: Any, target: Any, gradient: Any, narrow_x: bool, narrow_t: bool, rows: bool, parts: Any, order: Any, plane: int,
+    x: Any, target: Any, gradient: Any, narrow_x: bool, narrow_t: bool, rows: bool, classes: int, plane: int,
     block: int, mask: Any, each: Any, weight: Any, keep: float, spread: float, by_weight: bool, tolerance: float,
     begin: int, end: int, scale: float, wanted: bool, out: Any,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`: adds (total, weight, targets in error) to `out`; `scale` times the gradient."""
-    classes = order.size
     size = classes * block
     x, target, gradient, mask, each = lent(x), lent(target), lent(gradient), lent(mask), lent(each)
     floats = np.empty(3 * size + 9 * block, f32)
     tile_of, soft_of, e_of = part(floats, 0, size), part(floats, size, size), part(floats, 2 * size, size)
     work = part(floats, 3 * size, 9 * block)
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or narrow_x)
+    logits = x.view(f32) if direct else tile_of
     blocks = (plane + block - 1) // block
     for b in range(begin, end):
         image, inside = b // blocks, (b % blocks) * block
@@ -130,18 +133,20 @@ def soft_tiles(
         top, total, shared = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         share, pixel, chosen = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         sums, below, slope = row(work, 6, block, n), row(work, 7, block, n), row(work, 8, block, n)
-        tiles.load(x, narrow_x, rows, parts, first, plane, tile, e, n)
-        tiles.load(target, narrow_t, rows, parts, first, plane, soft, e, n)
+        begins, apart = (first, plane) if direct else (0, n)
+        if not direct:
+            tiles.load(x, narrow_x, rows, first, plane, tile, e, n)
+        tiles.load(target, narrow_t, rows, first, plane, soft, e, n)
         _chosen(mask, each, pixel0, chosen, pixel)
-        softmax.exponentials(tile, top, total, e)
+        softmax.exponentials(logits, begins, apart, classes, top, total, e)
         for zeros in (shared, share, sums):
             softmax.fill(zeros, f32(0.0))
         softmax.fill(below, f32(-np.inf))
-        for k in range(classes):
-            s = row(soft, k, n, n)
+        for c in range(classes):
+            s = row(soft, c, n, n)
             _check(s, sums, below)
-            _shares(weight[order[k]], keep, spread, s)
-            _gather(s, row(tile, k, n, n), top, share, shared)
+            _shares(weight[c], keep, spread, s)
+            _gather(s, part(logits, begins + c * apart, n), top, share, shared)
         softmax.logarithm(total, slope)
         out[2] += _wrong(sums, below, chosen, tolerance)
         out[0] += _cost(slope, share, shared, pixel)
@@ -149,7 +154,8 @@ def soft_tiles(
         if wanted:
             _scale_by(scale, pixel)
             _slope(share, total, pixel, slope)
-            for k in range(classes):
-                _gradient(row(e, k, n, n), row(soft, k, n, n), slope, pixel, row(tile, k, n, n))
-            tiles.store(gradient, narrow_x, rows, parts, first, plane, tile, e, n)
+            for c in range(classes):
+                _gradient(row(e, c, n, n), row(soft, c, n, n), slope, pixel, row(tile, c, n, n))
+            tiles.store(gradient, narrow_x, rows, first, plane, tile, e, n)
+    settle()
     hold(floats)

@@ -36,14 +36,6 @@ def maximum(x: Any, top: Any) -> None:
 
 
 @step
-def largest(tile: Any, top: Any) -> None:
-    """The largest logit of each pixel."""
-    fill(top, f32(-np.inf))
-    for k in range(tile.size // top.size):
-        maximum(row(tile, k, top.size, top.size), top)
-
-
-@step
 def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
     """exp(x - top) into `out`, which may not be x, and added to `total`."""
     for j in range(out.size):
@@ -53,13 +45,18 @@ def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
 
 
 @step
-def exponentials(tile: Any, top: Any, total: Any, out: Any) -> None:
-    """`largest`, then exp(x - top) of every class into `out`, and the sum over classes."""
+def exponentials(x: Any, begin: int, apart: int, classes: int, top: Any, total: Any, out: Any) -> None:
+    """The largest logit of each pixel, then exp(x - top) of every class into `out`, and the sum over classes.
+
+    Class c lies at begin + c * apart.
+    """
     n = top.size
-    largest(tile, top)
+    fill(top, f32(-np.inf))
+    for c in range(classes):
+        maximum(part(x, begin + c * apart, n), top)
     fill(total, f32(0.0))
-    for k in range(tile.size // n):
-        exponential(row(tile, k, n, n), top, total, row(out, k, n, n))
+    for c in range(classes):
+        exponential(part(x, begin + c * apart, n), top, total, row(out, c, n, n))
 
 
 @step

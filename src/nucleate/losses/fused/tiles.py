@@ -1,8 +1,8 @@
 """Blocks of pixels between memory and the cache, as one row of float32 for each class, whatever the layout.
 
-"Planes" is (N, C, H, W): a class is already contiguous. "Rows" is channels-last, (N, H, W, C): a tile is taken apart
-by small factors (12 classes by 3, 2 and 2), since copies with a constant stride of 2 or 3 become vector code and
-with any other stride do not. Classes come out in digit-reversed order; `order` says which row is which class.
+"Planes" is (N, C, H, W): a class is already contiguous. "Rows" is channels-last, (N, H, W, C), and has to be turned:
+squares of 8 or 4 pixels by as many classes in registers, the last square of a row over the one before where the classes
+are no multiple. Of 2 or 3 classes there is no square, but copies with a constant stride of 2 or 3 become vector code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import numpy as np
 
 from nucleate.losses.fused.compiled import step
 from nucleate.losses.fused.scalars import bfloat16_of_float, float_of_bfloat16
+from nucleate.losses.fused.squares import turn_4, turn_8
+from nucleate.losses.fused.stream import stream
 from nucleate.losses.fused.views import part
+
+_LARGE = 1 << 22  # words of two bytes, more than the cache of a core holds
 
 
 @step
@@ -48,95 +52,117 @@ def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
 
 @step
 def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
-    """The way back of `read`."""
+    """The way back of `read`; a kernel that writes ends with `stream.settle`."""
     if bfloat16:
         _narrow(source, part(words, first, source.size))
+        return
+    out = part(words, 2 * first, 2 * source.size).view(np.float32)
+    if words.size < _LARGE:
+        _copy(source, out)
     else:
-        _copy(source, part(words, 2 * first, 2 * source.size).view(np.float32))
+        stream(source, out)
 
 
 @step
-def take_apart(source: Any, out: Any, factor: int) -> None:
-    """out[r, i] = source[i * factor + r], both flat."""
-    n = source.size // factor
-    if factor == 2:
+def _take_apart(source: Any, n: int, out: Any) -> None:
+    """Rows of n pixels become one row for each of 2 or 3 classes."""
+    if out.size == 2 * n:
         a, b = part(out, 0, n), part(out, n, n)
         for i in range(n):
             a[i] = source[2 * i]
             b[i] = source[2 * i + 1]
-    elif factor == 3:
+    else:
         a, b, c = part(out, 0, n), part(out, n, n), part(out, 2 * n, n)
         for i in range(n):
             a[i] = source[3 * i]
             b[i] = source[3 * i + 1]
             c[i] = source[3 * i + 2]
-    else:
-        for i in range(n):
-            for r in range(factor):
-                out[r * n + i] = source[i * factor + r]
 
 
 @step
-def put_together(source: Any, out: Any, factor: int) -> None:
-    """out[i * factor + r] = source[r, i], both flat."""
-    n = out.size // factor
-    if factor == 2:
+def _put_together(source: Any, n: int, out: Any) -> None:
+    """The way back of `_take_apart`."""
+    if out.size == 2 * n:
         a, b = part(source, 0, n), part(source, n, n)
         for i in range(n):
             out[2 * i] = a[i]
             out[2 * i + 1] = b[i]
-    elif factor == 3:
+    else:
         a, b, c = part(source, 0, n), part(source, n, n), part(source, 2 * n, n)
         for i in range(n):
             out[3 * i] = a[i]
             out[3 * i + 1] = b[i]
             out[3 * i + 2] = c[i]
-    else:
-        for i in range(n):
-            for r in range(factor):
-                out[i * factor + r] = source[r * n + i]
 
 
 @step
-def load(
-    words: Any, bfloat16: bool, rows: bool, parts: Any, first: int, plane: int, tile: Any, spare: Any, n: int
-) -> None:
-    """n pixels of every class into `tile`, row k from k * n on; `spare` has the same size.
+def _by_pixel(source: Any, n: int, out: Any) -> None:
+    """out[c, j] = source[j, c], both flat."""
+    classes = out.size // n
+    if n >= 8 and classes >= 8:
+        for j in range(0, n, 8):
+            for k in range(0, classes, 8):
+                at, c = min(j, n - 8), min(k, classes - 8)
+                turn_8(source, at * classes + c, classes, out, c * n + at, n)
+    elif n >= 4 and classes >= 4:
+        for j in range(0, n, 4):
+            for k in range(0, classes, 4):
+                at, c = min(j, n - 4), min(k, classes - 4)
+                turn_4(source, at * classes + c, classes, out, c * n + at, n)
+    else:
+        for j in range(n):
+            for c in range(classes):
+                out[c * n + j] = source[j * classes + c]
 
-    Planes: class k of the first pixel lies at first + k * plane. Rows: the pixels lie at first, all classes of each.
+
+@step
+def _by_class(source: Any, n: int, out: Any) -> None:
+    """out[j, c] = source[c, j], both flat."""
+    classes = out.size // n
+    if n >= 8 and classes >= 8:
+        for j in range(0, n, 8):
+            for k in range(0, classes, 8):
+                at, c = min(j, n - 8), min(k, classes - 8)
+                turn_8(source, c * n + at, n, out, at * classes + c, classes)
+    elif n >= 4 and classes >= 4:
+        for j in range(0, n, 4):
+            for k in range(0, classes, 4):
+                at, c = min(j, n - 4), min(k, classes - 4)
+                turn_4(source, c * n + at, n, out, at * classes + c, classes)
+    else:
+        for j in range(n):
+            for c in range(classes):
+                out[j * classes + c] = source[c * n + j]
+
+
+@step
+def load(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: Any, spare: Any, n: int) -> None:
+    """n pixels of every class into `tile`, class c from c * n on; `spare` has the same size.
+
+    Planes: class c of the first pixel lies at first + c * plane. Rows: the pixels lie at first, all classes of each.
     """
     if not rows:
         for c in range(tile.size // n):
             read(words, bfloat16, first + c * plane, part(tile, c * n, n))
         return
-    # The stages go back and forth between the two, and the last one must end in `tile`.
-    here, there = (tile, spare) if parts.size % 2 == 0 else (spare, tile)
-    read(words, bfloat16, first, here)
-    chunks = 1
-    for s in range(parts.size):
-        size = tile.size // chunks
-        for q in range(chunks):
-            take_apart(part(here, q * size, size), part(there, q * size, size), parts[s])
-        here, there = there, here
-        chunks *= parts[s]
+    if bfloat16:
+        read(words, True, first, spare)
+    source = spare if bfloat16 else part(words, 2 * first, 2 * tile.size).view(np.float32)
+    if tile.size <= 3 * n:
+        _take_apart(source, n, tile)
+    else:
+        _by_pixel(source, n, tile)
 
 
 @step
-def store(
-    words: Any, bfloat16: bool, rows: bool, parts: Any, first: int, plane: int, tile: Any, spare: Any, n: int
-) -> None:
-    """The way back of `load`; both tiles are used up."""
-    classes = tile.size // n
+def store(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: Any, spare: Any, n: int) -> None:
+    """The way back of `load`; `spare` is used up."""
     if not rows:
-        for c in range(classes):
+        for c in range(tile.size // n):
             write(words, bfloat16, first + c * plane, part(tile, c * n, n))
         return
-    here, there = tile, spare
-    chunks = classes
-    for s in range(parts.size - 1, -1, -1):
-        chunks //= parts[s]
-        size = tile.size // chunks
-        for q in range(chunks):
-            put_together(part(here, q * size, size), part(there, q * size, size), parts[s])
-        here, there = there, here
-    write(words, bfloat16, first, here)
+    if tile.size <= 3 * n:
+        _put_together(tile, n, spare)
+    else:
+        _by_class(tile, n, spare)
+    write(words, bfloat16, first, spare)
