@@ -74,6 +74,7 @@ class OpenVinoEngine(CompiledEngine):
 
     def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
         self.bfloat16 = bfloat16
+        self._requests = threading.local()
         super().__init__(network)
 
     def compile(self, threads: int) -> Any:
@@ -99,8 +100,15 @@ class OpenVinoEngine(CompiledEngine):
         # Both stay named until the end: OpenVINO works in their memory and does not hold it.
         pixels = image.contiguous().numpy()
         maps = torch.empty(len(image), self.architecture.outputs, *image.shape[-2:])
-        request = self.compiled().create_infer_request()
+        request = self._request()
         request.set_input_tensor(tensor(pixels, shared_memory=True))
         request.set_output_tensor(tensor(maps.numpy(), shared_memory=True))
         request.infer()
         return maps
+
+    def _request(self) -> Any:
+        """The calling thread's own; what it takes for its layers serves the next block, too."""
+        compiled, held = self.compiled(), self._requests.__dict__
+        if held.get("of") is not compiled:
+            held.update(of=compiled, request=compiled.create_infer_request())
+        return held["request"]
