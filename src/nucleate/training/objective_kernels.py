@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from nucleate.losses.fused import tiles
+from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
 from nucleate.losses.fused.scalars import LOG2_E, choose, exp2, f32, larger, log
 from nucleate.losses.fused.softmax import row
 from nucleate.losses.fused.stream import settle
+from nucleate.losses.fused.views import hold, lent, part
 
 MAPS = 6
 """Two logits of classes, the logit of the heat, offset y and x, log radius."""
 
-_ZERO, _ONE, _HALF, _FOUR = f32(0.0), f32(1.0), f32(0.5), f32(4.0)
+_ZERO, _ONE, _FOUR = f32(0.0), f32(1.0), f32(4.0)
 
 
 @step
@@ -103,18 +104,21 @@ def objective_rows(
     times its share.
     """
     n, channels = width, 4 * MAPS
-    maps_of, slopes_of, spare = np.empty(channels * n, f32), np.empty(channels * n, f32), np.empty(channels * n, f32)
-    work = np.empty(7 * n, f32)
+    packed, gradient, classes, known, heat = lent(packed), lent(gradient), lent(classes), lent(known), lent(heat)
+    offset, radius, weight = lent(offset), lent(radius), lent(weight)
+    size = channels * n
+    floats = np.empty(3 * size + 7 * n, f32)
+    maps_of, slopes_of, spare = part(floats, 0, size), part(floats, size, size), part(floats, 2 * size, size)
+    work = part(floats, 3 * size, 7 * n)
     weights, nucleus, truth = row(work, 0, n, n), row(work, 1, n, n), row(work, 2, n, n)
     target, scale, logit, ones = row(work, 3, n, n), row(work, 4, n, n), row(work, 5, n, n), row(work, 6, n, n)
-    for j in range(n):
-        ones[j] = _ONE
+    softmax.fill(ones, _ONE)
     log_unit = log(f32(unit))
     line = 2 * width
     plane = 2 * height * line
     for r in range(begin, end):
         image, y = r // height, r % height
-        tiles.load(packed, bfloat16, True, r * n * channels, 0, maps_of, spare, n)
+        tiles.load(packed, bfloat16, True, r * size, 0, maps_of, spare, n)
         for sub in range(4):
             first = image * plane + (2 * y + sub // 2) * line + sub % 2
             a, b, h = sub, 4 + sub, 8 + sub
@@ -136,5 +140,6 @@ def objective_rows(
             c = 20 + sub
             out[3] += _smooth(row(maps_of, c, n, n), _ONE, target, ones, nucleus, shares[3],
                               row(slopes_of, c, n, n))  # fmt: skip
-        tiles.store(gradient, bfloat16, True, r * n * channels, 0, slopes_of, spare, n)
+        tiles.store(gradient, bfloat16, True, r * size, 0, slopes_of, spare, n)
     settle()
+    hold(floats)

@@ -96,43 +96,23 @@ def _put_together(source: Any, n: int, out: Any) -> None:
 
 
 @step
-def _by_pixel(source: Any, n: int, out: Any) -> None:
-    """out[c, j] = source[j, c], both flat."""
-    classes = out.size // n
-    if n >= 8 and classes >= 8:
-        for j in range(0, n, 8):
-            for k in range(0, classes, 8):
-                at, c = min(j, n - 8), min(k, classes - 8)
-                turn_8(source, at * classes + c, classes, out, c * n + at, n)
-    elif n >= 4 and classes >= 4:
-        for j in range(0, n, 4):
-            for k in range(0, classes, 4):
-                at, c = min(j, n - 4), min(k, classes - 4)
-                turn_4(source, at * classes + c, classes, out, c * n + at, n)
+def _turn(source: Any, lines: int, out: Any) -> None:
+    """out[k, j] = source[j, k] for each of `lines` j, both flat."""
+    width = out.size // lines
+    if lines >= 8 and width >= 8:
+        for j in range(0, lines, 8):
+            for k in range(0, width, 8):
+                at, c = min(j, lines - 8), min(k, width - 8)
+                turn_8(source, at * width + c, width, out, c * lines + at, lines)
+    elif lines >= 4 and width >= 4:
+        for j in range(0, lines, 4):
+            for k in range(0, width, 4):
+                at, c = min(j, lines - 4), min(k, width - 4)
+                turn_4(source, at * width + c, width, out, c * lines + at, lines)
     else:
-        for j in range(n):
-            for c in range(classes):
-                out[c * n + j] = source[j * classes + c]
-
-
-@step
-def _by_class(source: Any, n: int, out: Any) -> None:
-    """out[j, c] = source[c, j], both flat."""
-    classes = out.size // n
-    if n >= 8 and classes >= 8:
-        for j in range(0, n, 8):
-            for k in range(0, classes, 8):
-                at, c = min(j, n - 8), min(k, classes - 8)
-                turn_8(source, c * n + at, n, out, at * classes + c, classes)
-    elif n >= 4 and classes >= 4:
-        for j in range(0, n, 4):
-            for k in range(0, classes, 4):
-                at, c = min(j, n - 4), min(k, classes - 4)
-                turn_4(source, c * n + at, n, out, at * classes + c, classes)
-    else:
-        for j in range(n):
-            for c in range(classes):
-                out[j * classes + c] = source[c * n + j]
+        for j in range(lines):
+            for k in range(width):
+                out[k * lines + j] = source[j * width + k]
 
 
 @step
@@ -151,7 +131,7 @@ def load(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: A
     if tile.size <= 3 * n:
         _take_apart(source, n, tile)
     else:
-        _by_pixel(source, n, tile)
+        _turn(source, n, tile)
 
 
 @step
@@ -164,5 +144,5 @@ def store(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: 
     if tile.size <= 3 * n:
         _put_together(tile, n, spare)
     else:
-        _by_class(tile, n, spare)
+        _turn(tile, tile.size // n, spare)
     write(words, bfloat16, first, spare)
