@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from torch import Tensor
 from nucleate import cli
 from nucleate.images.outputs import label_tiff
 from nucleate.model import locate, read
+from nucleate.networks.unet import UNet
 from nucleate.prediction import choice
 from nucleate.prediction.engine import Engine
 from nucleate.prediction.passage import SIDE
@@ -58,8 +60,7 @@ class Clock:
             finally:
                 self.spans.append((begin, time.perf_counter()))
 
-        # One engine is watched, not its class, so its method is replaced.
-        engine.run = timed  # type: ignore[method-assign]
+        engine.run = timed  # of this engine alone, not of its class
         return engine
 
     def seconds(self) -> float:
@@ -76,8 +77,8 @@ def watched(*, float32: bool) -> Iterator[Clock]:
     """Meanwhile every engine is watched by a clock, and computes in float32 where that is asked for."""
     clock, make = Clock(), choice.make  # through which the command line and `Predictor` get theirs
 
-    def watched_make(network: object, name: str, *, bfloat16: bool | None = None) -> Engine:
-        return clock.watch(make(network, name, bfloat16=False if float32 else bfloat16))  # type: ignore[arg-type]
+    def watched_make(network: UNet, name: str, *, bfloat16: bool | None = None) -> Engine:
+        return clock.watch(make(network, name, bfloat16=False if float32 else bfloat16))
 
     start = Predictor.__init__
 
@@ -86,11 +87,8 @@ def watched(*, float32: bool) -> Iterator[Clock]:
         start(self, *arguments, **options)
         clock.loading += time.perf_counter() - begin
 
-    choice.make, Predictor.__init__ = watched_make, watched_start  # type: ignore[method-assign]  # for the time being
-    try:
+    with mock.patch.object(choice, "make", watched_make), mock.patch.object(Predictor, "__init__", watched_start):
         yield clock
-    finally:
-        choice.make, Predictor.__init__ = make, start  # type: ignore[method-assign]  # as it was
 
 
 def memory(field: str) -> float:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
+from nucleate.losses.differentiable import applied
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -15,10 +17,7 @@ def sum_across(x: Tensor, group: ProcessGroup | None) -> Tensor:
     """The sum of `x` over the ranks; its gradient is the gradient of this rank's own term."""
     if group is None:
         return x
-    # PyTorch gives `Function.apply` no types.
-    # PyTorch gives `Function.apply` no types.
-    result: Tensor = _SumAcross.apply(x, group)  # type: ignore[no-untyped-call]
-    return result
+    return applied(_SumAcross, x, group)
 
 
 def gather(x: Tensor, group: ProcessGroup | None, *, replicated: bool = False) -> Tensor:
@@ -29,9 +28,7 @@ def gather(x: Tensor, group: ProcessGroup | None, *, replicated: bool = False) -
     """
     if group is None:
         return x
-    # PyTorch gives `Function.apply` no types.
-    result: Tensor = _Gather.apply(x, group, replicated)  # type: ignore[no-untyped-call]
-    return result
+    return applied(_Gather, x, group, replicated)
 
 
 def first_row(rows: int, group: ProcessGroup | None) -> int:
@@ -92,9 +89,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         if ctx.replicated:
             return gradients[0][ctx.begin : ctx.begin + ctx.rows], None, None
-        # PyTorch gives `Function.apply` no types.
-        mine: Tensor = _Scatter.apply(gradients[0], ctx.group, ctx.begin, ctx.rows)  # type: ignore[no-untyped-call]
-        return mine, None, None
+        return applied(_Scatter, gradients[0], ctx.group, ctx.begin, ctx.rows), None, None
 
 
 @final

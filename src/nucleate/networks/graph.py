@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -169,7 +169,7 @@ def _field(node: fx.Node, module: nn.Module | None, inputs: list[Field]) -> tupl
         if isinstance(scale, float | int) and scale >= 1 and scale == int(scale):
             return f"enlarge x{int(scale)}", inputs[0].enlarged(int(scale))
     if node.target in (F.pixel_shuffle, torch.pixel_shuffle):
-        factor = int(node.args[1])  # type: ignore[arg-type]
+        factor = cast(int, node.args[1])
         return f"rearrange x{factor}", inputs[0].enlarged(factor)
     raise ValueError(f"the receptive field of node {node.name} ({node.target}) is not known")
 

@@ -58,7 +58,7 @@ class Convolution(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, first: bool = False) -> None:
         super().__init__(inputs, outputs, size, stride=stride, padding=(size - stride + 1) // 2)
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]  # declared as perhaps None: it is there by default
         self.standardise = not first
         self.held: Tensor | None = None
         if self.standardise:
@@ -132,7 +132,8 @@ class UNet(nn.Module):
             x = encode(down(x))
         for up, decode in reversed(list(zip(self.up, self.decode, strict=True))):
             x = decode(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        return self.head(F.relu(x))  # type: ignore[no-any-return]  # what a module returns has no type
+        maps: Tensor = self.head(F.relu(x))
+        return maps
 
     def folded(self) -> UNet:
         """A copy for prediction: its convolutions hold the standardised weights themselves. Same output."""

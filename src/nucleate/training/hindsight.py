@@ -115,7 +115,7 @@ def render(history: History, found: Sequence[Outcome], console: Console) -> None
     """Print what the first rule says in a sentence, and a table of all rules."""
     epochs, ours = len(history.valid), found[0].decision
     # The rule names the epoch of lowest error, which need not be the one that is kept.
-    reason = ours.reason.replace(f"epoch {ours.best_epoch} are kept", f"epoch {found[0].kept} are kept")
+    reason = ours.keeping(found[0].kept) if ours.stop else ours.reason
     console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
     if history.first != 1:
         console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)

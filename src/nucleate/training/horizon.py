@@ -195,8 +195,8 @@ class Ending:
         error, other = self.by_error.update(train_error, valid_error), self.by_score.update(train_error, -score)
         evidence = {**error.evidence, "score_gain": other.evidence.get("expected_gain", 0.0)}
         if error.stop and not other.stop and error.cause != "not finite":
-            reason = f"The validation score has more to win, though: {error.reason[0].lower()}{error.reason[1:]}"
-            return replace(error, stop=False, cause="going on", reason=reason, evidence=evidence)
+            why = f"The validation score has more to win, though: {error.why[0].lower()}{error.why[1:]}"
+            return replace(error, stop=False, cause="going on", why=why, evidence=evidence)
         return replace(error, evidence=evidence)
 
 

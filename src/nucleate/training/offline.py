@@ -202,9 +202,8 @@ class Run:
             decision = ending.update(row["train_loss"], row["valid_loss"], row["score"])
         if decision.stop:
             # Which epoch is kept is known only after the cool-down.
-            why = decision.reason.split("; ")[0].rstrip(".") + "."
             broken = decision.cause == "not finite"
-            self.cool(0 if broken else max(1, round(self.settings.cool_down * state.step)), why)
+            self.cool(0 if broken else max(1, round(self.settings.cool_down * state.step)), f"{decision.why}.")
             state.over_fitting = decision.best_epoch if decision.cause == "over-fitting" else None
 
     @property

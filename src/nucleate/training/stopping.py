@@ -30,16 +30,26 @@ class Verdict:
 class Decision:
     """The answer to one `update`. Epochs count from 1; `best_epoch` is 0 while no epoch has given finite errors.
 
-    `cause` is "going on", "limit", "not finite" or a word of the rule's own. `reason` is one plain sentence for people,
-    and `evidence` holds the numbers that it rests on.
+    `cause` is "going on", "limit", "not finite" or a word of the rule's own. `why` says the same to people, as a
+    sentence without its full stop, and `evidence` holds the numbers that it rests on.
     """
 
     stop: bool
     epoch: int
     best_epoch: int
     cause: str
-    reason: str
+    why: str
     evidence: Mapping[str, float]
+
+    @property
+    def reason(self) -> str:
+        """`why` as a whole sentence; of a run that ends, with the weights that the rule keeps."""
+        return self.keeping(self.best_epoch) if self.stop else f"{self.why}."
+
+    def keeping(self, epoch: int) -> str:
+        """The same for a run of which another epoch is kept, 0 for none."""
+        kept = f"the weights of epoch {epoch} are kept" if epoch else "no epoch has usable weights"
+        return f"{self.why}; {kept}."
 
 
 class StoppingRule(ABC):
@@ -76,22 +86,21 @@ class StoppingRule(ABC):
         """Take in the errors of one more epoch and decide whether it is the last."""
         self._append(float(train_error), float(valid_error))
         if self._broken:
-            return self._decide(True, "not finite", f"{self._broken}; {self._kept()}.", {})
+            return self._decide(True, "not finite", self._broken, {})
         verdict = self._judge()
         if verdict.stop and self.epoch >= self.minimum:
-            return self._decide(True, verdict.cause, f"{verdict.reason}; {self._kept()}.", verdict.evidence)
+            return self._decide(True, verdict.cause, verdict.reason, verdict.evidence)
         if self.limit is not None and self.epoch >= self.limit:
-            reason = f"The limit of {self.limit} epochs is reached; {self._kept()}."
-            return self._decide(True, "limit", reason, verdict.evidence)
+            return self._decide(True, "limit", f"The limit of {self.limit} epochs is reached", verdict.evidence)
         if verdict.stop:
-            reason = f"{verdict.reason}, but the run was asked to last {self.minimum} epochs."
-            return self._decide(False, "going on", reason, verdict.evidence)
-        return self._decide(False, verdict.cause, f"{verdict.reason}.", verdict.evidence)
+            why = f"{verdict.reason}, but the run was asked to last {self.minimum} epochs"
+            return self._decide(False, "going on", why, verdict.evidence)
+        return self._decide(False, verdict.cause, verdict.reason, verdict.evidence)
 
     @final
     def halt(self, why: str) -> Decision:
         """End the run for something outside the curves, such as the time given; `why` begins the sentence."""
-        return self._decide(True, "limit", f"{why}; {self._kept()}.", {})
+        return self._decide(True, "limit", why, {})
 
     @final
     def state_dict(self) -> dict[str, list[float | None]]:
@@ -118,11 +127,8 @@ class StoppingRule(ABC):
             lowest, self.best_epoch = valid_error, self.epoch
         self.lowest.append(lowest)
 
-    def _decide(self, stop: bool, cause: str, reason: str, evidence: Mapping[str, float]) -> Decision:
-        return Decision(stop, self.epoch, self.best_epoch, cause, reason, evidence)
-
-    def _kept(self) -> str:
-        return f"the weights of epoch {self.best_epoch} are kept" if self.best_epoch else "no epoch has usable weights"
+    def _decide(self, stop: bool, cause: str, why: str, evidence: Mapping[str, float]) -> Decision:
+        return Decision(stop, self.epoch, self.best_epoch, cause, why, evidence)
 
 
 def decide(train: Sequence[float], valid: Sequence[float], rule: StoppingRule) -> Decision:

@@ -34,7 +34,7 @@ class ZipStream(AbstractContextManager["ZipStream"]):
 
     def __init__(self, file: BinaryIO, folder: Path) -> None:
         self._file, self._count = file, 0
-        self._directory = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed when the block ends)
+        self._directory = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as this block; `__exit__` closes it
 
     def add(self, name: str, data: bytes) -> None:
         """Add a file of less than 4 GiB; a name that was added before is not noticed."""

@@ -32,8 +32,7 @@ _WIDE = bool(get_host_cpu_features().get("avx512fp16"))
 _SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:12]
 
 
-# numba has no types, so its classes cannot be checked.
-class _WideLower(Lower):  # type: ignore[misc]
+class _WideLower(Lower):
     """The step from numba's code to LLVM's, which asks for vectors of 512 bits."""
 
     def setup_function(self, description: Any) -> None:
@@ -43,7 +42,7 @@ class _WideLower(Lower):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _WideLowering(NativeLowering):  # type: ignore[misc]
+class _WideLowering(NativeLowering):
     _name = "wide_lowering"
 
     @property
@@ -51,7 +50,7 @@ class _WideLowering(NativeLowering):  # type: ignore[misc]
         return _WideLower
 
 
-class _WideCompiler(CompilerBase):  # type: ignore[misc]
+class _WideCompiler(CompilerBase):
     def define_pipelines(self) -> list[Any]:
         made = DefaultPassBuilder.define_nopython_pipeline(self.state)
         made.passes = [(_WideLowering if kind is NativeLowering else kind, name) for kind, name in made.passes]

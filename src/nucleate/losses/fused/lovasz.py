@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nucleate.losses.differentiable import applied
 from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
@@ -31,9 +32,7 @@ def extension(errors: Tensor, positive: Tensor) -> Tensor | None:
     module = kernels("lovasz_kernels")
     if module is None:
         return None
-    # PyTorch gives `Function.apply` no types.
-    result: Tensor = _Extension.apply(errors, positive, module)  # type: ignore[no-untyped-call]
-    return result
+    return applied(_Extension, errors, positive, module)
 
 
 def _together(

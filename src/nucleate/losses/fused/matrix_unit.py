@@ -37,8 +37,7 @@ def _call(builder: Any, name: str, *arguments: Any) -> None:
     builder.call(builder.module.declare_intrinsic(f"llvm.x86.{name}", (), kind), arguments)
 
 
-# numba has no types, so its decorators cannot be checked.
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def begin(typing_context: Any) -> Any:
     """Set up eight tiles of 16 rows of 64 bytes in this thread."""
 
@@ -56,7 +55,7 @@ def begin(typing_context: Any) -> Any:
     return types.none(), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def end(typing_context: Any) -> Any:
     """Give the tiles back."""
 
@@ -67,7 +66,7 @@ def end(typing_context: Any) -> Any:
     return types.none(), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def multiply(
     typing_context: Any, a: Any, a_low: Any, a_stride: Any, b: Any, b_low: Any, b_stride: Any, b_next: Any, c: Any,
     c_stride: Any, steps: Any, add: Any,

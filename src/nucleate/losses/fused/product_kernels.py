@@ -1,7 +1,7 @@
 """Softmax over the products of two sets of rows, 32 x 256 at a time: they are made twice and never held.
 
 s_ij is the product of row i and column j, in units of log 2. Rows come as bfloat16 parts row by row, columns in the
-two orders that `products.Columns` describes.
+two orders of `products._packed`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nucleate.losses.differentiable import applied
 from nucleate.losses.fused.layout import Layout, bytes_of, layout_of, words
 from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
@@ -77,8 +78,7 @@ def region_counts(
     if found[:, -1].any():
         return None
     sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, layout.classes)).float()
-    # PyTorch gives `Function.apply` no types.
-    both: Tensor = _Counts.apply(sums[:, :2].contiguous(), job, twin, logits)  # type: ignore[no-untyped-call]
+    both = applied(_Counts, sums[:, :2].contiguous(), job, twin, logits)
     return both, sums[:, 2], torch.from_numpy(found[:, -2]).float()
 
 

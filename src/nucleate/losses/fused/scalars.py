@@ -19,8 +19,7 @@ f32 = np.float32
 i32 = np.int32
 
 
-# numba has no types, so its decorators cannot be checked.
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def float_of_bits(typing_context: Any, bits: Any) -> Any:
     """The float32 whose bits are this int32."""
 
@@ -30,7 +29,7 @@ def float_of_bits(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def bits_of_float(typing_context: Any, value: Any) -> Any:
     """The bits of a float32 as an int32."""
 
@@ -40,7 +39,7 @@ def bits_of_float(typing_context: Any, value: Any) -> Any:
     return types.int32(types.float32), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def choose(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     """`a if condition else b` of one type, without a branch: a branch becomes a masked store, which is slow."""
 
@@ -50,7 +49,7 @@ def choose(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     return a(types.boolean, a, a), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def larger(typing_context: Any, a: Any, b: Any) -> Any:
     """The larger of two float32; where one is NaN the other."""
 

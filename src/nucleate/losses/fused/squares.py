@@ -10,8 +10,7 @@ from numba.extending import intrinsic
 
 
 def _square(size: int) -> Any:
-    # numba has no types, so its decorators cannot be checked.
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def turn(typing_context: Any, source: Any, first: Any, step: Any, out: Any, into: Any, stride: Any) -> Any:
         """out[into + c * stride + r] = source[first + r * step + c] for every r and c below `size`; float32."""
 

@@ -17,8 +17,7 @@ from nucleate.losses.fused.compiled import step
 _LINE = 16  # numbers of four bytes
 
 
-# numba has no types, so its decorators cannot be checked.
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _before_line(typing_context: Any, array: Any) -> Any:
     """How many numbers of the float32 array lie before the first whole line."""
 
@@ -31,7 +30,7 @@ def _before_line(typing_context: Any, array: Any) -> Any:
     return types.intp(array), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _put_line(typing_context: Any, source: Any, out: Any, at: Any) -> Any:
     """The line of `out` that begins at `at`."""
 
@@ -47,7 +46,7 @@ def _put_line(typing_context: Any, source: Any, out: Any, at: Any) -> Any:
     return types.none(source, out, types.intp), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def settle(typing_context: Any) -> Any:
     """Nothing written after this is seen before what was streamed; to be called at the end of a kernel."""
 

@@ -8,6 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from nucleate.losses.differentiable import applied
+
 Twin = Callable[..., Tensor]
 Gradients = Callable[[float], list[Tensor | None]]
 
@@ -53,6 +55,4 @@ def total(
 
     again(s) makes them anew, s times the derivatives; twin(*inputs) is the plain version.
     """
-    # PyTorch gives `Function.apply` no types.
-    result: Tensor = Total.apply(value, made, scale, again, twin, *inputs)  # type: ignore[no-untyped-call]
-    return result
+    return applied(Total, value, made, scale, again, twin, *inputs)

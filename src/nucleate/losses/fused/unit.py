@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from nucleate.losses.differentiable import applied
 from nucleate.losses.fused.ready import plain_tensor
 
 _FEWEST = 1 << 20  # numbers
@@ -20,9 +21,7 @@ def unit_rows(x: Tensor, plain: Plain) -> Tensor | None:
     """plain(x), which divides rows by their length and leaves those of zeros; None where only that will do."""
     if x.dtype != torch.float32 or x.ndim != 2 or x.numel() < _FEWEST or not (x.requires_grad and plain_tensor(x)):
         return None
-    # PyTorch gives `Function.apply` no types.
-    result: Tensor = _Unit.apply(x, plain)  # type: ignore[no-untyped-call]
-    return result
+    return applied(_Unit, x, plain)
 
 
 @final

@@ -14,8 +14,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 
-# numba has no types, so its decorators cannot be checked.
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lent(typing_context: Any, array: Any) -> Any:
     """The same memory, owned by somebody else, who must keep it for as long: Python an argument, `hold` an array."""
 
@@ -27,7 +26,7 @@ def lent(typing_context: Any, array: Any) -> Any:
     return array(array), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def part(typing_context: Any, array: Any, first: Any, count: Any) -> Any:
     """array[first : first + count] of one axis, lent, and without a look at the bounds."""
 
@@ -48,7 +47,7 @@ def part(typing_context: Any, array: Any, first: Any, count: Any) -> Any:
     return array(array, types.intp, types.intp), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def hold(typing_context: Any, array: Any) -> Any:
     """Nothing; but an array is not freed before it."""
 
