@@ -17,7 +17,7 @@ from protocol import full, row, score, table
 
 from nucleate import model
 from nucleate.images.writer import atomic
-from nucleate.objects.matching import mean_ap
+from nucleate.objects.scores import mean_ap
 from nucleate.training.fit import card
 
 SOURCE = "BBBC038v1, stage 1 training images of the 2018 Data Science Bowl, Broad Bioimage Benchmark Collection"

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleate.images.reader import read_labels
-from nucleate.objects.matching import Scores, match, mean_ap, pool
+from nucleate.objects.matching import match
+from nucleate.objects.scores import Scores, mean_ap, pool
 
 HERE = Path(__file__).parent
 PEER = HERE / "peers" / "stardist_run.py"

@@ -20,6 +20,7 @@ ALLOWED = {
     "images": {"types", "errors"},
     "networks": set(),
     "objects.matching": {"types", "errors"},
+    "objects.scores": {"errors", "objects.matching"},
     "objects": {"types", "errors", "objects.matching"},
     "tiles.cover": set(),
     "tiles": {"types", "errors", "objects", "tiles.cover"},
@@ -27,14 +28,16 @@ ALLOWED = {
     "prediction": {
         *("version", "types", "errors", "losses", "images", "networks", "objects", "tiles.cover", "tiles", "model"),
     },
-    "evaluation": {"types", "errors", "images", "objects.matching", "objects"},
-    "report": {"types", "errors", "images", "networks", "objects.matching", "objects", "model"},
+    "evaluation": {"types", "errors", "images", "objects.matching", "objects.scores", "objects"},
+    "report": {"types", "errors", "images", "networks", "objects.matching", "objects.scores", "objects", "model"},
     "training": {
-        *("version", "types", "errors", "losses", "images", "networks", "objects.matching", "objects"),
-        *("tiles.cover", "tiles", "model", "prediction", "report"),
+        *("version", "types", "errors", "losses", "images", "networks", "objects.matching", "objects.scores"),
+        *("objects", "tiles.cover", "tiles", "model", "prediction", "report"),
     },
     "web": {"types", "errors", "images"},
-    "demo": {"errors", "images", "objects.matching", "model", "prediction", "report", "training"},
+    "demo": {
+        *("errors", "images", "objects.matching", "objects.scores", "model", "prediction", "report", "training"),
+    },
     "cli": {
         *("version", "errors", "losses", "images", "model", "prediction", "evaluation", "report", "training"),
         *("demo", "web"),
@@ -54,6 +57,7 @@ LIBRARIES = {
     "images": {"numpy", "scipy", "skimage", "tifffile", "imagecodecs", "rich", "zarr", "roifile", "google_crc32c"},
     "networks": {"torch"},
     "objects.matching": {"numpy", "scipy"},
+    "objects.scores": set(),
     "objects": {"numpy", "scipy", "skimage", "torch", "numba"},
     "tiles.cover": {"numpy"},
     "tiles": {"numpy", "torch"},

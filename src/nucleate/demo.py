@@ -8,7 +8,8 @@ from nucleate.errors import OutputError
 from nucleate.images.dataset import find, pair
 from nucleate.images.synthetic import write_folder
 from nucleate.model import locate, read, read_history
-from nucleate.objects.matching import Matching, match, pool
+from nucleate.objects.matching import Matching, match
+from nucleate.objects.scores import pool
 from nucleate.prediction.predictor import Predictor
 from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.render import render

@@ -1,6 +1,6 @@
 """Score predicted label images on disk against the true ones: find the partners, match, pool, show.
 
-Nothing is decided here that bears on the scores; those are defined in `nucleate.objects.matching`.
+Nothing is decided here that bears on the scores; those are defined in `nucleate.objects.scores`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from rich.table import Table
 
 from nucleate.errors import DatasetError, ImageError
 from nucleate.images.reader import name_of, read_labels
-from nucleate.objects.matching import THRESHOLDS, Matching, Scores, match, mean_ap, pool
+from nucleate.objects.matching import THRESHOLDS, Matching, match
+from nucleate.objects.scores import Scores, mean_ap, pool
 
 _EXTENSIONS = (".tif", ".tiff", ".png")
 _MARKS = ("_labels", "_cp_masks", "_masks")

@@ -135,7 +135,7 @@ class EnginesPart(_Part):
 
 
 def _complete(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores in which the numbers that `nucleate info` shows are there; see `nucleate.objects.matching.Scores`."""
+    """Scores in which the numbers that `nucleate info` shows are there; see `nucleate.objects.scores.Scores`."""
     rows = scores.get("thresholds")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("thresholds must be a list of rows")

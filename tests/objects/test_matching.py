@@ -1,7 +1,6 @@
 """`match` and `pool` against a brute-force reference, the laws that scores obey, and worked examples."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from nucleate.errors import InputError
-from nucleate.objects.matching import THRESHOLDS, match, mean_ap, pool
+from nucleate.objects.matching import match
+from nucleate.objects.scores import mean_ap, pool
 
 LOW = (0.1, 0.3, 0.5, 0.75)
 """Thresholds at which one nucleus can have several candidates, so that the assignment has something to decide."""
@@ -232,29 +232,6 @@ def test_images_without_nuclei():
     both = pool([match(nothing, nothing), match(something, nothing)])
     assert (both.at[0].ap, both.at[0].mean_ap, both.aji, both.mean_aji) == (0, 0.5, 0, 0.5)
     assert match(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.int32)).n_true == 0
-
-
-def test_pooled_and_mean_scores_weigh_images_differently():
-    one = np.array([[1, 0, 0, 0, 0, 0]])
-    three = np.array([[1, 0, 2, 0, 3, 0]])
-    scores = pool([match(one, one), match(three, one)])
-    assert (scores.at[0].tp, scores.at[0].fn) == (2, 2)
-    assert scores.at[0].ap == 2 / 4
-    assert scores.at[0].mean_ap == pytest.approx((1 + 1 / 3) / 2)
-    assert scores.aji == 2 / 4
-    assert scores.mean_aji == pytest.approx((1 + 1 / 3) / 2)
-    assert (scores.at[0].precision, scores.at[0].recall, scores.at[0].f1) == (1, 0.5, pytest.approx(2 / 3))
-
-
-def test_scores_are_plain_json():
-    true = np.array([[1, 1, 0, 2]], np.int32)
-    scores = pool([match(true, true)])
-    back = json.loads(json.dumps(scores.as_dict()))
-    assert back == scores.as_dict()
-    assert [row["threshold"] for row in back["thresholds"]] == list(THRESHOLDS)
-    assert back["thresholds"][0] == {
-        "threshold": 0.5, "tp": 2, "fp": 0, "fn": 0, "precision": 1, "recall": 1, "f1": 1, "ap": 1, "mean_ap": 1,
-    }  # fmt: skip
 
 
 def test_bad_input_is_refused_in_one_sentence():

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from nucleate.errors import OutputError
 from nucleate.images.synthetic import fluorescence, tissue
-from nucleate.objects.matching import match, pool
+from nucleate.objects.matching import match
+from nucleate.objects.scores import pool
 from nucleate.report.collect import Picture, Report, curves, headline, picture, score_table
 from nucleate.report.overlay import SIDE
 from nucleate.report.render import page, render, shown

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from nucleate.images.synthetic import fluorescence
 from nucleate.networks.unet import UNIT
 from nucleate.objects.grouping import Maps, Thresholds
-from nucleate.objects.matching import mean_ap
+from nucleate.objects.scores import mean_ap
 from nucleate.objects.targets import whole
 from nucleate.training.step import Objective, added, mean
 from nucleate.training.validation import FEWEST, GRID, Validation, hold_out, tune

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import InputError
-from nucleate.objects.matching import Matching, Scores
+from nucleate.objects.matching import Matching
+from nucleate.objects.scores import Scores
 from nucleate.types import Image, Labels, Pixels
 
 Value = str | int | float

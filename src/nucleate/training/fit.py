@@ -19,7 +19,7 @@ from nucleate.images.dataset import find, pair
 from nucleate.images.intensity import Normalisation, normalise, pick
 from nucleate.networks.unet import Architecture
 from nucleate.objects.grouping import Thresholds
-from nucleate.objects.matching import Scores, mean_ap
+from nucleate.objects.scores import Scores, mean_ap
 from nucleate.prediction.choice import compare
 from nucleate.prediction.engine import TorchEngine
 from nucleate.report.collect import Curves, curves

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from nucleate.objects.grouping import Maps, Thresholds, group
-from nucleate.objects.matching import Matching, Scores, match, mean_ap, pool
+from nucleate.objects.matching import Matching, match
+from nucleate.objects.scores import Scores, mean_ap, pool
 from nucleate.objects.targets import Targets, centres, whole
 from nucleate.prediction.engine import Engine
 from nucleate.prediction.maps import to_maps
