@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -24,6 +25,9 @@ def test_every_thread_has_one_core_and_the_caller_keeps_its_own():
     assert len({thread for thread, _ in found}) == cores.count == before
     assert {threads for _, threads in found} == {1}
     assert torch.get_num_threads() == before
+    # Also for threads that others start later, which take the number that was set last.
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(lambda: (torch.ones(1 << 18).exp_(), torch.get_num_threads())[1]).result() == before
 
 
 def test_results_come_in_order():

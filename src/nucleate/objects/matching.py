@@ -1,6 +1,6 @@
 """Compare a predicted label image with the true one: which nuclei match.
 
-`match` compares one image. What it gives, `Matching`, holds counts only, of which `nucleate.objects.scores` makes scores.
+`match` compares one image. What it gives, `Matching`, holds counts only: `nucleate.objects.scores` goes on from there.
 """
 
 from __future__ import annotations
