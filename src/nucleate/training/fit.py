@@ -26,6 +26,7 @@ from nucleate.report.collect import Curves, curves
 from nucleate.report.curves import plot_curves
 from nucleate.tiles.augment import Source
 from nucleate.training import checkpoint
+from nucleate.training.horizon import kept
 from nucleate.training.offline import Observer, Settings, State, train
 from nucleate.training.step import Objective
 from nucleate.training.validation import Pair, Validation, hold_out, tune
@@ -168,12 +169,13 @@ def run_curves(history: Sequence[Mapping[str, float]], training: model.TrainingP
 
 def _stopped(state: State) -> str:
     """Why the run ended, and what its cool-down changed."""
-    before = [row["score"] for row in state.history[: state.stop_epoch]]
-    after = [row["score"] for row in state.history[len(before) :]]
-    if not before or not after:
+    stop = len(state.history) if state.stop_epoch is None else state.stop_epoch
+    before, epochs = kept([row["valid_loss"] for row in state.history[:stop]]), len(state.history) - stop
+    if not before or not epochs:
         return state.why
-    epochs = _plural(len(after), "epoch")
-    return f"{state.why} {epochs} of cool-down took the best score from {max(before):.3f} to {max(after):.3f}."
+    score = state.history[before - 1]["score"]
+    gain = f"took the score of the epoch kept from {score:.3f} to {state.best_score:.3f}"
+    return f"{state.why} {_plural(epochs, 'epoch')} of cool-down {gain}."
 
 
 def prepare_output(out: Path) -> None:
