@@ -81,6 +81,9 @@ def test_keep_memory_says_whether_it_could(monkeypatch):
     assert precision.keep_memory() is True
     assert len(asked) == 2 and len({option for option, _ in asked}) == 2
     asked.clear()
+    assert precision.return_memory() is True
+    assert asked == [(-3, 2**21), (-1, 2**21)], "M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h"
+    asked.clear()
     assert precision.one_heap() is True
     assert asked == [(-8, 1)], "M_ARENA_MAX of malloc.h"
     Library.mallopt = staticmethod(lambda option, value: 0)

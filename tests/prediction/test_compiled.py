@@ -119,9 +119,9 @@ def test_compiled_once_for_each_number_of_threads(threads):
     compiled = []
 
     class Counting(OnnxEngine):
-        def compile(self, threads):
+        def compile(self, threads, size):
             compiled.append(threads)
-            return super().compile(threads)
+            return super().compile(threads, size)
 
     engine, image = Counting(network()), torch.zeros(1, 1, 8, 8)
     with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -129,6 +129,25 @@ def test_compiled_once_for_each_number_of_threads(threads):
     engine.raw(image)
     assert compiled == [2, 1]
     assert engine.compiled().get_session_options().intra_op_num_threads == 2
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(bfloat16):
+    compiled = []
+
+    class Counting(OpenVinoEngine):
+        def compile(self, threads, size):
+            compiled.append(size)
+            return super().compile(threads, size)
+
+    engine = Counting(network(), bfloat16=bfloat16)
+    images = [torch.randn(1, 1, *size) for size in ((24, 40), (40, 24), (32, 32))]
+    before = [engine.raw(image) for image in images]
+    for size in ((24, 40), (32, 32), (24, 40)):
+        engine.expect(*size)
+        assert all(torch.equal(engine.raw(image), found) for image, found in zip(images, before, strict=True))
+        assert torch.equal(engine.raw(torch.cat([images[0], images[0]]))[1:], before[0]), "and several at once"
+    assert compiled == [None, (24, 40), (32, 32), (24, 40)], "one is kept beside that for all sizes"
 
 
 @pytest.mark.parametrize(("each", "streams"), [(2, 1), (1, 2), (4, 1)])

@@ -24,7 +24,10 @@ class Exact:
 
     def __init__(self, reach=3, radius=30.0, stride=4):
         self.architecture = Architecture(widths=(4,) * int(math.log2(stride)))
-        self.reach, self.radius, self.shapes = reach, radius, []
+        self.reach, self.radius, self.shapes, self.expected = reach, radius, [], []
+
+    def expect(self, height, width):
+        self.expected.append((height, width))
 
     def raw(self, image):
         self.shapes.append(tuple(image.shape[-2:]))
@@ -42,6 +45,18 @@ def image_of(seed, shape):
 def passage_of(network, image, side):
     whole = Box(0, 0, *image.shape[-2:])
     return Passage(network, whole.shape, lambda box: image[..., *box.within(whole)].clone(), side=side)
+
+
+@pytest.mark.parametrize(("shape", "side", "many"), [((61, 61), 48, False), ((150, 149), 48, True)])
+def test_the_network_is_told_of_the_one_shape_that_many_blocks_have(shape, side, many):
+    network = Exact(reach=2, radius=60.0)
+    cut = passage_of(network, image_of(0, shape), side)
+    assert (len(cut.blocks) >= passage.MANY) == many
+    network.shapes.clear()
+    cut.whole()
+    stride = network.architecture.stride
+    padded = {tuple(-(-n // stride) * stride for n in shape) for shape in network.shapes}
+    assert network.expected == ([*padded] if many else [])
 
 
 @settings(deadline=None, max_examples=60)

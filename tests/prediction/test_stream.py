@@ -1,8 +1,10 @@
 """An image by blocks and tiles: the nuclei of the whole, whatever the tiles, the region, or the interruptions."""
 
 import math
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nucleate.errors import ImageError
+from nucleate.errors import ImageError, OutputError
 from nucleate.images.slide import MemoryReader
 from nucleate.images.statistics import Statistics
 from nucleate.networks.unet import UNIT, Architecture
 from nucleate.objects.grouping import BOUND, Thresholds, group
+from nucleate.prediction import stream as stream_module
 from nucleate.prediction.maps import to_entropy, to_maps
 from nucleate.prediction.measure import measure
 from nucleate.prediction.passage import Passage
@@ -33,6 +36,9 @@ class Painted:
     def __init__(self, radius=2.5, offset=6.0):
         self.architecture = Architecture(channels=5, widths=(4, 4))
         self.reach, self.radius, self.offset, self.calls = 0, radius, offset, 0
+
+    def expect(self, height, width):
+        """All sizes are the same to it."""
 
     def raw(self, image):
         self.calls += 1
@@ -334,3 +340,40 @@ def test_measures_need_no_pixels_where_there_is_no_nucleus():
     candidates = stream._votes(Box(0, 0, 30, 30)).candidates[:0]
     none = np.zeros(0, dtype=np.bool_)
     assert len(measure(labels, Box(0, 0, 4, 5), candidates, none, np.zeros((4, 5, 1), np.uint8)).rows) == 0
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_work_is_done_in_order_a_few_pieces_at_a_time(threads):
+    begun, waiting, most, told = [], 0, 0, []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, one):
+            nonlocal waiting, most
+            waiting += 1
+            most = max(most, waiting)
+            future = super().submit(one)
+            future.add_done_callback(ended)
+            return future
+
+    def ended(future):
+        nonlocal waiting
+        waiting -= 1
+
+    work = [partial(begun.append, number) for number in range(200)]
+    with ExitStack() as stack:
+        stream_module._do(work, threads and stack.enter_context(Counting(threads)), told.append)
+    assert sorted(begun) == list(range(200)) and (threads == 3 or begun == sorted(begun))
+    assert most <= stream_module._SUBMITTED and told == sorted(told) and told[-1] == 1.0
+
+
+def test_after_an_error_nothing_more_begins():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        if number == 3:
+            raise OutputError("the disk is full")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(OutputError):
+        stream_module._do([partial(work, number) for number in range(200)], pool, None)
+    assert len(begun) <= 4 + stream_module._SUBMITTED

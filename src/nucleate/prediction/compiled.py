@@ -1,7 +1,8 @@
 """Engines that compile the network's graph first: ONNX Runtime and OpenVINO.
 
-Both read the graph that `onnx_graph` writes and leave height and width open, so each compiles once for all images. They
-run on the processor. The packages are optional (`pip install 'nucleate[engines]'`) and loaded with the first engine.
+Both read the graph that `onnx_graph` writes, with height and width open, so that each compiles once for all images;
+OpenVINO does so anew for the size of which many are expected, which takes less time and memory. They run on the
+processor. The packages are optional (`pip install 'nucleate[engines]'`) and loaded with the first engine.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import threading
 from abc import abstractmethod
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +30,9 @@ def load(package: str) -> ModuleType:
         raise InputError(f"The package {package} is not installed: pip install 'nucleate[engines]'.") from error
 
 
+Size = tuple[int, int]
+
+
 class CompiledEngine(Engine):
     """An engine that compiles the network's ONNX graph, once for each number of threads that a call may use."""
 
@@ -39,26 +44,28 @@ class CompiledEngine(Engine):
         self.graph = to_onnx(network).SerializeToString()
         self.most = torch.get_num_threads()
         self._lock = threading.Lock()
-        self._compiled: dict[int, Any] = {}
+        self._expected: Size | None = None
+        self._compiled: dict[tuple[int, Size | None], Any] = {}
         self.compiled()
 
     @abstractmethod
-    def compile(self, threads: int) -> Any:
-        """What runs the graph, in any number of calls at once, each on this many threads."""
+    def compile(self, threads: int, size: Size | None) -> Any:
+        """What runs the graph for images of this height and width, or of any, in any number of calls at once, each on
+        this many threads."""
 
-    def compiled(self) -> Any:
-        """That for the calling thread."""
-        threads = torch.get_num_threads()
+    def compiled(self, size: Size | None = None) -> Any:
+        """That for the calling thread and an image of this size."""
         with self._lock:
-            if threads not in self._compiled:
-                self._compiled[threads] = self.compile(threads)
-            return self._compiled[threads]
+            key = torch.get_num_threads(), size if size == self._expected else None
+            if key not in self._compiled:
+                self._compiled[key] = self.compile(*key)
+            return self._compiled[key]
 
 
 class OnnxEngine(CompiledEngine):
     """Runs a network with ONNX Runtime, in float32."""
 
-    def compile(self, threads: int) -> Any:
+    def compile(self, threads: int, size: Size | None) -> Any:
         onnxruntime = load("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -77,10 +84,19 @@ class OpenVinoEngine(CompiledEngine):
         self._requests = threading.local()
         super().__init__(network)
 
-    def compile(self, threads: int) -> Any:
+    def expect(self, height: int, width: int) -> None:
+        # The memory of open sizes is twice that of a fixed one. The numbers are the same.
+        with self._lock:
+            self._expected = height, width
+            self._compiled = {key: kept for key, kept in self._compiled.items() if key[1] in (None, self._expected)}
+
+    def compile(self, threads: int, size: Size | None) -> Any:
         core = load("openvino").Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return core.compile_model(core.read_model(self.graph), "CPU", self.settings(threads, native))
+        graph = core.read_model(self.graph)
+        if size is not None:
+            graph.reshape([1, self.architecture.channels, *size])
+        return core.compile_model(graph, "CPU", self.settings(threads, native))
 
     def settings(self, threads: int, native: bool) -> dict[str, Any]:
         """OpenVINO's settings for calls of so many threads each; `native`: the processor has bfloat16."""
@@ -100,15 +116,16 @@ class OpenVinoEngine(CompiledEngine):
         # Both stay named until the end: OpenVINO works in their memory and does not hold it.
         pixels = image.contiguous().numpy()
         maps = torch.empty(len(image), self.architecture.outputs, *image.shape[-2:])
-        request = self._request()
+        request = self._request(image.shape)
         request.set_input_tensor(tensor(pixels, shared_memory=True))
         request.set_output_tensor(tensor(maps.numpy(), shared_memory=True))
         request.infer()
         return maps
 
-    def _request(self) -> Any:
-        """The calling thread's own; what it takes for its layers serves the next block, too."""
-        compiled, held = self.compiled(), self._requests.__dict__
+    def _request(self, shape: Sequence[int]) -> Any:
+        """The calling thread's own; what it takes for its layers serves the next image, too."""
+        one, _, height, width = shape
+        compiled, held = self.compiled((height, width) if one == 1 else None), self._requests.__dict__
         if held.get("of") is not compiled:
             held.update(of=compiled, request=compiled.create_infer_request())
         return held["request"]

@@ -34,6 +34,9 @@ memory than they are worth."""
 WHOLE = 1536
 """Pixels; an image of no more pixels than its square is one block."""
 
+MANY = 8
+"""Blocks, all of one shape, from which on it is worth to tell the network so."""
+
 AROUND = 2
 """Pixels around those that a block writes, in which its output holds too: grouping looks at 5 x 5."""
 
@@ -47,6 +50,8 @@ class Network(Protocol):
     def reach(self) -> int: ...
 
     def raw(self, image: Tensor) -> Tensor: ...
+
+    def expect(self, height: int, width: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,19 @@ class Passage:
         self.factor = zoom(predicted_diameter(*(to_maps(raw, self.classes) for raw in first)))
         self.size = round(self.factor * shape[0]), round(self.factor * shape[1])
         self.blocks = tuple(self._cut(side))
+        if len(self.blocks) >= MANY:
+            network.expect(*self._padded(self.blocks[0].sees.shape))
         # The window of a small image is the image: if it is not enlarged, its output is known already.
         same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
         self._known = first[0] if same else None
 
-    def _cut(self, side: int) -> Iterator[Block]:
+    def _padded(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """The shape made up to multiples of the network's stride."""
         stride = self.network.architecture.stride
-        padded = [-(-length // stride) * stride for length in self.size]
+        return -(-shape[0] // stride) * stride, -(-shape[1] // stride) * stride
+
+    def _cut(self, side: int) -> Iterator[Block]:
+        stride, padded = self.network.architecture.stride, self._padded(self.size)
         one = padded[0] * padded[1] <= (side * WHOLE // SIDE) ** 2
         # Around a pixel, interpolation looks one pixel further in the enlarged image than to its neighbours' places.
         halo = 0 if one else self.network.reach + math.ceil(AROUND * self.factor) + 2

@@ -24,6 +24,9 @@ class Repeats:
     def reach(self) -> int:
         return self.network.reach
 
+    def expect(self, height: int, width: int) -> None:
+        self.network.expect(height, width)
+
     def raw(self, image: Tensor) -> Tensor:
         """As `Engine.raw`; the answer is not to be written to."""
         if not is_constant(image):

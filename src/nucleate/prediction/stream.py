@@ -14,10 +14,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ DEPENDS = Extent().context + Extent().nucleus
 LOOKED_AT = DEPENDS + 2 * BOUND
 """Pixels; how far votes around a tile may reach, and so how much of them it depends on, is known from those within."""
 
+_SUBMITTED = 16  # pieces of work, several for each thread of the pool
 _KEPT = 12  # blocks that are kept decoded: a tile and what it depends on meet nine, its neighbour six of them
 
 
@@ -262,15 +264,27 @@ class Stream:
 
 
 def _do(work: Sequence[Callable[[], None]], pool: Executor | None, observe: Observe | None) -> None:
-    """All of it, in order, by the threads of a pool or by this one."""
-    futures = [] if pool is None else [pool.submit(one) for one in work]
-    ends: Iterable[Callable[[], None]] = work if pool is None else (one.result for one in as_completed(futures))
+    """All of it, in order, by the threads of a pool or by this one.
+
+    Only as much is submitted as keeps the pool busy: what waits takes memory, and a slide has tens of thousands of
+    blocks.
+    """
+    left, running, done = iter(work), set[Future[None]](), 0
     try:
-        for done, end in enumerate(ends, start=1):
-            end()
+        while done < len(work):
+            if pool is None:
+                next(left)()
+                ended = 1
+            else:
+                running.update(pool.submit(one) for one in islice(left, _SUBMITTED - len(running)))
+                over, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in over:
+                    future.result()
+                ended = len(over)
+            done += ended
             if observe is not None:
                 observe(done / len(work))
     except BaseException:
-        for future in futures:
+        for future in running:
             future.cancel()
         raise
