@@ -2,7 +2,6 @@
 
     python benchmarks/own_curves.py record --data DATA       # writes benchmarks/curves/*.csv; goes on where it was
     python benchmarks/own_curves.py score                    # both take --plan long, for the long runs
-    python benchmarks/own_curves.py choose                   # the rule of `kept` again, on half of the seeds
 
 DATA holds fluorescence/{train,val}/{images,masks}/ID.png and fluorescence/few_labels.json (BBBC038v1). A run learns
 from 2, 5, 20 or all images of `train`, validates as `nucleate train` does (`hold_out`), and is scored after every
@@ -164,7 +163,7 @@ Run = dict[str, NDArray[np.float64]]
 
 def score(folder: Path, plan: Plan, console: Console) -> None:
     """Print what each rule would have spent and lost, over all recorded runs and by the number of labels."""
-    runs = {path.stem: _load(path) for path in sorted(folder.glob("*.csv"))}
+    runs = {path.stem: load(path) for path in sorted(folder.glob("*.csv"))}
     for labels in ("all runs", *plan.labels):
         chosen = [run for name, run in runs.items() if labels in ("all runs", name.split("-")[0])]
         table = Table(title=f"{len(chosen)} runs of {plan.epochs} epochs, labelled images: {labels}")
@@ -197,11 +196,11 @@ def _judge(rule: StoppingRule | Ending, run: Run) -> tuple[float, ...]:
     # A fixed number beyond what was recorded is spent all the same, and has at least the best epoch of the record.
     spent = rule.epochs if isinstance(rule, FixedNumber) else decision.epoch
     loss, quality = run["test"], run["test_pq"]
-    regrets = (loss[epoch - 1] / loss.min() - 1, *_regrets(run, epoch))
-    return float(decision.stop), spent, loss.argmin() + 1, quality.argmax() + 1, *regrets
+    lacks = (loss[epoch - 1] / loss.min() - 1, *regrets(run, epoch))
+    return float(decision.stop), spent, loss.argmin() + 1, quality.argmax() + 1, *lacks
 
 
-def _regrets(run: Run, epoch: int) -> tuple[float, float]:
+def regrets(run: Run, epoch: int) -> tuple[float, float]:
     """Regret in panoptic quality of keeping this epoch, plain and crossed."""
     halves = run["test_pq_a"], run["test_pq_b"]
     crossed = np.mean([on[by.argmax()] - on[epoch - 1] for by, on in (halves, halves[::-1])])
@@ -223,51 +222,11 @@ def _compare_kept(runs: dict[str, Run], plan: Plan, console: Console) -> None:
     for head in ("kept", *plan.labels, "all runs"):
         table.add_column(head)
     for name, choose in KEPT.items():
-        found = {key: _regrets(run, choose(run)) for key, run in runs.items()}
+        found = {key: regrets(run, choose(run)) for key, run in runs.items()}
         groups = [[f for key, f in found.items() if key.split("-")[0] == labels] for labels in plan.labels]
         means = (np.mean(group, axis=0) for group in (*groups, list(found.values())))
         table.add_row(name, *(f"{plain:.4f} {crossed:+.4f}" for plain, crossed in means))
     console.print(table)
-
-
-CHOSEN_BY: dict[str, Callable[[Run], NDArray[np.float64]]] = {
-    "error": lambda run: run["valid"],
-    "score": lambda run: -run["valid_score"],
-    "PQ": lambda run: -run["valid_pq"],
-    "error (1 - PQ)": lambda run: run["valid"] * (1 - run["valid_pq"]),
-    "error + half of training error": lambda run: run["valid"] + 0.5 * run["train"],
-}
-
-
-def choose(folders: dict[str, dict[str, Run]], console: Console) -> None:
-    """Choose the rule again on half of the seeds, out of all of this form, and score it on the other half."""
-    regrets = {}
-    for (name, curve), strip, part in itertools.product(CHOSEN_BY.items(), (1, 3, 5, 8, 12), (0, 0.01, 0.02, 0.05)):
-        regrets[f"{name}, mean of {strip}, within {part:.0%}"] = {
-            (folder, int(key[-1]), key): _regrets(run, _latest(curve(run), strip, part))[0]
-            for folder, runs in folders.items()
-            for key, run in runs.items()
-        }
-
-    def mean(rule: str, folder: str, seeds: tuple[int, ...]) -> float:
-        return float(np.mean([r for (place, seed, _), r in regrets[rule].items() if place == folder and seed in seeds]))
-
-    standing = "error, mean of 5, within 2%"
-    table = Table(title=f"The best of {len(regrets)} rules on some seeds, and its regret in PQ on the others")
-    for head in ("seeds", "rule", *(f"{folder}: it, `kept`" for folder in folders)):
-        table.add_column(head)
-    for seeds in ((0, 1, 2), (3, 4), (0, 2, 4), (1, 3)):
-        others = tuple(seed for seed in range(5) if seed not in seeds)
-        best = min(regrets, key=lambda rule: sum(mean(rule, folder, seeds) for folder in folders))
-        cells = (f"{mean(best, folder, others):.4f} {mean(standing, folder, others):.4f}" for folder in folders)
-        table.add_row(str(seeds), best, *cells)
-    console.print(table)
-
-
-def _latest(errors: NDArray[np.float64], strip: int, part: float) -> int:
-    """The rule of `kept` with other settings."""
-    means = np.array([errors[max(0, end - strip) : end].mean() for end in range(1, len(errors) + 1)])
-    return int(np.flatnonzero(means <= means.min() + part * abs(means.min()))[-1]) + 1
 
 
 def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None:
@@ -282,7 +241,7 @@ def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None
         run = runs[name]
         folds = np.mean([_columns(path)["valid"] for path in sorted((folder / "folds").glob(f"{name}-*.csv"))], axis=0)
         epochs = kept(run["valid"].tolist()), kept(folds.tolist()), len(folds)
-        found.append([_regrets(run, epoch) for epoch in epochs])
+        found.append([regrets(run, epoch) for epoch in epochs])
         cells = (
             f"{epoch}: {plain:.4f} ({cross:+.4f})" for epoch, (plain, cross) in zip(epochs, found[-1], strict=True)
         )
@@ -298,7 +257,7 @@ def _columns(path: Path) -> Run:
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
-def _load(path: Path) -> Run:
+def load(path: Path) -> Run:
     run = _columns(path)
     halves = {name: (run[f"{name}_a"] + run[f"{name}_b"]) / 2 for name in ("test", "test_pq")}
     return {**run, **halves}
@@ -306,15 +265,12 @@ def _load(path: Path) -> Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("record", "score", "choose"))
+    parser.add_argument("what", choices=("record", "score"))
     parser.add_argument("--data", type=Path, help="needed to record")
     parser.add_argument("--plan", choices=PLANS, default=".", help="which runs")
     parser.add_argument("--out", type=Path, default=CURVES)
     options = parser.parse_args()
-    if options.what == "choose":
-        folders = {plan: {path.stem: _load(path) for path in (options.out / plan).glob("*.csv")} for plan in PLANS}
-        choose(folders, Console(width=120))
-    elif options.what == "score":
+    if options.what == "score":
         score(options.out / options.plan, PLANS[options.plan], Console(width=120))
     elif options.data is None:
         parser.error("record needs --data")

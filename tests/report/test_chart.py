@@ -34,26 +34,26 @@ def test_every_point_lies_inside_the_frame(values: list[tuple[float, float]]) ->
     assert all(0 < float(x) < width and 0 < float(y) < height for x, y in points)
 
 
-def test_a_gap_starts_a_new_line_and_the_best_epoch_is_marked() -> None:
+def test_a_gap_starts_a_new_line_and_the_epoch_kept_is_marked() -> None:
     losses = (3.0, 2.0, nan, 1.0)
     epochs = [Epoch(number, train_loss=loss) for number, loss in enumerate(losses, start=10)]
     chart = line_chart("Loss", Curves(tuple(epochs), 11), SERIES[:1])
     line = re.search(r'class="line train_loss" d="([^"]*)"', chart).group(1)
     assert re.sub(r"[-\d. ]+", " ", line).split() == ["M", "h", "L", "M", "h"]
-    assert chart.count('class="best"') == chart.count("<circle") == 1
+    assert chart.count('class="kept"') == chart.count("<circle") == 1
     assert chart.count("<title>Epoch ") == 3
-    assert 'aria-label="Loss over 4 epochs: training from 3 to 1; best epoch 11"' in chart
+    assert 'aria-label="Loss over 4 epochs: training from 3 to 1; kept epoch 11"' in chart
 
 
 def test_the_stop_is_marked_and_over_fitting_shaded_from_epoch_to_epoch() -> None:
     epochs = tuple(Epoch(number, train_loss=1 / number) for number in range(1, 11))
-    chart = line_chart("Loss", Curves(epochs, best=4, stop=8, over_fitting=(4, 8)), SERIES)
+    chart = line_chart("Loss", Curves(epochs, kept=4, stop=8, over_fitting=(4, 8)), SERIES)
     x, width = map(float, re.search(r'class="over-fitting" x="([\d.]+)" y="14" width="([\d.]+)"', chart).groups())
-    lines = {name: float(place) for name, place in re.findall(r'class="(best|stop)" d="M([\d.]+) ', chart)}
-    assert lines == pytest.approx({"best": x, "stop": x + width}, abs=0.1)
+    lines = {name: float(place) for name, place in re.findall(r'class="(kept|stop)" d="M([\d.]+) ', chart)}
+    assert lines == pytest.approx({"kept": x, "stop": x + width}, abs=0.1)
     assert chart.index("over-fitting") < chart.index("grid")
-    assert "best epoch 4; end decided after epoch 8; over-fitting from epoch 4 to 8" in chart
-    plain = line_chart("Loss", Curves(epochs, best=4), SERIES)
+    assert "kept epoch 4; end decided after epoch 8; over-fitting from epoch 4 to 8" in chart
+    plain = line_chart("Loss", Curves(epochs, kept=4), SERIES)
     assert 'class="stop"' not in plain and "over-fitting" not in plain
 
 

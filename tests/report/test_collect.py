@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isnan, nan
+from math import nan
 
 import numpy as np
 import pytest
@@ -22,23 +22,14 @@ rows = st.lists(
 
 
 @given(rows)
-def test_curves_take_any_history_and_the_best_epoch_is_never_beaten(history: list[dict[str, float]]) -> None:
+def test_curves_take_any_history_and_mark_only_what_was_decided(history: list[dict[str, float]]) -> None:
     made = curves(history)
     assert [epoch.epoch for epoch in made.epochs] == list(range(1, len(history) + 1))
-    scores = {epoch.epoch: epoch.score for epoch in made.epochs if not isnan(epoch.score)}
-    losses = {epoch.epoch: epoch.valid_loss for epoch in made.epochs if not isnan(epoch.valid_loss)}
-    if scores:
-        assert scores[made.best] == max(scores.values())
-    elif losses:
-        assert losses[made.best] == min(losses.values())
-    else:
-        assert made.best is None
-
-
-def test_a_loss_that_is_infinite_is_not_the_best_and_a_best_that_is_given_is_kept() -> None:
-    history = [{"epoch": 5, "valid_loss": -inf}, {"epoch": 6, "valid_loss": 0.5}, {"epoch": 7, "valid_loss": 0.5}]
-    assert curves(history).best == 6
-    assert curves(history, best=7).best == 7
+    for name in ("train_loss", "valid_loss", "score"):
+        values = [nan if row.get(name) is None else row[name] for row in history]
+        np.testing.assert_array_equal([getattr(epoch, name) for epoch in made.epochs], values)
+    assert made.kept is made.stop is made.over_fitting is None
+    assert curves(history, kept=7).kept == 7
 
 
 labels = st.lists(st.integers(-1, 4), min_size=30, max_size=30).map(lambda v: np.array(v, np.int32).reshape(5, 6))

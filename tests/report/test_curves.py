@@ -47,7 +47,7 @@ def test_what_was_judged_over_fitting_is_shaded_in_every_panel(tmp_path: Path) -
     def width(over_fitting: tuple[int, int] | None) -> int:
         """The shaded pixels of the row that has most of them."""
         path = tmp_path / "curves.png"
-        plot_curves([curves(HISTORY, best=3, stop=5, over_fitting=over_fitting)], path)
+        plot_curves([curves(HISTORY, kept=3, stop=5, over_fitting=over_fitting)], path)
         pixels = imagecodecs.png_decode(path.read_bytes())[..., :3]
         shade = [int(OVER_FITTING[i : i + 2], 16) for i in (1, 3, 5)]
         return int((pixels == shade).all(axis=2).sum(axis=1).max())

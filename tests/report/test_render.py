@@ -153,16 +153,16 @@ def test_any_text_and_number_leave_the_page_well_formed(title: str, label: str, 
 def test_curves_without_validation_or_of_no_epoch() -> None:
     one = Outline(page(Report("Run", curves=curves([{"epoch": 1, "train_loss": 0.5}]))))
     assert len(one.all("svg")) == 1
-    assert [words for words in one.words if "best" in words] == []
+    assert [words for words in one.words if "kept" in words] == []
     assert not Outline(page(Report("Run", curves=curves([])))).all("svg")
 
 
 def test_what_was_judged_over_fitting_is_shaded_and_named() -> None:
     history = [{"train_loss": 1 / i, "valid_loss": 1.0, "score": 0.5} for i in range(1, 9)]
-    read = Outline(page(Report("Run", curves=curves(history, best=2, stop=7, over_fitting=(2, 7)))))
+    read = Outline(page(Report("Run", curves=curves(history, kept=2, stop=7, over_fitting=(2, 7)))))
     assert [rect["class"] for rect in read.all("rect")].count("over-fitting") == 2
     assert [path["class"] for path in read.all("path")].count("stop") == 2
-    assert read.words.count("end decided, epoch 7") == read.words.count("over-fitting") == 2
+    assert [read.words.count(key) for key in ("kept, epoch 2", "end decided, epoch 7", "over-fitting")] == [2, 2, 2]
 
 
 def test_render_writes_the_page_and_nothing_else(report: Report, tmp_path: Path) -> None:

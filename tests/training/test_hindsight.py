@@ -61,12 +61,12 @@ def test_what_is_drawn_is_what_was_decided():
     outcome = outcomes(OVER)[0]
     assert over_fitting(outcome.decision) == (16, 26)
     shown = drawn(OVER, outcome)
-    assert (shown.best, shown.stop, shown.over_fitting, shown.name) == (16, 26, (16, 26), "over")
+    assert (shown.kept, shown.stop, shown.over_fitting, shown.name) == (16, 26, (16, 26), "over")
     assert [epoch.valid_loss for epoch in shown.epochs] == list(OVER.valid)
     assert isnan(shown.epochs[0].score) and isnan(shown.epochs[0].test_loss)
     run = History("run", (2, 1), (2, 1), (3, 2), (0.1, 0.2))
     shown = drawn(run, outcomes(run)[0])
-    assert (shown.best, shown.stop, shown.over_fitting) == (2, None, None)
+    assert (shown.kept, shown.stop, shown.over_fitting) == (2, None, None)
     assert [(epoch.test_loss, epoch.score) for epoch in shown.epochs] == [(3, 0.1), (2, 0.2)]
     assert over_fitting(decide([1] * 20, [1] * 20)) is None
 

@@ -13,9 +13,9 @@ curves = st.lists(st.tuples(errors, errors), min_size=1, max_size=80)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def falling(count, seed, low=0.0):
-    """A strictly falling curve of positive errors whose steps differ a thousandfold."""
-    steps = 10 ** np.random.default_rng(seed).uniform(-3, 0, count)
+def falling(count, seed, low=0.0, decades=3):
+    """A strictly falling curve of positive errors whose steps differ a thousandfold, or by other powers of ten."""
+    steps = 10 ** np.random.default_rng(seed).uniform(-decades, 0, count)
     return low + (1 + steps[::-1].cumsum()[::-1]) / (1 + steps.sum())
 
 
@@ -142,7 +142,9 @@ def test_strips_that_rise_are_counted():
 def test_a_run_whose_score_still_rises_goes_on_whatever_its_error_does(seed, count):
     rng = np.random.default_rng(seed)
     ending, alone = Ending(), Horizon()
-    rows = np.c_[rng.uniform(1, 2, count), np.linspace(1, 2, count), -falling(count, seed) / 10]
+    # No step is below 0.1 of 61, twice the price of an epoch: a score that rises by less than the price may well end.
+    score = -falling(count, seed, decades=1) / 10
+    rows = np.c_[rng.uniform(1, 2, count), np.linspace(1, 2, count), score]
     found = [(ending.update(*row), alone.update(*row[:2])) for row in rows.tolist()]
     assert not any(both.stop for both, _ in found) and any(one.stop for _, one in found)
     assert found[-1][0].reason.startswith("The validation score has more to win, though: ")

@@ -23,12 +23,12 @@ def line_chart(title: str, drawn: Curves, series: Series) -> str:
     Returns an `svg` element with a text for those who cannot see it, or "" where no value is finite.
 
     >>> series = [("train_loss", "training")]
-    >>> run = Curves((Epoch(1, train_loss=2.0), Epoch(2, train_loss=1.0)), best=2)
+    >>> run = Curves((Epoch(1, train_loss=2.0), Epoch(2, train_loss=1.0)), kept=2)
     >>> chart = line_chart("Loss", run, series)
     >>> chart.count("<svg"), "training from 2 to 1" in chart
     (1, True)
     """
-    epochs, best = drawn.epochs, drawn.best
+    epochs, kept = drawn.epochs, drawn.kept
     values = [value for name, _ in series for epoch in epochs if isfinite(value := getattr(epoch, name))]
     if not values:
         return ""
@@ -55,16 +55,16 @@ def line_chart(title: str, drawn: Curves, series: Series) -> str:
     parts.append(f'<text class="tick" x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">Epoch</text>')
     parts += [
         f'<path class="{name}" d="M{x(epoch):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>'
-        for name, epoch in (("best", best), ("stop", drawn.stop))
+        for name, epoch in (("kept", kept), ("stop", drawn.stop))
         if epoch is not None and first <= epoch <= last
     ]
     for name, _ in series:
         points = [(x(epoch.epoch), y(getattr(epoch, name))) for epoch in epochs]
         parts.append(f'<path class="line {name}" d="{_line(points)}"/>')
         parts += [
-            f'<circle class="dot {name}" cx="{x(best):.1f}" cy="{y(getattr(epoch, name)):.1f}" r="4"/>'
+            f'<circle class="dot {name}" cx="{x(kept):.1f}" cy="{y(getattr(epoch, name)):.1f}" r="4"/>'
             for epoch in epochs
-            if epoch.epoch == best and isfinite(getattr(epoch, name))
+            if epoch.epoch == kept and isfinite(getattr(epoch, name))
         ]
     parts.append(_notes(epochs, series, [x(epoch.epoch) for epoch in epochs]))
     label = escape(_describe(title, drawn, series))
@@ -120,7 +120,7 @@ def _describe(title: str, drawn: Curves, series: Series) -> str:
         known = [value for epoch in drawn.epochs if isfinite(value := getattr(epoch, key))]
         if known:
             words.append(f"{name} from {known[0]:.4g} to {known[-1]:.4g}")
-    marks = f"; best epoch {drawn.best}" if drawn.best is not None else ""
+    marks = f"; kept epoch {drawn.kept}" if drawn.kept is not None else ""
     marks += f"; end decided after epoch {drawn.stop}" if drawn.stop is not None else ""
     marks += "; over-fitting from epoch {} to {}".format(*drawn.over_fitting) if drawn.over_fitting else ""
     return f"{title} over {len(drawn.epochs)} epochs: {', '.join(words)}{marks}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +44,14 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The epochs of a run, in order, and the number of the best one (None where nothing was validated).
+    """The epochs of a run, in order, and the number of the one whose weights are kept (None where none is known).
 
     `stop` is the epoch after which a rule ended the run, `over_fitting` the first and last epoch that it judged
     over-fitting; None where there is none.
     """
 
     epochs: tuple[Epoch, ...]
-    best: int | None = None
+    kept: int | None = None
     stop: int | None = None
     over_fitting: tuple[int, int] | None = None
     name: str = ""
@@ -99,32 +99,24 @@ class Report:
 
 def curves(
     history: Iterable[Mapping[str, float]],
-    best: int | None = None,
+    kept: int | None = None,
     stop: int | None = None,
     over_fitting: tuple[int, int] | None = None,
     name: str = "",
 ) -> Curves:
     """Curves from rows with the keys of `Epoch`; a key that is missing or None is NaN.
 
-    Rows without an epoch are numbered from 1. `best` names the best epoch; otherwise it is the one of the highest
-    score or, where no score is known, of the lowest validation loss, the first of equals.
+    Rows without an epoch are numbered from 1. `kept`, `stop` and `over_fitting` are what was decided.
 
-    >>> curves([{"epoch": 1, "valid_loss": 0.5, "score": 0.6}, {"epoch": 2, "valid_loss": 0.4, "score": 0.7}]).best
-    2
+    >>> curves([{"valid_loss": 0.5}, {"valid_loss": 0.4}], kept=2).epochs[1].valid_loss
+    0.4
     """
     names = ("train_loss", "valid_loss", "score", "learning_rate", "seconds", "test_loss")
     epochs = tuple(
         Epoch(int(row.get("epoch", number)), *(nan if row.get(name) is None else float(row[name]) for name in names))
         for number, row in enumerate(history, start=1)
     )
-    if best is None:
-        scored = [epoch for epoch in epochs if isfinite(epoch.score)]
-        validated = [epoch for epoch in epochs if isfinite(epoch.valid_loss)]
-        if scored:
-            best = max(scored, key=lambda epoch: epoch.score).epoch
-        elif validated:
-            best = min(validated, key=lambda epoch: epoch.valid_loss).epoch
-    return Curves(epochs, best, stop, over_fitting, name)
+    return Curves(epochs, kept, stop, over_fitting, name)
 
 
 def headline(scores: Scores) -> tuple[tuple[str, Value], ...]:

@@ -15,7 +15,7 @@ from nucleate.images.writer import atomic
 from nucleate.report.collect import Curves
 
 TRAINING, VALIDATION, TEST, SCORE, MARK, OVER_FITTING = "#1f6fc5", "#d1560f", "#7a4fb0", "#0f7f6b", "#5f6b7a", "#fbe3e4"
-"""Colours of the curves, the best epoch and the stop, and the part judged over-fitting; the first two differ in
+"""Colours of the curves, the epoch kept and the stop, and the part judged over-fitting; the first two differ in
 lightness too."""
 
 _LOSS = {
@@ -27,7 +27,7 @@ _SCORE = {"score": ("score", SCORE)}
 
 
 def plot_curves(runs: Sequence[Curves], path: Path, score: str = "Mean AP") -> None:
-    """Write loss and score against epoch to `path`, a row a run: best epoch and stop marked, over-fitting shaded.
+    """Write loss and score against epoch to `path`, a row a run: epoch kept and stop marked, over-fitting shaded.
 
     `score` says which score it is. What is missing leaves a gap; a run without a score has no panel for it.
 
@@ -61,7 +61,7 @@ def _draw(axes: Axes, title: str, drawn: Curves, series: dict[str, tuple[str, st
         values = np.array([getattr(epoch, attribute) for epoch in drawn.epochs], float)
         values[~np.isfinite(values)] = np.nan
         axes.plot(epochs, values, color=colour, label=name, linewidth=2, marker="o" if few else "", markersize=3.5)
-    for epoch, name, style in ((drawn.best, "best", (0, (4, 3))), (drawn.stop, "end decided", (0, (1, 1.5)))):
+    for epoch, name, style in ((drawn.kept, "kept", (0, (4, 3))), (drawn.stop, "end decided", (0, (1, 1.5)))):
         if epoch is not None:
             axes.axvline(epoch, color=MARK, linewidth=1.2, linestyle=style, label=f"{name}: epoch {epoch}")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")

@@ -108,8 +108,8 @@ def _curves(curves: Curves) -> str:
         chart = line_chart(title, curves, series)
         if chart:
             keys = "".join(f'<span class="key {name}">{escape(text)}</span>' for name, text in series)
-            if curves.best is not None:
-                keys += f'<span class="key best">best, epoch {curves.best}</span>'
+            if curves.kept is not None:
+                keys += f'<span class="key kept">kept, epoch {curves.kept}</span>'
             if curves.stop is not None:
                 keys += f'<span class="key stop">end decided, epoch {curves.stop}</span>'
             if curves.over_fitting is not None:

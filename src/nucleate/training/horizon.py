@@ -158,7 +158,7 @@ def kept(valid: Sequence[float]) -> int:
 
     It is the latest at which the mean of the last `STRIP` validation errors is within `ALIKE` of the lowest such mean.
     One error is noisy, and the lowest of many owes much to chance; of epochs that are alike the latest has learnt most.
-    `benchmarks/own_curves.py` measures what else could be kept.
+    `benchmarks/kept_epoch.py` measures what else could be kept, and how well any choice can do.
 
     >>> kept([3.0, 2.0, 1.0, 1.0, 1.01, 1.0, 1.4, 1.8, 2.2]), kept([float("nan")])
     (7, 0)
