@@ -175,6 +175,21 @@ def test_overlap(dtype: torch.dtype, layout: str, kind: str, name: str) -> None:
     agree(*both(call, x), [x], bound_of(dtype))
 
 
+@pytest.mark.parametrize("classes", [254, 255, 300])
+def test_overlap_of_about_as_many_classes_as_a_byte_holds(classes: int) -> None:
+    """The second pass reads labels of one byte where 255 is left to say that a pixel is not selected."""
+    x, t = torch.randn(2, classes, 400), torch.randint(0, classes, (2, 400))
+    t[:, -6:] = torch.tensor([classes - 1, classes - 2, 253, 0, 1, 2])
+    mask = torch.rand(t.shape) > 0.2
+    mask[:, -6:] = torch.tensor([True, True, True, False, False, False])
+
+    def call(a: Tensor) -> Tensor:
+        return losses.dice(a, t, mask=mask, ignore_index=1)
+
+    assert uses_kernel(call(x.clone().requires_grad_()))
+    agree(*both(call, x), [x], 1e-5)
+
+
 @pytest.mark.parametrize("positive", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("kind", ["image", "batch", "mask"])
 def test_lovasz_hinge(kind: str, positive: float) -> None:

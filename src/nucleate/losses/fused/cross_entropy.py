@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.fused.layout import Layout, bytes_of, layout_of, words
+from nucleate.losses.fused.layout import IGNORED, Layout, bytes_of, layout_of, words
 from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
 from nucleate.losses.fused.total import total
 
 _INT32 = 1 << 31  # the kernels hold labels in 32 bits
-_IGNORED = 255  # of labels in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class _Job:
 
     def weight(self, by_weight: bool) -> tuple[float, float, _Job]:
         """The weight of all pixels, how many labels are out of range, and the job with labels that are read faster."""
-        fits = self.size > 1 and self.layout.classes < _IGNORED
+        fits = self.size > 1 and self.layout.classes < IGNORED
         narrow = np.empty(self.layout.pixels if fits else 0, np.uint8)
         pixels = self.layout.pixels
         each, extras, rest = self.each, self.extras, self.rest
@@ -59,7 +58,7 @@ class _Job:
         if not fits:
             return float(weight), float(wrong), self
         every = np.empty(0, np.bool_)
-        job = replace(self, target=narrow, size=1, mask=every, ignore=_IGNORED, ignores=True)
+        job = replace(self, target=narrow, size=1, mask=every, ignore=IGNORED, ignores=True)
         return float(weight), float(wrong), job
 
     def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, float, Tensor | None]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
-from nucleate.losses.fused.labels import read_labels
+from nucleate.losses.fused.labels import count, count_selected, narrow, read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32, larger, log
 from nucleate.losses.fused.softmax import row
 from nucleate.losses.fused.stream import settle
@@ -30,12 +30,6 @@ def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
 def _plus(a: Any, rest: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = a[j] + rest
-
-
-@step
-def _narrow(label: Any, out: Any) -> None:
-    for j in range(out.size):
-        out[j] = np.uint8(label[j])
 
 
 @step
@@ -127,14 +121,14 @@ def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: 
 )
 def index_weight(
     target: Any, size: int, mask: Any, each: Any, extras: Any, rest: float, alike: bool, ignore: int, ignores: bool,
-    narrow: Any, begin: int, end: int, out: Any,
+    labels: Any, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
     """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2].
 
-    `narrow`, where it is not empty, receives the labels as bytes, 255 where ignored.
+    `labels`, where it is not empty, receives the labels as bytes, 255 where ignored.
     """
     block = 1024
-    target, mask, each, extras, narrow = lent(target), lent(mask), lent(each), lent(extras), lent(narrow)
+    target, mask, each, extras, labels = lent(target), lent(mask), lent(each), lent(extras), lent(labels)
     floats, integers = np.empty(2 * block, f32), np.empty(block, i32)
     work, label_of = lent(floats), lent(integers)
     softmax.fill(row(work, 0, block, block), extras[0] + rest)
@@ -143,14 +137,20 @@ def index_weight(
         label, share = part(label_of, 0, n), row(work, 0, block, n)
         pixel = row(work, 1, block, n)
         out[2] += read_labels(target, size, mask, first, extras.size, ignore, ignores, label)
-        _weights(each, first, label, pixel)
-        if not alike:
-            softmax.fill(share, rest)
+        if each.size:
+            _weigh_by(part(each, first, n), label, pixel)
+            if not alike:
+                softmax.fill(share, rest)
+                for c in range(extras.size):
+                    _add_where(label, i32(c), extras[c], share)
+            out[1] += softmax.dot(pixel, share)
+        elif alike:
+            out[1] += count_selected(label) * float(extras[0] + rest)
+        else:
             for c in range(extras.size):
-                _add_where(label, i32(c), extras[c], share)
-        out[1] += softmax.dot(pixel, share)
-        if narrow.size:
-            _narrow(label, part(narrow, first, n))
+                out[1] += count(label, i32(c)) * float(extras[c] + rest)
+        if labels.size:
+            narrow(label, part(labels, first, n))
     hold(floats)
     hold(integers)
 

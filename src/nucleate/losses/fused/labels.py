@@ -1,11 +1,16 @@
-"""Labels of any integer type, read a block at a time."""
+"""Labels of any integer type, read a block at a time.
+
+They are counted in float32, which is exact for a block: the sum of two int32 is an int64 here, and slow.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nucleate.losses.fused.compiled import inline, step
-from nucleate.losses.fused.scalars import choose, i32
+from nucleate.losses.fused.scalars import choose, f32, i32
 from nucleate.losses.fused.views import part
 
 IGNORED, WRONG = i32(-1), i32(-2)
@@ -19,39 +24,54 @@ def _class(y: Any, fits: Any, classes: Any, ignore: Any, ignores: bool) -> Any:
 
 @step
 def _bytes(target: Any, classes: Any, ignore: Any, ignores: bool, label: Any) -> Any:
-    wrong = i32(0)
+    wrong = f32(0.0)
     for j in range(label.size):
         label[j] = _class(i32(target[j]), True, classes, ignore, ignores)
-        wrong += choose(label[j] == WRONG, i32(1), i32(0))
+        wrong += choose(label[j] == WRONG, f32(1.0), f32(0.0))
     return wrong
 
 
 @step
 def _words(target: Any, classes: Any, ignore: Any, ignores: bool, label: Any) -> Any:
     """Of each 8 bytes the lower half, and whether the upper one only continues its sign."""
-    wrong = i32(0)
+    wrong = f32(0.0)
     for j in range(label.size):
         y = target[2 * j]
         label[j] = _class(y, target[2 * j + 1] == y >> i32(31), classes, ignore, ignores)
-        wrong += choose(label[j] == WRONG, i32(1), i32(0))
+        wrong += choose(label[j] == WRONG, f32(1.0), f32(0.0))
     return wrong
 
 
 @step
 def _outside_mask(mask: Any, label: Any) -> Any:
-    wrong = i32(0)
+    wrong = f32(0.0)
     for j in range(label.size):
         label[j] |= i32(mask[j]) - i32(1)  # all bits of -1 where the mask is False
-        wrong += choose(label[j] == WRONG, i32(1), i32(0))
+        wrong += choose(label[j] == WRONG, f32(1.0), f32(0.0))
     return wrong
 
 
 @step
-def count(label: Any, c: Any) -> int:
-    found = i32(0)
+def narrow(label: Any, out: Any) -> None:
+    """As bytes; those that are ignored become 255."""
     for j in range(label.size):
-        found += choose(label[j] == c, i32(1), i32(0))
-    return int(found)
+        out[j] = np.uint8(label[j])
+
+
+@step
+def count_selected(label: Any) -> float:
+    found = f32(0.0)
+    for j in range(label.size):
+        found += choose(label[j] >= 0, f32(1.0), f32(0.0))
+    return float(found)
+
+
+@step
+def count(label: Any, c: Any) -> float:
+    found = f32(0.0)
+    for j in range(label.size):
+        found += choose(label[j] == c, f32(1.0), f32(0.0))
+    return float(found)
 
 
 @step

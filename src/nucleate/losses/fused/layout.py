@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+IGNORED = 255  # of labels in bytes
 _MOST_CLASSES = 512
 _CACHE = 1 << 16  # numbers in all tiles of a block, 256 KiB: they stay in the second cache
 _FEWEST = 1 << 15  # below, the call costs more than the loop

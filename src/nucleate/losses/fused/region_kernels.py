@@ -8,7 +8,7 @@ import numpy as np
 
 from nucleate.losses.fused import softmax, tiles
 from nucleate.losses.fused.compiled import kernel, step
-from nucleate.losses.fused.labels import count, read_labels
+from nucleate.losses.fused.labels import count, count_selected, narrow, read_labels
 from nucleate.losses.fused.scalars import choose, f32, i32
 from nucleate.losses.fused.softmax import row
 from nucleate.losses.fused.stream import settle
@@ -34,38 +34,32 @@ def _sums(e: Any, inverse: Any, label: Any, c: Any) -> Any:
 
 
 @step
-def _count_selected(label: Any) -> int:
-    total = i32(0)
-    for j in range(label.size):
-        total += choose(label[j] >= 0, i32(1), i32(0))
-    return int(total)
+def _add_slope(e: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
+    """The share of p = e / total of the slope along p, times the total."""
+    for j in range(along.size):
+        along[j] += e[j] * choose(label[j] == c, at_label, elsewhere)
 
 
 @step
-def _add_slope(e: Any, inverse: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
-    """e becomes p, and its share of the slope along p is added."""
+def _gradient(e: Any, inverse: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
     for j in range(e.size):
-        p = choose(inverse[j] == 0, f32(0.0), e[j] * inverse[j])
-        e[j] = p
-        along[j] += p * choose(label[j] == c, at_label, elsewhere)
-
-
-@step
-def _gradient(p: Any, label: Any, c: Any, at_label: Any, elsewhere: Any, along: Any) -> None:
-    for j in range(p.size):
-        p[j] *= choose(label[j] == c, at_label, elsewhere) - along[j]
+        slope = choose(label[j] == c, at_label, elsewhere) - along[j] * inverse[j]
+        e[j] = choose(inverse[j] == 0, f32(0.0), e[j] * inverse[j] * slope)
 
 
 @kernel(
     "void(int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, boolean[::1], int64, "
-    "boolean, int64, int64, float64[::1])"
+    "boolean, uint8[::1], int64, int64, float64[::1])"
 )
 def count_tiles(
     x: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any, size: int,
-    mask: Any, ignore: int, ignores: bool, begin: int, end: int, out: Any,
+    mask: Any, ignore: int, ignores: bool, labels: Any, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
-    """Blocks `begin` to `end`, added to out[image, :]: overlap, predicted, labelled of each class; selected; wrong."""
-    x, target, mask = lent(x), lent(target), lent(mask)
+    """Blocks `begin` to `end`, added to out[image, :]: overlap, predicted, labelled of each class; selected; wrong.
+
+    `labels`, where it is not empty, receives the labels as bytes, 255 where not selected.
+    """
+    x, target, mask, labels = lent(x), lent(target), lent(mask), lent(labels)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 2 * block, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
@@ -84,7 +78,9 @@ def count_tiles(
         inverse = row(work, 1, block, n)
         into = part(out, image * columns, columns)
         into[3 * classes + 1] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
-        into[3 * classes] += _count_selected(label)
+        into[3 * classes] += count_selected(label)
+        if labels.size:
+            narrow(label, part(labels, pixel0, n))
         begins, apart = (first, plane) if direct else (0, n)
         if not direct:
             tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
@@ -134,10 +130,10 @@ def gradient_tiles(
         softmax.fill(along, f32(0.0))
         for c in range(classes):
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
-            _add_slope(row(p, c, n, n), inverse, label, i32(c), both + predicted, predicted, along)
+            _add_slope(row(p, c, n, n), label, i32(c), both + predicted, predicted, along)
         for c in range(classes):
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
-            _gradient(row(p, c, n, n), label, i32(c), both + predicted, predicted, along)
+            _gradient(row(p, c, n, n), inverse, label, i32(c), both + predicted, predicted, along)
         tiles.store(gradient, bfloat16, rows, first, plane, p, tile, n)
     settle()
     hold(floats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, final
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucleate.losses.differentiable import applied
-from nucleate.losses.fused.layout import Layout, bytes_of, layout_of, words
+from nucleate.losses.fused.layout import IGNORED, Layout, bytes_of, layout_of, words
 from nucleate.losses.fused.memory import unwritten
 from nucleate.losses.fused.ready import kernels, plain_cpu_tensor
 from nucleate.losses.fused.threads import over_blocks
@@ -28,17 +28,23 @@ class _Job:
     images: int
     labels: tuple[NDArray[np.uint8], int, NDArray[np.bool_], int, bool]
 
-    def count(self, logits: Tensor) -> NDArray[np.float64]:
-        """(images, 3 C + 2): overlap, predicted, labelled pixels of each class; selected pixels; labels in error."""
+    def count(self, logits: Tensor) -> tuple[NDArray[np.float64], _Job]:
+        """(images, 3 C + 2): overlap, predicted, labelled pixels of each class; selected pixels; labels in error.
+
+        And the job with labels that are read faster.
+        """
         at, source = self.layout, words(logits, self.layout.rows, 1)
+        fits = at.classes < IGNORED
+        narrow = np.empty(at.pixels if fits else 0, np.uint8)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.count_tiles(
                 source, logits.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, *self.labels,
-                begin, end, sums,
+                narrow, begin, end, sums,
             )  # fmt: skip
 
-        return over_blocks(at.blocks, self.images * (3 * at.classes + 2), work).reshape(self.images, -1)
+        found = over_blocks(at.blocks, self.images * (3 * at.classes + 2), work).reshape(self.images, -1)
+        return found, replace(self, labels=(narrow, 1, np.empty(0, np.bool_), IGNORED, True)) if fits else self
 
     def gradient(self, logits: Tensor, by_counts: Tensor) -> Tensor:
         at, source = self.layout, words(logits, self.layout.rows, 1)
@@ -74,7 +80,7 @@ def region_counts(
     chosen = np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy()
     ignored = 0 if ignore_index is None else ignore_index
     job = _Job(module, layout, len(logits), (flat, size, chosen, ignored, ignore_index is not None))
-    found = job.count(logits)
+    found, job = job.count(logits)
     if found[:, -1].any():
         return None
     sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, layout.classes)).float()
