@@ -2,7 +2,8 @@
 
 For rows q_i and k_j let s_ij = q_i . k_j. With the largest s_ij of each row and sum_j exp(s_ij - top_i) at hand, the
 derivative of sum_i w_i (log sum_j exp s_ij - s_i,own(i)) by q_i is sum_j (p_ij - [j = own(i)] w_i) k_j, and that by k_j
-is the same with the two sets exchanged. So two functions do for every loss of this kind, both ways.
+is the same with the two sets exchanged. So two functions do for every loss of this kind, both ways; a third one takes
+both derivatives from the same p_ij, where there is memory for it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nucleate.losses.fused.threads import over_blocks
 
 _TILE = 32
 _COLUMNS = 4096  # packed at a time, 8 MiB at a depth of 256
+_AT_ONCE = 1 << 24  # numbers in the slopes of rows of all stripes, 64 MiB
 _LARGEST = 128.0  # of |s|: an error of 2^-17 in it leaves the gradient's relative error below 1e-3
 _LN_2 = math.log(2)
 _NOTHING = np.empty(0, np.float32)
@@ -58,8 +60,11 @@ def softmax_total(
     if not wanted:
         return value, []
     pairs = (own, share)
-    by_rows = _slopes(module, q, k, m, pairs, False, there, back, scale)
-    by_columns = _slopes(module, k, q, n, pairs, True, back, there, scale)
+    if back is None and module.STRIPES * q.numel() <= _AT_ONCE:
+        by_rows, by_columns = _both_slopes(module, q, k, m, pairs, there, scale)
+    else:
+        by_rows = _slopes(module, q, k, m, pairs, False, there, back, scale)
+        by_columns = _slopes(module, k, q, n, pairs, True, back, there, scale)
     return value, [g[: len(x), : x.shape[1]].contiguous() for g, x in ((by_rows, rows), (by_columns, columns))]
 
 
@@ -105,7 +110,7 @@ def _sums(module: ModuleType, rows: Tensor, columns: Tensor, count: int, own: Te
     top, total, at_own = (np.full(n, v, np.float32) for v in (-np.inf, 0, 0))
     partner = _padded(own, n)
     for first, width, (c_high, c_low), _ in _packed(columns, count, values=False):
-        _over_tiles(n, module.row_sums, high, low, depth, c_high, c_low, first, width, partner, top, total, at_own)
+        _over(n // _TILE, module.row_sums, high, low, depth, c_high, c_low, first, width, partner, top, total, at_own)
     kept = slice(0, len(own))
     found = Sums(torch.from_numpy(top[kept]), torch.from_numpy(total[kept]))
     return found, torch.from_numpy(at_own[kept]).double() * _LN_2
@@ -138,15 +143,50 @@ def _slopes(
     for first, width, (c_high, c_low), (v_high, v_low) in _packed(columns, count, values=True):
         part = slice(first, first + width) if len(shares) else slice(0, 0)
         taken = slice(first, first + width) if turned else slice(0, n)
-        _over_tiles(
-            n, module.row_slopes, high, low, depth, c_high, c_low, v_high, v_low, first, width, top, share,
+        _over(
+            n // _TILE, module.row_slopes, high, low, depth, c_high, c_low, v_high, v_low, first, width, top, share,
             tops[part], shares[part], partner[taken], minus[taken], turned, into,
         )  # fmt: skip
     return out.mul_(scale * math.sqrt(_LN_2))
 
 
-def _over_tiles(rows: int, run: Callable[..., None], *arguments: object) -> None:
-    over_blocks(rows // _TILE, 1, lambda begin, end, _: run(*arguments, begin, end))
+def _both_slopes(
+    module: ModuleType,
+    rows: Tensor,
+    columns: Tensor,
+    count: int,
+    pairs: tuple[Tensor, Tensor],
+    of_rows: tuple[Sums, Tensor],
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """`_slopes` of rows, and with rows and columns exchanged those of columns, from one look at each p_ij."""
+    n, depth = rows.shape
+    high, low = _parts(rows)
+    turned = _turned(high, depth, module.TALL), _turned(low, depth, module.TALL)
+    top, share = _shares(of_rows, n)
+    own, less = _padded(pairs[0], n), _padded(pairs[1], n, 0)
+    by_rows, by_columns = rows.new_zeros(module.STRIPES, n, depth), torch.empty_like(columns)
+    part = columns.new_empty(-(-min(_COLUMNS, len(columns)) // module.CHUNK), depth, module.CHUNK)
+    for first, width, across, along in _packed(columns, count, values=True):
+        part.zero_()
+        _over(
+            module.STRIPES, module.both_slopes, high, low, depth, *turned, *across, *along, first, width, top, share,
+            own, less, by_rows.view(-1).numpy(), part.view(-1).numpy(),
+        )  # fmt: skip
+        into = by_columns[first : first + _COLUMNS]
+        into.copy_(part.transpose(1, 2).reshape(-1, depth)[: len(into)])
+    scale *= math.sqrt(_LN_2)
+    return by_rows.sum(0).mul_(scale), by_columns.mul_(scale)
+
+
+def _turned(rows: NDArray[np.int16], depth: int, tall: int) -> NDArray[np.int16]:
+    """Rows `tall` at a time, each time (depth, tall); the last filled up with 0."""
+    padded = np.pad(rows.reshape(-1, depth), ((0, -(len(rows) // depth) % tall), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(-1, tall, depth).transpose(0, 2, 1)).reshape(-1)
+
+
+def _over(count: int, run: Callable[..., None], *arguments: object) -> None:
+    over_blocks(count, 1, lambda begin, end, _: run(*arguments, begin, end))
 
 
 def _up(n: int) -> int:
