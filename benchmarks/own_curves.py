@@ -1,7 +1,8 @@
 """Where the rule that ends a run would have ended Nucleate's own runs, and at what loss.
 
     python benchmarks/own_curves.py record --data DATA       # writes benchmarks/curves/*.csv; goes on where it was
-    python benchmarks/own_curves.py score                    # both take --plan long, for the long runs
+    python benchmarks/own_curves.py cool --data DATA         # writes benchmarks/curves/cooled/*.csv; the same
+    python benchmarks/own_curves.py score                    # all take --plan long, for the long runs
 
 DATA holds fluorescence/{train,val}/{images,masks}/ID.png and fluorescence/few_labels.json (BBBC038v1). A run learns
 from 2, 5, 20 or all images of `train`, validates as `nucleate train` does (`hold_out`), and is scored after every
@@ -11,6 +12,10 @@ The runs are small, so that many fit: a narrow network, samples of 128 x 128 var
 learning rate that is constant to the end. There are two plans of them: the first (`--plan .`) of 48 epochs of 24 steps,
 and `--plan long` of 64 epochs of 48 steps with few labels, in which over-fitting shows. There every image of two is
 left out of a run in turn, too, and that run judged on it: cross-validation.
+
+A recorded run has no cool-down, as its curve is to go on to the end. What `nucleate train --epochs` makes of the same
+budget is a run whose learning rate falls to zero over its last steps: `cool` trains each run so and scores the weights
+that it keeps. Regret of those counts what the cool-down gains.
 
 The scores, less is better in all: epochs spent over those of the best epoch; regret in loss, the loss of the epoch
 kept over the lowest of the run, less 1; regret in panoptic quality, the highest of the run less that of the epoch
@@ -30,8 +35,8 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +82,41 @@ PLANS = {
     ".": Plan(("2", "5", "20", "all"), ("cross_entropy", "focal"), 5, 48, 96),
     "long": Plan(("1", "2", "5"), ("cross_entropy",), 4, 64, 192, folds=("2",)),
 }
+HALVES = ("test_pq_a", "test_pq_b")
 COLUMNS = ("epoch", "train", "valid", "valid_score", "valid_pq", "test_a", "test_b", "test_pq_a", "test_pq_b")
 
 
 def record(data: Path, out: Path, plan: Plan) -> None:
     """Record every run that is not there yet, one after the other."""
-    others = [_middle(one, SEEN) for one in _read(data / "fluorescence" / "val")]
-    held_back = Validation(others[::2]), Validation(others[1::2])
+    held_back = _held_back(data)
+    for name, images, settings in _runs(data, plan):
+        pairs, chosen = _held_out(images)
+        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), settings)
+        for left_out in range(len(images) if name.split("-")[0] in plan.folds else 0):
+            rest = [one for index, one in enumerate(images) if index != left_out]
+            watched = Watched([_middle(images[left_out], 2 * SEEN)])
+            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, settings)
+
+
+def cool(data: Path, out: Path, plan: Plan) -> None:
+    """Train every run that is not there yet with its cool-down, and write what the weights kept are worth."""
+    held_back = _held_back(data)
+    for name, images, settings in _runs(data, plan):
+        path = out / "cooled" / f"{name}.csv"
+        if path.exists():
+            continue
+        pairs, chosen = _held_out(images)
+        cooled = replace(settings, cool_down=Settings().cool_down)
+        result = train([Source.of(*one) for one in pairs], Validation(chosen), NETWORK, cooled)
+        engine, objective = TorchEngine(result.network), Objective(NETWORK.classes, settings.loss)
+        found = [half.judge(engine, objective, Thresholds()) for half in held_back]
+        values = [one.loss for one in found] + [one.scores.panoptic_quality for one in found]
+        _save(path, ("epoch", *COLUMNS[5:]), [[result.state.best_epoch, *values]])
+        print(f"{path.name}: {result.state.seconds:.0f} s", flush=True)
+
+
+def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], Settings]]:
+    """Of each run its name, its labelled images and its settings."""
     lists = json.loads((data / "fluorescence" / "few_labels.json").read_text())
     for seed, loss, labels in itertools.product(range(plan.seeds), plan.losses, plan.labels):
         images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
@@ -91,16 +124,22 @@ def record(data: Path, out: Path, plan: Plan) -> None:
             seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
             cool_down=0.0, variation=Variation(crop=128),
         )  # fmt: skip
-        pairs, chosen, _ = hold_out(images)
-        if len(chosen) < len(pairs):
-            # Whole images; with few labels they are strips of the same ones, of which nothing may be cut.
-            chosen = [_middle(one, SEEN) for one in chosen[:CHOOSING]]
-        name = f"{labels}-{loss}-{seed}"
-        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), settings)
-        for left_out in range(len(images) if labels in plan.folds else 0):
-            rest = [one for index, one in enumerate(images) if index != left_out]
-            watched = Watched([_middle(images[left_out], 2 * SEEN)])
-            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, settings)
+        yield f"{labels}-{loss}-{seed}", images, settings
+
+
+def _held_back(data: Path) -> tuple[Validation, ...]:
+    """The two halves of the images that no run learns from or chooses on."""
+    others = [_middle(one, SEEN) for one in _read(data / "fluorescence" / "val")]
+    return Validation(others[::2]), Validation(others[1::2])
+
+
+def _held_out(images: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """What a run learns from, and what it chooses on."""
+    pairs, chosen, _ = hold_out(images)
+    if len(chosen) < len(pairs):
+        # Whole images; with few labels they are strips of the same ones, of which nothing may be cut.
+        chosen = [_middle(one, SEEN) for one in chosen[:CHOOSING]]
+    return pairs, chosen
 
 
 class Watched(Validation):
@@ -123,15 +162,20 @@ def _write(path: Path, pairs: list[Pair], watched: Watched, settings: Settings) 
         return
     start = time.monotonic()
     state = train([Source.of(*one) for one in pairs], watched, NETWORK, settings).state
+    rows = []
+    for row, other in zip(state.history, watched.found, strict=True):
+        rows.append([row["epoch"], row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"], *other])
+    _save(path, COLUMNS if watched.held_back else COLUMNS[:5], rows)
+    print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _save(path: Path, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS if watched.held_back else COLUMNS[:5])
-    for row, other in zip(state.history, watched.found, strict=True):
-        own = (row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"])
-        writer.writerow([row["epoch"], *(f"{value:.5g}" for value in own + other)])
+    writer.writerow(columns)
+    writer.writerows([epoch, *(f"{value:.5g}" for value in values)] for epoch, *values in rows)
     path.parent.mkdir(exist_ok=True, parents=True)
     write_text(path, text.getvalue())
-    print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def _read(folder: Path, names: list[str] | None = None) -> list[Pair]:
@@ -176,7 +220,7 @@ def score(folder: Path, plan: Plan, console: Console) -> None:
             cells = (f"{ended:.0%}", f"{spent:.0f}", f"{spent / best_loss:.2f}", f"{spent / best_pq:.2f}")
             table.add_row(name, *cells, f"{loss:.2%}", f"{quality:.4f}", f"{crossed:+.4f}")
         console.print(table)
-    _compare_kept(runs, plan, console)
+    _compare_kept(folder, runs, plan, console)
     if plan.folds:
         _compare_folds(folder, runs, console)
     rises = [run["valid"][-5:].mean() / run["valid"].min() - 1 for run in runs.values()]
@@ -202,9 +246,14 @@ def _judge(rule: StoppingRule | Ending, run: Run) -> tuple[float, ...]:
 
 def regrets(run: Run, epoch: int) -> tuple[float, float]:
     """Regret in panoptic quality of keeping this epoch, plain and crossed."""
-    halves = run["test_pq_a"], run["test_pq_b"]
-    crossed = np.mean([on[by.argmax()] - on[epoch - 1] for by, on in (halves, halves[::-1])])
-    return float(run["test_pq"].max() - run["test_pq"][epoch - 1]), float(crossed)
+    return lacks(run, {half: run[half][epoch - 1] for half in HALVES})
+
+
+def lacks(run: Run, kept: Mapping[str, float]) -> tuple[float, float]:
+    """The same of keeping weights of this panoptic quality on either half."""
+    a, b = HALVES
+    crossed = [run[on][run[by].argmax()] - kept[on] for by, on in ((a, b), (b, a))]
+    return float(run["test_pq"].max() - np.mean([kept[a], kept[b]])), float(np.mean(crossed))
 
 
 KEPT: dict[str, Callable[[Run], int]] = {
@@ -216,13 +265,17 @@ KEPT: dict[str, Callable[[Run], int]] = {
 }
 
 
-def _compare_kept(runs: dict[str, Run], plan: Plan, console: Console) -> None:
-    """Print what it costs to keep which epoch of the whole run."""
+def _compare_kept(folder: Path, runs: dict[str, Run], plan: Plan, console: Console) -> None:
+    """Print what it costs to keep which epoch of the whole run, and what the cool-down makes of it."""
     table = Table(title="Which epoch of a whole run to keep: regret in PQ, and crossed")
     for head in ("kept", *plan.labels, "all runs"):
         table.add_column(head)
-    for name, choose in KEPT.items():
-        found = {key: regrets(run, choose(run)) for key, run in runs.items()}
+    ways = {name: {key: regrets(run, choose(run)) for key, run in runs.items()} for name, choose in KEPT.items()}
+    cooled = {path.stem: _columns(path) for path in (folder / "cooled").glob("*.csv")}
+    if cooled.keys() == runs.keys():
+        last = {key: {half: one[half][-1] for half in HALVES} for key, one in cooled.items()}
+        ways["`kept`, of a run with its cool-down"] = {key: lacks(runs[key], last[key]) for key in runs}
+    for name, found in ways.items():
         groups = [[f for key, f in found.items() if key.split("-")[0] == labels] for labels in plan.labels]
         means = (np.mean(group, axis=0) for group in (*groups, list(found.values())))
         table.add_row(name, *(f"{plain:.4f} {crossed:+.4f}" for plain, crossed in means))
@@ -265,17 +318,17 @@ def load(path: Path) -> Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("record", "score"))
-    parser.add_argument("--data", type=Path, help="needed to record")
+    parser.add_argument("what", choices=("record", "cool", "score"))
+    parser.add_argument("--data", type=Path, help="needed for all but score")
     parser.add_argument("--plan", choices=PLANS, default=".", help="which runs")
     parser.add_argument("--out", type=Path, default=CURVES)
     options = parser.parse_args()
     if options.what == "score":
         score(options.out / options.plan, PLANS[options.plan], Console(width=120))
     elif options.data is None:
-        parser.error("record needs --data")
+        parser.error(f"{options.what} needs --data")
     else:
-        record(options.data, options.out / options.plan, PLANS[options.plan])
+        {"record": record, "cool": cool}[options.what](options.data, options.out / options.plan, PLANS[options.plan])
 
 
 if __name__ == "__main__":
