@@ -47,10 +47,10 @@ def train_rate(data: Path, seconds: float) -> float:
     return settings.batch * (last - first) / (end - begin)
 
 
-def predict_rate(data: Path, model: Path) -> float:
+def predict_rate(data: Path, model: str) -> float:
     """Megapixels a second, file to files."""
     from nucleate.images.reader import read_image
-    from nucleate.model import read
+    from nucleate.model import locate, read
     from nucleate.networks.precision import keep_memory
     from nucleate.prediction.predict import predict
     from nucleate.prediction.predictor import Predictor
@@ -59,7 +59,7 @@ def predict_rate(data: Path, model: Path) -> float:
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
     pixels = sum(read_image(file).pixels[..., 0].size for file in files)
     # As the command line does: how much there is to do decides the engine.
-    predictor = Predictor(read(model), megapixels=pixels / 1e6)
+    predictor = Predictor(read(locate(model)), megapixels=pixels / 1e6)
     for file in files[:3]:
         predictor.segment(read_image(file))
     with tempfile.TemporaryDirectory() as out:
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--stardist", type=Path)
-    parser.add_argument("--nucleate-model", type=Path)
+    parser.add_argument("--nucleate-model", help="its folder, or the name of an embedded one")
     parser.add_argument("--stardist-model", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=30)
