@@ -81,9 +81,6 @@ def test_keep_memory_says_whether_it_could(monkeypatch):
     assert precision.keep_memory() is True
     assert len(asked) == 2 and len({option for option, _ in asked}) == 2
     asked.clear()
-    assert precision.return_memory() is True
-    assert asked == [(-3, 2**21), (-1, 2**21)], "M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h"
-    asked.clear()
     assert precision.one_heap() is True
     assert asked == [(-8, 1)], "M_ARENA_MAX of malloc.h"
     Library.mallopt = staticmethod(lambda option, value: 0)
@@ -92,3 +89,21 @@ def test_keep_memory_says_whether_it_could(monkeypatch):
     assert precision.keep_memory() is False
     monkeypatch.setattr(sys, "platform", "darwin")
     assert precision.keep_memory() is False
+
+
+def test_return_memory_says_whether_there_was_some(monkeypatch):
+    class Library:
+        freed = 1
+
+        @classmethod
+        def malloc_trim(cls, kept):
+            assert kept == 0
+            return cls.freed
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
+    assert precision.return_memory() is True
+    Library.freed = 0
+    assert precision.return_memory() is False
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert precision.return_memory() is False

@@ -343,8 +343,9 @@ def test_measures_need_no_pixels_where_there_is_no_nucleus():
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
-def test_work_is_done_in_order_a_few_pieces_at_a_time(threads):
-    begun, waiting, most, told = [], 0, 0, []
+def test_work_is_done_in_order_a_few_pieces_at_a_time(threads, monkeypatch):
+    begun, waiting, most, told, returned = [], 0, 0, [], []
+    monkeypatch.setattr(stream_module, "return_memory", lambda: returned.append(True))
 
     class Counting(ThreadPoolExecutor):
         def submit(self, one):
@@ -363,6 +364,7 @@ def test_work_is_done_in_order_a_few_pieces_at_a_time(threads):
     with ExitStack() as stack:
         stream_module._do(work, threads and stack.enter_context(Counting(threads)), told.append)
     assert sorted(begun) == list(range(200)) and (threads == 3 or begun == sorted(begun))
+    assert len(returned) == 200 // stream_module._SUBMITTED
     assert most <= stream_module._SUBMITTED and told == sorted(told) and told[-1] == 1.0
 
 

@@ -6,7 +6,7 @@ import ctypes
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -56,13 +56,10 @@ def keep_memory() -> bool:
 
 
 def return_memory() -> bool:
-    """Ask the C library to take every tensor of 2 MiB and more from the system and to give it back once it is freed.
-
-    True where that could be set (glibc). What is freed between smaller ones that last would else stay, in pieces that
-    the next large one does not fit in, and a long run would come to hold hundreds of megabytes that nothing uses. It
-    costs page faults, some 5 % of the time of a slide.
-    """
-    return _set({_M_MMAP_THRESHOLD: 2**21, _M_TRIM_THRESHOLD: 2**21})
+    """Give what was freed back to the system, also from between what is still held: in a long run the heap comes to lie
+    in pieces into which the next large tensor does not fit. True where there was something (glibc)."""
+    trim = _of_library("malloc_trim")
+    return trim is not None and bool(trim(0))
 
 
 def one_heap() -> bool:
@@ -72,11 +69,18 @@ def one_heap() -> bool:
 
 
 def _set(options: Mapping[int, int]) -> bool:
-    if sys.platform != "linux":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    mallopt = _of_library("mallopt")
+    if mallopt is None:
         return False
     results = [bool(mallopt(option, value)) for option, value in options.items()]
     return all(results)
+
+
+def _of_library(name: str) -> Any | None:
+    """A function of the C library, where there is one that has it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None

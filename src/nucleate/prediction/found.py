@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,6 +19,7 @@ from nucleate.types import Box, Nucleus
 FURTHEST = 2 * BOUND
 """Pixels along an axis: no pixel of a nucleus is further from its centre."""
 
+_MEASURES = ("y", "x", "area", "mean", "score", "entropy")
 _KEPT, _FEWEST = 2**26, 3  # bytes of rows of tiles that are kept decoded, and how many of them at least
 
 
@@ -93,22 +95,24 @@ class SpooledNuclei(Nuclei):
     def __iter__(self) -> Iterator[Found]:
         for index, first in enumerate(self._first[:-1]):
             row = self.rows(index)
-            for step, nucleus in enumerate(row.nuclei):
+            measures = zip(*(row.nuclei[name].tolist() for name in _MEASURES), strict=True)
+            for step, values in enumerate(measures):
                 box, mask = row.box(step), row.mask(step)
                 here = Box(box.y - self.origin[0], box.x - self.origin[1], *box.shape)
-                yield Found(self._nucleus(first + step, nucleus), here, mask)
+                yield Found(self._nucleus(first + step, *values), here, mask)
 
-    def _nucleus(self, number: int, row: NDArray[np.void]) -> Nucleus:
-        area, bits = int(row["area"]), float(row["entropy"])
+    def _nucleus(
+        self, number: int, y: float, x: float, area: int, mean: float, score: float, entropy: float
+    ) -> Nucleus:
         return Nucleus(
             id=number,
-            y=round(round(float(row["y"]), 3) - self.origin[0], 3),
-            x=round(round(float(row["x"]), 3) - self.origin[1], 3),
+            y=round(round(y, 3) - self.origin[0], 3),
+            x=round(round(x, 3) - self.origin[1], 3),
             area=area,
-            diameter=round(float(2 * np.sqrt(area / np.pi)), 3),
-            mean_intensity=round(float(row["mean"]), 4),
-            score=round(float(row["score"]), 4),
-            entropy=None if np.isnan(bits) else round(bits, 4),
+            diameter=round(2 * math.sqrt(area / math.pi), 3),
+            mean_intensity=round(mean, 4),
+            score=round(score, 4),
+            entropy=None if math.isnan(entropy) else round(entropy, 4),
         )
 
     def bounded(self) -> int:

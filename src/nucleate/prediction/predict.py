@@ -19,7 +19,7 @@ from nucleate.images.outputs import FORMATS, entropy_tiff
 from nucleate.images.reader import name_of
 from nucleate.images.record import Record, read_record, record_file, write_record
 from nucleate.images.writer import write_overlay
-from nucleate.networks.precision import keep_memory, return_memory
+from nucleate.networks.precision import keep_memory
 from nucleate.prediction.found import SpooledNuclei
 from nucleate.prediction.predictor import Predictor, is_small
 from nucleate.prediction.source import Source, View, open_source
@@ -174,8 +174,6 @@ def _results(
                 raise
     finally:
         torch.set_num_threads(threads)
-    if large:
-        return_memory()
     for path in large:
         yield path, _predict_one(predictor, path, out, request, alone=True, observe=observe)
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from nucleate.images.outputs.progress import Observe
 from nucleate.images.slide import Reader
 from nucleate.images.statistics import Statistics
+from nucleate.networks.precision import return_memory
 from nucleate.objects.grouping import BOUND, Candidates, Extent, Thresholds, Votes, join, vote
 from nucleate.prediction.found import SpooledNuclei, number
 from nucleate.prediction.maps import to_entropy, to_maps
@@ -43,7 +44,7 @@ DEPENDS = Extent().context + Extent().nucleus
 LOOKED_AT = DEPENDS + 2 * BOUND
 """Pixels; how far votes around a tile may reach, and so how much of them it depends on, is known from those within."""
 
-_SUBMITTED = 16  # pieces of work, several for each thread of the pool
+_SUBMITTED = 16  # pieces of work, several for each thread of the pool; after as many, freed memory is given back
 _KEPT = 12  # blocks that are kept decoded: a tile and what it depends on meet nine, its neighbour six of them
 
 
@@ -282,6 +283,8 @@ def _do(work: Sequence[Callable[[], None]], pool: Executor | None, observe: Obse
                     future.result()
                 ended = len(over)
             done += ended
+            if done % _SUBMITTED < ended:
+                return_memory()
             if observe is not None:
                 observe(done / len(work))
     except BaseException:
