@@ -21,6 +21,7 @@ from nucleate.objects.grouping import (
     tidy,
     vote,
 )
+from nucleate.objects.plain_steps import NOTHING
 from nucleate.types import Box
 
 
@@ -346,6 +347,13 @@ def cut_maps(draw):
     offset = ndimage.gaussian_filter(rng.normal(0, 4 * spread, (2, *shape)), (0, 1, 1)).astype(np.float32)
     radius = rng.uniform(1, draw(st.sampled_from([2.0, 6.0])), shape).astype(np.float32)
     return Maps(foreground, heat, offset, radius)
+
+
+@given(points=hnp.arrays(np.int8, st.tuples(st.just(2), st.integers(0, 4), st.integers(0, 4))))
+def test_the_extent_of_points_counts_no_background(points):
+    nothing = Candidates(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    far = np.abs(np.where(points == NOTHING, 0, points).astype(int)).max(initial=0)
+    assert Extent.of(Votes(points, nothing), Thresholds()).points == far
 
 
 @settings(deadline=None, max_examples=60)

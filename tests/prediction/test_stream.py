@@ -71,6 +71,7 @@ def streamed(reader, plan, *, spool=None, network=None, thresholds=THRESHOLDS, p
     labels = nuclei.read(Box(0, 0, *nuclei.shape))
     found = list(nuclei)
     assert len(found) == nuclei.count
+    assert [one.nucleus for one in found] == list(nuclei.measurements())
     again = np.zeros_like(labels)
     for one in found:
         again[one.box.y : one.box.bottom, one.box.x : one.box.right][one.mask] = one.nucleus.id

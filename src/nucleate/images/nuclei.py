@@ -40,11 +40,15 @@ class Nuclei(ABC):
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.uint32]:
-        """The labels in a box that lies inside."""
+        """The labels in a box that lies inside; may be called from several threads at once."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Found]:
         """Every nucleus, in the order of their numbers."""
+
+    def measurements(self) -> Iterator[Nucleus]:
+        """Those of every nucleus, in the order of their numbers."""
+        return (found.nucleus for found in self)
 
 
 class MemoryNuclei(Nuclei):

@@ -105,6 +105,9 @@ def select(
         counts = np.zeros((len(prefixes), 2**digit), dtype=np.int64)
         for values in stream():
             keys = _ordered(values.reshape(-1))
+            if passes(bits) == 1:
+                counts[0] += np.bincount(keys, minlength=2**digit)
+                continue
             heads = keys >> shift
             tails = (heads & (2**digit - 1)).astype(np.intp)
             for row, prefix in zip(counts, prefixes, strict=True):

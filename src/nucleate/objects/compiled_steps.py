@@ -41,20 +41,28 @@ def _is_peak(heat: Any, y: int, x: int) -> bool:
     return True
 
 
-@kernel("int64[:, ::1](float32[:, :], int64, int64, int64, int64, float32)")
+@kernel("int64[:, ::1](float32[:, ::1], int64, int64, int64, int64, float32)")
 def peaks(heat: Any, top: int, left: int, height: int, width: int, least: float) -> Any:
-    found = np.empty((256, 2), np.int64)
+    found = np.empty((height, width), np.bool_)
     count = 0
-    for y in range(top, top + height):
-        for x in range(left, left + width):
-            if heat[y, x] >= least and _is_peak(heat, y, x):
-                if count == len(found):
-                    longer = np.empty((4 * count, 2), np.int64)
-                    longer[:count] = found
-                    found = longer
-                found[count, 0], found[count, 1] = y - top, x - left
+    for y in range(height):
+        row, here = found[y], heat[top + y, left : left + width]
+        above = heat[max(top + y - 1, 0), left : left + width]
+        below = heat[min(top + y + 1, heat.shape[0] - 1), left : left + width]
+        for x in range(width):  # no branches, and so many pixels at once; few are left
+            row[x] = (here[x] >= least) & (here[x] >= above[x]) & (here[x] >= below[x])
+        for x in range(width):
+            if row[x]:
+                row[x] = _is_peak(heat, top + y, left + x)
+                count += row[x]
+    places = np.empty((count, 2), np.int64)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            if found[y, x]:
+                places[count, 0], places[count, 1] = y, x
                 count += 1
-    return found[:count].copy()
+    return places
 
 
 @kernel("int8[:, :, ::1](float32[:, :], float32[:, :, :], UniTuple(int64, 2), UniTuple(int64, 2), float32, int64)")
@@ -89,14 +97,19 @@ def select(position: Any, heat: Any, squared: Any) -> Any:
 @kernel("int32[:, ::1](int8[:, :, ::1], int64[:, ::1], float64[::1])")
 def follow(points: Any, centre: Any, squared: Any) -> Any:
     height, width = points.shape[1], points.shape[2]
-    owner, distance = np.zeros((height, width), np.int32), np.empty((height, width), np.int32)
+    owner, distance = np.zeros((height, width), np.int32), np.full((height, width), np.iinfo(np.int32).max, np.int32)
     for k in range(len(centre)):
         extent = np.int64(np.ceil(np.sqrt(squared[k])))
+        left, right = max(centre[k, 1] - extent, 0), min(centre[k, 1] + extent + 1, width)
+        furthest = np.int32(np.floor(squared[k]))
         for y in range(max(centre[k, 0] - extent, 0), min(centre[k, 0] + extent + 1, height)):
-            for x in range(max(centre[k, 1] - extent, 0), min(centre[k, 1] + extent + 1, width)):
-                away = (y - centre[k, 0]) ** 2 + (x - centre[k, 1]) ** 2
-                if away <= squared[k] and (owner[y, x] == 0 or away < distance[y, x]):
-                    owner[y, x], distance[y, x] = k + 1, away
+            down, across = (y - centre[k, 0]) ** 2, left - centre[k, 1]
+            of, least = owner[y, left:right], distance[y, left:right]
+            for x in range(len(of)):  # no branches, and so many pixels at once
+                away = np.int32(down + (x + across) ** 2)
+                nearer = (away <= furthest) & (away < least[x])
+                of[x] = np.int32(k + 1) if nearer else of[x]
+                least[x] = away if nearer else least[x]
     labels = np.zeros((height, width), np.int32)
     for y in range(height):
         for x in range(width):
@@ -118,14 +131,14 @@ def _find(parent: Any, i: int) -> int:
 @step
 def _runs(labels: Any) -> Any:
     """The runs of equal labels along rows: which of them begin each row (one more than rows), where each begins in its
-    row, its label, and the first run of the 4-connected piece that it is of."""
+    row, and its label."""
     height, width = labels.shape
     count = height
     for y in range(height):
         for x in range(1, width):
             count += labels[y, x] != labels[y, x - 1]
     row = np.empty(height + 1, np.int64)
-    begin, value, piece = np.empty(count, np.int32), np.empty(count, np.int32), np.arange(count).astype(np.int32)
+    begin, value = np.empty(count, np.int32), np.empty(count, np.int32)
     n = 0
     for y in range(height):
         row[y] = n
@@ -134,16 +147,38 @@ def _runs(labels: Any) -> Any:
                 begin[n], value[n] = x, labels[y, x]
                 n += 1
     row[height] = n
-    for y in range(1, height):
+    return row, begin, value
+
+
+@step
+def _pieces(row: Any, begin: Any, value: Any, width: int) -> Any:
+    """Of each run the first run of the 4-connected piece that it is of."""
+    piece = np.arange(len(value)).astype(np.int32)
+    for y in range(1, len(row) - 1):
         i, j = row[y - 1], row[y]
         while i < row[y] and j < row[y + 1]:
             if value[i] == value[j]:
                 a, b = _find(piece, i), _find(piece, j)
                 piece[max(a, b)] = min(a, b)
             i, j = _next(begin, row, y, width, i, j)
-    for i in range(n):
+    for i in range(len(piece)):
         piece[i] = piece[piece[i]]
-    return row, begin, value, piece
+    return piece
+
+
+@step
+def _joined(row: Any, begin: Any, value: Any) -> Any:
+    """The same with every two runs of equal labels made one that lie next to each other in a row."""
+    joined, first, label = np.empty_like(row), np.empty_like(begin), np.empty_like(value)
+    n = 0
+    for y in range(len(row) - 1):
+        joined[y] = n
+        for i in range(row[y], row[y + 1]):
+            if i == row[y] or value[i] != label[n - 1]:
+                first[n], label[n] = begin[i], value[i]
+                n += 1
+    joined[len(row) - 1] = n
+    return joined, first[:n], label[:n]
 
 
 @step
@@ -166,9 +201,9 @@ def _touch(lowest: Any, highest: Any, piece: int, label: int) -> None:
 
 
 @step
-def _fill_holes(labels: Any) -> None:
-    height, width = labels.shape
-    row, begin, value, piece = _runs(labels)
+def _fill_holes(row: Any, begin: Any, value: Any, width: int) -> None:
+    height = len(row) - 1
+    piece = _pieces(row, begin, value, width)
     lowest, highest = np.full(len(piece), np.iinfo(np.int32).max, np.int32), np.zeros(len(piece), np.int32)
     enclosed = np.ones(len(piece), np.bool_)
     for y in range(height):
@@ -186,16 +221,16 @@ def _fill_holes(labels: Any) -> None:
             if value[j] == 0:
                 _touch(lowest, highest, piece[j], value[i])
             i, j = _next(begin, row, y, width, i, j)
-    for y in range(height):
-        for i in range(row[y], row[y + 1]):
-            if value[i] == 0 and enclosed[piece[i]] and lowest[piece[i]] == highest[piece[i]]:
-                labels[y, begin[i] : _end(begin, row[y + 1], width, i)] = highest[piece[i]]
+    for i in range(len(piece)):
+        if value[i] == 0 and enclosed[piece[i]] and lowest[piece[i]] == highest[piece[i]]:
+            value[i] = highest[piece[i]]
 
 
 @kernel("int32[:, ::1](int32[:, ::1], int64)")
 def tidy(labels: Any, smallest: int) -> Any:
     height, width = labels.shape
-    row, begin, value, piece = _runs(labels)
+    row, begin, value = _runs(labels)
+    piece = _pieces(row, begin, value, width)
     size, largest = np.zeros(len(piece), np.int64), 0
     for y in range(height):
         for i in range(row[y], row[y + 1]):
@@ -205,12 +240,16 @@ def tidy(labels: Any, smallest: int) -> Any:
     for i in range(len(piece)):
         if piece[i] == i and value[i] > 0 and (best[value[i]] < 0 or size[i] > size[best[value[i]]]):
             best[value[i]] = i
+    for i in range(len(piece)):
+        if value[i] > 0 and (best[value[i]] != piece[i] or size[piece[i]] < smallest):
+            value[i] = 0
+    row, begin, value = _joined(row, begin, value)
+    _fill_holes(row, begin, value, width)
     out = np.zeros((height, width), np.int32)
     for y in range(height):
         for i in range(row[y], row[y + 1]):
-            if value[i] > 0 and best[value[i]] == piece[i] and size[piece[i]] >= smallest:
+            if value[i] > 0:
                 out[y, begin[i] : _end(begin, row[y + 1], width, i)] = value[i]
-    _fill_holes(out)
     return out
 
 

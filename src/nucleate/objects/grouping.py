@@ -88,8 +88,8 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
     `box` holds 2 pixels more than `core` on each side, or ends with the image there.
     """
     inner = core.within(box)
-    steps = fastest(maps.heat.size)
-    peaks = steps.peaks(maps.heat, inner[0].start, inner[1].start, *core.shape, np.float32(thresholds.heat))
+    steps, heat = fastest(maps.heat.size), np.ascontiguousarray(maps.heat)
+    peaks = steps.peaks(heat, inner[0].start, inner[1].start, *core.shape, np.float32(thresholds.heat))
     y, x = peaks.T
     candidates = Candidates(peaks + np.array([core.y, core.x]), maps.heat[inner][y, x], maps.radius[inner][y, x])
     points = steps.point(
@@ -134,13 +134,14 @@ class Extent:
     @classmethod
     def of(cls, votes: Votes, thresholds: Thresholds) -> Extent:
         """The furthest that these votes reach."""
-        # A pixel of background counts as 0, and so can -128 never be met.
-        points = np.where(votes.points == NOTHING, 0, votes.points)
+        # In whole numbers without sign, background, -128, becomes the largest instead of the smallest.
+        raised = votes.points.view(np.uint8) - np.uint8(NOTHING + 1 & 255)
         largest = float(votes.candidates.radius.max(initial=0.0))
         reach, separation = (
             int(np.ceil(np.clip(share * largest, 2.0, BOUND))) for share in (thresholds.reach, thresholds.separation)
         )
-        return cls(int(max(points.max(initial=0), -int(points.min(initial=0)))), reach, separation)
+        lowest = int(raised.min(initial=-NOTHING - 1)) + NOTHING + 1
+        return cls(max(int(votes.points.max(initial=0)), -lowest), reach, separation)
 
     def __or__(self, other: Extent) -> Extent:
         return Extent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -72,16 +73,18 @@ class SpooledNuclei(Nuclei):
         self._spool, self._borders = spool, borders
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]
         self._kept: OrderedDict[int, _Row] = OrderedDict()
+        self._lock = threading.Lock()
 
     def rows(self, index: int) -> _Row:
         """The nuclei of one row of tiles."""
-        if index not in self._kept:
-            while len(self._kept) > _FEWEST and sum(one.nbytes for one in self._kept.values()) > _KEPT:
-                self._kept.popitem(last=False)
-            found = self._spool[f"row-{index}"]
-            self._kept[index] = _Row(found["rows"], found["masks"])
-        self._kept.move_to_end(index)
-        return self._kept[index]
+        with self._lock:
+            if index not in self._kept:
+                while len(self._kept) > _FEWEST and sum(one.nbytes for one in self._kept.values()) > _KEPT:
+                    self._kept.popitem(last=False)
+                found = self._spool[f"row-{index}"]
+                self._kept[index] = _Row(found["rows"], found["masks"])
+            self._kept.move_to_end(index)
+            return self._kept[index]
 
     def read(self, box: Box) -> NDArray[np.uint32]:
         whole = Box(box.y + self.origin[0], box.x + self.origin[1], *box.shape)
@@ -93,13 +96,19 @@ class SpooledNuclei(Nuclei):
         return labels
 
     def __iter__(self) -> Iterator[Found]:
-        for index, first in enumerate(self._first[:-1]):
+        nuclei = self.measurements()
+        for index in range(len(self._first) - 1):
             row = self.rows(index)
-            measures = zip(*(row.nuclei[name].tolist() for name in _MEASURES), strict=True)
-            for step, values in enumerate(measures):
-                box, mask = row.box(step), row.mask(step)
+            for step in range(len(row.nuclei)):
+                box = row.box(step)
                 here = Box(box.y - self.origin[0], box.x - self.origin[1], *box.shape)
-                yield Found(self._nucleus(first + step, *values), here, mask)
+                yield Found(next(nuclei), here, row.mask(step))
+
+    def measurements(self) -> Iterator[Nucleus]:
+        for index, first in enumerate(self._first[:-1]):
+            columns = zip(*(self.rows(index).nuclei[name].tolist() for name in _MEASURES), strict=True)
+            for number, values in enumerate(columns, start=first):
+                yield self._nucleus(number, *values)
 
     def _nucleus(
         self, number: int, y: float, x: float, area: int, mean: float, score: float, entropy: float

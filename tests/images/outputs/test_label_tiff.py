@@ -11,8 +11,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from nucleate.images import tiff
-from nucleate.images.outputs import label_tiff
+from nucleate.images.outputs import label_tiff, tiff_stream
 from nucleate.images.reader import read_labels
+from nucleate.types import Box
 
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 9))
 
@@ -23,7 +24,7 @@ def test_labels_round_trip(tmp_path_factory, nuclei_of, labels, stripped):
     path = tmp_path_factory.mktemp("labels") / "x.tif"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_tiff, "STRIPPED", stripped)
-        patch.setattr(label_tiff, "TILE", 16)
+        patch.setattr(tiff_stream, "TILE", 16)
         nuclei = nuclei_of(labels)
         label_tiff.write(path, nuclei)
     np.testing.assert_array_equal(read_labels(path), nuclei.labels)
@@ -66,10 +67,10 @@ def test_a_large_image_is_tiled_and_a_very_large_one_a_big_tiff(tmp_path, field,
     with tifffile.TiffFile(tmp_path / "x.tif") as file:
         assert file.pages[0].tile == (512, 512) and not file.is_bigtiff
     narrow = np.dtype(np.uint16)
-    assert not label_tiff.is_big((46_000, 46_000), narrow) and label_tiff.is_big((46_500, 46_500), narrow)
-    assert label_tiff.is_big((33_000, 33_000), np.dtype(np.uint32))
-    monkeypatch.setattr(label_tiff, "is_big", lambda *_: True)
+    assert not tiff_stream.is_big((46_000, 46_000), narrow) and tiff_stream.is_big((46_500, 46_500), narrow)
+    assert tiff_stream.is_big((33_000, 33_000), np.dtype(np.uint32))
+    monkeypatch.setattr(tiff_stream, "is_big", lambda *_: True)
     label_tiff.write(tmp_path / "x.tif", nuclei)
     with tifffile.TiffFile(tmp_path / "x.tif") as file:
         assert file.is_bigtiff
-        np.testing.assert_array_equal(file.asarray(), nuclei.read(label_tiff.Box(0, 0, *nuclei.shape)))
+        np.testing.assert_array_equal(file.asarray(), nuclei.read(Box(0, 0, *nuclei.shape)))

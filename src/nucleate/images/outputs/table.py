@@ -26,15 +26,15 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
     `y` and `x` are the mean of the nucleus' pixels, counted from the middle of the first pixel of the whole segmented
     level, also where only a region of it was segmented; `y_um` and `x_um` are the same in micrometres.
     """
-    found = iter(nuclei)
+    found = nuclei.measurements()
     first = next(found, None)
-    entropy = first is not None and first.nucleus.entropy is not None
+    entropy = first is not None and first.entropy is not None
     with atomic(path) as file:
         rows = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
         rows.writerow((*COLUMNS, *(MICROMETRES if nuclei.pixel_size else ()), *(("entropy",) if entropy else ())))
         every = chain(() if first is None else (first,), found)
         for one in observed(every, nuclei.count, observe):
-            rows.writerow(_row(one.nucleus, nuclei))
+            rows.writerow(_row(one, nuclei))
 
 
 def _row(nucleus: Nucleus, nuclei: Nuclei) -> list[float | int]:
