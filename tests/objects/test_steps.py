@@ -6,11 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from torch.nn.functional import interpolate
+
 from nucleate.objects import plain_steps, steps
+from nucleate.tiles.cover import taps
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +29,24 @@ def shapes(side=24):
 
 def arrays(dtype, shape, values):
     return hnp.arrays(dtype, shape, elements=values)
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_resample(kernels, data):
+    random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    planes, shape, out = data.draw(st.integers(1, 3)), data.draw(shapes()), data.draw(shapes(40))
+    x = random.normal(size=(planes, *shape)).astype(np.float32)
+    axes = []
+    for of, length in zip(shape, out, strict=True):
+        low, high, part = taps(0, length, out=length, of=of)
+        axes.append((low, high, part.astype(np.float32)))
+    found, plain = kernels.resample(x, *axes), plain_steps.resample(x, *axes)
+    assert found.dtype == plain.dtype
+    np.testing.assert_array_equal(found, plain)
+    whole = torch.from_numpy(x.astype(np.float64))[None]
+    expected = interpolate(whole, out, mode="bilinear", align_corners=False)[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=150)

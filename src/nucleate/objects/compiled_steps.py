@@ -31,6 +31,24 @@ def step(function: Function) -> Function:
     return cast(Function, made(function))
 
 
+_TAPS = types.Tuple((types.int64[::1], types.int64[::1], types.float32[::1]))
+
+
+@kernel(types.float32[:, :, ::1](types.float32[:, :, ::1], _TAPS, _TAPS))
+def resample(x: Any, rows: Any, columns: Any) -> Any:
+    (above, below, down), (left, right, across) = rows, columns
+    out, line = np.empty((len(x), len(above), len(left)), np.float32), np.empty(x.shape[2], np.float32)
+    for plane in range(len(x)):
+        for y in range(len(above)):
+            first, second, weight = x[plane, above[y]], x[plane, below[y]], down[y]
+            for i in range(len(line)):
+                line[i] = first[i] * (np.float32(1) - weight) + second[i] * weight
+            here = out[plane, y]
+            for i in range(len(here)):
+                here[i] = line[left[i]] * (np.float32(1) - across[i]) + line[right[i]] * across[i]
+    return out
+
+
 @step
 def _is_peak(heat: Any, y: int, x: int) -> bool:
     value = heat[y, x]

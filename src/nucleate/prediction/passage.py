@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nucleate.networks.unet import Architecture
 from nucleate.objects.scale import predicted_diameter, zoom
+from nucleate.objects.steps import fastest
 from nucleate.prediction.maps import to_maps
 from nucleate.tiles.cover import cover, owned, taps
 from nucleate.types import Box
@@ -172,13 +174,12 @@ def _source(box: Box, out: tuple[int, int], of: tuple[int, int]) -> Box:
 
 def _resampled(x: Tensor, held: Box, box: Box, *, of: tuple[int, int], out: tuple[int, int]) -> Tensor:
     """Of an image of shape `of`, resampled to `out` in bilinear interpolation, a box; `x` holds the box `held`."""
-    axes = (
-        (2, box.y, box.bottom, held.y, out[0], of[0]),
-        (3, box.x, box.right, held.x, out[1], of[1]),
+    rows, columns = (
+        (low - start, high - start, part.astype(np.float32))
+        for start, (low, high, part) in (
+            (held.y, taps(box.y, box.bottom, out=out[0], of=of[0])),
+            (held.x, taps(box.x, box.right, out=out[1], of=of[1])),
+        )
     )
-    for axis, begin, end, start, n, m in axes:
-        low, high, part = taps(begin, end, out=n, of=m)
-        weight = torch.from_numpy(part.astype("float32")).view((-1, 1) if axis == 2 else (-1,)).to(x.device)
-        below, above = (x.index_select(axis, torch.from_numpy(place - start).to(x.device)) for place in (low, high))
-        x = below.mul_(1 - weight).add_(above.mul_(weight))
-    return x
+    planes = np.ascontiguousarray(x[0].cpu().numpy())
+    return torch.from_numpy(fastest(planes.size).resample(planes, rows, columns))[None]

@@ -50,6 +50,7 @@ def test_an_error_reaches_the_reader_and_ends_the_work():
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.float32])
 def test_the_same_file_for_any_number_of_threads(tmp_path, monkeypatch, tiled, dtype):
     monkeypatch.setattr(tiff_stream, "TILE", 16)
+    monkeypatch.setattr(tiff_stream, "MANY", 2)
     image = np.random.default_rng(0).integers(0, 9, (75, 101)).astype(dtype)
     files = []
     for threads in (1, 2, 7):

@@ -25,6 +25,9 @@ TILE = 512
 THREADS = min(4, os.cpu_count() or 1)
 """That read and compress pieces; one writes them."""
 
+MANY = 16
+"""Pieces, from which on threads are worth their start."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -61,7 +64,7 @@ def write(
 
     with atomic(path) as file, tifffile.TiffWriter(file, byteorder="<", bigtiff=is_big(shape, little)) as tiff:
         tiff.write(
-            observed(in_order(encoded, boxes, THREADS), len(boxes), observe),
+            observed(in_order(encoded, boxes, THREADS if len(boxes) >= MANY else 1), len(boxes), observe),
             shape=shape,
             dtype=little,
             tile=piece if tiled else None,
@@ -81,11 +84,15 @@ def is_big(shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """What a function makes of each item, in their order, computed by so many threads no more than two each ahead.
+    """What a function makes of each item, in their order, computed by so many threads no more than two each ahead; by
+    the calling one where it is to be one.
 
     >>> list(in_order(str.upper, "abcde", 2))
     ['A', 'B', 'C', 'D', 'E']
     """
+    if threads == 1:
+        yield from map(function, items)
+        return
     left = iter(items)
     pool = ThreadPoolExecutor(threads, "nucleate-encoder")
     try:
