@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
 from torch.nn.functional import interpolate
 
 from nucleate.objects import plain_steps, steps

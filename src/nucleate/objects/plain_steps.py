@@ -1,4 +1,4 @@
-"""The steps from a network's output to nuclei, each a function of arrays, in NumPy; `compiled_steps` holds the same ones,
+"""The steps from a network's output to nuclei, each a function of arrays, in NumPy; `compiled_steps` holds the same,
 compiled."""
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ NOTHING = -128
 """In `points`: this pixel is background."""
 
 Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Of each output of an interpolation along one axis the two pixels that it lies between, and the share of the second."""
+"""Of each output of an interpolation along one axis the two pixels that it lies between, and the share of the latter."""
 
 _WINDOW = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if dy or dx]
 """Steps from a pixel to the others of the 5 x 5 around it."""
 
 
 def resample(x: NDArray[np.float32], rows: Taps, columns: Taps) -> NDArray[np.float32]:
-    """Bilinear interpolation of planes (C, H, W), first down the columns, then along the rows: of an axis each output is
-    (1 - part) x[low] + part x[high], rounded to float32 after each product and sum."""
+    """Bilinear interpolation of planes (C, H, W), first down the columns, then along the rows: each output of an axis
+    is (1 - part) x[low] + part x[high], rounded to float32 after each product and sum."""
     for axis, (low, high, part) in ((1, rows), (2, columns)):
         weight = part[:, None] if axis == 1 else part
         x = x.take(low, axis) * (1 - weight) + x.take(high, axis) * weight

@@ -113,8 +113,9 @@ def predict(
     request, NAME_entropy.tif and NAME_overlay.png.
 
     An image that cannot be used is noted and the others are done; an output that cannot be written ends the run.
-    Of many small images, one more is in work at once than the network has threads, as one may wait for the disk, each on
-    one of them; large ones follow one after the other. What is known of a large image is kept in the folder .NAME.work of `out` until it is done.
+    Of many small images, one more is in work at once than the network has threads, each on one of them, as one may wait
+    for the disk; large ones follow one after the other. What is known of a large image is kept in the folder .NAME.work
+    of `out` until it is done.
     """
     request = request or Request()
     _prepare(images, out, request)
@@ -157,10 +158,10 @@ def _results(
 ) -> Iterator[tuple[Path, _Done | str]]:
     """Each image and what became of it, as they are done."""
     threads = torch.get_num_threads()
-    count = threads + 1 if len(images) > threads else 1
+    count, each = (threads + 1, 1) if len(images) > threads else (1, threads)
     large = []
     try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),)) as pool:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,)) as pool:
             work = [pool.submit(_predict_one, predictor, path, out, request) for path in images]
             try:
                 for path, done in zip(images, work, strict=True):
