@@ -14,7 +14,7 @@ NOTHING = -128
 """In `points`: this pixel is background."""
 
 Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Of each output of an interpolation along one axis the two pixels that it lies between, and the share of the latter."""
+"""Of each output of an interpolation along an axis the two pixels that it lies between, and the share of the latter."""
 
 _WINDOW = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if dy or dx]
 """Steps from a pixel to the others of the 5 x 5 around it."""
