@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_FEWEST = 1 << 23  # bytes; below, malloc as a rule hands out memory that it has at hand
+_FEWEST = 1 << 21  # bytes; below, malloc as a rule hands out memory that it has at hand
 _MOST = 1 << 28  # bytes of a block that is kept
 _KEPT = 2  # blocks: a divergence has two gradients
 _ALIGNED = 1 << 21  # a huge page

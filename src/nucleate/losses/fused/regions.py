@@ -35,7 +35,7 @@ class _Job:
         """
         at, source = self.layout, words(logits, self.layout.rows, 1)
         fits = at.classes < IGNORED
-        narrow = np.empty(at.pixels if fits else 0, np.uint8)
+        narrow = unwritten(torch.empty(at.pixels if fits else 0, dtype=torch.uint8, device="meta")).numpy()
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             self.module.count_tiles(
