@@ -1,5 +1,6 @@
 """The graph of nodes: receptive fields proven pixel by pixel, costs, links, and the refusal of what is not known."""
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from nucleate.networks.graph import Field, halo, nodes
+from nucleate.networks.graph import Field, halo, nodes, trace
 from nucleate.networks.unet import Architecture, UNet
 
 
@@ -209,3 +210,25 @@ class Calling(nn.Module):
 def test_an_operation_of_unknown_field_is_refused(network):
     with pytest.raises(ValueError, match="is not known"):
         nodes(network, 1, 8)
+
+
+def test_tracing_leaves_what_other_threads_compute_alone():
+    network, image = UNet(Architecture(widths=(8, 16))).eval(), torch.rand(1, 1, 16, 16)
+    call = torch.nn.Module.__call__
+    with torch.inference_mode():
+        expected = network(image)
+    graphs, results = [], []
+
+    def work():
+        with torch.inference_mode():
+            for _ in range(30):
+                results.append(network(image))
+
+    def look():
+        graphs.extend(len(trace(UNet(Architecture(widths=(8, 16)))).nodes) for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(one) for one in (work, look, work, look)]:
+            future.result()
+    assert len(set(graphs)) == 1 and torch.nn.Module.__call__ is call
+    assert all(torch.equal(one, expected) for one in results)

@@ -11,6 +11,7 @@ sees no other input pixels than jump * i + low ... jump * i + high.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -72,16 +73,38 @@ class Node:
     field: Field
 
 
+_tracing = threading.Lock()
+
+
 class _Tracer(fx.Tracer):
-    """Convolutions are nodes; what they do inside (their weights' standardisation) is not."""
+    """Convolutions are nodes; what they do inside (their weights' standardisation) is not.
+
+    While PyTorch traces, each call of a module and each look at its parameters comes here, from other threads, too,
+    whose networks have nothing to do with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
 
 def trace(network: nn.Module) -> fx.Graph:
     """The operations of a network in the order of computation; a convolution is one."""
-    return _Tracer().trace(network)
+    with _tracing:  # of two at once the first to end would leave PyTorch with the other's hooks
+        return _Tracer().trace(network)
 
 
 _ELEMENTWISE: dict[Callable[..., Any], str] = {
