@@ -154,18 +154,19 @@ def test_divergence(size: tuple[int, ...], dtype: torch.dtype, layout: str, kind
 
 @pytest.mark.parametrize("name", ["dice", "jaccard", "focal_tversky", "generalized_dice"])
 @pytest.mark.parametrize("kind", ["plain", "mask", "batch"])
+@pytest.mark.parametrize("classes", [2, 3, 6])  # up to three are done in registers
 @layouts
 @dtypes
-def test_overlap(dtype: torch.dtype, layout: str, kind: str, name: str) -> None:
-    size = (3, 6, 65, 41)
-    x, t = torch.randn(size) * 3, torch.randint(0, 5, (3, 65, 41))  # the last class has no pixel
+def test_overlap(dtype: torch.dtype, layout: str, classes: int, kind: str, name: str) -> None:
+    size = (3, classes, 131, 101)
+    x, t = torch.randn(size) * 3, torch.randint(0, max(1, classes - 1), (3, 131, 101))  # the last class has no pixel
     options: dict[str, Any] = {}
     if kind == "mask":
         options["mask"] = torch.rand(t.shape) > 0.4
         x = torch.where(options["mask"].unsqueeze(1), x, torch.nan)
         t = torch.where(options["mask"], t, 77)
     if kind == "batch":
-        options = {"over": "batch", "ignore_index": 2}
+        options = {"over": "batch", "ignore_index": min(2, classes - 1)}
     x = laid(x, layout, dtype)
 
     def call(a: Tensor) -> Tensor:
