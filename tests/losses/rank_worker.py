@@ -110,13 +110,20 @@ def _accumulate(rows: slice, group: Any) -> tuple[Any, Any]:
     return np.array(value), w.grad.numpy()
 
 
-def main(rank: int, world: int, folder: Path) -> None:
+def main(folder: Path, rank: int | None = None, world: int | None = None) -> None:
+    """With rank and number of ranks over gloo; without, started by MPI, over MPI."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    meeting = f"file://{folder}/meet"
+    if rank is None or world is None:
+        from mpi_group import join
+
+        rank, world = join(meeting)
+    else:
+        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=world)
     found = evaluate(rank, world, torch.distributed.group.WORLD)
     np.savez(folder / f"{rank}.npz", **found)
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

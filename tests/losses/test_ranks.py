@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +26,30 @@ def worker() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_give_the_loss_and_gradient_of_one_process(world: int, worker: ModuleType, tmp_path: Path) -> None:
+def start(transport: str, world: int, folder: Path) -> list[subprocess.Popen[bytes]]:
+    """So many ranks, each started by itself, or all by MPI."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, WORKER, str(rank), str(world), tmp_path], env=environment)
-        for rank in range(world)
-    ]
-    assert [process.wait(timeout=120) for process in ranks] == [0] * world
+    if transport == "gloo":
+        commands = [[sys.executable, WORKER, folder, str(rank), str(world)] for rank in range(world)]
+    else:
+        beside = Path(sys.executable).with_name("mpiexec")
+        launcher = beside if beside.exists() else shutil.which("mpiexec")
+        if importlib.util.find_spec("mpi4py") is None or launcher is None:
+            pytest.skip("MPI is not installed")
+        # What Open MPI asks for where there are fewer cores than ranks, or the user is root; others do not know it.
+        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        environment["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+        commands = [[launcher, "-n", str(world), sys.executable, WORKER, folder]]
+    return [subprocess.Popen(command, env=environment) for command in commands]
+
+
+@pytest.mark.parametrize("transport", ["gloo", "mpi"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_give_the_loss_and_gradient_of_one_process(
+    world: int, transport: str, worker: ModuleType, tmp_path: Path
+) -> None:
+    started = start(transport, world, tmp_path)
+    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
     one = worker.evaluate(0, 1, None)
     begin = 0
     for rank, rows in enumerate(worker.SPLITS[world]):
