@@ -1,6 +1,7 @@
 """When should a run end? The rule of Nucleate beside the known ones, on 1,432 training curves of six tasks.
 
     python benchmarks/horizon.py CURVES [--plot pareto.png] [--json out.json] [--cross-validate] [--synthetic]
+    python benchmarks/horizon.py                         # drawn runs of 400 epochs alone, as --synthetic adds them
 
 CURVES holds one `<task>.npz` for each task, with `loss` of shape (runs, epochs, 3): training, validation and test loss
 (TaskSet, Metz et al. 2020, in the selection of DyHPO, Wistuba et al. 2022). Runs whose values are not all finite, or
@@ -293,13 +294,17 @@ def plot(outcomes: dict[str, Outcome], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("curves", type=Path, help="folder of <task>.npz")
+    parser.add_argument("curves", type=Path, nargs="?", help="folder of <task>.npz; without it, drawn runs alone")
     parser.add_argument("--plot", type=Path, help="write the Pareto plot here")
     parser.add_argument("--json", type=Path, help="write every score here")
     parser.add_argument("--cross-validate", action="store_true", help="choose settings on some tasks, score on others")
     parser.add_argument("--synthetic", action="store_true", help="score on drawn runs of 400 epochs as well")
     arguments = parser.parse_args()
-    console, curves = Console(width=140), Curves.load(arguments.curves)
+    console = Console(width=140)
+    if arguments.curves is None:
+        synthetic(console)
+        return
+    curves = Curves.load(arguments.curves)
     outcomes = {name: Outcome.of(factory, curves) for name, factory in known_rules(curves.valid.shape[1]).items()}
     render(outcomes, curves, console)
     console.print(f"one update of {OURS} takes {_microseconds():.0f} us (median)")
