@@ -40,7 +40,7 @@ def test_a_perfect_network_predicts_the_true_diameter(radii):
     radius = centres(labels).radius[labels]
     nothing = np.zeros(labels.shape, np.float32)
     maps = Maps((labels > 0).astype(np.float32), nothing, np.stack([nothing, nothing]), radius)
-    found = predicted_diameter(maps)
+    found = predicted_diameter([maps])
     # The weighted median is one of the diameters; the median of an even number may lie between two of them.
     diameters = np.sort(2 * centres(labels).radius[1:])
     middle = diameters[[(len(radii) - 1) // 2, len(radii) // 2]]
@@ -52,4 +52,4 @@ def test_without_nuclei_no_size_is_known():
     empty = np.zeros((8, 8), np.int32)
     nothing = np.zeros((8, 8), np.float32)
     assert true_diameter(empty) == 0
-    assert predicted_diameter(Maps(nothing, nothing, np.stack([nothing, nothing]), nothing)) == 0
+    assert predicted_diameter([Maps(nothing, nothing, np.stack([nothing, nothing]), nothing)]) == 0

@@ -115,11 +115,12 @@ def select(position: Any, heat: Any, squared: Any) -> Any:
 @kernel("int32[:, ::1](int8[:, :, ::1], int64[:, ::1], float64[::1])")
 def follow(points: Any, centre: Any, squared: Any) -> Any:
     height, width = points.shape[1], points.shape[2]
-    owner, distance = np.zeros((height, width), np.int32), np.full((height, width), np.iinfo(np.int32).max, np.int32)
+    owner = np.zeros((height, width), np.int32)
+    distance = np.full((height, width), np.iinfo(np.int16).max, np.int16)  # squared; none reaches 181 pixels
     for k in range(len(centre)):
         extent = np.int64(np.ceil(np.sqrt(squared[k])))
         left, right = max(centre[k, 1] - extent, 0), min(centre[k, 1] + extent + 1, width)
-        furthest = np.int32(np.floor(squared[k]))
+        furthest = np.int32(min(np.floor(squared[k]), np.iinfo(np.int16).max - 1))
         for y in range(max(centre[k, 0] - extent, 0), min(centre[k, 0] + extent + 1, height)):
             down, across = (y - centre[k, 0]) ** 2, left - centre[k, 1]
             of, least = owner[y, left:right], distance[y, left:right]
@@ -127,7 +128,7 @@ def follow(points: Any, centre: Any, squared: Any) -> Any:
                 away = np.int32(down + (x + across) ** 2)
                 nearer = (away <= furthest) & (away < least[x])
                 of[x] = np.int32(k + 1) if nearer else of[x]
-                least[x] = away if nearer else least[x]
+                least[x] = np.int16(away) if nearer else least[x]
     labels = np.zeros((height, width), np.int32)
     for y in range(height):
         for x in range(width):

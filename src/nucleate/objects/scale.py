@@ -5,6 +5,8 @@ The factor belongs to the whole image, like its intensity statistics: every tile
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,9 +42,12 @@ def true_diameter(labels: Labels) -> float:
     return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
 
 
-def predicted_diameter(*maps: Maps) -> float:
+def predicted_diameter(maps: Iterable[Maps]) -> float:
     """The same from a network's maps, without finding the nuclei: the median of 2 radius over nucleus pixels, each
-    counted as 1 / radius^2, so that large and small nuclei count alike; 0 where there is no nucleus pixel."""
+    counted as 1 / radius^2, so that large and small nuclei count alike; 0 where there is no nucleus pixel.
+
+    Maps that an iterator makes are held one at a time.
+    """
     radius: NDArray[np.float32] = np.sort(np.concatenate([one.radius[one.foreground > 0.5] for one in maps]))
     if radius.size == 0:
         return 0.0

@@ -79,15 +79,18 @@ class Passage:
         self.network, self.shape, self.read = network, shape, read
         self.classes = network.architecture.classes
         places = windows(shape)
-        first = [network.raw(read(place)) for place in places]
-        self.factor = zoom(predicted_diameter(*(to_maps(raw, self.classes) for raw in first)))
+        first = network.raw(read(places[0]))
+        looks = (
+            first if place is places[0] else network.raw(read(place)) for place in places
+        )  # one in memory at a time
+        self.factor = zoom(predicted_diameter(to_maps(raw, self.classes) for raw in looks))
         self.size = round(self.factor * shape[0]), round(self.factor * shape[1])
         self.blocks = tuple(self._cut(side))
         if len(self.blocks) >= MANY:
             network.expect(*self._padded(self.blocks[0].sees.shape))
         # The window of a small image is the image: if it is not enlarged, its output is known already.
         same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
-        self._known = first[0] if same else None
+        self._known = first if same else None
 
     def _padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         """The shape made up to multiples of the network's stride."""
