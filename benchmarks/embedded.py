@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py full       --data DATA --minutes 40
     python benchmarks/accuracy.py brightfield --data DATA --minutes 20
-    python benchmarks/embedded.py --data DATA
+    python benchmarks/embedded.py --data DATA [--only fluorescence]
 
 Trained on the `train` images, chosen on `val`; the scores on `test` are added to the card. Weights become float16.
 """
@@ -29,9 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    parser.add_argument("--only", choices=model.EMBEDDED, help="one of the two; the other stays as it is")
     options = parser.parse_args()
     rows = {}
-    for modality in model.EMBEDDED:
+    for modality in model.EMBEDDED if options.only is None else (options.only,):
         case = full(options.data, modality)
         run = options.out / case.name / "nucleate"
         trained = model.read(run / "model")
