@@ -28,6 +28,7 @@ from nucleate.training import checkpoint
 from nucleate.training.cores import Cores
 from nucleate.training.feed import Feed, split
 from nucleate.training.horizon import Ending, Horizon, kept
+from nucleate.training.optimiser import Optimiser
 from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
 
@@ -39,6 +40,7 @@ class Settings:
     An epoch is `samples` crops, however many images there are. The run ends by `nucleate.training.horizon`, not before
     epoch `minimum`, or at the first of the limits `minutes` and `epochs`. `cool_down` is the part of a run up to a
     limit in which the learning rate falls to zero; where the rule ends the run, this part of its steps is added.
+    `learning_rate` is that of the network's kernels; all else learns at a tenth of it, by another rule (`Optimiser`).
     """
 
     seed: int = 0
@@ -48,7 +50,7 @@ class Settings:
     minimum: int = 1
     batch: int = 4
     samples: int = 512
-    learning_rate: float = 2e-3
+    learning_rate: float = 0.02
     weight_decay: float = 0.02
     warm_up: int = 50
     cool_down: float = 0.3
@@ -111,13 +113,7 @@ class Run:
         self.settings = settings
         self.where = device()
         self.network = place(UNet(architecture), self.where)
-        decayed = [p for p in self.network.parameters() if p.ndim > 1 and p[0].numel() > 1]
-        others = [p for p in self.network.parameters() if not (p.ndim > 1 and p[0].numel() > 1)]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=settings.learning_rate,
-            fused=True,
-        )
+        self.optimiser = Optimiser(self.network, settings.weight_decay)
         self.averaged = Averaged(self.network)
         self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
         self.state = State()
@@ -159,12 +155,9 @@ class Run:
 
     def learn(self, objective: Objective, batches: Sequence[Batch], cores: Cores | None = None) -> float:
         """One step over these batches together; gives its loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(self.state.step)
         loss = backward(self.network, objective, batches, where=self.where, cores=cores)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimiser.step(self.rate(self.state.step), None if cores is None else cores.map)
         self.averaged.update(self.network, self.state.step)
         self.state.step += 1
         return loss
@@ -216,9 +209,8 @@ class Run:
             "network": self.network.state_dict(),
             "averaged": self.averaged.network.state_dict(),
             "best": self.best,
+            **self.optimiser.tensors(),
         }
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            parts[f"optimiser.{index}"] = moments
         return {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -230,9 +222,7 @@ class Run:
         self.network.load_state_dict(parts["network"])
         self.averaged.network.load_state_dict(parts["averaged"])
         self.best = parts["best"]
-        moments = self.optimiser.state_dict()
-        moments["state"] = {int(k.split(".")[1]): v for k, v in parts.items() if k.startswith("optimiser.")}
-        self.optimiser.load_state_dict(moments)
+        self.optimiser.restore(parts)
         self.state = State(**state)
 
 

@@ -1,0 +1,110 @@
+"""Laws of the orthogonalised step."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nucleate.training.cores import Cores
+from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, orthogonalised
+
+
+def plain(matrix: torch.Tensor) -> torch.Tensor:
+    """The iteration on the matrix itself."""
+    a, b, c = COEFFICIENTS
+    x = matrix / matrix.norm()
+    for _ in range(STEPS):
+        gram = x @ x.T
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    return x
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(0, 30), st.integers(0, 2**31))
+def test_gram_iteration_is_the_iteration_on_the_matrix(rows: int, more: int, seed: int) -> None:
+    matrix = torch.randn(rows, rows + more, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(orthogonalised(matrix), plain(matrix), rtol=1e-8, atol=1e-8)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(12, 40), st.integers(0, 2**31), st.floats(1e-6, 1e6))
+def test_length_does_not_matter_and_directions_stay(rows: int, columns: int, seed: int, factor: float) -> None:
+    matrix = torch.randn(rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    once = orthogonalised(matrix)
+    torch.testing.assert_close(orthogonalised(factor * matrix), once, rtol=1e-8, atol=1e-8)
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.T @ once @ vh.T  # diagonal where the directions are the matrix' own
+    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), rtol=0, atol=1e-8)
+    assert bool((inside.diagonal() > 0).all())
+
+
+def test_singular_values_within_the_promised_range_also_in_float32() -> None:
+    values = np.geomspace(0.02, 1, 64)
+    generator = torch.Generator().manual_seed(0)
+    u = torch.linalg.qr(torch.randn(64, 64, generator=generator))[0]
+    v = torch.linalg.qr(torch.randn(576, 64, generator=generator))[0]
+    matrix = u @ torch.diag(torch.from_numpy(values).float()) @ v.T
+    found = torch.linalg.svdvals(orthogonalised(matrix / np.sqrt((values**2).sum())))
+    assert float(found.min()) > 0.3 and float(found.max()) < 1.3
+    torch.testing.assert_close(orthogonalised(matrix), plain(matrix), rtol=1e-3, atol=1e-4)
+
+
+def test_zeros_stay_zeros() -> None:
+    assert not orthogonalised(torch.zeros(3, 9)).any()
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3, 3), (6, 3, 2, 2), (3, 5, 1, 1)])
+def test_a_step_is_its_formula(shape: tuple[int, int, int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(shape, generator=generator)
+    kernel = nn.Parameter(start.clone())
+    optimiser = Muon([kernel], lr=0.1, momentum=0.9)
+    velocity, expected = torch.zeros(shape), start.clone()
+    for _ in range(3):
+        gradient = torch.randn(shape, generator=generator)
+        kernel.grad = gradient.clone()
+        optimiser.step()
+        velocity = 0.9 * velocity + 0.1 * gradient
+        ahead = 0.1 * gradient + 0.9 * velocity
+        rows = ahead.permute(0, 2, 3, 1).reshape(shape[0], -1)
+        step = plain(rows).reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+        expected = expected - 0.1 * step
+    torch.testing.assert_close(kernel.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_kernels_side_by_side_are_kernels_in_turn() -> None:
+    def moved(cores: Cores | None) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(2)
+        kernels = [nn.Parameter(torch.randn(8, n, 3, 3, generator=generator)) for n in (3, 16, 8)]
+        optimiser = Muon(kernels)
+        for one in kernels:
+            one.grad = torch.randn(one.shape, generator=generator)
+        optimiser.step(None if cores is None else cores.map)
+        return [one.detach() for one in kernels]
+
+    with Cores() as cores:
+        for one, other in zip(moved(cores), moved(None), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_kernel_without_a_gradient_stays() -> None:
+    kernel = nn.Parameter(torch.ones(2, 2, 1, 1))
+    Muon([kernel]).step()
+    assert bool((kernel == 1).all())
+
+
+def test_it_solves_what_is_badly_scaled() -> None:
+    """Least squares whose directions differ ten-thousandfold in curvature."""
+    scales = torch.logspace(-0.5, 1.5, 8)
+    kernel = nn.Parameter(torch.zeros(8, 8, 1, 1))
+    goal = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
+    optimiser = Muon([kernel], lr=0.1)
+    for step in range(300):
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 300)
+        difference = (kernel[:, :, 0, 0] - goal) * scales
+        (gradient,) = torch.autograd.grad(difference.square().sum(), kernel)
+        kernel.grad = gradient
+        optimiser.step()
+    assert float((kernel.detach()[:, :, 0, 0] - goal).abs().max()) < 0.1
