@@ -157,7 +157,7 @@ class Run:
         """One step over these batches together; gives its loss."""
         loss = backward(self.network, objective, batches, where=self.where, cores=cores)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step(self.rate(self.state.step), None if cores is None else cores.map)
+        self.optimiser.step(self.rate(self.state.step))
         self.averaged.update(self.network, self.state.step)
         self.state.step += 1
         return loss

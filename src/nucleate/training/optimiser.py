@@ -14,8 +14,7 @@ add up; so the turn that a step makes becomes smaller by itself, as under a fall
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,31 +26,43 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 STEPS = 5
 
-Map = Callable[[Callable[[int], None], Sequence[int]], Any]
-"""Applies a function to each item, perhaps on several cores."""
 
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """(G G^T)^(-1/2) G, nearly, of each matrix G (m, n), m <= n best: the same directions, all singular values in
+    0.7..1.2. A matrix of zeros stays one.
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """(G G^T)^(-1/2) G, nearly: the same directions, all singular values in 0.7..1.2; a matrix (m, n), m <= n best.
+    The polynomial is applied to the Gram matrices (m, m), all of one size together, so that the long side is met
+    twice in all and not twice a step.
 
-    The polynomial is applied to the Gram matrix (m, m), so that the long side is met twice in all and not twice a step.
-    A matrix of zeros stays one.
-
-    >>> values = torch.linalg.svdvals(orthogonalised(torch.randn(8, 40, generator=torch.Generator().manual_seed(0))))
+    >>> found, = orthogonalised([torch.randn(8, 40, generator=torch.Generator().manual_seed(0))])
+    >>> values = torch.linalg.svdvals(found)
     >>> bool(((0.6 < values) & (values < 1.3)).all())
     True
     """
+    of_size: dict[int, list[int]] = {}
+    for index, one in enumerate(matrices):
+        of_size.setdefault(len(one), []).append(index)
+    found: dict[int, Tensor] = {}
+    for indices in of_size.values():
+        applied = _inverse_roots(torch.stack([matrices[index] @ matrices[index].T for index in indices]))
+        found |= {index: root @ matrices[index] for index, root in zip(indices, applied, strict=True)}
+    return [found[index] for index in range(len(matrices))]
+
+
+def _inverse_roots(grams: Tensor) -> Tensor:
+    """The polynomial that takes each G to `orthogonalised`, from its Gram matrix: (k, m, m) to (k, m, m)."""
     a, b, c = COEFFICIENTS
-    gram = matrix @ matrix.T
-    square = gram.trace().clamp_min(torch.finfo(matrix.dtype).tiny)
-    gram = gram / square
-    applied = torch.eye(len(gram), dtype=matrix.dtype, device=matrix.device)
-    for _ in range(STEPS):
-        once = b * gram + c * (gram @ gram)
-        once.diagonal().add_(a)
-        applied = once @ applied
-        gram = once @ (gram @ once)
-    return (applied @ matrix) * square.rsqrt()
+    square = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(torch.finfo(grams.dtype).tiny)
+    grams = grams / square
+    applied = None
+    for step in range(STEPS):
+        once = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+        once.diagonal(dim1=1, dim2=2).add_(a)
+        applied = once if applied is None else once @ applied
+        if step + 1 < STEPS:
+            grams = once @ (grams @ once)
+    assert applied is not None
+    return applied * square.rsqrt()
 
 
 class Muon(torch.optim.Optimizer):
@@ -68,33 +79,19 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, map: Map | None = None) -> None:  # type: ignore[override]  # no closure: nothing is evaluated again
-        """One step with the gradients at hand; the kernels side by side where a `map` is given."""
+    def step(self) -> None:  # type: ignore[override]  # no closure: nothing is evaluated again
+        """One step with the gradients at hand."""
         for group in self.param_groups:
             kernels = [one for one in group["params"] if one.grad is not None]
+            ahead = []
             for one in kernels:
                 if not self.state[one]:
                     self.state[one]["velocity"] = torch.zeros_like(one)
-
-            def move(index: int, kernels: list[Tensor] = kernels, group: dict[str, Any] = group) -> None:
-                self._move(kernels[index], group["lr"], group["momentum"])
-
-            # The largest first, so that no core is left with a large one at the end.
-            order = sorted(range(len(kernels)), key=lambda index: -kernels[index].numel())
-            if map is None:
-                for index in order:
-                    move(index)
-            else:
-                map(move, order)
-
-    def _move(self, kernel: Tensor, rate: float, momentum: float) -> None:
-        with torch.no_grad():  # it holds for the thread that says so
-            gradient, velocity = kernel.grad, self.state[kernel]["velocity"]
-            assert gradient is not None
-            velocity.lerp_(gradient, 1 - momentum)
-            ahead = gradient.lerp(velocity, momentum).permute(0, 2, 3, 1)
-            update = orthogonalised(ahead.flatten(1)).view(ahead.shape).permute(0, 3, 1, 2)
-            kernel.add_(update, alpha=-rate)
+                velocity = self.state[one]["velocity"].lerp_(one.grad, 1 - group["momentum"])
+                ahead.append(one.grad.lerp(velocity, group["momentum"]).permute(0, 2, 3, 1))
+            updates = orthogonalised([one.flatten(1) for one in ahead])
+            for one, like, update in zip(kernels, ahead, updates, strict=True):
+                one.add_(update.view(like.shape).permute(0, 3, 1, 2), alpha=-group["lr"])
 
 
 OTHERS = 0.1
@@ -120,12 +117,12 @@ class Optimiser:
             [{"params": images, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}], fused=True
         )
 
-    def step(self, rate: float, map: Map | None = None) -> None:
+    def step(self, rate: float) -> None:
         """One step with the gradients at hand, which are then gone; `rate` is the kernels' learning rate."""
         for optimiser, share in ((self._kernels, 1.0), (self._others, OTHERS)):
             for group in optimiser.param_groups:
                 group["lr"] = share * rate
-        self._kernels.step(map)
+        self._kernels.step()
         self._others.step()
         self._kernels.zero_grad()
         self._others.zero_grad()
