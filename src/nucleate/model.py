@@ -78,6 +78,7 @@ class ThresholdsPart(_Part):
     separation: float = Field(ge=0, le=4)
     reach: float = Field(ge=0, le=4)
     smallest: int = Field(ge=0)
+    certainty: float = Field(default=0.0, ge=0, lt=1)
 
 
 class DataPart(_Part):

@@ -54,6 +54,7 @@ THRESHOLDS = st.builds(
     separation=st.sampled_from([0.5, 1.0]),
     reach=st.sampled_from([0.5, 1.0]),
     smallest=st.integers(0, 6),
+    certainty=st.sampled_from([0.0, 0.4, 0.5, 0.6]),
 )
 
 
@@ -72,7 +73,14 @@ def slow_centres(maps, thresholds):
     for y in range(height):
         for x in range(width):
             window = maps.heat[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
-            if maps.heat[y, x] >= thresholds.heat and maps.heat[y, x] == window.max():
+            sure = [
+                float(maps.foreground[min(max(q, 0), height - 1), min(max(r, 0), width - 1)])
+                for q in (y - 1, y, y + 1)
+                for r in (x - 1, x, x + 1)
+            ]
+            if maps.heat[y, x] < thresholds.heat or sum(sure) / 9 < thresholds.certainty:
+                continue
+            if maps.heat[y, x] == window.max():
                 candidates.append((y, x))
     found = []
     for y, x in candidates:
@@ -357,9 +365,9 @@ def test_the_extent_of_points_counts_no_background(points):
 
 
 @settings(deadline=None, max_examples=60)
-@given(maps=cut_maps(), smallest=st.integers(0, 12), data=st.data())
-def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, smallest, data):
-    thresholds = Thresholds(foreground=0.45, heat=0.5, separation=1.0, reach=1.0, smallest=smallest)
+@given(maps=cut_maps(), smallest=st.integers(0, 12), certainty=st.sampled_from([0.0, 0.5, 0.55]), data=st.data())
+def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, smallest, certainty, data):
+    thresholds = Thresholds(0.45, heat=0.5, separation=1.0, reach=1.0, smallest=smallest, certainty=certainty)
     shape = maps.heat.shape
     whole = group(maps, thresholds)
     extent = Extent.of(votes_of(maps, thresholds), thresholds)
@@ -374,6 +382,17 @@ def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, small
     assert named(join(vote(cut, thresholds, read, box, shape), box, thresholds), box, core) == named(
         (whole.labels, Candidates(whole.centre, whole.score, whole.score)), Box(0, 0, *shape), core
     )
+
+
+def test_only_where_the_foreground_is_sure_is_a_centre():
+    heat, foreground = np.zeros((9, 20), np.float32), np.full((9, 20), 0.6, np.float32)
+    heat[4, [4, 14]] = 0.9
+    foreground[3:6, 3:6] = 0.9
+    maps = Maps(foreground, heat, np.zeros((2, 9, 20), np.float32), np.full((9, 20), 3.0, np.float32))
+    both = Thresholds(smallest=1, certainty=0.6)
+    assert find_centres(maps, both).tolist() == [[4, 4], [4, 14]]
+    assert find_centres(maps, Thresholds(smallest=1, certainty=0.85)).tolist() == [[4, 4]]
+    assert find_centres(maps, Thresholds(smallest=1, certainty=0.95)).tolist() == []
 
 
 def named(joined, box, core):

@@ -100,10 +100,12 @@ def in_one_piece(reader, network, thresholds, side):
     side=st.integers(24, 90),
     radius=st.sampled_from([2.5, 4.0, 12.0]),
     smallest=st.integers(0, 30),
+    certainty=st.sampled_from([0.0, 0.6, 0.8]),
     dtype=st.sampled_from([np.float32, np.uint8]),
 )
-def test_tiles_give_the_nuclei_of_the_whole(seed, shape, tile, side, radius, smallest, dtype):
-    reader, thresholds = reader_of(fields(seed, shape, dtype)), replace(THRESHOLDS, smallest=smallest)
+def test_tiles_give_the_nuclei_of_the_whole(seed, shape, tile, side, radius, smallest, certainty, dtype):
+    reader = reader_of(fields(seed, shape, dtype))
+    thresholds = replace(THRESHOLDS, smallest=smallest, certainty=certainty)
     assume(not Statistics.of(reader, 5).constant)  # such as one pixel, which holds nothing for a stream
     network = Painted(radius)
     labels, table, _ = streamed(reader, Plan(reader.box, tile, side=side), network=network, thresholds=thresholds)

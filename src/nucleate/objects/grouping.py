@@ -1,6 +1,7 @@
 """What the network gives at each pixel -> nuclei.
 
-1. Candidates are the local maxima of the heat in a window of 5 x 5 pixels, above `heat`.
+1. Candidates are the local maxima of the heat in a window of 5 x 5 pixels, above `heat`, where the foreground is sure:
+   its mean over the 3 x 3 pixels there is at least `certainty`.
 2. A candidate is a centre unless a better one lies within `separation` times its own predicted radius. Better means
    a higher heat; of equal heats, the smaller coordinate. A candidate is compared with all others, also with those
    that are themselves no centres, so that the answer depends on a bounded surrounding only.
@@ -38,6 +39,7 @@ class Thresholds:
     separation: float = 0.6
     reach: float = 0.7
     smallest: int = 12
+    certainty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
     steps, heat = fastest(maps.heat.size), np.ascontiguousarray(maps.heat)
     peaks = steps.peaks(heat, inner[0].start, inner[1].start, *core.shape, np.float32(thresholds.heat))
     y, x = peaks.T
+    peaks = peaks[_sureness(maps.foreground, y + inner[0].start, x + inner[1].start) >= thresholds.certainty]
+    y, x = peaks.T
     candidates = Candidates(peaks + np.array([core.y, core.x]), maps.heat[inner][y, x], maps.radius[inner][y, x])
     points = steps.point(
         maps.foreground[inner],
@@ -101,6 +105,15 @@ def vote(maps: Maps, thresholds: Thresholds, box: Box, core: Box, shape: tuple[i
         BOUND,
     )
     return Votes(points, candidates)
+
+
+def _sureness(foreground: Map, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean over the 3 x 3 pixels at each place; those of the border are repeated beyond it."""
+    height, width = foreground.shape
+    rows, columns = np.clip(y[:, None] + (-1, 0, 1), 0, height - 1), np.clip(x[:, None] + (-1, 0, 1), 0, width - 1)
+    # In float64 nine probabilities are added without rounding that could depend on their order.
+    mean: NDArray[np.float64] = foreground[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2), dtype=np.float64)
+    return mean
 
 
 def select(candidates: Candidates, separation: float) -> NDArray[np.bool_]:

@@ -102,6 +102,7 @@ GRID: dict[str, tuple[float, ...]] = {
     "separation": (0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 1.1, 1.3),
     "reach": (0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5),
     "smallest": (6, 12, 20, 30, 40),
+    "certainty": (0.0, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95),
 }
 """The values among which thresholds are chosen, one threshold after the other."""
 
