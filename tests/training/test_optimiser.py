@@ -50,6 +50,16 @@ def test_singular_values_within_the_promised_range_also_in_float32() -> None:
     torch.testing.assert_close(orthogonalised([matrix])[0], plain(matrix), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_of_a_matrix_of_low_rank_only_its_own_directions_move(rank: int) -> None:
+    """Also in float32, where the eigenvalues that should be zero are not."""
+    generator = torch.Generator().manual_seed(4)
+    matrix = torch.randn(64, rank, generator=generator) @ torch.randn(rank, 576, generator=generator)
+    values = torch.linalg.svdvals(orthogonalised([matrix])[0])
+    assert 0.6 < float(values[:rank].min()) and float(values[0]) < 1.3
+    assert float(values[rank:].max()) < 0.02
+
+
 def test_zeros_stay_zeros() -> None:
     assert not orthogonalised([torch.zeros(3, 9)])[0].any()
 
