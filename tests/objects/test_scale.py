@@ -1,4 +1,4 @@
-"""How far an image is enlarged, and the size of its nuclei, true and predicted."""
+"""How far an image is resized, and the size of its nuclei, true and predicted."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucleate.objects.grouping import Maps
-from nucleate.objects.scale import LARGEST, TYPICAL, WORTHWHILE, predicted_diameter, true_diameter, zoom
+from nucleate.objects.scale import LARGE, LEAST, MOST, SMALL, WORTHWHILE, predicted_diameter, true_diameter, zoom
 from nucleate.objects.targets import centres
 
 
 @given(st.floats(0, 1e6))
 def test_the_factor_is_bounded_and_never_small(diameter):
     factor = zoom(diameter)
-    assert factor == 1 or WORTHWHILE <= factor <= LARGEST
+    assert factor == 1 or WORTHWHILE <= factor <= MOST or LEAST <= factor <= 1 / WORTHWHILE
 
 
 @given(st.floats(0.1, 1e3), st.floats(0.1, 1e3))
@@ -21,8 +21,13 @@ def test_smaller_nuclei_are_enlarged_no_less(a, b):
     assert zoom(min(a, b)) >= zoom(max(a, b))
 
 
-def test_enlarged_nuclei_have_the_typical_size():
-    assert zoom(TYPICAL / 2) * (TYPICAL / 2) == pytest.approx(TYPICAL)
+@given(st.floats(0.1, 1e3))
+def test_resized_nuclei_are_nearer_to_the_sizes_that_are_learnt(diameter):
+    factor = zoom(diameter)
+    if LEAST < factor < MOST and factor != 1:
+        assert factor * diameter == pytest.approx(SMALL if factor > 1 else LARGE)
+    elif factor == 1:
+        assert SMALL / WORTHWHILE <= diameter <= LARGE * WORTHWHILE
 
 
 def discs(radii):

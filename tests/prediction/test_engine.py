@@ -97,17 +97,18 @@ def test_entropy_is_in_bits(classes):
     np.testing.assert_allclose(bits[0, :2], [0, np.log2(classes - 1)], atol=1e-6)
 
 
-def test_large_nuclei_are_seen_as_they_are():
-    engine, image = TorchEngine(constant(radius=30.0)), torch.randn(1, 1, 20, 30)
+def test_nuclei_of_the_right_size_are_seen_as_they_are():
+    engine, image = TorchEngine(constant(radius=14.0)), torch.randn(1, 1, 20, 30)
     torch.testing.assert_close(engine.zoomed(image), engine.raw(image))
 
 
+@pytest.mark.parametrize("radius", [4.0, 25.0])
 @pytest.mark.parametrize("size", [(20, 30), (1, 1), (7, JUDGED + 40)])
-def test_small_nuclei_are_seen_enlarged_and_measured_in_the_pixels_of_the_image(size):
-    radius, offset = 4.0, 6.0
+def test_others_are_seen_resized_and_measured_in_the_pixels_of_the_image(size, radius):
+    offset = 6.0
     factor = zoom(2 * radius)
-    assert factor > 1
-    # The network says the same of the enlarged image, where a pixel is smaller.
+    assert (factor > 1) == (radius < 10) and factor != 1
+    # The network says the same of the resized image, where a pixel is smaller or larger.
     maps = TorchEngine(constant(radius=radius, offset=offset), bfloat16=False)(np.zeros((1, *size), np.float32))
     assert maps.foreground.shape == size
     np.testing.assert_allclose(maps.radius, radius / factor, rtol=1e-4)
@@ -116,7 +117,7 @@ def test_small_nuclei_are_seen_enlarged_and_measured_in_the_pixels_of_the_image(
     np.testing.assert_allclose(maps.heat, 1 / (1 + np.exp(-5)), rtol=1e-4)
 
 
-def test_without_nuclei_nothing_is_enlarged():
+def test_without_nuclei_nothing_is_resized():
     engine, image = TorchEngine(constant(logit=-5.0, radius=2.0)), torch.randn(1, 1, 20, 30)
     torch.testing.assert_close(engine.zoomed(image), engine.raw(image))
 

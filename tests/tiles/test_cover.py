@@ -86,12 +86,11 @@ def test_places_are_exact_a_million_pixels_from_the_first():
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.integers(1, 300), st.integers(0, 500), st.lists(st.integers(0, 800), max_size=6))
-def test_each_pixel_has_one_owner(length, more, cuts):
-    enlarged = length + more
-    cuts = sorted({0, enlarged, *(cut for cut in cuts if cut < enlarged)})
-    ranges = [owned(a, b, length=length, enlarged=enlarged) for a, b in itertools.pairwise(cuts)]
+@given(st.integers(1, 300), st.integers(1, 800), st.lists(st.integers(0, 800), max_size=6))
+def test_each_pixel_has_one_owner(length, resized, cuts):
+    cuts = sorted({0, resized, *(cut for cut in cuts if cut < resized)})
+    ranges = [owned(a, b, length=length, resized=resized) for a, b in itertools.pairwise(cuts)]
     assert [p for part in ranges for p in range(*part)] == list(range(length))
-    low = taps(0, length, out=length, of=enlarged)[0]
+    low = taps(0, length, out=length, of=resized)[0]
     for (begin, end), (a, b) in zip(ranges, itertools.pairwise(cuts), strict=True):
         assert all(a <= place < b for place in low[begin:end])

@@ -1,4 +1,4 @@
-"""How far an image is enlarged, so that small nuclei are seen at the size at which their outline can be learnt.
+"""How far an image is enlarged or reduced, so that its nuclei are seen at the size that is learnt best.
 
 The factor belongs to the whole image, like its intensity statistics: every tile of it uses the same.
 """
@@ -13,26 +13,28 @@ from numpy.typing import NDArray
 from nucleate.objects.grouping import Maps
 from nucleate.types import Labels
 
-TYPICAL = 20.0
-"""Pixels; images whose median nucleus is smaller are enlarged so that it has this diameter."""
+SMALL, LARGE = 24.0, 32.0
+"""Pixels; an image whose median nucleus is smaller than `SMALL` is enlarged so that it has this diameter, one whose
+median nucleus is larger than `LARGE` is reduced to that."""
 
-LARGEST = 2.5
-"""No image is enlarged by more than this factor."""
+LEAST, MOST = 0.6, 2.0
+"""No image is reduced or enlarged further."""
 
 WORTHWHILE = 1.2
-"""A smaller enlargement is not done: it costs more than it gives."""
+"""A smaller enlargement, or reduction, is not done: interpolation costs more than it gives."""
 
 
 def zoom(diameter: float) -> float:
-    """The factor for images with this median diameter (pixels): from 1 to `LARGEST`; 1 where none is known.
+    """The factor for images with this median diameter (pixels), in `LEAST`..`MOST`; 1 where none is known.
 
-    >>> zoom(40.0), zoom(10.0), zoom(2.0), zoom(0.0)
-    (1.0, 2.0, 2.5, 1.0)
+    >>> zoom(16.0), zoom(28.0), zoom(40.0), zoom(200.0), zoom(2.0), zoom(0.0)
+    (1.5, 1.0, 0.8, 0.6, 2.0, 1.0)
     """
     if diameter <= 0:
         return 1.0
-    factor = float(np.clip(TYPICAL / diameter, 1.0, LARGEST))
-    return factor if factor >= WORTHWHILE else 1.0
+    wanted = float(np.clip(1.0, SMALL / diameter, LARGE / diameter))
+    factor = min(max(wanted, LEAST), MOST)
+    return factor if max(factor, 1 / factor) >= WORTHWHILE else 1.0
 
 
 def true_diameter(labels: Labels) -> float:

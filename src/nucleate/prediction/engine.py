@@ -23,9 +23,10 @@ from nucleate.types import Box
 class Engine(ABC):
     """Runs a network. Called with a normalised image (channels, H, W) of any size from 1 x 1, it gives its `Maps`.
 
-    Where the nuclei are small, the image is enlarged for the network and the maps are brought back to its own size;
-    see `objects.scale`. An engine may be called by several threads at once. Each call uses as many threads as PyTorch
-    has in the thread that calls (`torch.set_num_threads`), and its result does not depend on the others.
+    Where the nuclei are small, the image is enlarged for the network, where they are large it is reduced, and the maps
+    are brought back to its own size; see `objects.scale`. An engine may be called by several threads at once. Each call
+    uses as many threads as PyTorch has in the thread that calls (`torch.set_num_threads`), and its result does not
+    depend on the others.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -55,7 +56,7 @@ class Engine(ABC):
         return to_maps(self.zoomed(torch.from_numpy(image)[None]), self.architecture.classes)
 
     def zoomed(self, image: Tensor) -> Tensor:
-        """As `raw`, of the image enlarged by the factor that suits its nuclei; for the image's own pixels."""
+        """As `raw`, of the image resized by the factor that suits its nuclei; for the image's own pixels."""
         shape = image.shape[-2], image.shape[-1]
         return Passage(self, shape, lambda box: image[..., *box.within(Box(0, 0, *shape))]).whole()
 

@@ -105,10 +105,14 @@ def metadata(model: Model) -> dict[str, str]:
             f"offset to the centre along x, in units of {UNIT:g} pixels",
             f"natural logarithm of the radius in units of {UNIT:g} pixels",
         ],
-        "enlargement": {
-            "typical": scale.TYPICAL,
-            "largest": scale.LARGEST,
-            "formula": "an image is enlarged by clip(typical / its median diameter in pixels, 1, largest)",
+        "zoom": {
+            "small": scale.SMALL,
+            "large": scale.LARGE,
+            "least": scale.LEAST,
+            "most": scale.MOST,
+            "worthwhile": scale.WORTHWHILE,
+            "formula": "an image whose median nucleus has diameter d pixels is resized by z = clip(1, small / d, large / d),"
+            " limited to least..most; by 1 where max(z, 1 / z) < worthwhile",
         },
         "thresholds": manifest.thresholds.model_dump(),
         "pixel_size": manifest.pixel_size,

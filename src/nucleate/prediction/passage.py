@@ -1,4 +1,5 @@
-"""One image on its way through the network: block by block, enlarged where its nuclei are small.
+"""One image on its way through the network: block by block, enlarged where its nuclei are small, reduced where they
+are large.
 
 What the blocks are depends on the image alone, never on who asks for them: so a tile, a region and the whole get the
 same numbers, to the last bit, although a convolution may round differently for each shape that it is given.
@@ -23,18 +24,19 @@ from nucleate.prediction.maps import to_maps
 from nucleate.tiles.cover import cover, owned, taps
 from nucleate.types import Box
 
-JUDGED = 384
-"""Pixels; see `windows`."""
+GLANCE, JUDGED = 192, 384
+"""Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller shows
+no nucleus, and in a large image."""
 
 LARGE = 4096
 """Pixels; an image with a longer side is judged in several windows."""
 
 SIDE = 1024
-"""Pixels; a block of the network has at most this side. Larger ones save some of what is seen twice, but take more
-memory than they are worth."""
+"""Pixels; a block has at most this side, as the network sees it and in the image. Larger ones save some of what is seen
+twice, but take more memory than they are worth."""
 
 WHOLE = 1536
-"""Pixels; an image of no more pixels than its square is one block."""
+"""Pixels; an image of no more pixels than its square, both as it is and as the network sees it, is one block."""
 
 MANY = 8
 """Blocks, all of one shape, from which on it is worth to tell the network so."""
@@ -59,7 +61,7 @@ class Network(Protocol):
 @dataclass(frozen=True, slots=True)
 class Block:
     """Of the image's own pixels, those that it writes, those that its output holds and those that it needs; and the
-    pixels of the enlarged image that the network sees."""
+    pixels of the resized image that the network sees."""
 
     writes: Box
     gives: Box
@@ -70,7 +72,7 @@ class Block:
 class Passage:
     """An image of `shape`, of which `read(box)` gives a box as the network is to see it, (1, channels, H, W).
 
-    `factor` is how far it is enlarged; `blocks`, those that together write each pixel once.
+    `factor` is how far it is enlarged, below 1 reduced; `blocks`, those that together write each pixel once.
     """
 
     def __init__(
@@ -78,17 +80,20 @@ class Passage:
     ) -> None:
         self.network, self.shape, self.read = network, shape, read
         self.classes = network.architecture.classes
-        places = windows(shape)
-        first = network.raw(read(places[0]))
-        looks = (
-            first if place is places[0] else network.raw(read(place)) for place in places
-        )  # one in memory at a time
-        self.factor = zoom(predicted_diameter(to_maps(raw, self.classes) for raw in looks))
+        for places in windows(shape):
+            first = network.raw(read(places[0]))
+            looks = (
+                first if place is places[0] else network.raw(read(place)) for place in places
+            )  # one in memory at a time
+            diameter = predicted_diameter(to_maps(raw, self.classes) for raw in looks)
+            if diameter:
+                break
+        self.factor = zoom(diameter)
         self.size = round(self.factor * shape[0]), round(self.factor * shape[1])
         self.blocks = tuple(self._cut(side))
         if len(self.blocks) >= MANY:
             network.expect(*self._padded(self.blocks[0].sees.shape))
-        # The window of a small image is the image: if it is not enlarged, its output is known already.
+        # The window of a small image is the image: if it is not resized, its output is known already.
         same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
         self._known = first if same else None
 
@@ -99,14 +104,15 @@ class Passage:
 
     def _cut(self, side: int) -> Iterator[Block]:
         stride, padded = self.network.architecture.stride, self._padded(self.size)
-        one = padded[0] * padded[1] <= (side * WHOLE // SIDE) ** 2
-        # Around a pixel, interpolation looks one pixel further in the enlarged image than to its neighbours' places.
+        one = max(math.prod(padded), math.prod(self.shape)) <= (side * WHOLE // SIDE) ** 2
+        side = round(side * min(1.0, self.factor))
+        # Around a pixel, interpolation looks one pixel further in the resized image than to its neighbours' places.
         halo = 0 if one else self.network.reach + math.ceil(AROUND * self.factor) + 2
         rows, columns = (cover(n, max(padded) if one else side, halo=halo, stride=stride) for n in self.size)
         for row, column in product(rows, columns):
             (top, bottom), (left, right) = (
-                owned(span.first, span.last, length=length, enlarged=enlarged)
-                for span, length, enlarged in zip((row, column), self.shape, self.size, strict=True)
+                owned(span.first, span.last, length=length, resized=resized)
+                for span, length, resized in zip((row, column), self.shape, self.size, strict=True)
             )
             ends = min(row.end, self.size[0]), min(column.end, self.size[1])
             sees = Box(row.begin, column.begin, ends[0] - row.begin, ends[1] - column.begin)
@@ -147,21 +153,28 @@ def is_constant(image: Tensor) -> bool:
     return all(bool((part == first).all()) for part in (image[..., ::61, ::67], image))
 
 
-def windows(shape: tuple[int, int]) -> tuple[Box, ...]:
-    """The parts of an image, at most `JUDGED` pixels a side, from which the size of its nuclei is judged: its middle;
-    of a large one the middles of 2 x 2 to 8 x 8 equal parts.
+def windows(shape: tuple[int, int]) -> tuple[tuple[Box, ...], ...]:
+    """The parts of an image from which the size of its nuclei is judged, and what to try next where they show none.
 
-    >>> windows((300, 500)), len(windows((6000, 20_000)))
-    ((Box(y=0, x=58, height=300, width=384),), 24)
+    Of a large image the middles of 2 x 2 to 8 x 8 equal parts; of any other its middle, small and then larger.
+
+    >>> windows((300, 500))
+    ((Box(y=54, x=154, height=192, width=192),), (Box(y=0, x=58, height=300, width=384),))
+    >>> [len(places) for places in windows((6000, 20_000))]
+    [24]
     """
+    large = max(shape) > LARGE
 
-    def starts(length: int) -> list[int]:
-        count = min(8, max(1, length // WHOLE)) if max(shape) > LARGE else 1
-        side = min(length, JUDGED)
-        return [((2 * k + 1) * length - count * side) // (2 * count) for k in range(count)]
+    def places(longest: int) -> tuple[Box, ...]:
+        sides = min(shape[0], longest), min(shape[1], longest)
+        counts = (min(8, max(1, length // WHOLE)) if large else 1 for length in shape)
+        starts = (
+            [((2 * k + 1) * length - count * side) // (2 * count) for k in range(count)]
+            for length, side, count in zip(shape, sides, counts, strict=True)
+        )
+        return tuple(Box(y, x, *sides) for y, x in product(*starts))
 
-    sides = min(shape[0], JUDGED), min(shape[1], JUDGED)
-    return tuple(Box(y, x, *sides) for y, x in product(starts(shape[0]), starts(shape[1])))
+    return tuple(dict.fromkeys(places(longest) for longest in ((JUDGED,) if large else (GLANCE, JUDGED))))
 
 
 def _source(box: Box, out: tuple[int, int], of: tuple[int, int]) -> Box:

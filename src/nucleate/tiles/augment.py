@@ -19,7 +19,7 @@ from nucleate.types import Labels
 @dataclass(frozen=True, slots=True)
 class Source:
     """One training image in memory: `image` (channels, H, W) float32, normalised; `raised` (1, 2, H, W) float32, the
-    labels + 2, unknown as 1, and the importance of each pixel; the centres of its nuclei; how far it is enlarged."""
+    labels + 2, unknown as 1, and the importance of each pixel; the centres of its nuclei; how far it is resized."""
 
     image: Tensor
     raised: Tensor

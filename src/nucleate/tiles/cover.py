@@ -78,16 +78,16 @@ def taps(begin: int, end: int, *, out: int, of: int) -> tuple[Places, Places, ND
     return low, np.minimum(low + 1, of - 1), part / (2 * out)
 
 
-def owned(first: int, last: int, *, length: int, enlarged: int) -> tuple[int, int]:
-    """Of `length` pixels, the first and one past the last of those that lie, in the line of `enlarged` pixels that they
-    are enlarged to, between `first` and `last` - 1, rounded down. Adjoining ranges own adjoining pixels.
+def owned(first: int, last: int, *, length: int, resized: int) -> tuple[int, int]:
+    """Of `length` pixels, the first and one past the last of those that lie, in the line of `resized` pixels that they
+    become, between `first` and `last` - 1, rounded down. Adjoining ranges own adjoining pixels.
 
-    >>> owned(0, 3, length=6, enlarged=12), owned(3, 12, length=6, enlarged=12)
+    >>> owned(0, 3, length=6, resized=12), owned(3, 12, length=6, resized=12)
     ((0, 2), (2, 6))
     """
 
     def pixel(place: int) -> int:
-        """The first that lies at `place` or beyond: (p + 1/2) enlarged / length - 1/2 >= place."""
-        return -((enlarged - (2 * place + 1) * length) // (2 * enlarged))
+        """The first that lies at `place` or beyond: (p + 1/2) resized / length - 1/2 >= place."""
+        return -((resized - (2 * place + 1) * length) // (2 * resized))
 
-    return (0 if first == 0 else pixel(first)), (length if last == enlarged else pixel(last))
+    return (0 if first == 0 else pixel(first)), (length if last == resized else pixel(last))

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MANY = 100
+"""Labelled images, from which on each is varied less; see `Variation.suited`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variation:
@@ -18,18 +21,29 @@ class Variation:
     normalised intensity; each is the bound or the standard deviation named in `draw`."""
 
     crop: int = 256
-    scale: float = 1.5
+    scale: float = 1.3
     unzoomed: float = 0.2
-    stretch: float = 1.12
+    stretch: float = 1.06
     turn: float = math.pi
     turned: float = 0.5
-    gamma: float = 0.3
-    gain: float = 0.35
+    gamma: float = 0.2
+    gain: float = 0.25
     shift: float = 0.08
-    noise: float = 0.07
+    noise: float = 0.05
     blur: float = 1.5
-    blurred: float = 0.3
+    blurred: float = 0.2
     stain: float = 0.15
+
+    @classmethod
+    def suited(cls, images: int) -> Variation:
+        """What suits a run on so many images: few show less of what there is, so each of them is varied further.
+
+        >>> Variation.suited(5).scale, Variation.suited(300).scale
+        (1.5, 1.3)
+        """
+        if images >= MANY:
+            return cls()
+        return cls(scale=1.5, stretch=1.12, gamma=0.3, gain=0.35, noise=0.07, blurred=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,7 @@ def draw(
     """Sample number `sample` (0, 1, ...) of the run with this seed, over images of these (height, width).
 
     An image is chosen with a probability in proportion to sqrt(1 + n), n the number of its nuclei in `counts` (0 by
-    default, all images alike): a crowd shows more than one nucleus alone, but not in proportion. It is enlarged by its
+    default, all images alike): a crowd shows more than one nucleus alone, but not in proportion. It is resized by its
     factor in `zooms` (1 by default), but for a share `unzoomed` of the crops, since the size of nuclei is judged on
     such ones.
 
@@ -70,13 +84,13 @@ def draw(
     """
     v = variation or Variation()
     rng = np.random.default_rng([seed, sample])
-    enlarged = np.ones(len(shapes)) if zooms is None else np.asarray(zooms)
+    resized = np.ones(len(shapes)) if zooms is None else np.asarray(zooms)
     weights = np.ones(len(shapes)) if counts is None else np.sqrt(1.0 + np.asarray(counts))
     index = int(np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(), side="right"))
     index = min(index, len(shapes) - 1)
     scale = math.exp(rng.uniform(-1, 1) * math.log(v.scale))
     if rng.random() >= v.unzoomed:
-        scale *= enlarged[index]
+        scale *= resized[index]
     stretch = math.exp(rng.uniform(-1, 1) * math.log(v.stretch))
     angle = rng.uniform(-v.turn, v.turn) if rng.random() < v.turned else (math.pi / 2) * int(rng.integers(4))
     flip = -1.0 if rng.random() < 0.5 else 1.0

@@ -41,6 +41,7 @@ class Settings:
     epoch `minimum`, or at the first of the limits `minutes` and `epochs`. `cool_down` is the part of a run up to a
     limit in which the learning rate falls to zero; where the rule ends the run, this part of its steps is added.
     `learning_rate` is that of the network's kernels; all else learns at a tenth of it, by another rule (`Optimiser`).
+    `variation` is by default what suits the number of images.
     """
 
     seed: int = 0
@@ -54,7 +55,7 @@ class Settings:
     weight_decay: float = 0.02
     warm_up: int = 50
     cool_down: float = 0.3
-    variation: Variation = field(default_factory=Variation)
+    variation: Variation | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples:
@@ -246,7 +247,7 @@ def train(
         checkpoint.expect(folder, saved, _identity(architecture, settings, sources))
         run.restore(tensors, saved["state"])
     state, objective = run.state, Objective(architecture.classes, settings.loss)
-    feed = Feed(sources, settings.seed, settings.variation)
+    feed = Feed(sources, settings.seed, settings.variation or Variation.suited(len(sources)))
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
     with Cores() as cores:
