@@ -21,7 +21,8 @@ from nucleate.training.stopping import FixedNumber
 from nucleate.training.validation import Validation
 
 SMALL = Architecture(widths=(8, 8))
-SHORT = Settings(epochs=3, samples=8, batch=4, warm_up=3, cool_down=0.5, variation=Variation(crop=32))
+VARIATION = dataclasses.replace(Variation.suited(2), crop=32)
+SHORT = Settings(epochs=3, samples=8, batch=4, warm_up=3, cool_down=0.5, variation=VARIATION)
 
 
 def discs(seed, side=48):
@@ -324,7 +325,7 @@ def test_history_is_one_plain_row_an_epoch(straight):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_learns(loss):
-    settings = dataclasses.replace(SHORT, loss=loss, epochs=4, samples=80, learning_rate=5e-2)
+    settings = dataclasses.replace(SHORT, loss=loss, epochs=8, samples=80, learning_rate=5e-2)
     rows = run(settings).state.history
     assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
     assert rows[-1]["valid_loss"] < 0.8 * rows[0]["valid_loss"]

@@ -111,8 +111,8 @@ def metadata(model: Model) -> dict[str, str]:
             "least": scale.LEAST,
             "most": scale.MOST,
             "worthwhile": scale.WORTHWHILE,
-            "formula": "an image whose median nucleus has diameter d pixels is resized by z = clip(1, small / d, large / d),"
-            " limited to least..most; by 1 where max(z, 1 / z) < worthwhile",
+            "formula": "an image whose median nucleus has diameter d pixels is resized by z = clip(1, small / d,"
+            " large / d), limited to least..most; by 1 where max(z, 1 / z) < worthwhile",
         },
         "thresholds": manifest.thresholds.model_dump(),
         "pixel_size": manifest.pixel_size,
