@@ -62,7 +62,7 @@ def test_round_trip(folder):
     with torch.no_grad():
         torch.testing.assert_close(read.network(image), made(image), atol=1e-5, rtol=1e-5)
         assert torch.equal(read.network(image), made.folded()(image))
-    assert read.thresholds == Thresholds(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9)
+    assert read.thresholds == Thresholds(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9, certainty=0.0)
     assert read.normalisation == Normalisation(low=0.5, high=99.5)
     assert read.manifest == manifest((folder / model.WEIGHTS).read_bytes(), made.architecture)
     assert model.read_history(folder) == HISTORY

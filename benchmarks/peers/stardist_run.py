@@ -71,7 +71,7 @@ def train(options):
 
     global RANDOM
     RANDOM = np.random.default_rng(options.seed)
-    np.random.seed(options.seed)  # noqa: NPY002 - StarDist draws from NumPy's global generator; nothing else seeds it
+    np.random.seed(options.seed)  # noqa: NPY002 - StarDist draws from NumPy's global generator and takes no seed
     tf.random.set_seed(options.seed)
     plan = json.loads(Path(options.plan).read_text())
     channels = plan["channels"]

@@ -180,7 +180,7 @@ def test_images_in_nothing(tmp_path):
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "bbbc038"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the BBBC038 images, which are no part of the repository")
 @pytest.mark.parametrize(("folder", "count"), [("fluorescence/val", 37), ("brightfield/val", 7)])
 def test_real_images(folder, count):
     dataset = find(SHARED / folder)

@@ -31,7 +31,7 @@ def assert_valid(labels: np.ndarray) -> None:
 @settings(max_examples=40, deadline=None)
 def test_same_seed_same_bytes_and_valid_masks(style: str, seed: int, height: int, width: int) -> None:
     image, labels = STYLES[style](seed, height, width)
-    np.random.random()  # noqa: NPY002 - the global generator must not matter
+    np.random.random()  # noqa: NPY002 - moves the global generator, which must not matter
     again, labels_again = STYLES[style](seed, height, width)
     assert image.pixels.tobytes() == again.pixels.tobytes()
     assert np.array_equal(labels, labels_again)

@@ -199,7 +199,7 @@ def nuclei(grouped, corner, keep):
     return named
 
 
-SCENE = Thresholds(foreground=0.5, heat=0.5, separation=0.8, reach=0.9, smallest=4)
+SCENE = Thresholds(foreground=0.5, heat=0.5, separation=0.8, reach=0.9, smallest=4, certainty=0.0)
 MARGIN = 32
 """Pixels: more than offset + reach + separation + window of `scene`, and a neighbour's nucleus on top of it."""
 

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucleate.objects.grouping import Maps
-from nucleate.objects.scale import LARGE, LEAST, MOST, SMALL, WORTHWHILE, predicted_diameter, true_diameter, zoom
+from nucleate.objects.scale import DIAMETERS, FACTORS, WORTHWHILE, predicted_diameter, true_diameter, zoom
 from nucleate.objects.targets import centres
 
 
 @given(st.floats(0, 1e6))
 def test_the_factor_is_bounded_and_never_small(diameter):
-    factor = zoom(diameter)
-    assert factor == 1 or WORTHWHILE <= factor <= MOST or LEAST <= factor <= 1 / WORTHWHILE
+    factor, (least, most) = zoom(diameter), FACTORS
+    assert factor == 1 or WORTHWHILE <= factor <= most or least <= factor <= 1 / WORTHWHILE
 
 
 @given(st.floats(0.1, 1e3), st.floats(0.1, 1e3))
@@ -23,11 +23,13 @@ def test_smaller_nuclei_are_enlarged_no_less(a, b):
 
 @given(st.floats(0.1, 1e3))
 def test_resized_nuclei_are_nearer_to_the_sizes_that_are_learnt(diameter):
-    factor = zoom(diameter)
-    if LEAST < factor < MOST and factor != 1:
-        assert factor * diameter == pytest.approx(SMALL if factor > 1 else LARGE)
-    elif factor == 1:
-        assert SMALL / WORTHWHILE <= diameter <= LARGE * WORTHWHILE
+    factor, (least, most), (small, large) = zoom(diameter), FACTORS, DIAMETERS
+    if factor == 1:
+        assert small / WORTHWHILE <= diameter <= large * WORTHWHILE
+    elif least < factor < most:
+        assert factor * diameter == pytest.approx(small if factor > 1 else large)
+    else:
+        assert diameter <= small / most if factor > 1 else diameter >= large / least
 
 
 def discs(radii):

@@ -15,7 +15,7 @@ from nucleate.objects.targets import Targets, centres, encode, importance, whole
 
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 
-PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1)
+PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1, certainty=0.0)
 
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-2, 4))
 

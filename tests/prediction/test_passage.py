@@ -82,6 +82,23 @@ def test_blocks_give_the_whole_to_the_last_bit(seed, shape, side, radius, reach)
 
 
 @settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 400), st.integers(1, 400)), side=st.integers(60, 200), radius=st.floats(3.0, 40.0)
+)
+def test_no_block_takes_more_than_its_side_in_the_image_or_in_the_network(shape, side, radius):
+    network = Exact(2, radius)
+    blocks = passage_of(network, image_of(0, shape), side).blocks
+    whole = side * passage.WHOLE // passage.SIDE
+    for block in blocks:
+        sizes = (block.writes, block.sees)
+        if len(blocks) == 1:
+            # Of no more pixels than its square; made up to the stride.
+            assert all(math.prod(box.shape) <= whole**2 for box in sizes)
+        else:
+            assert all(max(box.shape) <= side for box in sizes)
+
+
+@settings(deadline=None, max_examples=40)
 @given(shape=st.tuples(st.integers(1, 90), st.integers(1, 90)), radius=st.floats(3.0, 40.0))
 def test_the_whole_is_interpolated_as_pytorch_does(shape, radius):
     image, network = image_of(0, shape), Exact(2, radius)
@@ -136,6 +153,13 @@ def test_where_the_middle_shows_no_nucleus_more_of_the_image_is_looked_at(place,
     image[..., place, place] = 1.0
     assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
     assert network.shapes == shapes
+
+
+def test_what_any_window_of_a_large_image_shows_counts():
+    network, image = Exact(radius=6.0), torch.full((1, 1, 64, LARGE + 1), -1.0)
+    image[..., LARGE // 2 :] = 1.0  # in the last of the windows alone
+    assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
+    assert passage_of(network, torch.full_like(image, -1.0), 10**4).factor == 1.0
 
 
 @settings(deadline=None, max_examples=60)

@@ -27,7 +27,7 @@ from nucleate.prediction.spool import FolderSpool, MemorySpool
 from nucleate.prediction.stream import Plan, Stream
 from nucleate.types import Box, Image
 
-THRESHOLDS = Thresholds(foreground=0.5, heat=0.5, separation=0.8, reach=0.9, smallest=6)
+THRESHOLDS = Thresholds(foreground=0.5, heat=0.5, separation=0.8, reach=0.9, smallest=6, certainty=0.0)
 
 
 class Painted:
@@ -144,7 +144,7 @@ def test_a_tile_sees_what_a_hole_in_its_nuclei_depends_on():
         def raw(self, image):
             return torch.from_numpy(raw)[None]
 
-    thresholds = Thresholds(separation=1.9 / 12, reach=1.9 / 12, smallest=1)
+    thresholds = Thresholds(separation=1.9 / 12, reach=1.9 / 12, smallest=1, certainty=0.0)
     reader = reader_of(fields(0, shape))
     whole = group(to_maps(torch.from_numpy(raw)[None], 2), thresholds)
     assert len(whole.centre) == 2 and (whole.labels[29:31, 70] == whole.labels[30, 50]).all() and whole.labels[30, 60]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nucleate.tiles.sample import MANY, Draw, Variation, draw
+from nucleate.tiles.sample import MANY_IMAGES, Draw, Variation, draw
 
 SHAPES = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=5)
 SEED, SAMPLE = st.integers(0, 2**31), st.integers(0, 2**40)
@@ -100,7 +100,7 @@ def test_draws_hold_plain_numbers(channels):
 
 
 def test_few_images_are_varied_no_less_in_any_way():
-    few, many = Variation.suited(MANY - 1), Variation.suited(MANY)
+    few, many = Variation.suited(MANY_IMAGES - 1), Variation.suited(MANY_IMAGES)
     assert many == Variation()
     assert all(getattr(few, name) >= getattr(many, name) for name in Variation.__dataclass_fields__)
     assert few != many

@@ -82,6 +82,7 @@ def test_a_model_folder_stands_for_its_history(file, tmp_path):
         ('{"train": 1, "valid": 2}\n{"train": 1, "valid"', ["line 2", "is not JSON"]),
         ('{"train": 1, "valid": 2}\n[1, 2]\n', ["line 2", "not an object"]),
         ('{"train": 1, "valid": 2}\n{"train": 1}\n', ["line 2", "valid", "write a number"]),
+        ('{"train": 1, "valid": 1%s}\n' % ("0" * 400), ["line 1", "valid", "write a number"]),
         ('{"train": 1, "valid": [2]}\n', ["line 1", "'[2]'"]),
         ('{"train": true, "valid": 2}\n', ["line 1", "'true'"]),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", ["is no text"]),

@@ -323,6 +323,15 @@ def test_history_is_one_plain_row_an_epoch(straight):
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
 
 
+def test_a_run_that_was_varied_otherwise_is_not_continued(tmp_path, monkeypatch):
+    settings = dataclasses.replace(SHORT, variation=None)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, folder=tmp_path, observe=stopping_at(3))
+    monkeypatch.setattr(Variation, "suited", classmethod(lambda cls, images: cls(crop=64)))
+    with pytest.raises(ModelError, match="variation"):
+        run(settings, folder=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_learns(loss):
     settings = dataclasses.replace(SHORT, loss=loss, epochs=8, samples=80, learning_rate=5e-2)

@@ -97,6 +97,21 @@ def test_a_kernel_without_a_gradient_stays() -> None:
     assert bool((kernel == 1).all())
 
 
+def test_a_closure_makes_the_gradients_and_its_loss_is_returned() -> None:
+    kernel, other = (nn.Parameter(torch.ones(2, 2, 1, 1)) for _ in range(2))
+    optimiser = Muon([kernel])
+
+    def closure() -> float:
+        loss = kernel.square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    assert optimiser.step(closure) == 4.0
+    other.grad = torch.full_like(other, 2.0)
+    Muon([other]).step()
+    assert torch.equal(kernel, other) and bool((kernel < 1).all())
+
+
 def test_it_solves_what_is_badly_scaled() -> None:
     """Least squares whose directions differ ten-thousandfold in curvature."""
     scales = torch.logspace(-0.5, 1.5, 8)

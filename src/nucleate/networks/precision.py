@@ -42,7 +42,7 @@ def autocast(where: torch.device, *, bfloat16: bool | None = None) -> AbstractCo
 
 def place(network: Network, where: torch.device) -> Network:
     """The network on this device, its weights channels-last, the order in which convolutions run fastest."""
-    # PyTorch declares this keyword of `Module.to` for 4-D tensors alone.
+    # PyTorch documents this form of `Module.to`, but its annotations leave it out.
     placed: Network = network.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
 

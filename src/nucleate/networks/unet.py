@@ -58,7 +58,8 @@ class Convolution(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, first: bool = False) -> None:
         super().__init__(inputs, outputs, size, stride=stride, padding=(size - stride + 1) // 2)
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]  # declared as perhaps None: it is there by default
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
         self.standardise = not first
         self.held: Tensor | None = None
         if self.standardise:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from nucleate.objects.grouping import Maps
 from nucleate.types import Labels
 
-SMALL, LARGE = 24.0, 32.0
-"""Pixels; an image whose median nucleus is smaller than `SMALL` is enlarged so that it has this diameter, one whose
-median nucleus is larger than `LARGE` is reduced to that."""
+DIAMETERS = 24.0, 32.0
+"""Pixels; an image whose median nucleus is smaller than the first is enlarged so that it has this diameter, one whose
+median nucleus is larger than the second is reduced to that."""
 
-LEAST, MOST = 0.6, 2.0
+FACTORS = 0.6, 2.0
 """No image is reduced or enlarged further."""
 
 WORTHWHILE = 1.2
@@ -25,15 +25,15 @@ WORTHWHILE = 1.2
 
 
 def zoom(diameter: float) -> float:
-    """The factor for images with this median diameter (pixels), in `LEAST`..`MOST`; 1 where none is known.
+    """The factor for images with this median diameter (pixels), within `FACTORS`; 1 where none is known.
 
     >>> zoom(16.0), zoom(28.0), zoom(40.0), zoom(200.0), zoom(2.0), zoom(0.0)
     (1.5, 1.0, 0.8, 0.6, 2.0, 1.0)
     """
     if diameter <= 0:
         return 1.0
-    wanted = float(np.clip(1.0, SMALL / diameter, LARGE / diameter))
-    factor = min(max(wanted, LEAST), MOST)
+    smallest, largest = DIAMETERS
+    factor = float(np.clip(np.clip(1.0, smallest / diameter, largest / diameter), *FACTORS))
     return factor if max(factor, 1 / factor) >= WORTHWHILE else 1.0
 
 

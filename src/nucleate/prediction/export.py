@@ -106,13 +106,11 @@ def metadata(model: Model) -> dict[str, str]:
             f"natural logarithm of the radius in units of {UNIT:g} pixels",
         ],
         "zoom": {
-            "small": scale.SMALL,
-            "large": scale.LARGE,
-            "least": scale.LEAST,
-            "most": scale.MOST,
+            "diameters": scale.DIAMETERS,
+            "factors": scale.FACTORS,
             "worthwhile": scale.WORTHWHILE,
-            "formula": "an image whose median nucleus has diameter d pixels is resized by z = clip(1, small / d,"
-            " large / d), limited to least..most; by 1 where max(z, 1 / z) < worthwhile",
+            "formula": "an image whose median nucleus has diameter d pixels is resized by z = clip(1, diameters[0] / d,"
+            " diameters[1] / d), clipped to factors; by 1 where max(z, 1 / z) < worthwhile",
         },
         "thresholds": manifest.thresholds.model_dump(),
         "pixel_size": manifest.pixel_size,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Protocol
 
 import numpy as np
@@ -81,11 +81,7 @@ class Passage:
         self.network, self.shape, self.read = network, shape, read
         self.classes = network.architecture.classes
         for places in windows(shape):
-            first = network.raw(read(places[0]))
-            looks = (
-                first if place is places[0] else network.raw(read(place)) for place in places
-            )  # one in memory at a time
-            diameter = predicted_diameter(to_maps(raw, self.classes) for raw in looks)
+            first, diameter = self._look(places)
             if diameter:
                 break
         self.factor = zoom(diameter)
@@ -96,6 +92,12 @@ class Passage:
         # The window of a small image is the image: if it is not resized, its output is known already.
         same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
         self._known = first if same else None
+
+    def _look(self, places: tuple[Box, ...]) -> tuple[Tensor, float]:
+        """The network's output at the first place, and the median diameter (pixels; 0 for no nuclei) at all of them."""
+        first = self.network.raw(self.read(places[0]))
+        others = (self.network.raw(self.read(place)) for place in places[1:])  # one in memory at a time
+        return first, predicted_diameter(to_maps(raw, self.classes) for raw in chain((first,), others))
 
     def _padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         """The shape made up to multiples of the network's stride."""
@@ -154,7 +156,8 @@ def is_constant(image: Tensor) -> bool:
 
 
 def windows(shape: tuple[int, int]) -> tuple[tuple[Box, ...], ...]:
-    """The parts of an image from which the size of its nuclei is judged, and what to try next where they show none.
+    """The parts of an image of this (height, width) from which the size of its nuclei is judged, and what to try next
+    where they show none.
 
     Of a large image the middles of 2 x 2 to 8 x 8 equal parts; of any other its middle, small and then larger.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MANY = 100
+MANY_IMAGES = 100
 """Labelled images, from which on each is varied less; see `Variation.suited`."""
 
 
@@ -41,7 +41,7 @@ class Variation:
         >>> Variation.suited(5).scale, Variation.suited(300).scale
         (1.5, 1.3)
         """
-        if images >= MANY:
+        if images >= MANY_IMAGES:
             return cls()
         return cls(scale=1.5, stretch=1.12, gamma=0.3, gain=0.35, noise=0.07, blurred=0.3)
 

@@ -44,7 +44,8 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{folder} holds no unfinished run ({FILE} is missing): train without --resume.")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
             header = file.metadata()
         if header["sha256"] != _checksum(tensors, header["run"]):
             raise ValueError("altered")

@@ -18,6 +18,7 @@ from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.images.dataset import find, pair
 from nucleate.images.intensity import Normalisation, normalise, pick
 from nucleate.networks.unet import Architecture
+from nucleate.objects.grouping import Thresholds
 from nucleate.objects.scores import Scores, mean_ap
 from nucleate.prediction.choice import compare
 from nucleate.prediction.engine import TorchEngine
@@ -28,7 +29,7 @@ from nucleate.training import checkpoint
 from nucleate.training.horizon import kept
 from nucleate.training.offline import Observer, Settings, State, train
 from nucleate.training.step import Objective
-from nucleate.training.validation import USUAL, Pair, Validation, hold_out, tune
+from nucleate.training.validation import Pair, Validation, hold_out, tune
 from nucleate.types import Image, Labels
 
 
@@ -107,8 +108,8 @@ def fit(
     )
     weights = model.encode_weights(result.network)
     objective = Objective(architecture.classes, settings.loss)
-    judgement = judge.judge(TorchEngine(result.network), objective, USUAL)
-    thresholds, scores = tune(judge, judgement.maps, USUAL)
+    judgement = judge.judge(TorchEngine(result.network), objective, Thresholds())
+    thresholds, scores = tune(judge, judgement.maps, Thresholds())
     engines = compare(result.network, lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality)
     state = result.state
     manifest = model.Manifest(

@@ -111,10 +111,12 @@ def _name(file: Path, column: str, row: dict[str, Any]) -> str | None:
 
 def _number(file: Path, line: int, name: str, value: object) -> float:
     try:
-        if isinstance(value, bool):
+        if value is None:
+            return float("nan")
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise TypeError
-        return float("nan" if value is None else value)  # type: ignore[arg-type] # what is no number raises
-    except (TypeError, ValueError) as error:
+        return float(value)
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{file}, line {line}: {name} is {_quoted(value)}; write a number.") from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -241,13 +241,15 @@ def train(
     keep_memory()
     # Were the kernels to come into use in the middle of a run, a resumed one would differ from it in the last bits.
     losses.prepare("cross_entropy_kernels")
+    variation = settings.variation or Variation.suited(len(sources))
+    settings = replace(settings, variation=variation)
     run = Run(architecture, settings)
     if resume and folder is not None:
         tensors, saved = checkpoint.read(folder)
         checkpoint.expect(folder, saved, _identity(architecture, settings, sources))
         run.restore(tensors, saved["state"])
     state, objective = run.state, Objective(architecture.classes, settings.loss)
-    feed = Feed(sources, settings.seed, settings.variation or Variation.suited(len(sources)))
+    feed = Feed(sources, settings.seed, variation)
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
     with Cores() as cores:

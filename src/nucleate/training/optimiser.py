@@ -14,7 +14,8 @@ add up; so the turn that a step makes becomes smaller by itself, as under a fall
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -51,18 +52,22 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 def _inverse_roots(grams: Tensor) -> Tensor:
     """The polynomial that takes each G to `orthogonalised`, from its Gram matrix: (k, m, m) to (k, m, m)."""
-    a, b, c = COEFFICIENTS
     square = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(torch.finfo(grams.dtype).tiny)
     grams = grams / square
-    applied = None
-    for step in range(STEPS):
-        once = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
-        once.diagonal(dim1=1, dim2=2).add_(a)
-        applied = once if applied is None else once @ applied
-        if step + 1 < STEPS:
-            grams = once @ (grams @ once)
-    assert applied is not None
+    applied = once = _polynomial(grams)
+    for _ in range(STEPS - 1):
+        grams = once @ (grams @ once)
+        once = _polynomial(grams)
+        applied = once @ applied
     return applied * square.rsqrt()
+
+
+def _polynomial(grams: Tensor) -> Tensor:
+    """a I + b G + c G^2 of each matrix G, (k, m, m)."""
+    a, b, c = COEFFICIENTS
+    value = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+    value.diagonal(dim1=1, dim2=2).add_(a)
+    return value
 
 
 class Muon(torch.optim.Optimizer):
@@ -78,9 +83,19 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95) -> None:
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # no closure: nothing is evaluated again
-        """One step with the gradients at hand."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step with the gradients at hand, or with those that `closure` makes; the loss that it returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             kernels = [one for one in group["params"] if one.grad is not None]
             ahead = []
@@ -92,6 +107,7 @@ class Muon(torch.optim.Optimizer):
             updates = orthogonalised([one.flatten(1) for one in ahead])
             for one, like, update in zip(kernels, ahead, updates, strict=True):
                 one.add_(update.view(like.shape).permute(0, 3, 1, 2), alpha=-group["lr"])
+        return loss
 
 
 OTHERS = 0.1

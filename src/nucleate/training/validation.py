@@ -106,9 +106,6 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 """The values among which thresholds are chosen, one threshold after the other."""
 
-USUAL = Thresholds(foreground=0.5, heat=0.3, separation=1.1, reach=1.0, smallest=12, certainty=0.9)
-"""What suits networks of this kind, and where tuning begins: a few held-out nuclei cannot tell all thresholds."""
-
 
 def tune(validation: Validation, maps: Sequence[Maps], start: Thresholds) -> tuple[Thresholds, Scores]:
     """The thresholds with the best score: coordinate search from `start`, twice around; ties keep the earlier."""

@@ -6,10 +6,9 @@ import shutil
 import struct
 import tempfile
 import zlib
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 _16, _32 = 0xFFFF, 0xFFFFFFFF
 _DEFLATED = 8
@@ -17,7 +16,7 @@ _UTF8 = 0x800
 _MIDNIGHT, _FIRST_DAY = 0, 0x21  # 1 January 1980, where the time of ZIP begins: the same content is the same file
 
 
-class ZipStream(AbstractContextManager["ZipStream"]):
+class ZipStream:
     """Adds files to `file`, an archive by PKWARE's APPNOTE 6.3.10, with its 64-bit fields where they are needed.
 
     The standard library's `zipfile` keeps what it knows of each member in memory until the end; here the directory
@@ -33,8 +32,11 @@ class ZipStream(AbstractContextManager["ZipStream"]):
     """
 
     def __init__(self, file: BinaryIO, folder: Path) -> None:
-        self._file, self._count = file, 0
-        self._directory = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as this block; `__exit__` closes it
+        self._file, self._folder, self._count = file, folder, 0
+
+    def __enter__(self) -> Self:
+        self._directory = tempfile.TemporaryFile(dir=self._folder)
+        return self
 
     def add(self, name: str, data: bytes) -> None:
         """Add a file of less than 4 GiB; a name that was added before is not noticed."""
