@@ -42,9 +42,9 @@ def autocast(where: torch.device, *, bfloat16: bool | None = None) -> AbstractCo
 
 def place(network: Network, where: torch.device) -> Network:
     """The network on this device, its weights channels-last, the order in which convolutions run fastest."""
-    # PyTorch documents this form of `Module.to`, but its annotations leave it out.
-    placed: Network = network.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
+    network.to(where)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch documents it, unannotated
+    return network
 
 
 def keep_memory() -> bool:
