@@ -49,6 +49,8 @@ def main() -> None:
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     options, extra = parser.parse_args(own), sys.argv[len(own) + 2 :]
     rows: dict[float, dict[str, float]] = {}
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as name:
         for size in options.megapixels:
             side = round(1000 * math.sqrt(size))
