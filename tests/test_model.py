@@ -22,7 +22,7 @@ HISTORY = [
 
 def network(seed=0):
     torch.manual_seed(seed)
-    made = UNet(Architecture(channels=2, classes=3, widths=(4, 6)))
+    made = UNet(Architecture(channels=2, classes=3, widths=(8, 16)))
     torch.nn.init.normal_(made.head.weight)
     return made
 
@@ -205,10 +205,11 @@ def altered(folder, *keys, value):
         (("architecture", "name"), "transformer"),
         (("architecture", "channels"), 0),
         (("architecture", "widths"), []),
-        (("architecture", "widths"), [0, 6]),
-        (("architecture", "widths"), [-4, 6]),
-        (("architecture", "widths"), [4, 10**9]),
-        (("architecture", "widths"), [4.5]),
+        (("architecture", "widths"), [0, 8]),
+        (("architecture", "widths"), [-8, 8]),
+        (("architecture", "widths"), [8, 2**30]),
+        (("architecture", "widths"), [8.5]),
+        (("architecture", "widths"), [12]),
         (("normalisation", "low"), 99.5),
         (("normalisation", "high"), 101),
         (("thresholds", "heat"), 0),
@@ -230,7 +231,7 @@ def test_an_altered_manifest_names_file_and_place(folder, keys, value):
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("architecture", "widths"), [4, 8]),
+        (("architecture", "widths"), [8, 24]),
         (("architecture", "channels"), 1),
         (("architecture", "classes"), 2),
         (("weights_sha256",), "0" * 64),

@@ -53,7 +53,7 @@ class ArchitecturePart(_Part):
     name: Literal["unet"] = "unet"
     channels: int = Field(ge=1, le=64)
     classes: int = Field(ge=2, le=64)
-    widths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(min_length=1, max_length=8)
+    widths: tuple[Annotated[int, Field(ge=8, le=1024, multiple_of=8)], ...] = Field(min_length=1, max_length=8)
     parameters: int = Field(ge=1)
 
 

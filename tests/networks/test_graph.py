@@ -29,7 +29,7 @@ def random_unet(widths, seed=0):
     return network
 
 
-@pytest.mark.parametrize(("widths", "size"), [((8,), 16), ((8, 8), 48), ((8, 8, 8), 128)])
+@pytest.mark.parametrize(("widths", "size"), [((32,), 16), ((16, 16), 48), ((8, 8, 8), 128)])
 def test_receptive_field_of_the_network_holds_for_every_residue_and_is_attained(widths, size):
     network = random_unet(widths)
     stride = network.architecture.stride
@@ -50,7 +50,7 @@ def test_receptive_field_of_the_network_holds_for_every_residue_and_is_attained(
 
 
 def test_halo_covers_the_field_and_is_the_least_multiple_of_the_stride():
-    for widths in [(4,), (4, 4), (4, 4, 4)]:
+    for widths in [(8,), (8, 8), (8, 8, 8)]:
         network = random_unet(widths)
         stride = network.architecture.stride
         field = nodes(network, 1, 8 * stride)[-1].field
@@ -133,7 +133,7 @@ def test_fields_of_different_resolution_are_not_united():
         Field(Fraction(1), Fraction(0), Fraction(0)).united(Field(Fraction(2), Fraction(0), Fraction(1)))
 
 
-@pytest.mark.parametrize("widths", [(8,), (8, 8), (4, 6, 8), (8, 8, 12, 12)])
+@pytest.mark.parametrize("widths", [(8,), (8, 8), (8, 16, 8), (8, 8, 16, 16)])
 def test_links_parameters_and_shapes(widths):
     network = UNet(Architecture(channels=3, classes=4, widths=widths))
     size = 2 * network.architecture.stride

@@ -59,7 +59,7 @@ def test_autocast_obeys_the_caller_before_the_hardware(monkeypatch, hardware):
 
 def test_place_keeps_the_weights_and_orders_them_channels_last():
     torch.manual_seed(0)
-    network = UNet(Architecture(widths=(4, 4)))
+    network = UNet(Architecture(widths=(8, 8)))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     placed = precision.place(network, CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in placed.state_dict().items())

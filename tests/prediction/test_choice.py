@@ -19,7 +19,7 @@ from nucleate.prediction.compiled import OnnxEngine, OpenVinoEngine
 from nucleate.prediction.engine import TorchEngine
 
 KINDS = {"torch": TorchEngine, "openvino": OpenVinoEngine, "onnx": OnnxEngine}
-NETWORK = UNet(Architecture(widths=(4,)))
+NETWORK = UNet(Architecture(widths=(8,)))
 
 
 def part(quality=0.8, rate=1.0, start=0.0):

@@ -23,7 +23,7 @@ BFLOAT16 = 0.05
 """Of the largest output: how far bfloat16, whose numbers have 8 bits, may be from float32."""
 
 
-def network(channels=1, classes=2, widths=(8, 12)):
+def network(channels=1, classes=2, widths=(8, 16)):
     torch.manual_seed(0)
     made = UNet(Architecture(channels, classes, widths))
     nn.init.normal_(made.head.weight, std=0.3)

@@ -25,7 +25,7 @@ def network(classes=2, channels=1):
 
 def constant(logit=5.0, offset=6.0, radius=30.0):
     """A network that gives the same numbers at each pixel of every image."""
-    made = UNet(Architecture(widths=(4,)))
+    made = UNet(Architecture(widths=(8,))).folded()
     with torch.no_grad():
         made.head.weight.zero_()
         values = torch.tensor([-logit, logit, logit, offset / UNIT, -offset / UNIT, np.log(radius / UNIT)])

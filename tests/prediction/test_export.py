@@ -32,7 +32,7 @@ from nucleate.prediction.export import SUFFIX, TOLERANCE, USE, export, metadata
 @pytest.fixture(scope="module", params=[2, 3])
 def model(request):
     torch.manual_seed(0)
-    network = UNet(Architecture(channels=2, classes=request.param, widths=(6, 8)))
+    network = UNet(Architecture(channels=2, classes=request.param, widths=(8, 16)))
     torch.nn.init.normal_(network.head.weight, std=0.3)
     manifest = Manifest(
         name="small",

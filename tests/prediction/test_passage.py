@@ -23,7 +23,7 @@ class Exact:
     the output of a pixel is the same in each block that holds what it depends on, and in no other."""
 
     def __init__(self, reach=3, radius=14.0, stride=4):
-        self.architecture = Architecture(widths=(4,) * int(math.log2(stride)))
+        self.architecture = Architecture(widths=(8,) * int(math.log2(stride)))
         self.reach, self.radius, self.shapes, self.expected = reach, radius, [], []
 
     def expect(self, height, width):

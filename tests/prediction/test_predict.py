@@ -31,8 +31,8 @@ RADIUS = 12.0
 
 
 def brightness_network(gain=16.0):
-    """widths=(4,): the stem copies the four pixels of each cell, the head turns each into its own maps."""
-    network = UNet(Architecture(widths=(4,)))
+    """The stem copies the four pixels of each cell, the head turns each into its own maps."""
+    network = UNet(Architecture(widths=(8,))).folded()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()

@@ -34,7 +34,7 @@ class Painted:
     """Stands for a network: its outputs are the image's own channels, so that any maps can be put before it."""
 
     def __init__(self, radius=2.5, offset=6.0):
-        self.architecture = Architecture(channels=5, widths=(4, 4))
+        self.architecture = Architecture(channels=5, widths=(8, 8))
         self.reach, self.radius, self.offset, self.calls = 0, radius, offset, 0
 
     def expect(self, height, width):

@@ -45,7 +45,7 @@ def trained(folder, tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """With a small network, where the network does not matter."""
-    monkeypatch.setattr(fit, "Architecture", lambda channels: Architecture(channels=channels, widths=(4, 4)))
+    monkeypatch.setattr(fit, "Architecture", lambda channels: Architecture(channels=channels, widths=(8, 8)))
 
 
 def files_of(path):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nucleate.networks import symmetry
 from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, orthogonalised
 
 
@@ -64,7 +65,14 @@ def test_zeros_stay_zeros() -> None:
     assert not orthogonalised([torch.zeros(3, 9)])[0].any()
 
 
-@pytest.mark.parametrize("shape", [(4, 2, 3, 3), (6, 3, 2, 2), (3, 5, 1, 1)])
+def whole(weight: torch.Tensor) -> torch.Tensor:
+    """The matrix of the kernel that is made from a weight: a row an output of all eight groups."""
+    outputs, inputs, size, _ = weight.shape
+    rows = symmetry.between(outputs, size)(weight.permute(0, 2, 3, 1).reshape(-1, inputs // 8))
+    return rows.view(8 * outputs, -1)
+
+
+@pytest.mark.parametrize("shape", [(4, 16, 3, 3), (2, 24, 2, 2), (3, 8, 1, 1), (1, 8, 3, 3)])
 def test_a_step_is_its_formula(shape: tuple[int, int, int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(shape, generator=generator)
@@ -77,8 +85,8 @@ def test_a_step_is_its_formula(shape: tuple[int, int, int, int]) -> None:
         optimiser.step()
         velocity = 0.9 * velocity + 0.1 * gradient
         ahead = 0.1 * gradient + 0.9 * velocity
-        rows = ahead.permute(0, 2, 3, 1).reshape(shape[0], -1)
-        step = plain(rows).reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+        rows = plain(whole(ahead))[: shape[0]]
+        step = rows.reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
         expected = expected - 0.1 * step
     torch.testing.assert_close(kernel.detach(), expected, rtol=1e-4, atol=1e-5)
 
@@ -92,34 +100,34 @@ def test_matrices_of_one_size_and_others_do_not_mix() -> None:
 
 
 def test_a_kernel_without_a_gradient_stays() -> None:
-    kernel = nn.Parameter(torch.ones(2, 2, 1, 1))
+    kernel = nn.Parameter(torch.ones(2, 8, 1, 1))
     Muon([kernel]).step()
     assert bool((kernel == 1).all())
 
 
 def test_a_closure_makes_the_gradients_and_its_loss_is_returned() -> None:
-    kernel, other = (nn.Parameter(torch.ones(2, 2, 1, 1)) for _ in range(2))
+    kernel, other = (nn.Parameter(torch.ones(2, 8, 1, 1)) for _ in range(2))
     optimiser = Muon([kernel])
 
     def closure() -> float:
-        loss = kernel.square().sum()
+        loss = kernel.square().sum() / 4
         loss.backward()
         return float(loss.detach())
 
     assert optimiser.step(closure) == 4.0
-    other.grad = torch.full_like(other, 2.0)
+    other.grad = torch.full_like(other, 0.5)
     Muon([other]).step()
     assert torch.equal(kernel, other) and bool((kernel < 1).all())
 
 
 def test_it_solves_what_is_badly_scaled() -> None:
     """Least squares whose directions differ ten-thousandfold in curvature."""
-    scales = torch.logspace(-0.5, 1.5, 8)
-    kernel = nn.Parameter(torch.zeros(8, 8, 1, 1))
-    goal = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
+    scales = torch.logspace(-0.5, 1.5, 8).repeat(8)  # of the inputs, alike in all their groups
+    kernel = nn.Parameter(torch.zeros(8, 64, 1, 1))
+    goal = torch.randn(8, 64, generator=torch.Generator().manual_seed(3))
     optimiser = Muon([kernel], lr=0.1)
     for step in range(300):
-        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 300)
+        optimiser.param_groups[0]["lr"] = 0.3 * (1 - step / 300)
         difference = (kernel[:, :, 0, 0] - goal) * scales
         (gradient,) = torch.autograd.grad(difference.square().sum(), kernel)
         kernel.grad = gradient

@@ -270,7 +270,7 @@ def test_the_average_comes_to_new_weights_and_lies_between_old_and_new():
         gaps = [(w - a).flatten() for a, w in zip(averaged.network.parameters(), made.parameters(), strict=True)]
         left.append(torch.cat(gaps).mean().item())
     # Nearer with each step, until float32 ends it, and never beyond.
-    assert all(0 < b < a for a, b in itertools.pairwise([1.0, *left[:25]]))
+    assert all(0 < b < a for a, b in itertools.pairwise([1.0, *left[:20]]))
     assert abs(left[-1]) < 1e-5
     # The weights of the network itself are not touched.
     for p, before in zip(made.parameters(), old, strict=True):

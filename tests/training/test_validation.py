@@ -6,12 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
 
 from nucleate.images.synthetic import fluorescence
-from nucleate.networks.unet import UNIT
+from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.objects.grouping import Maps, Thresholds
 from nucleate.objects.scores import mean_ap
 from nucleate.objects.targets import whole
+from nucleate.prediction.engine import TorchEngine
+from nucleate.training.cores import Cores
 from nucleate.training.step import Objective, added, mean
 from nucleate.training.validation import FEWEST, GRID, Validation, hold_out, tune
 
@@ -176,3 +179,20 @@ def test_tuning_leaves_what_is_perfect():
     if mean_ap(validation.scores(maps, PLAIN)) < 1:
         pytest.fail("the maps were meant to be perfect")
     assert tune(validation, maps, PLAIN)[0] == PLAIN
+
+
+def test_images_side_by_side_are_judged_as_in_turn():
+    torch.manual_seed(0)
+    network = UNet(Architecture(widths=(8, 8)))
+    nn.init.normal_(network.head.weight, std=0.3)
+    draw = np.random.default_rng(0)
+    pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(5)]
+    engine, validation = TorchEngine(network), Validation(pairs)
+    expected = validation.judge(engine, Objective(), PLAIN)
+    with Cores() as cores:
+        found = validation.judge(engine, Objective(), PLAIN, cores)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert len(found.maps) == 5
+    for one, other in zip(found.maps, expected.maps, strict=True):
+        np.testing.assert_allclose(one.foreground, other.foreground, atol=1e-5)
+    assert found.scores.n_true == expected.scores.n_true > 0

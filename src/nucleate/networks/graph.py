@@ -10,6 +10,7 @@ sees no other input pixels than jump * i + low ... jump * i + high.
 
 from __future__ import annotations
 
+import math
 import operator
 import threading
 from collections.abc import Callable
@@ -140,7 +141,7 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
         operation, fields[node] = _field(node, module, [fields[source] for source in sources])
         _, *shape = shapes[node]
         parameters = sum(p.numel() for p in module.parameters()) if module is not None else 0
-        weight = module.weight.numel() if isinstance(module, nn.Conv2d) else 0
+        kernel = math.prod(_kernel_shape(module)) if isinstance(module, nn.Conv2d) else 0
         found.append(
             Node(
                 name=node.name,
@@ -149,7 +150,7 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
                 outputs=tuple(user.name for user in node.users if user.op != "output"),
                 shape=(shape[0], shape[1], shape[2]),
                 parameters=parameters,
-                multiply_adds=weight * shape[1] * shape[2],
+                multiply_adds=kernel * shape[1] * shape[2],
                 field=fields[node],
             )
         )
@@ -195,6 +196,11 @@ def _field(node: fx.Node, module: nn.Module | None, inputs: list[Field]) -> tupl
         factor = cast(int, node.args[1])
         return f"rearrange x{factor}", inputs[0].enlarged(factor)
     raise ValueError(f"the receptive field of node {node.name} ({node.target}) is not known")
+
+
+def _kernel_shape(module: nn.Conv2d) -> tuple[int, ...]:
+    """Of the kernel that is applied, which a module may make from fewer numbers."""
+    return module.out_channels, module.in_channels // module.groups, *module.kernel_size
 
 
 def _is_plain(module: nn.Conv2d) -> bool:

@@ -2,8 +2,10 @@
 
 No statistics of the batch, the image or the tile enter: instead of normalising activations, each convolution
 normalises its own weights (Brock, De, Smith, "Characterizing signal propagation to close the performance gap in
-unnormalized ResNets", 2021). So eight ranks give the gradient of one, a tile gives the output of the whole image,
-and at prediction the standardised weights are plain convolutions (`UNet.folded`).
+unnormalized ResNets", 2021). So eight ranks give the gradient of one, and a tile gives the output of the whole image.
+
+Nor does it depend on which side of an image is up: turned by quarter turns or mirrored, the image has the same maps,
+turned or mirrored (`networks.symmetry`). At prediction all convolutions are plain ones (`UNet.folded`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nucleate.networks import symmetry
 
 RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 """Restores unit variance after a rectifier on a unit normal: sqrt(2 / (1 - 1/pi))."""
@@ -30,7 +34,7 @@ class Architecture:
     """What is needed to build the network again.
 
     `channels` of the input image, `classes` of pixels (background and one or more kinds of nucleus), and the
-    `widths` of the levels; level l works at 1 / 2^(l + 1) of the image's resolution.
+    `widths` of the levels, multiples of 8; level l works at 1 / 2^(l + 1) of the image's resolution.
     """
 
     channels: int = 1
@@ -49,35 +53,99 @@ class Architecture:
 
 
 class Convolution(nn.Conv2d):
-    """A convolution with standardised weights: w_hat = gain (w - mean w) / (std w sqrt(fan in)), per output channel.
+    """A convolution of size x size whose kernel is made from what is learnt, see `applied`; zeros around the image.
 
-    `first=True` omits the standardisation (inputs are not unit normal there). While `held` is set, it is applied in
-    place of `kernel()`, which is then computed once for several batches.
+    While `held` is set, it is applied in place of `applied()`, which is then computed once for several batches.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, first: bool = False) -> None:
-        super().__init__(inputs, outputs, size, stride=stride, padding=(size - stride + 1) // 2)
-        nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-        self.standardise = not first
-        self.held: Tensor | None = None
-        if self.standardise:
-            self.gain = nn.Parameter(torch.ones(outputs, 1))
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, size, stride=stride, padding=_padding(size, stride))
+        self.held: tuple[Tensor, Tensor] | None = None
 
-    def kernel(self) -> Tensor:
-        """The weights that the convolution applies, shape (outputs, inputs, size, size)."""
-        if not self.standardise:
-            return self.weight
+    def _learns(self, weight: tuple[int, int], bias: int) -> None:
+        """What it learns: a weight of (rows, columns, size, size), at first random, and a bias, at first zero."""
+        self.weight = nn.Parameter(torch.empty(*weight, *self.weight.shape[2:]))
+        self.bias = nn.Parameter(torch.zeros(bias))
+        nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+
+    def applied(self) -> tuple[Tensor, Tensor]:
+        """The kernel (outputs, inputs, size, size) and the bias (outputs)."""
+        assert self.bias is not None
+        return self.weight, self.bias
+
+    def plain(self) -> nn.Conv2d:
+        """A convolution with this kernel and bias, which learns no more."""
+        kernel, bias = (part.detach().clone() for part in self.applied())
+        size, stride = self.kernel_size[0], self.stride[0]
+        # On "meta" nothing is drawn at random to be thrown away.
+        plain = nn.Conv2d(
+            self.in_channels, self.out_channels, size, stride, _padding(size, stride), device="meta"
+        ).eval()
+        plain.weight, plain.bias = (nn.Parameter(part, requires_grad=False) for part in (kernel, bias))
+        return plain
+
+    def _kernel(self, rows: Tensor) -> Tensor:
         # Channels-last, as they lie in memory on a processor: so nothing is copied.
-        weight = self.weight.permute(0, 2, 3, 1)
-        rows = weight.flatten(1)
-        fan_in = rows.shape[1]
-        unit = F.layer_norm(rows, (fan_in,), eps=1e-8 / fan_in)
-        return (unit * (self.gain / math.sqrt(fan_in))).view(weight.shape).permute(0, 3, 1, 2)
+        size = self.kernel_size[0]
+        return rows.view(self.out_channels, size, size, self.in_channels).permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel() if self.held is None else self.held, self.bias, self.stride, self.padding)
+        kernel, bias = self.applied() if self.held is None else self.held
+        return F.conv2d(x, kernel, bias, self.stride, self.padding)
+
+
+def _padding(size: int, stride: int) -> int:
+    return (size - stride + 1) // 2
+
+
+class FromImage(Convolution):
+    """From the image to eight groups of channels (`symmetry.from_image`)."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int) -> None:
+        super().__init__(inputs, outputs, size, stride=stride)
+        self._learns((outputs // symmetry.ORDER, inputs), outputs // symmetry.ORDER)
+
+    def applied(self) -> tuple[Tensor, Tensor]:
+        weight, bias = super().applied()
+        rows = weight.permute(0, 2, 3, 1).flatten(0, 2)
+        spread = symmetry.from_image(len(weight), weight.shape[2])
+        return self._kernel(spread(rows)), bias.repeat(symmetry.ORDER)
+
+
+class Between(Convolution):
+    """From eight groups of channels to eight (`symmetry.between`), with standardised weights:
+    gain (w - mean w) / (std w sqrt(fan in)), per output channel."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, gain: float = 1.0) -> None:
+        super().__init__(inputs, outputs, size, stride=stride)
+        own = outputs // symmetry.ORDER
+        self._learns((own, inputs), own)
+        self.gain = nn.Parameter(torch.full((own, 1), gain))
+
+    def applied(self) -> tuple[Tensor, Tensor]:
+        weight, bias = super().applied()
+        rows = weight.permute(0, 2, 3, 1).flatten(1)
+        fan_in = rows.shape[1]
+        unit = F.layer_norm(rows, (fan_in,), eps=1e-8 / fan_in) * (self.gain / math.sqrt(fan_in))
+        spread = symmetry.between(len(weight), weight.shape[2])
+        return self._kernel(spread(unit.view(-1, self.in_channels // symmetry.ORDER))), bias.repeat(symmetry.ORDER)
+
+
+class ToMaps(Convolution):
+    """From eight groups of channels to the packed maps (`symmetry.to_maps`)."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(inputs, 4 * (classes + 4), 1)
+        self.classes = classes
+        self._learns((self.out_channels, inputs // symmetry.ORDER), classes + 3)
+        nn.init.normal_(self.weight, std=0.01)
+
+    def applied(self) -> tuple[Tensor, Tensor]:
+        weight, bias = super().applied()
+        index, sign = symmetry.constant_maps(self.classes)
+        return self._kernel(symmetry.to_maps(self.classes)(weight.flatten(1))), bias[index.to(bias.device)] * sign.to(
+            bias
+        )
 
 
 class Residual(nn.Module):
@@ -85,10 +153,8 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = Convolution(width, width, 3)
-        self.second = Convolution(width, width, 3)
-        nn.init.constant_(self.first.gain, RELU_GAIN)
-        nn.init.constant_(self.second.gain, 0.3 * RELU_GAIN)
+        self.first = Between(width, width, 3, gain=RELU_GAIN)
+        self.second = Between(width, width, 3, gain=0.3 * RELU_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(F.relu(self.first(F.relu(x))))
@@ -105,20 +171,23 @@ class UNet(nn.Module):
     >>> network = UNet(Architecture(channels=1, widths=(8, 8)))
     >>> network(torch.zeros(1, 1, 16, 24)).shape
     torch.Size([1, 6, 16, 24])
+
+    Raises ValueError for a width that is not a multiple of 8.
     """
 
     def __init__(self, architecture: Architecture | None = None) -> None:
         super().__init__()
         self.architecture = architecture = architecture or Architecture()
         widths = architecture.widths
-        self.stem = Convolution(2 * architecture.channels, widths[0], 4, stride=2, first=True)
+        if any(width % symmetry.ORDER for width in widths):
+            raise ValueError(f"widths must be multiples of {symmetry.ORDER}, not {widths}")
         pairs = list(itertools.pairwise(widths))
-        self.down = nn.ModuleList(Convolution(a, b, 2, stride=2) for a, b in pairs)
+        self.stem = FromImage(2 * architecture.channels, widths[0], 4, stride=2)
+        self.down = nn.ModuleList(Between(a, b, 2, stride=2) for a, b in pairs)
         self.encode = nn.ModuleList(Residual(width) for width in widths[1:])
-        self.up = nn.ModuleList(Convolution(b, a, 1) for a, b in pairs)
+        self.up = nn.ModuleList(Between(b, a, 1) for a, b in pairs)
         self.decode = nn.ModuleList(Residual(width) for width in widths[:-1])
-        self.head = Convolution(widths[0], 4 * architecture.outputs, 1, first=True)
-        nn.init.normal_(self.head.weight, std=0.01)
+        self.head = ToMaps(widths[0], architecture.classes)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.pixel_shuffle(self.packed(image), 2)
@@ -137,13 +206,12 @@ class UNet(nn.Module):
         return maps
 
     def folded(self) -> UNet:
-        """A copy for prediction: its convolutions hold the standardised weights themselves. Same output."""
+        """A copy for prediction: plain convolutions, which hold the kernels themselves. Same output."""
         network = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in network.modules():
-            if isinstance(module, Convolution) and module.standardise:
-                module.weight.copy_(module.kernel())
-                module.standardise = False
-                del module.gain
+        for name, module in list(network.named_modules()):
+            if isinstance(module, Convolution):
+                parent, _, own = name.rpartition(".")
+                setattr(network.get_submodule(parent), own, module.plain())
         return network
 
 

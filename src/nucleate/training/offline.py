@@ -7,6 +7,7 @@ the end of each epoch, so that an interrupted run goes on to the same weights, b
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from torch import Tensor
 from nucleate import losses
 from nucleate.errors import InputError, TrainingError
 from nucleate.networks.precision import device, keep_memory, place
+from nucleate.networks.symmetry import ORDER
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
@@ -31,6 +33,9 @@ from nucleate.training.horizon import Ending, Horizon, kept
 from nucleate.training.optimiser import Optimiser
 from nucleate.training.step import LOSSES, Averaged, Objective, backward
 from nucleate.training.validation import Validation
+
+LONGEST = math.sqrt(ORDER)
+"""A longer gradient is shortened to this, which is 1 for the kernels themselves: each number is in them eight times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +162,17 @@ class Run:
     def learn(self, objective: Objective, batches: Sequence[Batch], cores: Cores | None = None) -> float:
         """One step over these batches together; gives its loss."""
         loss = backward(self.network, objective, batches, where=self.where, cores=cores)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), LONGEST)
         self.optimiser.step(self.rate(self.state.step))
         self.averaged.update(self.network, self.state.step)
         self.state.step += 1
         return loss
 
-    def end_epoch(self, validation: Validation, objective: Objective, loss: float) -> None:
+    def end_epoch(self, validation: Validation, objective: Objective, loss: float, cores: Cores | None = None) -> None:
         """Judge the averaged weights, keep them by the rule of `kept`, and write the epoch's line of history."""
         state = self.state
         begin = time.monotonic()
-        judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds())
+        judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds(), cores)
         self.judging = time.monotonic() - begin
         epoch = len(state.history) + 1
         if kept([*(row["valid_loss"] for row in state.history), judgement.loss]) == epoch:
@@ -270,7 +275,7 @@ def train(
             if observe is not None:
                 observe(state, recent[-1])
             if state.step % settings.steps == 0 or run.finished:
-                run.end_epoch(validation, objective, sum(recent) / len(recent))
+                run.end_epoch(validation, objective, sum(recent) / len(recent), cores)
                 recent.clear()
                 state.seconds = time.monotonic() - begin
                 if folder is not None:
@@ -284,5 +289,6 @@ def _identity(architecture: Architecture, settings: Settings, sources: Sequence[
     """What must be the same for a run to go on as if it had not been interrupted. Its limits may change."""
     plan = {name: value for name, value in asdict(settings).items() if name not in ("minutes", "epochs", "minimum")}
     shapes = [list(source.shape) for source in sources]
-    identity: dict[str, Any] = json.loads(json.dumps({**plan, **asdict(architecture), "images": shapes}))
+    whole = {**plan, **asdict(architecture), "symmetry": ORDER, "images": shapes}
+    identity: dict[str, Any] = json.loads(json.dumps(whole))
     return identity

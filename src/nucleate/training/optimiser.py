@@ -8,19 +8,24 @@ is given the same length:
     U  = G + m (V - G)                            looking ahead (Nesterov, 1983)
     W <- W - lr (U U^T)^(-1/2) U                  Muon (Jordan et al., 2024)
 
-Standardised kernels (`networks.unet.Convolution`) do not change their effect with their length, which grows as steps
+The kernels' symmetry takes their matrices apart into smaller ones (`symmetry.blocks`), of which the step is made: a
+fortieth of the work on the whole, and the same step.
+
+Standardised kernels (`networks.unet.Between`) do not change their effect with their length, which grows as steps
 add up; so the turn that a step makes becomes smaller by itself, as under a falling learning rate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import overload
 
 import torch
 from torch import Tensor
 
-from nucleate.networks.unet import Convolution, UNet
+from nucleate.networks import symmetry
+from nucleate.networks.unet import Between, Convolution, UNet
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """x -> a x + b x^3 + c x^5, five times, takes every singular value in 0.01..1 to 0.7..1.2 (Jordan et al., 2024)."""
@@ -28,9 +33,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
 
-def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+def orthogonalised(matrices: Sequence[Tensor], lengths: Sequence[Tensor] | None = None) -> list[Tensor]:
     """(G G^T)^(-1/2) G, nearly, of each matrix G (m, n), m <= n best: the same directions, all singular values in
-    0.7..1.2. A matrix of zeros stays one.
+    0.7..1.2. A matrix of zeros stays one. `lengths` are what no singular value exceeds; by default the matrices' own.
 
     The polynomial is applied to the Gram matrices (m, m), all of one size together, so that the long side is met
     twice in all and not twice a step.
@@ -40,26 +45,27 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
     >>> bool(((0.6 < values) & (values < 1.3)).all())
     True
     """
+    lengths = [one.norm() for one in matrices] if lengths is None else lengths
     of_size: dict[int, list[int]] = {}
     for index, one in enumerate(matrices):
         of_size.setdefault(len(one), []).append(index)
     found: dict[int, Tensor] = {}
     for indices in of_size.values():
-        applied = _inverse_roots(torch.stack([matrices[index] @ matrices[index].T for index in indices]))
-        found |= {index: root @ matrices[index] for index, root in zip(indices, applied, strict=True)}
+        long = torch.stack([lengths[index] for index in indices])[:, None, None]
+        long = long.clamp_min(torch.finfo(long.dtype).tiny ** 0.5)
+        roots = _inverse_roots(torch.stack([matrices[index] @ matrices[index].T for index in indices]) / long**2)
+        found |= {index: root @ matrices[index] for index, root in zip(indices, roots / long, strict=True)}
     return [found[index] for index in range(len(matrices))]
 
 
 def _inverse_roots(grams: Tensor) -> Tensor:
     """The polynomial that takes each G to `orthogonalised`, from its Gram matrix: (k, m, m) to (k, m, m)."""
-    square = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(torch.finfo(grams.dtype).tiny)
-    grams = grams / square
     applied = once = _polynomial(grams)
     for _ in range(STEPS - 1):
         grams = once @ (grams @ once)
         once = _polynomial(grams)
         applied = once @ applied
-    return applied * square.rsqrt()
+    return applied
 
 
 def _polynomial(grams: Tensor) -> Tensor:
@@ -71,10 +77,10 @@ def _polynomial(grams: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised steps for `parameters`, kernels (outputs, inputs, size, size).
+    """Orthogonalised steps for `parameters`, weights (outputs / 8, inputs, size, size) of `symmetry.between`.
 
-    >>> kernel = torch.nn.Parameter(torch.ones(2, 1, 3, 3))
-    >>> kernel.grad = torch.ones(2, 1, 3, 3)
+    >>> kernel = torch.nn.Parameter(torch.ones(2, 8, 3, 3))
+    >>> kernel.grad = torch.ones(2, 8, 3, 3)
     >>> Muon([kernel], lr=0.1).step()
     >>> bool((kernel < 1).all())
     True
@@ -98,15 +104,19 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             kernels = [one for one in group["params"] if one.grad is not None]
-            ahead = []
+            matrices, lengths = [], []
             for one in kernels:
                 if not self.state[one]:
                     self.state[one]["velocity"] = torch.zeros_like(one)
                 velocity = self.state[one]["velocity"].lerp_(one.grad, 1 - group["momentum"])
-                ahead.append(one.grad.lerp(velocity, group["momentum"]).permute(0, 2, 3, 1))
-            updates = orthogonalised([one.flatten(1) for one in ahead])
-            for one, like, update in zip(kernels, ahead, updates, strict=True):
-                one.add_(update.view(like.shape).permute(0, 3, 1, 2), alpha=-group["lr"])
+                ahead = one.grad.lerp(velocity, group["momentum"])
+                lines, square = symmetry.blocks(ahead)
+                matrices += [*lines, square]
+                lengths += [math.sqrt(symmetry.ORDER) * ahead.norm()] * 5  # of the matrix that they are taken from
+            steps = orthogonalised(matrices, lengths)
+            for one, begin in zip(kernels, range(0, len(steps), 5), strict=True):
+                step = symmetry.joined(steps[begin : begin + 4], steps[begin + 4], one)
+                one.add_(step, alpha=-group["lr"])
         return loss
 
 
@@ -124,8 +134,8 @@ class Optimiser:
 
     def __init__(self, network: UNet, weight_decay: float) -> None:
         convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
-        kernels = [one.weight for one in convolutions if one.standardise]
-        images = [one.weight for one in convolutions if not one.standardise]
+        kernels = [one.weight for one in convolutions if isinstance(one, Between)]
+        images = [one.weight for one in convolutions if not isinstance(one, Between)]
         known = {id(one) for one in (*kernels, *images)}
         others = [one for one in network.parameters() if id(one) not in known]
         self._kernels = Muon(kernels)

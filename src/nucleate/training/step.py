@@ -130,12 +130,13 @@ def backward(
     if not any(shares.values()):
         return 0.0
     convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
-    kernels = [one.kernel() for one in convolutions]
+    applied = run(lambda one: one.applied(), convolutions)
+    # The leaves between the batches and the making of the kernels, which is the same for all.
+    held = [(kernel.detach().requires_grad_(), bias.detach().requires_grad_()) for kernel, bias in applied]
+    leaves = [leaf for pair in held for leaf in pair]
     try:
-        for convolution, kernel in zip(convolutions, kernels, strict=True):
-            convolution.held = kernel.detach().requires_grad_()
-        # The leaves between the batches and the standardisation, which is the same for all.
-        leaves = [leaf for one in convolutions for leaf in (one.held, one.bias) if leaf is not None]
+        for convolution, pair in zip(convolutions, held, strict=True):
+            convolution.held = pair
         parts = run(lambda batch: _derivatives(network, objective, batch, shares, leaves, where), batches)
     finally:
         for convolution in convolutions:
@@ -143,10 +144,9 @@ def backward(
     value = mean(added(totals for totals, _ in parts), weights)
     if not math.isfinite(value):
         raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
-    gradients = [_sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
-    pairs = zip(convolutions, kernels, strict=True)
-    roots = [root for one, kernel in pairs for root in (kernel, one.bias) if root is not None]
-    torch.autograd.backward(roots, gradients)
+    gradients = list(zip(*(found for _, found in parts), strict=True))
+    run(lambda i: torch.autograd.backward(applied[i], [_sum(of_leaf) for of_leaf in gradients[2 * i : 2 * i + 2]]),
+        range(len(convolutions)))  # fmt: skip
     return value
 
 

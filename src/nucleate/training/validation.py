@@ -24,6 +24,7 @@ from nucleate.objects.scores import Scores, mean_ap, pool
 from nucleate.objects.targets import Targets, centres, whole
 from nucleate.prediction.engine import Engine
 from nucleate.prediction.maps import to_maps
+from nucleate.training.cores import Cores
 from nucleate.training.step import Objective, added, mean
 from nucleate.types import Labels
 
@@ -80,14 +81,22 @@ class Validation:
         self.pairs = list(pairs)
         self.targets: list[Targets] = [whole(labels) for _, labels in self.pairs]
 
-    def judge(self, engine: Engine, objective: Objective, thresholds: Thresholds) -> Judgement:
-        totals, maps = [], []
-        for (image, _), targets in zip(self.pairs, self.targets, strict=True):
+    def judge(
+        self, engine: Engine, objective: Objective, thresholds: Thresholds, cores: Cores | None = None
+    ) -> Judgement:
+        """With `cores`, an image on each at once."""
+
+        def one(index: int) -> tuple[dict[str, float], Maps, Matching]:
+            (image, labels), targets = self.pairs[index], self.targets[index]
             raw = engine.zoomed(torch.from_numpy(image)[None]).cpu()
-            totals.append({name: float(value) for name, value in objective.totals(raw, targets).items()})
-            maps.append(to_maps(raw, objective.classes))
+            totals = {name: float(value) for name, value in objective.totals(raw, targets).items()}
+            maps = to_maps(raw, objective.classes)
+            return totals, maps, self._match(maps, labels, thresholds)
+
+        indices = range(len(self.pairs))
+        totals, maps, matchings = zip(*(map(one, indices) if cores is None else cores.map(one, indices)), strict=True)
         loss = mean(added(totals), added(objective.weights(targets) for targets in self.targets))
-        return Judgement(loss, self.scores(maps, thresholds), tuple(maps))
+        return Judgement(loss, pool(matchings), maps)
 
     def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
