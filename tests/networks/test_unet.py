@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nucleate.networks.graph import halo
-from nucleate.networks.unet import Architecture, Between, UNet, split
+from nucleate.networks.unet import Architecture, Between, Residual, UNet, split
 
 
 def network(widths=(8, 8), channels=1, classes=2, seed=0, dtype=torch.float32):
@@ -179,3 +179,13 @@ def test_same_seed_same_weights():
     pairs = list(itertools.zip_longest(one.parameters(), two.parameters()))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert any(not torch.equal(a, b) for a, b in itertools.zip_longest(one.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("width", [32, 176])
+def test_a_residual_begins_as_a_small_change_of_the_same_size_everywhere(width):
+    torch.manual_seed(0)
+    block, image = Residual(width), torch.randn(2, width, 32, 32)
+    with torch.no_grad():
+        change = (block(image) - image)[..., 2:-2, 2:-2]
+    # Of a unit normal; the two gains keep the variance, but for 0.3 of the second.
+    assert change.std().item() == pytest.approx(0.3, rel=0.15)

@@ -345,3 +345,32 @@ def test_every_step_is_observed():
     run(observe=lambda state, loss: seen.append((state.step, loss)))
     assert [step for step, _ in seen] == list(range(1, 7))
     assert all(loss > 0 for _, loss in seen)
+
+
+def test_an_unfinished_run_of_other_kernels_is_not_gone_on_with(tmp_path):
+    run(folder=tmp_path)
+    tensors, saved = checkpoint.read(tmp_path)
+    del saved["identity"]["symmetry"]  # as versions before it wrote
+    checkpoint.write(tmp_path, tensors, saved)
+    with pytest.raises(ModelError, match="another choice of symmetry"):
+        run(folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("length", "expected"), [(100.0, 8**0.5), (2.0, 2.0)])
+def test_only_a_long_gradient_is_shortened(monkeypatch, length, expected):
+    one, norms = offline.Run(SMALL, SHORT), []
+    parameters = list(one.network.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+
+    def backward(network, *_, **__):
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, length / count**0.5)
+        return 0.0
+
+    def step(rate):
+        norms.append(torch.cat([parameter.grad.flatten() for parameter in parameters]).norm().item())
+
+    monkeypatch.setattr(offline, "backward", backward)
+    monkeypatch.setattr(one.optimiser, "step", step)
+    one.learn(Objective(), [])
+    assert norms == [pytest.approx(expected, rel=1e-4)]

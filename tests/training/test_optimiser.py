@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nucleate.networks import symmetry
-from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, orthogonalised
+from nucleate.networks.unet import Architecture, Between, UNet
+from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, Optimiser, orthogonalised
 
 
 def plain(matrix: torch.Tensor) -> torch.Tensor:
@@ -133,3 +134,19 @@ def test_it_solves_what_is_badly_scaled() -> None:
         kernel.grad = gradient
         optimiser.step()
     assert float((kernel.detach()[:, :, 0, 0] - goal).abs().max()) < 0.1
+
+
+def test_kernels_between_channels_move_by_muon_and_all_else_by_adamw() -> None:
+    torch.manual_seed(0)
+    network = UNet(Architecture(widths=(8, 16)))
+    kernels = {id(one.weight) for one in network.modules() if isinstance(one, Between)}
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    Optimiser(network, weight_decay=0.0).step(0.1)
+    for name, parameter in network.named_parameters():
+        moved = parameter.detach() - before[name]
+        if id(parameter) in kernels:  # a row of an orthogonal matrix has length 1
+            assert moved.flatten(1).norm(dim=1).mean() == pytest.approx(0.1, rel=0.3)
+        else:  # the first step of Adam is the sign of the gradient, at a tenth of the rate
+            torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.01), rtol=1e-3, atol=1e-5)
