@@ -150,14 +150,15 @@ def test_blocks_are_the_matrix_of_the_kernel_taken_apart(outputs, inputs, size, 
     )
     rows = weight.permute(0, 2, 3, 1).reshape(-1, inputs)
     matrix = symmetry.between(outputs, size)(rows).view(8 * outputs, -1)
-    lines, square = symmetry.blocks(weight)
-    assert [one.shape for one in lines] == [(outputs, inputs * size * size)] * 4
-    assert square.shape == (2 * outputs, 2 * inputs * size * size)
-    own = [value for one in (*lines, square, square) for value in torch.linalg.svdvals(one).tolist()]
+    blocks = symmetry.blocks(weight)
+    assert len(blocks) == symmetry.BLOCKS
+    assert [one.shape for one in blocks[:4]] == [(outputs, inputs * size * size)] * 4
+    assert blocks[4].shape == (2 * outputs, 2 * inputs * size * size)
+    own = [value for one in (*blocks, blocks[4]) for value in torch.linalg.svdvals(one).tolist()]
     short = min(matrix.shape)
     np.testing.assert_allclose(sorted(own)[-short:], sorted(torch.linalg.svdvals(matrix).tolist()), atol=1e-9)
-    torch.testing.assert_close(symmetry.joined(lines, square, weight), weight)
+    torch.testing.assert_close(symmetry.joined(blocks, weight), weight)
     # What is done to the directions of the matrix can be done to those of its blocks.
     expected = polar(matrix)[:outputs].view(outputs, size, size, 8 * inputs).permute(0, 3, 1, 2)
-    found = symmetry.joined([polar(one) for one in lines], polar(square), weight)
+    found = symmetry.joined([polar(one) for one in blocks], weight)
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-7)

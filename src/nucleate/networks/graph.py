@@ -141,7 +141,10 @@ def nodes(network: nn.Module, channels: int, size: int = 256) -> tuple[Node, ...
         operation, fields[node] = _field(node, module, [fields[source] for source in sources])
         _, *shape = shapes[node]
         parameters = sum(p.numel() for p in module.parameters()) if module is not None else 0
-        kernel = math.prod(_kernel_shape(module)) if isinstance(module, nn.Conv2d) else 0
+        # Of the kernel that is applied, which a module may make from fewer numbers.
+        kernel = 0
+        if isinstance(module, nn.Conv2d):
+            kernel = module.out_channels * module.in_channels // module.groups * math.prod(module.kernel_size)
         found.append(
             Node(
                 name=node.name,
@@ -196,11 +199,6 @@ def _field(node: fx.Node, module: nn.Module | None, inputs: list[Field]) -> tupl
         factor = cast(int, node.args[1])
         return f"rearrange x{factor}", inputs[0].enlarged(factor)
     raise ValueError(f"the receptive field of node {node.name} ({node.target}) is not known")
-
-
-def _kernel_shape(module: nn.Conv2d) -> tuple[int, ...]:
-    """Of the kernel that is applied, which a module may make from fewer numbers."""
-    return module.out_channels, module.in_channels // module.groups, *module.kernel_size
 
 
 def _is_plain(module: nn.Conv2d) -> bool:

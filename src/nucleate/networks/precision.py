@@ -43,7 +43,7 @@ def autocast(where: torch.device, *, bfloat16: bool | None = None) -> AbstractCo
 def place(network: Network, where: torch.device) -> Network:
     """The network on this device, its weights channels-last, the order in which convolutions run fastest."""
     network.to(where)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch documents it, unannotated
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, but not annotated
     return network
 
 

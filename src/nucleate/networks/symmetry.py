@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,8 @@ class Spread:
     sign: Tensor | None = None
 
     def __call__(self, rows: Tensor) -> Tensor:
-        spread: Tensor = _Spreading.apply(rows, _on(self, rows.device))  # type: ignore[no-untyped-call]  # PyTorch's is unannotated
-        return spread
+        spread: Callable[[Tensor, Spread], Tensor] = _Spreading.apply
+        return spread(rows, _on(self, rows.device))
 
 
 @functools.cache
@@ -170,23 +170,20 @@ def _number(element: Element) -> int:
     return ELEMENTS.index(element)
 
 
-# Matrices that turn as the group does, one of each kind that cannot be taken apart: four of one number, and the turns
-# and mirrorings of the plane themselves.
-_SIGNS = tuple(itertools.product((1, -1), repeat=2))
-
-
-def _plane(element: Element) -> Tensor:
-    y, x = torch.eye(2, dtype=torch.float64)
-    return torch.stack(turned_vector(y, x, element))
+BLOCKS = 5
+"""Matrices into which that of a kernel falls apart: one for each kind of matrices that turn as the group does and
+cannot be taken apart themselves, four of one number, and the turns and mirrorings of the plane."""
 
 
 @functools.cache
 @torch.inference_mode(mode=False)
-def _fourier() -> Tensor:
-    """(8, 8), orthonormal: a function of the group to its parts, four numbers and a matrix of 2 x 2."""
-    lines = [[turn**turns * (mirror if mirrored else 1) for turns, mirrored in ELEMENTS] for turn, mirror in _SIGNS]
-    plane = torch.stack([math.sqrt(2) * _plane(g).flatten() for g in ELEMENTS], dim=1)
-    return torch.cat([torch.tensor(lines, dtype=torch.float64), plane]) / math.sqrt(ORDER)
+def _kinds() -> Tensor:
+    """(8, 8) for each element of the group its four numbers and its matrix of 2 x 2."""
+    signs = itertools.product((1, -1), repeat=2)
+    numbers = [[turn**turns * (mirror if mirrored else 1) for turns, mirrored in ELEMENTS] for turn, mirror in signs]
+    y, x = torch.eye(2)
+    planes = [torch.stack(turned_vector(y, x, g)).flatten() for g in ELEMENTS]
+    return torch.cat([torch.tensor(numbers), torch.stack(planes, dim=1)])
 
 
 @functools.cache
@@ -198,7 +195,7 @@ def _from_one_side(outputs: int, size: int) -> tuple[Tensor, Tensor]:
     return seen, seen.argsort()
 
 
-def blocks(weight: Tensor) -> tuple[list[Tensor], Tensor]:
+def blocks(weight: Tensor) -> list[Tensor]:
     """The matrix of a kernel `between`, rows outputs, taken apart: five matrices whose singular values are its own,
     those of the last one twice. `weight` (outputs / 8, inputs, size, size).
 
@@ -209,16 +206,18 @@ def blocks(weight: Tensor) -> tuple[list[Tensor], Tensor]:
     seen, _ = _from_one_side(outputs, size)
     rows = weight.permute(0, 2, 3, 1).reshape(-1, inputs // ORDER).index_select(0, seen.to(weight.device))
     rows = rows.view(outputs, size * size, ORDER, -1)
-    parts = torch.einsum("kh,oyhi->koyi", _fourier().to(weight), rows).flatten(2) * math.sqrt(ORDER)
-    square = parts[4:].view(2, 2, outputs, -1).permute(2, 0, 3, 1) / math.sqrt(2)
-    return [*parts[:4]], square.reshape(2 * outputs, -1)
+    parts = torch.einsum("kh,oyhi->koyi", _kinds().to(weight), rows).flatten(2)
+    plane = parts[4:].view(2, 2, outputs, -1).permute(2, 0, 3, 1).reshape(2 * outputs, -1)
+    return [*parts[:4], plane]
 
 
-def joined(lines: list[Tensor], square: Tensor, like: Tensor) -> Tensor:
+def joined(parts: Sequence[Tensor], like: Tensor) -> Tensor:
     """The weight, shaped as `like`, whose `blocks` these are."""
     outputs, inputs, size, _ = like.shape
     _, back = _from_one_side(outputs, size)
-    parts = square.view(outputs, 2, -1, 2).permute(1, 3, 0, 2).reshape(4, outputs, -1) * math.sqrt(2)
-    parts = torch.cat([torch.stack(lines), parts]).view(ORDER, outputs, size * size, -1) / math.sqrt(ORDER)
-    rows = torch.einsum("kh,koyi->oyhi", _fourier().to(like), parts).reshape(-1, inputs // ORDER)
+    *numbers, plane = parts
+    # A matrix of 2 x 2 counts twice.
+    planes = 2 * plane.view(outputs, 2, -1, 2).permute(1, 3, 0, 2).reshape(4, outputs, -1)
+    whole = torch.cat([torch.stack(numbers), planes]).view(ORDER, outputs, size * size, -1) / ORDER
+    rows = torch.einsum("kh,koyi->oyhi", _kinds().to(like), whole).reshape(-1, inputs // ORDER)
     return rows.index_select(0, back.to(rows.device)).view(outputs, size, size, inputs).permute(0, 3, 1, 2)

@@ -53,36 +53,35 @@ class Architecture:
 
 
 class Convolution(nn.Conv2d):
-    """A convolution of size x size whose kernel is made from what is learnt, see `applied`; zeros around the image.
+    """A convolution of size x size, zeros around the image, whose kernel is made from what is learnt: see `applied`.
 
+    Learnt are a `weight` (rows, columns, size, size), at first random, and a `bias` of so many numbers, at first zero.
     While `held` is set, it is applied in place of `applied()`, which is then computed once for several batches.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, size, stride=stride, padding=_padding(size, stride))
-        self.held: tuple[Tensor, Tensor] | None = None
+    bias: nn.Parameter
 
-    def _learns(self, weight: tuple[int, int], bias: int) -> None:
-        """What it learns: a weight of (rows, columns, size, size), at first random, and a bias, at first zero."""
-        self.weight = nn.Parameter(torch.empty(*weight, *self.weight.shape[2:]))
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, weight: tuple[int, int], bias: int
+    ) -> None:
+        # On "meta" nothing is drawn at random to be thrown away: here, and below.
+        super().__init__(inputs, outputs, size, stride, _padding(size, stride), device="meta")
+        self.weight = nn.Parameter(torch.empty(*weight, size, size))
         self.bias = nn.Parameter(torch.zeros(bias))
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+        self.held: tuple[Tensor, Tensor] | None = None
 
     def applied(self) -> tuple[Tensor, Tensor]:
         """The kernel (outputs, inputs, size, size) and the bias (outputs)."""
-        assert self.bias is not None
-        return self.weight, self.bias
+        raise NotImplementedError
 
     def plain(self) -> nn.Conv2d:
         """A convolution with this kernel and bias, which learns no more."""
-        kernel, bias = (part.detach().clone() for part in self.applied())
         size, stride = self.kernel_size[0], self.stride[0]
-        # On "meta" nothing is drawn at random to be thrown away.
-        plain = nn.Conv2d(
-            self.in_channels, self.out_channels, size, stride, _padding(size, stride), device="meta"
-        ).eval()
-        plain.weight, plain.bias = (nn.Parameter(part, requires_grad=False) for part in (kernel, bias))
-        return plain
+        plain = nn.Conv2d(self.in_channels, self.out_channels, size, stride, _padding(size, stride), device="meta")
+        parts = (nn.Parameter(part.detach().clone(), requires_grad=False) for part in self.applied())
+        plain.weight, plain.bias = parts
+        return plain.eval()
 
     def _kernel(self, rows: Tensor) -> Tensor:
         # Channels-last, as they lie in memory on a processor: so nothing is copied.
@@ -99,53 +98,58 @@ def _padding(size: int, stride: int) -> int:
 
 
 class FromImage(Convolution):
-    """From the image to eight groups of channels (`symmetry.from_image`)."""
+    """From the image to eight groups of channels (`symmetry.from_image`).
+
+    Learnt are a weight (outputs / 8, inputs, size, size) and outputs / 8 biases.
+    """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int) -> None:
-        super().__init__(inputs, outputs, size, stride=stride)
-        self._learns((outputs // symmetry.ORDER, inputs), outputs // symmetry.ORDER)
+        own = outputs // symmetry.ORDER
+        super().__init__(inputs, outputs, size, stride=stride, weight=(own, inputs), bias=own)
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        weight, bias = super().applied()
-        rows = weight.permute(0, 2, 3, 1).flatten(0, 2)
-        spread = symmetry.from_image(len(weight), weight.shape[2])
-        return self._kernel(spread(rows)), bias.repeat(symmetry.ORDER)
+        rows = self.weight.permute(0, 2, 3, 1).flatten(0, 2)
+        spread = symmetry.from_image(len(self.weight), self.kernel_size[0])
+        return self._kernel(spread(rows)), self.bias.repeat(symmetry.ORDER)
 
 
 class Between(Convolution):
     """From eight groups of channels to eight (`symmetry.between`), with standardised weights:
-    gain (w - mean w) / (std w sqrt(fan in)), per output channel."""
+    gain (w - mean w) / (std w sqrt(fan in)), per output channel.
+
+    Learnt are a weight (outputs / 8, inputs, size, size), outputs / 8 biases, and a gain (outputs / 8, 1), which
+    begins as `gain`.
+    """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, gain: float = 1.0) -> None:
-        super().__init__(inputs, outputs, size, stride=stride)
         own = outputs // symmetry.ORDER
-        self._learns((own, inputs), own)
+        super().__init__(inputs, outputs, size, stride=stride, weight=(own, inputs), bias=own)
         self.gain = nn.Parameter(torch.full((own, 1), gain))
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        weight, bias = super().applied()
-        rows = weight.permute(0, 2, 3, 1).flatten(1)
+        rows = self.weight.permute(0, 2, 3, 1).flatten(1)
         fan_in = rows.shape[1]
         unit = F.layer_norm(rows, (fan_in,), eps=1e-8 / fan_in) * (self.gain / math.sqrt(fan_in))
-        spread = symmetry.between(len(weight), weight.shape[2])
-        return self._kernel(spread(unit.view(-1, self.in_channels // symmetry.ORDER))), bias.repeat(symmetry.ORDER)
+        spread = symmetry.between(len(self.weight), self.kernel_size[0])
+        return self._kernel(spread(unit.view(-1, self.in_channels // symmetry.ORDER))), self.bias.repeat(symmetry.ORDER)
 
 
 class ToMaps(Convolution):
-    """From eight groups of channels to the packed maps (`symmetry.to_maps`)."""
+    """From eight groups of channels to the packed maps (`symmetry.to_maps`).
+
+    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`symmetry.constant_maps`).
+    """
 
     def __init__(self, inputs: int, classes: int) -> None:
-        super().__init__(inputs, 4 * (classes + 4), 1)
+        outputs = 4 * (classes + 4)
+        super().__init__(inputs, outputs, 1, weight=(outputs, inputs // symmetry.ORDER), bias=classes + 3)
         self.classes = classes
-        self._learns((self.out_channels, inputs // symmetry.ORDER), classes + 3)
         nn.init.normal_(self.weight, std=0.01)
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        weight, bias = super().applied()
         index, sign = symmetry.constant_maps(self.classes)
-        return self._kernel(symmetry.to_maps(self.classes)(weight.flatten(1))), bias[index.to(bias.device)] * sign.to(
-            bias
-        )
+        bias = self.bias[index.to(self.bias.device)] * sign.to(self.bias)
+        return self._kernel(symmetry.to_maps(self.classes)(self.weight.flatten(1))), bias
 
 
 class Residual(nn.Module):

@@ -17,6 +17,7 @@ add up; so the turn that a step makes becomes smaller by itself, as under a fall
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import overload
@@ -110,12 +111,12 @@ class Muon(torch.optim.Optimizer):
                     self.state[one]["velocity"] = torch.zeros_like(one)
                 velocity = self.state[one]["velocity"].lerp_(one.grad, 1 - group["momentum"])
                 ahead = one.grad.lerp(velocity, group["momentum"])
-                lines, square = symmetry.blocks(ahead)
-                matrices += [*lines, square]
-                lengths += [math.sqrt(symmetry.ORDER) * ahead.norm()] * 5  # of the matrix that they are taken from
-            steps = orthogonalised(matrices, lengths)
-            for one, begin in zip(kernels, range(0, len(steps), 5), strict=True):
-                step = symmetry.joined(steps[begin : begin + 4], steps[begin + 4], one)
+                matrices += symmetry.blocks(ahead)
+                # The length of the kernel, in which each number stands eight times.
+                lengths += [math.sqrt(symmetry.ORDER) * ahead.norm()] * symmetry.BLOCKS
+            steps = iter(orthogonalised(matrices, lengths))
+            for one in kernels:
+                step = symmetry.joined(list(itertools.islice(steps, symmetry.BLOCKS)), one)
                 one.add_(step, alpha=-group["lr"])
         return loss
 

@@ -145,8 +145,13 @@ def backward(
     if not math.isfinite(value):
         raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
     gradients = list(zip(*(found for _, found in parts), strict=True))
-    run(lambda i: torch.autograd.backward(applied[i], [_sum(of_leaf) for of_leaf in gradients[2 * i : 2 * i + 2]]),
-        range(len(convolutions)))  # fmt: skip
+
+    def back(index: int) -> None:
+        """From the gradients at a kernel and its bias to those of what is learnt."""
+        of_both = gradients[2 * index : 2 * index + 2]
+        torch.autograd.backward(applied[index], [_sum(of_leaf) for of_leaf in of_both])
+
+    run(back, range(len(convolutions)))
     return value
 
 
