@@ -254,3 +254,18 @@ def test_what_the_cool_down_changed_is_told_of_the_epochs_kept():
         assert fit._stopped(state) == "It was enough."
     state.stop_epoch = 0
     assert fit._stopped(state) == "It was enough."
+
+
+@pytest.mark.parametrize(
+    ("stop", "over_fitting", "shown"),
+    [(None, None, (None, None)), (0, None, (None, None)), (3, None, (3, None)), (3, 2, (3, (2, 3)))],
+)
+def test_curves_show_the_end_where_they_have_it(stop, over_fitting, shown):
+    """An end that was decided within the first epoch would stand at an epoch 0, which there is not."""
+    history = [{"epoch": epoch, "train_loss": 1.0, "valid_loss": 1.0, "score": 0.5} for epoch in range(1, 5)]
+    training = model.TrainingPart(
+        seed=0, loss="cross_entropy", epochs=4, steps=8, seconds=1, best_epoch=4, stopped="It was enough.",
+        stop_epoch=stop, over_fitting=over_fitting,
+    )  # fmt: skip
+    drawn = fit.run_curves(history, training)
+    assert (drawn.stop, drawn.over_fitting) == shown and drawn.kept == 4 and len(drawn.epochs) == 4

@@ -163,7 +163,8 @@ def check_output(out: Path, *, resume: bool) -> None:
 
 def run_curves(history: Sequence[Mapping[str, float]], training: model.TrainingPart) -> Curves:
     """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
-    stop, start = training.stop_epoch, training.over_fitting
+    # Decided within the first epoch it has no place on the curves.
+    stop, start = training.stop_epoch or None, training.over_fitting
     return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
 
 
