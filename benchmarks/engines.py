@@ -3,7 +3,7 @@
     python benchmarks/engines.py [--model MODEL] [--sides 512 1024] [--repeats 5]
 
 The engines take turns (A, B, C, A, B, C ...), with all threads; medians are compared, with nothing else on the machine.
-bfloat16 is measured where the processor has it. Without `--model` the network is the default one, with random weights;
+bfloat16 is measured where it is used. Without `--model` the network is the default one, with random weights;
 the numbers do not depend on them. Prints a table, and as its last line JSON.
 """
 
@@ -18,7 +18,7 @@ from statistics import median
 import torch
 
 from nucleate.model import locate, read
-from nucleate.networks.precision import has_bfloat16, keep_memory
+from nucleate.networks.precision import keep_memory, prefers_bfloat16
 from nucleate.networks.unet import UNet
 from nucleate.prediction.choice import make, processor
 from nucleate.prediction.engine import Engine
@@ -33,7 +33,7 @@ def variants(network: UNet) -> dict[str, Callable[[], Engine]]:
         "openvino float32": lambda: make(network, "openvino", bfloat16=False),
         "onnx float32": lambda: make(network, "onnx"),
     }
-    if has_bfloat16(torch.device("cpu")):
+    if prefers_bfloat16(torch.device("cpu")):
         found["torch bfloat16"] = lambda: make(network, "torch", bfloat16=True)
         found["openvino bfloat16"] = lambda: make(network, "openvino", bfloat16=True)
     return found

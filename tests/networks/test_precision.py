@@ -24,8 +24,27 @@ def test_device_is_one_that_computes():
     assert (torch.ones(2, device=where) + 1).sum().item() == 4
 
 
+@pytest.fixture
+def trial(monkeypatch):
+    """The trial's outcome and how often it was held; nothing is remembered before or after."""
+    held = []
+
+    def outcome(bfloat16, float32=1.0):
+        def found():
+            held.append(bfloat16)
+            return {torch.bfloat16: bfloat16, torch.float32: float32}
+
+        monkeypatch.setattr(precision, "_trial", found)
+        precision._wins_the_trial.cache_clear()
+        return held
+
+    yield outcome
+    precision._wins_the_trial.cache_clear()
+
+
+@pytest.mark.parametrize("wins", [True, False])
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("found", "has"),
     [
         ({}, False),
         ({"avx512_bf16": False, "amx_bf16": False}, False),
@@ -35,24 +54,40 @@ def test_device_is_one_that_computes():
         ({"bf16": True}, True),
     ],
 )
-def test_bfloat16_is_asked_of_the_processor(monkeypatch, found, expected):
+def test_bfloat16_where_the_processor_has_it_and_is_faster_with_it(monkeypatch, trial, found, has, wins):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    assert precision.has_bfloat16(CPU) is expected
-    assert product_type(precision.autocast(CPU)) == (torch.bfloat16 if expected else torch.float32)
+    held = trial(0.5 if wins else 0.9)
+    assert precision.prefers_bfloat16(CPU) is (has and wins)
+    assert product_type(precision.autocast(CPU)) == (torch.bfloat16 if has and wins else torch.float32)
+    assert len(held) == has, "one trial a process, and none where there is nothing to try"
 
 
 @pytest.mark.parametrize("expected", [True, False])
-def test_bfloat16_with_an_older_torch(monkeypatch, expected):
+def test_bfloat16_with_an_older_torch(monkeypatch, trial, expected):
+    trial(0.5)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: expected, raising=False)
-    assert precision.has_bfloat16(CPU) is expected
+    assert precision.prefers_bfloat16(CPU) is expected
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-    assert precision.has_bfloat16(CPU) is False
+    assert precision.prefers_bfloat16(CPU) is False
+
+
+def test_the_trial_times_a_convolution_in_both_formats(monkeypatch):
+    """With a clock that only products move: twice the work takes twice the time, whichever comes first."""
+    clock, product = [0.0], torch.conv2d
+
+    def slow(image, kernel, **options):
+        clock[0] += {torch.bfloat16: 3.0, torch.float32: 2.0}[image.dtype]
+        return product(image, kernel, **options)
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "conv2d", slow)
+    assert precision._trial() == {torch.bfloat16: 3.0, torch.float32: 2.0}
 
 
 @pytest.mark.parametrize("hardware", [True, False])
 def test_autocast_obeys_the_caller_before_the_hardware(monkeypatch, hardware):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda where: hardware)
+    monkeypatch.setattr(precision, "prefers_bfloat16", lambda where: hardware)
     assert product_type(precision.autocast(CPU, bfloat16=True)) == torch.bfloat16
     assert product_type(precision.autocast(CPU, bfloat16=False)) == torch.float32
 

@@ -152,15 +152,15 @@ def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(
 
 @pytest.mark.parametrize(("each", "streams"), [(2, 1), (1, 2), (4, 1)])
 def test_a_stream_for_each_call_that_runs_at_once(threads, each, streams):
-    found = OpenVinoEngine(network()).settings(each, native=False)
+    found = OpenVinoEngine(network()).settings(each, faster=False)
     assert (found["NUM_STREAMS"], found["INFERENCE_NUM_THREADS"]) == (streams, streams * each)
 
 
 @pytest.mark.parametrize("asked", [True, False, None])
-@pytest.mark.parametrize("native", [True, False])
-def test_bfloat16_where_the_processor_has_it_or_where_asked_for(asked, native):
-    found = OpenVinoEngine(network(), bfloat16=asked).settings(1, native)
-    assert found["INFERENCE_PRECISION_HINT"] == ("bf16" if (native if asked is None else asked) else "f32")
+@pytest.mark.parametrize("faster", [True, False])
+def test_bfloat16_where_it_is_faster_or_where_asked_for(asked, faster):
+    found = OpenVinoEngine(network(), bfloat16=asked).settings(1, faster)
+    assert found["INFERENCE_PRECISION_HINT"] == ("bf16" if (faster if asked is None else asked) else "f32")
 
 
 @pytest.mark.parametrize(("kind", "package"), [(OnnxEngine, "onnxruntime"), (OpenVinoEngine, "openvino")])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from nucleate import losses
 from nucleate.errors import TrainingError
-from nucleate.networks import precision
 from nucleate.networks.unet import UNIT, Architecture, UNet, split
 from nucleate.objects.targets import Targets, whole
 from nucleate.tiles.augment import Batch
@@ -25,7 +24,7 @@ PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
     """Products in float32 on every processor, so that equal sums are equal to float32's precision."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda where: False)
+    monkeypatch.setattr("nucleate.training.step.prefers_bfloat16", lambda where: False)
 
 
 def network(classes=2):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
+
+MARGIN = 0.8
+"""bfloat16 is used where it takes less than this share of float32's time."""
+
+_TRIAL = threading.Lock()
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -21,21 +30,47 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def has_bfloat16(where: torch.device) -> bool:
-    """Whether this device multiplies bfloat16 in hardware (AVX-512 BF16, AMX, Arm BF16, or a GPU of 2020 or later)."""
+def prefers_bfloat16(where: torch.device) -> bool:
+    """Whether products in bfloat16 are the faster ones on this device: GPUs of 2020 or later, and processors that win
+    the trial, once a process. Having instructions for it says too little: with a matrix unit (AMX) they do four times
+    as much as in float32, without one (AVX-512 BF16, Arm BF16) between twice and half as much."""
     if where.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     ask = getattr(torch.cpu, "get_capabilities", None)
     if ask is not None:
         found = ask()
-        return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(ask and ask())
+        has = any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    else:
+        ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        has = bool(ask and ask())
+    with _TRIAL:
+        return has and _wins_the_trial()
+
+
+@cache
+def _wins_the_trial() -> bool:
+    seconds = _trial()
+    return seconds[torch.bfloat16] < MARGIN * seconds[torch.float32]
+
+
+@torch.inference_mode()
+def _trial(rounds: int = 8) -> dict[torch.dtype, float]:
+    """The least seconds that a convolution of the network's kind takes in each format, of so many taken in turn."""
+    image = torch.zeros(1, 64, 96, 96).contiguous(memory_format=torch.channels_last)
+    kernel = torch.zeros(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
+    seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
+    for _ in range(rounds):
+        for dtype, least in seconds.items():
+            placed, weight = image.to(dtype), kernel.to(dtype)
+            begin = time.perf_counter()
+            torch.conv2d(placed, weight, padding=1)
+            seconds[dtype] = min(least, time.perf_counter() - begin)
+    return seconds
 
 
 def autocast(where: torch.device, *, bfloat16: bool | None = None) -> AbstractContextManager[None]:
-    """Mixed precision: products in bfloat16 where the device has it (or where `bfloat16` says so), else float32."""
-    enabled = has_bfloat16(where) if bfloat16 is None else bfloat16
+    """Mixed precision: products in bfloat16 where they are faster (or where `bfloat16` says so), else in float32."""
+    enabled = prefers_bfloat16(where) if bfloat16 is None else bfloat16
     # PyTorch's cache of converted weights is one for all threads, and emptied by the first of them to leave.
     return torch.autocast(where.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 

@@ -17,7 +17,7 @@ import torch
 
 from nucleate.errors import InputError
 from nucleate.model import EngineName, EnginePart, EnginesPart, Model
-from nucleate.networks.precision import device, has_bfloat16
+from nucleate.networks.precision import device, prefers_bfloat16
 from nucleate.networks.unet import UNet
 from nucleate.prediction.compiled import OnnxEngine, OpenVinoEngine
 from nucleate.prediction.engine import Engine, TorchEngine
@@ -63,7 +63,7 @@ def processor() -> str:
     >>> processor().startswith(platform.machine())
     True
     """
-    bfloat16 = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
+    bfloat16 = "bfloat16" if prefers_bfloat16(torch.device("cpu")) else "float32"
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {bfloat16} x {torch.get_num_threads()}"
 
 

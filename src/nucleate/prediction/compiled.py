@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import InputError
+from nucleate.networks.precision import prefers_bfloat16
 from nucleate.networks.unet import UNet
 from nucleate.prediction.engine import Engine
 
@@ -77,7 +78,7 @@ class OnnxEngine(CompiledEngine):
 
 
 class OpenVinoEngine(CompiledEngine):
-    """Runs a network with OpenVINO, in bfloat16 where the processor has it (or where `bfloat16` says so)."""
+    """Runs a network with OpenVINO, in bfloat16 where that is faster (or where `bfloat16` says so)."""
 
     def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
         self.bfloat16 = bfloat16
@@ -92,15 +93,15 @@ class OpenVinoEngine(CompiledEngine):
 
     def compile(self, threads: int, size: Size | None) -> Any:
         core = load("openvino").Core()
-        native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        has = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         graph = core.read_model(self.graph)
         if size is not None:
             graph.reshape([1, self.architecture.channels, *size])
-        return core.compile_model(graph, "CPU", self.settings(threads, native))
+        return core.compile_model(graph, "CPU", self.settings(threads, has and prefers_bfloat16(torch.device("cpu"))))
 
-    def settings(self, threads: int, native: bool) -> dict[str, Any]:
-        """OpenVINO's settings for calls of so many threads each; `native`: the processor has bfloat16."""
-        bfloat16 = native if self.bfloat16 is None else self.bfloat16
+    def settings(self, threads: int, faster: bool) -> dict[str, Any]:
+        """OpenVINO's settings for calls of so many threads each; `faster`: bfloat16 is."""
+        bfloat16 = faster if self.bfloat16 is None else self.bfloat16
         # A stream is one call at a time; of calls that use fewer threads, as many run at once as threads allow.
         streams = max(1, self.most // threads)
         return {

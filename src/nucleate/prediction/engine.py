@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.networks.graph import reach
-from nucleate.networks.precision import autocast, device, place
+from nucleate.networks.precision import autocast, device, place, prefers_bfloat16
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Maps
 from nucleate.prediction.maps import to_maps
@@ -69,12 +69,12 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """Runs a network with PyTorch: channels-last, in bfloat16 where the processor has it."""
+    """Runs a network with PyTorch: channels-last, in bfloat16 where that is faster (or where `bfloat16` says so)."""
 
     def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
         super().__init__(network.architecture)
         self.device = device()
-        self.bfloat16 = bfloat16
+        self.bfloat16 = prefers_bfloat16(self.device) if bfloat16 is None else bfloat16
         self.network = place(network.folded(), self.device)
 
     @torch.inference_mode()

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from nucleate import losses
 from nucleate.errors import TrainingError
-from nucleate.networks.precision import autocast
+from nucleate.networks.precision import autocast, prefers_bfloat16
 from nucleate.networks.unet import Convolution, UNet, split
 from nucleate.objects.targets import Targets
 from nucleate.tiles.augment import Batch
@@ -131,13 +131,14 @@ def backward(
         return 0.0
     convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
     applied = run(lambda one: one.applied(), convolutions)
+    bfloat16 = prefers_bfloat16(where)  # asked while nothing else runs
     # The leaves between the batches and the making of the kernels, which is the same for all.
     held = [(kernel.detach().requires_grad_(), bias.detach().requires_grad_()) for kernel, bias in applied]
     leaves = [leaf for pair in held for leaf in pair]
     try:
         for convolution, pair in zip(convolutions, held, strict=True):
             convolution.held = pair
-        parts = run(lambda batch: _derivatives(network, objective, batch, shares, leaves, where), batches)
+        parts = run(lambda batch: _derivatives(network, objective, batch, shares, leaves, where, bfloat16), batches)
     finally:
         for convolution in convolutions:
             convolution.held = None
@@ -166,9 +167,10 @@ def _derivatives(
     shares: Mapping[str, float],
     leaves: Sequence[Tensor],
     where: torch.device,
+    bfloat16: bool,
 ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
     """The totals of one batch, and the gradient of `shares` times them at `leaves`."""
-    with autocast(where):
+    with autocast(where, bfloat16=bfloat16):
         packed = network.packed(batch.image.contiguous(memory_format=torch.channels_last))
     totals, gradient = objective.derivative(packed.detach(), batch.targets, shares)
     return totals, torch.autograd.grad(packed, leaves, gradient)
