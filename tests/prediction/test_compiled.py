@@ -163,6 +163,22 @@ def test_bfloat16_where_it_is_faster_or_where_asked_for(asked, faster):
     assert found["INFERENCE_PRECISION_HINT"] == ("bf16" if (faster if asked is None else asked) else "f32")
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_trial_decides_where_the_processor_has_bfloat16(monkeypatch, faster):
+    """Whether OpenVINO finds it on this processor or not, it is never used where the trial was lost."""
+    has = "BF16" in load("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    monkeypatch.setattr("nucleate.prediction.compiled.prefers_bfloat16", lambda where: faster)
+    asked, of_engine = [], OpenVinoEngine.settings
+
+    def spied(self, threads, faster):
+        asked.append(faster)
+        return of_engine(self, threads, faster)
+
+    monkeypatch.setattr(OpenVinoEngine, "settings", spied)
+    OpenVinoEngine(network()).raw(torch.zeros(1, 1, 32, 32))
+    assert set(asked) == {has and faster}
+
+
 @pytest.mark.parametrize(("kind", "package"), [(OnnxEngine, "onnxruntime"), (OpenVinoEngine, "openvino")])
 @pytest.mark.parametrize("missing", ["onnx", None])
 def test_a_package_that_is_not_installed_is_named(monkeypatch, kind, package, missing):

@@ -287,3 +287,17 @@ def test_the_average_is_the_formula():
         expected = a + (1 - d) * (w.detach() - a)
         averaged.update(made, step)
         torch.testing.assert_close(a, expected)
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_products_are_in_the_format_that_is_faster(monkeypatch, faster):
+    monkeypatch.setattr("nucleate.training.step.prefers_bfloat16", lambda where: faster)
+    seen, derivative = [], Objective.derivative
+
+    def spied(self, packed, targets, shares):
+        seen.append(packed.dtype)
+        return derivative(self, packed, targets, shares)
+
+    monkeypatch.setattr(Objective, "derivative", spied)
+    gradient(network(), [make(1)])
+    assert seen == [torch.bfloat16 if faster else torch.float32]

@@ -32,8 +32,8 @@ def device() -> torch.device:
 
 def prefers_bfloat16(where: torch.device) -> bool:
     """Whether products in bfloat16 are the faster ones on this device: GPUs of 2020 or later, and processors that win
-    the trial, once a process. Having instructions for it says too little: with a matrix unit (AMX) they do four times
-    as much as in float32, without one (AVX-512 BF16, Arm BF16) between twice and half as much."""
+    the trial, held once a process. That a processor has instructions for it says too little: with a matrix unit (AMX)
+    training is several times as fast as in float32, with AVX-512 BF16 alone it was slower."""
     if where.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     ask = getattr(torch.cpu, "get_capabilities", None)

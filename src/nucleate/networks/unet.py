@@ -73,7 +73,7 @@ class Convolution(nn.Conv2d):
 
     def applied(self) -> tuple[Tensor, Tensor]:
         """The kernel (outputs, inputs, size, size) and the bias (outputs)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how its kernel is made.")
 
     def plain(self) -> nn.Conv2d:
         """A convolution with this kernel and bias, which learns no more."""
