@@ -68,11 +68,10 @@ def _trial(rounds: int = 8) -> dict[torch.dtype, float]:
     return seconds
 
 
-def autocast(where: torch.device, *, bfloat16: bool | None = None) -> AbstractContextManager[None]:
-    """Mixed precision: products in bfloat16 where they are faster (or where `bfloat16` says so), else in float32."""
-    enabled = prefers_bfloat16(where) if bfloat16 is None else bfloat16
+def autocast(where: torch.device, *, bfloat16: bool) -> AbstractContextManager[None]:
+    """Mixed precision: products in bfloat16, or all in float32."""
     # PyTorch's cache of converted weights is one for all threads, and emptied by the first of them to leave.
-    return torch.autocast(where.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+    return torch.autocast(where.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
 
 
 def place(network: Network, where: torch.device) -> Network:
