@@ -177,10 +177,11 @@ def test_images_in_nothing(tmp_path):
         images_in([tmp_path / "only"])
 
 
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "bbbc038"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT / ".." / "shared" / "data" / "bbbc038"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the BBBC038 images, which are no part of the repository")
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs real images of BBBC038v1 in {SHARED.relative_to(ROOT)}")
 @pytest.mark.parametrize(("folder", "count"), [("fluorescence/val", 37), ("brightfield/val", 7)])
 def test_real_images(folder, count):
     dataset = find(SHARED / folder)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,7 @@ class Architecture:
         return int(2 ** len(self.widths))
 
 
-class Convolution(nn.Conv2d):
+class Convolution(nn.Conv2d, ABC):
     """A convolution of size x size, zeros around the image, whose kernel is made from what is learnt: see `applied`.
 
     Learnt are a `weight` (rows, columns, size, size), at first random, and a `bias` of so many numbers, at first zero.
@@ -71,9 +72,9 @@ class Convolution(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         self.held: tuple[Tensor, Tensor] | None = None
 
+    @abstractmethod
     def applied(self) -> tuple[Tensor, Tensor]:
         """The kernel (outputs, inputs, size, size) and the bias (outputs)."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how its kernel is made.")
 
     def plain(self) -> nn.Conv2d:
         """A convolution with this kernel and bias, which learns no more."""
