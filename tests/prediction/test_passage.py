@@ -14,7 +14,7 @@ from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.objects.scale import zoom
 from nucleate.prediction import passage
 from nucleate.prediction.engine import TorchEngine
-from nucleate.prediction.passage import AROUND, GLANCE, JUDGED, LARGE, Passage, windows
+from nucleate.prediction.passage import APART, AROUND, GLANCE, JUDGED, LARGE, Passage, windows
 from nucleate.types import Box
 
 
@@ -138,13 +138,25 @@ def test_a_small_image_that_is_not_resized_is_seen_once():
 
 @settings(deadline=None, max_examples=60)
 @given(shape=st.tuples(st.integers(1, LARGE), st.integers(1, LARGE)))
-def test_size_is_judged_in_the_middle(shape):
+def test_size_is_judged_in_the_middles_of_equal_parts(shape):
     found = windows(shape)
     assert len(found) == (1 if max(shape) <= GLANCE else 2)
-    for (window,), side in zip(found, (GLANCE, JUDGED), strict=False):
-        assert window.shape == (min(shape[0], side), min(shape[1], side))
-        for before, after in ((window.y, shape[0] - window.bottom), (window.x, shape[1] - window.right)):
-            assert after - before in (0, 1)
+    for places, side in zip(found, (GLANCE, JUDGED), strict=False):
+        assert {place.shape for place in places} == {(min(shape[0], side), min(shape[1], side))}
+        for axis, length in enumerate(shape):
+            begins = sorted({(place.y, place.x)[axis] for place in places})
+            long = places[0].shape[axis]
+            assert len(begins) <= 3 and len(begins) == (1 if length < 1.5 * APART else len(begins))
+            gaps = [begins[0], *(b - a - long for a, b in itertools.pairwise(begins)), length - begins[-1] - long]
+            # As much around the first and the last as half of what is between two, but for rounding.
+            assert min(gaps) >= 0 and abs(gaps[0] - gaps[-1]) <= 1
+            assert all(abs(gap - 2 * gaps[0]) <= 3 for gap in gaps[1:-1])
+        assert len(places) == len({p.y for p in places}) * len({p.x for p in places})
+
+
+def test_larger_images_are_judged_in_more_places():
+    counts = [len(windows((side, side))[0]) for side in (256, 500, 700, 1100, 4000)]
+    assert counts == [1, 1, 4, 9, 9]
 
 
 @pytest.mark.parametrize(("place", "shapes"), [(250, [(192, 192)]), (80, [(192, 192), (384, 384)])])
@@ -153,6 +165,13 @@ def test_where_the_middle_shows_no_nucleus_more_of_the_image_is_looked_at(place,
     image[..., place, place] = 1.0
     assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
     assert network.shapes == shapes
+
+
+def test_what_any_window_shows_counts():
+    network, image = Exact(radius=6.0), torch.full((1, 1, 500, 1000), -1.0)
+    image[..., 250, 833] = 1.0  # in the last of three
+    assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
+    assert network.shapes == [(192, 192)] * 2
 
 
 def test_what_any_window_of_a_large_image_shows_counts():

@@ -25,8 +25,11 @@ from nucleate.tiles.cover import cover, owned, taps
 from nucleate.types import Box
 
 GLANCE, JUDGED = 192, 384
-"""Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller shows
+"""Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller show
 no nucleus, and in a large image."""
+
+APART = 400
+"""Pixels; about as far apart are the windows of an image that is not large."""
 
 LARGE = 4096
 """Pixels; an image with a longer side is judged in several windows."""
@@ -159,18 +162,23 @@ def windows(shape: tuple[int, int]) -> tuple[tuple[Box, ...], ...]:
     """The parts of an image of this (height, width) from which the size of its nuclei is judged, and what to try next
     where they show none.
 
-    Of a large image the middles of 2 x 2 to 8 x 8 equal parts; of any other its middle, small and then larger.
+    They are the middles of equal parts: of a large image of 2 x 2 to 8 x 8, of any other of 1 x 1 to 3 x 3; the larger
+    ones are fewer where they would overlap.
 
     >>> windows((300, 500))
     ((Box(y=54, x=154, height=192, width=192),), (Box(y=0, x=58, height=300, width=384),))
-    >>> [len(places) for places in windows((6000, 20_000))]
-    [24]
+    >>> [len(places) for places in windows((600, 1000))], [len(places) for places in windows((6000, 20_000))]
+    ([4, 2], [24])
     """
     large = max(shape) > LARGE
+    apart, most = (WHOLE, 8) if large else (APART, 3)
 
     def places(longest: int) -> tuple[Box, ...]:
         sides = min(shape[0], longest), min(shape[1], longest)
-        counts = (min(8, max(1, length // WHOLE)) if large else 1 for length in shape)
+        counts = (
+            min(most, max(1, length // apart if large else min(round(length / apart), length // side)))
+            for length, side in zip(shape, sides, strict=True)
+        )
         starts = (
             [((2 * k + 1) * length - count * side) // (2 * count) for k in range(count)]
             for length, side, count in zip(shape, sides, counts, strict=True)
