@@ -36,11 +36,11 @@ class Thresholds:
     networks, and tuning begins there: a few held-out nuclei cannot tell all of them."""
 
     foreground: float = 0.5
-    heat: float = 0.3
-    separation: float = 1.1
+    heat: float = 0.2
+    separation: float = 1.3
     reach: float = 1.0
-    smallest: int = 12
-    certainty: float = 0.9
+    smallest: int = 15
+    certainty: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)

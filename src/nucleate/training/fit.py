@@ -17,7 +17,7 @@ from nucleate import model
 from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.images.dataset import find, pair
 from nucleate.images.intensity import Normalisation, normalise, pick
-from nucleate.networks.unet import Architecture
+from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
 from nucleate.objects.scores import Scores, mean_ap
 from nucleate.prediction.choice import compare
@@ -107,10 +107,7 @@ def fit(
         observe=observe,
     )
     weights = model.encode_weights(result.network)
-    objective = Objective(architecture.classes, settings.loss)
-    judgement = judge.judge(TorchEngine(result.network), objective, Thresholds())
-    thresholds, scores = tune(judge, judgement.maps, Thresholds())
-    engines = compare(result.network, lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality)
+    thresholds, scores, engines = ready(result.network, judge, Objective(architecture.classes, settings.loss))
     state = result.state
     manifest = model.Manifest(
         name=name or out.name,
@@ -146,6 +143,17 @@ def fit(
     model.write(out, manifest, weights, state.history, card(manifest, scores))
     (out / checkpoint.FILE).unlink(missing_ok=True)
     return manifest
+
+
+def ready(network: UNet, judge: Validation, objective: Objective) -> tuple[Thresholds, Scores, model.EnginesPart]:
+    """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
+    judgement = judge.judge(TorchEngine(network), objective, Thresholds())
+    thresholds, scores = tune(judge, judgement.maps, Thresholds())
+    return (
+        thresholds,
+        scores,
+        compare(network, lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality),
+    )
 
 
 def check_output(out: Path, *, resume: bool) -> None:

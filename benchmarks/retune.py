@@ -1,0 +1,53 @@
+"""Finds the thresholds and the engines of a trained model anew, as `nucleate train` finds them now; same weights.
+
+    python benchmarks/retune.py fluorescence --data DATA --out benchmarks/out/full-fluorescence/nucleate/model
+
+MODEL is a folder, or the name of an embedded model; it is judged on the `val` images. `benchmarks/accuracy.py` takes
+what is written for a run that is finished, so that it is scored and can be embedded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+from protocol import full, row, table
+
+from nucleate import model
+from nucleate.objects.scores import mean_ap
+from nucleate.training.fit import card, load, ready
+from nucleate.training.step import Objective
+from nucleate.training.validation import Validation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    folder = model.locate(options.model)
+    trained = model.read(folder)
+    old, network = trained.manifest, trained.network
+    case = full(options.data, "fluorescence" if network.architecture.channels == 1 else "brightfield")
+    judge = Validation(load(case.train, case.val).validation)
+    thresholds, scores, engines = ready(network, judge, Objective(network.architecture.classes, old.training.loss))
+    weights = model.encode_weights(network)
+    manifest = old.model_copy(
+        update={
+            "thresholds": model.ThresholdsPart(**asdict(thresholds)),
+            "scores": {"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
+            "engines": engines,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }
+    )
+    model.write(options.out, manifest, weights, model.read_history(folder), card(manifest, scores))
+    (options.out / model.CURVES).write_bytes((folder / model.CURVES).read_bytes())
+    print(thresholds)
+    print(table({"validation": row(scores)}))
+
+
+if __name__ == "__main__":
+    main()
