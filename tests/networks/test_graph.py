@@ -29,10 +29,9 @@ def random_unet(widths, seed=0):
     return network
 
 
-@pytest.mark.parametrize("form", [UNet.folded, UNet.dense])
 @pytest.mark.parametrize(("widths", "size"), [((32,), 16), ((16, 16), 48), ((8, 8, 8), 128)])
-def test_receptive_field_of_the_network_holds_for_every_residue_and_is_attained(widths, size, form):
-    network = form(random_unet(widths))
+def test_receptive_field_of_the_network_holds_for_every_residue_and_is_attained(widths, size):
+    network = random_unet(widths)
     stride = network.architecture.stride
     field = nodes(network, 1, size)[-1].field
     assert field.jump == 1

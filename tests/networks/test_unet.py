@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
 
 from nucleate.networks.graph import halo
 from nucleate.networks.unet import Architecture, Between, Residual, UNet, split
@@ -67,46 +66,6 @@ def test_folded_gives_the_same_output(widths):
         torch.testing.assert_close(folded.folded()(image), folded(image), atol=0, rtol=0)
 
 
-def over_four_grids(folded, image):
-    """What `dense` computes, without gaps in kernels: the lowest level on each of its four grids, and their mean."""
-    *levels, _ = folded.architecture.widths
-    x, skips = folded.stem(torch.cat([image, torch.sqrt(F.relu(image))], dim=1)), []
-    for down, encode in zip(folded.down[:-1], folded.encode[:-1], strict=True):
-        skips.append(x)
-        x = encode(down(x))
-    lowest = torch.zeros_like(x)
-    for dy, dx in itertools.product((0, 1), repeat=2):
-        moved = F.pad(x, (dx, dx, dy, dy))
-        found = F.interpolate(folded.up[-1](folded.encode[-1](folded.down[-1](moved))), scale_factor=2.0)
-        lowest += found[..., dy : dy + x.shape[-2], dx : dx + x.shape[-1]] / 4
-    x = folded.decode[-1](x + lowest)
-    for level in reversed(range(len(levels) - 1)):
-        up = F.interpolate(folded.up[level](x), scale_factor=2.0)
-        x = folded.decode[level](skips[level] + up)
-    return F.pixel_shuffle(folded.head(F.relu(x)), 2)
-
-
-@pytest.mark.parametrize("widths", [(8, 8), (8, 16, 24), (8, 16, 16, 8)])
-def test_dense_is_the_mean_over_the_four_grids_of_the_lowest_level(widths):
-    trained = network(widths, channels=2, dtype=torch.float64)
-    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
-    dense, image = trained.dense(), torch.rand(2, 2, 48, 64, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(dense(image), over_four_grids(trained.folded(), image), atol=1e-12, rtol=1e-12)
-        assert (dense(image) - trained(image)).abs().max() > 1e-3
-        torch.testing.assert_close(dense.dense()(image), dense(image), atol=0, rtol=0)
-        # A model that was read is folded already.
-        torch.testing.assert_close(trained.folded().dense()(image), dense(image), atol=0, rtol=0)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
-
-
-def test_a_network_of_one_level_has_no_grid_to_choose():
-    trained = network((8,))
-    image = torch.randn(1, 1, 16, 16)
-    with torch.no_grad():
-        torch.testing.assert_close(trained.dense()(image), trained(image), atol=1e-5, rtol=1e-5)
-
-
 def test_folding_leaves_the_original_as_it_was():
     trained = network()
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
@@ -153,10 +112,9 @@ def test_output_does_not_depend_on_the_rest_of_the_batch(other):
 
 
 @settings(deadline=None, max_examples=30)
-@given(data=st.data(), widths=st.sampled_from([(8,), (8, 8), (8, 16, 16)]), dense=st.booleans())
-def test_a_tile_gives_what_the_whole_image_gives(data, widths, dense):
+@given(data=st.data(), widths=st.sampled_from([(8,), (8, 8), (8, 16, 16)]))
+def test_a_tile_gives_what_the_whole_image_gives(data, widths):
     made = network(widths)
-    made = made.dense() if dense else made
     stride = made.architecture.stride
     reach = halo(made, 1, stride)
     cells = data.draw(st.tuples(*[st.integers(4, 96 // stride)] * 2), label="size in strides")

@@ -48,12 +48,12 @@ def test_any_size_gives_maps_of_that_size(height, width, channels, classes):
 
 
 @pytest.mark.parametrize("size", [(16, 24), (13, 22), (1, 1)])
-def test_raw_is_the_dense_network_on_the_image_with_zeros_around(size):
+def test_raw_is_the_network_on_the_image_with_zeros_around(size):
     made = network()
     image = torch.randn(1, 1, *size)
     padded = F.pad(image, (0, -size[1] % 4, 0, -size[0] % 4))
     with torch.no_grad():
-        expected = made.dense()(padded)[..., : size[0], : size[1]]
+        expected = made(padded)[..., : size[0], : size[1]]
     found = TorchEngine(made, bfloat16=False).raw(image)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)

@@ -79,7 +79,7 @@ def test_what_is_read_back_is_the_network(model, tmp_path, to):
     for shape in ((1, 2, 8, 12), (3, 2, 20, 4)):
         image = torch.randn(shape)
         with torch.no_grad():
-            expected = model.network.dense()(image).numpy()
+            expected = model.network(image).numpy()
         found = run(image.numpy())
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
     assert 0 <= done.difference < 1e-4
@@ -108,7 +108,7 @@ def test_written_over_an_older_one(model, tmp_path, to):
     for path in (out, out.with_suffix(".bin")):
         path.write_bytes(b"older")
     export(model, to, out)
-    np.testing.assert_allclose(READ[to](out)[0](image.numpy()), model.network.dense()(image), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(READ[to](out)[0](image.numpy()), model.network(image), atol=1e-4, rtol=1e-4)
 
 
 def test_another_format_or_name_is_refused(model, tmp_path):

@@ -1,4 +1,4 @@
-"""The ONNX graph of the dense network: the same nodes, the same numbers, and the refusal of what has no counterpart."""
+"""The ONNX graph: the same nodes, the same numbers, and the refusal of what has no counterpart."""
 
 import numpy as np
 import onnx
@@ -42,17 +42,17 @@ def test_the_graph_is_the_network(channels, classes, widths, sides, batch):
     stride = made.architecture.stride
     image = torch.randn(batch, channels, sides[0] * stride, sides[1] * stride)
     with torch.no_grad():
-        expected = made.dense()(image)
+        expected = made(image)
     torch.testing.assert_close(run(to_onnx(made), image), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_each_node_of_the_network_is_one_node_of_the_graph():
     made = UNet()
-    walked = nodes(made.dense(), made.architecture.channels, made.architecture.stride)
+    walked = nodes(made, made.architecture.channels, made.architecture.stride)
     graph = to_onnx(made).graph
     assert [node.name for node in graph.node] == [node.name for node in walked[1:]]
     weights = sum(int(np.prod(constant.dims)) for constant in graph.initializer if "scales" not in constant.name)
-    assert weights == sum(node.parameters for node in walked)
+    assert weights == sum(node.parameters for node in nodes(made.folded(), made.architecture.channels))
 
 
 def test_what_the_file_says_of_itself():
@@ -86,7 +86,7 @@ class Other(nn.Module):
     def forward(self, image):
         return self.operation(self.convolution(image))
 
-    def dense(self):
+    def folded(self):
         return self
 
 

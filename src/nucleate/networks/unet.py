@@ -5,8 +5,7 @@ normalises its own weights (Brock, De, Smith, "Characterizing signal propagation
 unnormalized ResNets", 2021). So eight ranks give the gradient of one, and a tile gives the output of the whole image.
 
 Nor does it depend on which side of an image is up: turned by quarter turns or mirrored, the image has the same maps,
-turned or mirrored (`networks.symmetry`). At prediction all convolutions are plain ones (`UNet.folded`), and the
-lowest level is computed at every place (`UNet.dense`).
+turned or mirrored (`networks.symmetry`). At prediction all convolutions are plain ones (`UNet.folded`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +79,10 @@ class Convolution(nn.Conv2d, ABC):
     def plain(self) -> nn.Conv2d:
         """A convolution with this kernel and bias, which learns no more."""
         size, stride = self.kernel_size[0], self.stride[0]
-        return _plain(*self.applied(), stride=stride, padding=_padding(size, stride))
+        plain = nn.Conv2d(self.in_channels, self.out_channels, size, stride, _padding(size, stride), device="meta")
+        parts = (nn.Parameter(part.detach().clone(), requires_grad=False) for part in self.applied())
+        plain.weight, plain.bias = parts
+        return plain.eval()
 
     def _kernel(self, rows: Tensor) -> Tensor:
         # Channels-last, as they lie in memory on a processor: so nothing is copied.
@@ -95,13 +96,6 @@ class Convolution(nn.Conv2d, ABC):
 
 def _padding(size: int, stride: int) -> int:
     return (size - stride + 1) // 2
-
-
-def _plain(kernel: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> nn.Conv2d:
-    outputs, inputs, size, _ = kernel.shape
-    plain = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, device="meta")
-    plain.weight, plain.bias = (nn.Parameter(part.detach().clone(), requires_grad=False) for part in (kernel, bias))
-    return plain.eval()
 
 
 class FromImage(Convolution):
@@ -199,7 +193,6 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Between(b, a, 1) for a, b in pairs)
         self.decode = nn.ModuleList(Residual(width) for width in widths[:-1])
         self.head = ToMaps(widths[0], architecture.classes)
-        self.enlarging = [2.0] * len(pairs)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.pixel_shuffle(self.packed(image), 2)
@@ -212,9 +205,8 @@ class UNet(nn.Module):
         for down, encode in zip(self.down, self.encode, strict=True):
             skips.append(x)
             x = encode(down(x))
-        for up, decode, factor in reversed(list(zip(self.up, self.decode, self.enlarging, strict=True))):
-            x = up(x)
-            x = decode(skips.pop() + (F.interpolate(x, scale_factor=factor, mode="nearest") if factor > 1 else x))
+        for up, decode in reversed(list(zip(self.up, self.decode, strict=True))):
+            x = decode(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
         maps: Tensor = self.head(F.relu(x))
         return maps
 
@@ -225,30 +217,6 @@ class UNet(nn.Module):
             if isinstance(module, Convolution):
                 parent, _, own = name.rpartition(".")
                 setattr(network.get_submodule(parent), own, module.plain())
-        return network
-
-    def dense(self) -> UNet:
-        """A folded copy that predicts better: its lowest level is computed on all four grids that halving the
-        resolution can give, moved by one pixel of the level above along y, x or both, and what it gives to that level
-        is their mean.
-
-        The four grids are one, of undivided resolution, to which the kernels apply with gaps (the algorithme à trous,
-        Holschneider et al., 1989); the mean over shifts is that of Coifman and Donoho, "Translation-invariant
-        de-noising", 1995. The level takes four times its work, and nothing has to be learnt anew: in training, crops
-        fall on the grid in every way.
-        """
-        network = self.folded()
-        if not network.down or network.enlarging[-1] == 1.0:
-            return network
-        # Convolutions by now, and with a bias, which their declared types do not tell.
-        down, up, encode = cast(tuple[Any, Any, Any], (network.down[-1], network.up[-1], network.encode[-1]))
-        network.down[-1] = _plain(down.weight, down.bias, padding=1)
-        for name in ("first", "second"):
-            own = getattr(encode, name)
-            setattr(encode, name, _plain(own.weight, own.bias, padding=2, dilation=2))
-        # Along each axis a pixel lies in two cells of the grids.
-        network.up[-1] = _plain(up.weight.expand(-1, -1, 2, 2) / 4, up.bias)
-        network.enlarging[-1] = 1.0
         return network
 
 

@@ -65,7 +65,7 @@ class Engine(ABC):
         """Pixels beyond a pixel that the output there depends on; see `networks.graph`."""
         with torch.random.fork_rng(devices=()):
             network = UNet(self.architecture)
-        return reach(network.dense(), self.architecture.channels, self.architecture.stride)
+        return reach(network, self.architecture.channels, self.architecture.stride)
 
 
 class TorchEngine(Engine):
@@ -75,7 +75,7 @@ class TorchEngine(Engine):
         super().__init__(network.architecture)
         self.device = device()
         self.bfloat16 = prefers_bfloat16(self.device) if bfloat16 is None else bfloat16
-        self.network = place(network.dense(), self.device)
+        self.network = place(network.folded(), self.device)
 
     @torch.inference_mode()
     def run(self, image: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ _OPERATORS: dict[Callable[..., Any], str] = {
 
 
 def to_onnx(network: UNet, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """The network as it predicts (`UNet.dense`) as an ONNX model, with `metadata` in its `metadata_props`.
+    """The folded network as an ONNX model, with `metadata` in its `metadata_props`.
 
     >>> from nucleate.networks.unet import Architecture
     >>> model = to_onnx(UNet(Architecture(channels=3, widths=(8, 8))))
@@ -49,7 +49,7 @@ def to_onnx(network: UNet, metadata: Mapping[str, str] | None = None) -> onnx.Mo
     Raises ValueError where the network holds an operation that has no counterpart here.
     """
     architecture = network.architecture
-    graph = _Builder(network.dense().cpu())
+    graph = _Builder(network.folded().cpu())
     body = helper.make_graph(
         graph.nodes,
         "nucleate",

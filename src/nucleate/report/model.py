@@ -39,7 +39,7 @@ def render(model: Model, history: Sequence[Mapping[str, Any]], console: Console)
     console.print(_history(history))
     architecture = network.architecture
     console.print(_nodes(model))
-    reach = halo(network.dense(), architecture.channels, architecture.stride)
+    reach = halo(network, architecture.channels, architecture.stride)
     console.print(f"Tiles are cut on multiples of {architecture.stride} pixels and need a halo of {reach} pixels.")
 
 
@@ -68,7 +68,7 @@ def _history(history: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _nodes(model: Model) -> Table:
-    found = nodes(model.network.dense(), model.network.architecture.channels)
+    found = nodes(model.network, model.network.architecture.channels)
     table = Table(
         title=f"Nodes, for 256 x 256 pixels: {sum(n.parameters for n in found):,} parameters, "
         f"{sum(n.multiply_adds for n in found) / 1e9:.2f} G multiply-adds",

@@ -73,10 +73,10 @@ def draw(
 ) -> Draw:
     """Sample number `sample` (0, 1, ...) of the run with this seed, over images of these (height, width).
 
-    An image is chosen with a probability in proportion to sqrt((1 + n) c), n the number of its nuclei in `counts` (0 by
-    default) and c that of the crops that its area holds, at least 1: a crowd shows more than one nucleus alone, and a
-    large image more than a crop, but not in proportion. It is resized by its factor in `zooms` (1 by default), but for a
-    share `unzoomed` of the crops, since the size of nuclei is judged on such ones.
+    An image is chosen with a probability in proportion to sqrt(1 + n), n the number of its nuclei in `counts` (0 by
+    default, all images alike): a crowd shows more than one nucleus alone, but not in proportion. It is resized by its
+    factor in `zooms` (1 by default), but for a share `unzoomed` of the crops, since the size of nuclei is judged on
+    such ones.
 
     >>> first, again = (draw(0, 5, [(64, 64), (99, 20)], channels=1) for _ in range(2))
     >>> bool((first.matrix == again.matrix).all()), first.noise_seed == again.noise_seed
@@ -85,8 +85,7 @@ def draw(
     v = variation or Variation()
     rng = np.random.default_rng([seed, sample])
     resized = np.ones(len(shapes)) if zooms is None else np.asarray(zooms)
-    crops = np.maximum(1.0, np.prod(shapes, axis=1) * resized**2 / v.crop**2)
-    weights = np.sqrt(crops if counts is None else (1.0 + np.asarray(counts)) * crops)
+    weights = np.ones(len(shapes)) if counts is None else np.sqrt(1.0 + np.asarray(counts))
     index = int(np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(), side="right"))
     index = min(index, len(shapes) - 1)
     scale = math.exp(rng.uniform(-1, 1) * math.log(v.scale))
