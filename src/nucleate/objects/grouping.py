@@ -37,9 +37,9 @@ class Thresholds:
 
     foreground: float = 0.5
     heat: float = 0.2
-    separation: float = 1.3
+    separation: float = 1.2
     reach: float = 1.0
-    smallest: int = 15
+    smallest: int = 20
     certainty: float = 0.95
 
 

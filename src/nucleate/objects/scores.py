@@ -5,12 +5,8 @@ Pooled scores come from counts summed over images, means over images from each i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nucleate.errors import InputError
 from nucleate.objects.matching import Matching, ratio
@@ -121,11 +117,9 @@ def pool(matchings: Iterable[Matching]) -> Scores:
     )
 
 
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""The IoU thresholds over which the mean is taken."""
-
-
-def mean_ap(scores: Scores, thresholds: Sequence[float] = LEVELS, *, over_images: bool = False) -> float:
+def mean_ap(
+    scores: Scores, thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9), *, over_images: bool = False
+) -> float:
     """Return the mean over `thresholds` of the AP from pooled counts, or with `over_images` of the mean over images.
 
     Raises `InputError` for a threshold that the scores do not hold.
@@ -141,46 +135,6 @@ def mean_ap(scores: Scores, thresholds: Sequence[float] = LEVELS, *, over_images
         if t not in held:
             raise InputError(f"The scores hold no IoU threshold {t}, only {sorted(held)}; match at {t} as well.")
     return sum(held[t] for t in thresholds) / len(thresholds)
-
-
-def gain(before: Sequence[Matching], after: Sequence[Matching]) -> tuple[float, float]:
-    """By how much `mean_ap` is higher in the second of two ways to segment the same images, and the standard error of
-    that.
-
-        error^2 = (n - 1) / n  sum_i (g_i - mean g)^2,   g_i: the same gain without image i (n images)
-
-    From one image no error can be told: it is infinite. Source: the jackknife, Tukey, Ann. Math. Statist. 29 (1958)
-    614.
-
-    >>> import numpy as np
-    >>> from nucleate.objects.matching import match
-    >>> true, half = np.array([[1, 1, 0, 2]]), np.array([[1, 1, 0, 0]])
-    >>> gain([match(true, half)] * 3, [match(true, half), match(true, true), match(true, true)])
-    (0.33333333333333337, 0.16666666666666666)
-    """
-    counts = np.array([_counts(found) for found in (before, after)])
-    whole = counts.sum(1, keepdims=True)
-    first, second = _mean_ratio(whole).ravel()
-    n = len(before)
-    if n < 2:
-        return float(second - first), math.inf
-    without_first, without_second = _mean_ratio(whole - counts)
-    gains = without_second - without_first
-    return float(second - first), math.sqrt((n - 1) / n * float(((gains - gains.mean()) ** 2).sum()))
-
-
-def _counts(found: Sequence[Matching]) -> list[list[int]]:
-    """Of each image the pairs at each of `LEVELS`, then how many nuclei there are on both sides."""
-    return [[*(m.tp[m.thresholds.index(level)] for level in LEVELS), m.n_true + m.n_predicted] for m in found]
-
-
-def _mean_ratio(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """`mean_ap` from sums of `_counts` (..., levels + 1)."""
-    pairs, nuclei = counts[..., :-1], counts[..., -1:]
-    either = nuclei - pairs
-    ratios = np.divide(pairs, either, out=np.ones(pairs.shape), where=either > 0)
-    mean: NDArray[np.float64] = ratios.mean(-1)
-    return mean
 
 
 def _score(found: Sequence[Matching], k: int) -> ThresholdScores:

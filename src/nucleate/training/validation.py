@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nucleate.objects.grouping import Maps, Thresholds, group
 from nucleate.objects.matching import Matching, match
-from nucleate.objects.scores import Scores, gain, mean_ap, pool
+from nucleate.objects.scores import Scores, mean_ap, pool
 from nucleate.objects.targets import Targets, centres, whole
 from nucleate.prediction.engine import Engine
 from nucleate.prediction.maps import to_maps
@@ -98,8 +98,8 @@ class Validation:
         loss = mean(added(totals), added(objective.weights(targets) for targets in self.targets))
         return Judgement(loss, pool(matchings), maps)
 
-    def matchings(self, maps: Sequence[Maps], thresholds: Thresholds) -> list[Matching]:
-        return [self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True)]
+    def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
+        return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
 
     def _match(self, maps: Maps, labels: Labels, thresholds: Thresholds) -> Matching:
         return match(labels, group(maps, thresholds).labels)
@@ -116,30 +116,19 @@ GRID: dict[str, tuple[float, ...]] = {
 """The values among which thresholds are chosen, one threshold after the other."""
 
 
-SURELY = 2.0
-"""Standard errors."""
-
-
 def tune(validation: Validation, maps: Sequence[Maps], start: Thresholds) -> tuple[Thresholds, Scores]:
-    """Thresholds that score better than `start`, and their scores: coordinate search, twice around.
-
-    A change must win more than `SURELY` standard errors of what it wins, over the images: few images are drawn in the
-    style of few people, and what is best on them is not what is best on others. So from one image nothing is tuned.
-    """
-    best, found = start, validation.matchings(maps, start)
+    """The thresholds with the best score: coordinate search from `start`, twice around; ties keep the earlier."""
+    best, scores = start, validation.scores(maps, start)
     for _ in range(2):
         before = best
         for name, values in GRID.items():
-            most, chosen = 0.0, (best, found)
             for value in values:
                 candidate = replace(best, **{name: type(getattr(best, name))(value)})
                 if candidate == best:
                     continue
-                others = validation.matchings(maps, candidate)
-                won, error = gain(found, others)
-                if won > max(SURELY * error, most + 1e-9):
-                    most, chosen = won, (candidate, others)
-            best, found = chosen
+                found = validation.scores(maps, candidate)
+                if mean_ap(found) > mean_ap(scores) + 1e-9:
+                    best, scores = candidate, found
         if best == before:
             break
-    return best, pool(found)
+    return best, scores
