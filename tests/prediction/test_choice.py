@@ -113,12 +113,13 @@ def test_an_engine_that_does_not_agree_takes_no_part(sign):
     assert type(choose(here(**measured), megapixels=1e6)) is OnnxEngine
 
 
-def test_on_another_processor_speed_is_measured_where_there_is_much_to_do(monkeypatch):
+def test_on_another_processor_speed_is_guessed_and_measured_where_there_is_much_to_do(monkeypatch):
     measured = {"torch": part(), "openvino": part(rate=100), "onnx": part()}
     elsewhere = model(EnginesPart(processor="another", measured=measured))
     rates = {"torch": 1.0, "openvino": 2.0, "onnx": 3.0}
     monkeypatch.setattr(choice, "speeds", lambda engines: {name: rates[name] for name in engines})
-    assert type(choose(elsewhere, megapixels=0.99 * MUCH)) is TorchEngine
+    assert type(choose(elsewhere, megapixels=0.99 * MUCH)) is OpenVinoEngine
+    assert type(choose(elsewhere)) is TorchEngine  # which is there at once
     assert type(choose(elsewhere, megapixels=MUCH)) is OnnxEngine
     disagreeing = {**measured, "onnx": part(0.5)}
     elsewhere = replace(elsewhere, manifest=SimpleNamespace(engines=EnginesPart(processor="x", measured=disagreeing)))

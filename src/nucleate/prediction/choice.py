@@ -1,8 +1,8 @@
 """Which engine: the one that is asked for, or the one that is done first among those that agree with PyTorch.
 
 Agreement is found once, on the model's validation images, and stored in the model folder (`compare`). So is speed, with
-the processor that it was measured on. On another processor it is measured again where there is enough to do, and not
-stored: a model folder may be shared by machines, or not be writable.
+the processor that it was measured on. On another processor it is a guess, and measured again where there is enough to
+do, but not stored: a model folder may be shared by machines, or not be writable.
 """
 
 from __future__ import annotations
@@ -124,11 +124,9 @@ def choose(model: Model, name: str = "auto", *, megapixels: float = 0.0, bfloat1
     if name != "auto" or compared is None:
         return make(model.network, "torch" if name == "auto" else name, bfloat16=bfloat16)
     names = [other for other in agreeing(compared.measured) if other in installed()]
-    if compared.processor == processor():
+    if megapixels < MUCH or compared.processor == processor():
         best = min(names, key=lambda other: compared.measured[other].seconds(megapixels))
         return make(model.network, best, bfloat16=bfloat16)
-    if megapixels < MUCH:
-        return make(model.network, "torch", bfloat16=bfloat16)
     engines = {other: engine for other, (engine, _) in started(model.network, names, bfloat16=bfloat16).items()}
     rates = speeds(engines)
     return engines[max(engines, key=rates.__getitem__)]
