@@ -32,7 +32,7 @@ APART = 400
 """Pixels; about as far apart are the windows of an image that is not large."""
 
 LARGE = 4096
-"""Pixels; an image with a longer side is judged in several windows."""
+"""Pixels; an image with a longer side is judged in larger windows, and more of them."""
 
 SIDE = 1024
 """Pixels; a block has at most this side, as the network sees it and in the image. Larger ones save some of what is seen
@@ -162,8 +162,8 @@ def windows(shape: tuple[int, int]) -> tuple[tuple[Box, ...], ...]:
     """The parts of an image of this (height, width) from which the size of its nuclei is judged, and what to try next
     where they show none.
 
-    They are the middles of equal parts: of a large image of 2 x 2 to 8 x 8, of any other of 1 x 1 to 3 x 3; the larger
-    ones are fewer where they would overlap.
+    They are the middles of equal parts, at most 8 x 8 of a large image and 3 x 3 of any other, the larger ones fewer
+    where they would overlap.
 
     >>> windows((300, 500))
     ((Box(y=54, x=154, height=192, width=192),), (Box(y=0, x=58, height=300, width=384),))
