@@ -9,13 +9,13 @@ what is written for a run that is finished, so that it is scored and can be embe
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
 from protocol import full, row, table
 
 from nucleate import model
+from nucleate.images.writer import atomic
 from nucleate.objects.scores import mean_ap
 from nucleate.training.fit import card, load, ready
 from nucleate.training.step import Objective
@@ -34,17 +34,17 @@ def main() -> None:
     case = full(options.data, "fluorescence" if network.architecture.channels == 1 else "brightfield")
     judge = Validation(load(case.train, case.val).validation)
     thresholds, scores, engines = ready(network, judge, Objective(network.architecture.classes, old.training.loss))
-    weights = model.encode_weights(network)
     manifest = old.model_copy(
         update={
             "thresholds": model.ThresholdsPart(**asdict(thresholds)),
             "scores": {"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
             "engines": engines,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
     )
+    weights, curves = ((folder / name).read_bytes() for name in (model.WEIGHTS, model.CURVES))
     model.write(options.out, manifest, weights, model.read_history(folder), card(manifest, scores))
-    (options.out / model.CURVES).write_bytes((folder / model.CURVES).read_bytes())
+    with atomic(options.out / model.CURVES) as file:
+        file.write(curves)
     print(thresholds)
     print(table({"validation": row(scores)}))
 

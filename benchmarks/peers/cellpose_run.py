@@ -35,7 +35,7 @@ def read_image(path):
 
 
 def train_model(options):
-    np.random.seed(options.seed)  # noqa: NPY002 - Cellpose draws from NumPy's global generator and takes no seed
+    # Of the weights at the beginning; samples are drawn after np.random.seed(epoch), which Cellpose calls by itself.
     torch.manual_seed(options.seed)
     pairs = json.loads(Path(options.plan).read_text())["train"]
     images = [read_image(image) for image, _ in pairs]

@@ -15,7 +15,9 @@ import pytest
 
 WORKER = Path(__file__).with_name("rank_worker.py")
 
-needs_mpich = pytest.mark.skipif(sys.platform == "win32", reason="there is no MPICH for Windows")
+needs_mpich = pytest.mark.skipif(
+    sys.platform == "win32", reason="the package mpich, whose mpiexec starts the ranks, does not exist for Windows"
+)
 
 
 @pytest.fixture(scope="module")

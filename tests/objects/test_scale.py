@@ -55,6 +55,23 @@ def test_a_perfect_network_predicts_the_true_diameter(radii):
     assert middle[0] - 1e-3 <= true_diameter(labels) <= middle[1] + 1e-3
 
 
+def seen(radii, foreground):
+    """Maps of one row, a pixel for each place: its radius and its foreground."""
+    radius, foreground = (np.array([values], np.float32) for values in (radii, foreground))
+    return Maps(foreground, np.zeros_like(radius), np.zeros((2, *radius.shape), np.float32), radius)
+
+
+def test_pixels_that_are_not_sure_do_not_count():
+    assert predicted_diameter([seen([5, 5, 9, 9, 9], [0.8, 0.8, 0.6, 0.6, 0.6])]) == 10
+    assert predicted_diameter([seen([5, 9], [0.6, 0.69])]) == 0
+
+
+def test_a_little_below_the_middle_is_taken_for_it():
+    # Twenty nuclei, each of as many pixels as the square of its radius: 0.45 of them are nine.
+    radii = np.repeat(np.arange(11, 31), np.arange(11, 31) ** 2)
+    assert predicted_diameter([seen(radii, np.ones(len(radii)))]) == 2 * 19
+
+
 def test_without_nuclei_no_size_is_known():
     empty = np.zeros((8, 8), np.int32)
     nothing = np.zeros((8, 8), np.float32)

@@ -146,7 +146,7 @@ def test_size_is_judged_in_the_middles_of_equal_parts(shape):
         for axis, length in enumerate(shape):
             begins = sorted({(place.y, place.x)[axis] for place in places})
             long = places[0].shape[axis]
-            assert len(begins) <= 3 and len(begins) == (1 if length < 1.5 * APART else len(begins))
+            assert len(begins) == min(3, max(1, length // max(APART, side)))
             gaps = [begins[0], *(b - a - long for a, b in itertools.pairwise(begins)), length - begins[-1] - long]
             # As much around the first and the last as half of what is between two, but for rounding.
             assert min(gaps) >= 0 and abs(gaps[0] - gaps[-1]) <= 1
@@ -171,7 +171,7 @@ def test_what_any_window_shows_counts():
     network, image = Exact(radius=6.0), torch.full((1, 1, 500, 1000), -1.0)
     image[..., 250, 833] = 1.0  # in the last of three
     assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
-    assert network.shapes == [(192, 192)] * 2
+    assert network.shapes == [(192, 192)] * 3
 
 
 def test_what_any_window_of_a_large_image_shows_counts():

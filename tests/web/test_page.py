@@ -10,8 +10,9 @@ from playwright.sync_api import sync_playwright
 
 from nucleate.images.reader import read_image, read_labels
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+NAMES = "chromium", "chromium-browser", "google-chrome"
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"needs one of {', '.join(NAMES)}: apt-get install chromium")
 
 YELLOW, CYAN = (255, 212, 0), (0, 229, 255)
 PATIENCE = 120_000  # milliseconds; a slow machine is no error

@@ -97,7 +97,7 @@ class Reader(ABC):
     def read(self, box: Box) -> Pixels:
         """The pixels (height, width, channels) of a box that lies inside the image."""
 
-    def close(self) -> None:  # noqa: B027 - empty on purpose: most readers hold nothing open
+    def close(self) -> None:  # noqa: B027 - not abstract: most readers hold nothing open
         """Give back what is held open."""
 
     def __enter__(self) -> Reader:

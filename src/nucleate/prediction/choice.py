@@ -117,8 +117,9 @@ def compare(network: UNet, panoptic_quality: Callable[[Engine], float], side: in
 def choose(model: Model, name: str = "auto", *, megapixels: float = 0.0, bfloat16: bool | None = None) -> Engine:
     """The engine of this name; with `auto`, the one that is done first with so many megapixels, its start included.
 
-    Only engines that agree with PyTorch on the model's validation images take part. So it is PyTorch where the model
-    folder holds no comparison, and for a few small images, which are done before another engine has started.
+    Only engines that agree with PyTorch on the model's validation images take part. Their speeds are those in the model
+    folder; on a processor other than theirs they are measured from `MUCH` megapixels on. So it is PyTorch where the
+    model folder holds no comparison, and for a few small images, which are done before another engine has started.
     """
     compared = model.manifest.engines
     if name != "auto" or compared is None:

@@ -37,7 +37,7 @@ class Engine(ABC):
         """Network output (1, classes + 4, H, W) of an image (1, channels, H, W), float32; H and W are multiples of
         the network's stride."""
 
-    def expect(self, height: int, width: int) -> None:  # noqa: B027 - empty on purpose: most engines need not get ready
+    def expect(self, height: int, width: int) -> None:  # noqa: B027 - not abstract: most engines need not get ready
         """Many images of this size, multiples of the network's stride, follow one another: an engine that is faster
         when it knows gets ready for them."""
 

@@ -28,8 +28,8 @@ GLANCE, JUDGED = 192, 384
 """Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller show
 no nucleus, and in a large image."""
 
-APART = 400
-"""Pixels; about as far apart are the windows of an image that is not large."""
+APART = 300
+"""Pixels; an image that is not large is judged in one window for so many along each axis, and in three at most."""
 
 LARGE = 4096
 """Pixels; an image with a longer side is judged in larger windows, and more of them."""
@@ -162,23 +162,19 @@ def windows(shape: tuple[int, int]) -> tuple[tuple[Box, ...], ...]:
     """The parts of an image of this (height, width) from which the size of its nuclei is judged, and what to try next
     where they show none.
 
-    They are the middles of equal parts, at most 8 x 8 of a large image and 3 x 3 of any other, the larger ones fewer
-    where they would overlap.
+    They are the middles of equal parts, at most 8 x 8 of a large image and 3 x 3 of any other, and do not overlap.
 
     >>> windows((300, 500))
     ((Box(y=54, x=154, height=192, width=192),), (Box(y=0, x=58, height=300, width=384),))
     >>> [len(places) for places in windows((600, 1000))], [len(places) for places in windows((6000, 20_000))]
-    ([4, 2], [24])
+    ([6, 2], [24])
     """
     large = max(shape) > LARGE
     apart, most = (WHOLE, 8) if large else (APART, 3)
 
     def places(longest: int) -> tuple[Box, ...]:
         sides = min(shape[0], longest), min(shape[1], longest)
-        counts = (
-            min(most, max(1, length // apart if large else min(round(length / apart), length // side)))
-            for length, side in zip(shape, sides, strict=True)
-        )
+        counts = (min(most, max(1, length // max(apart, longest))) for length in shape)
         starts = (
             [((2 * k + 1) * length - count * side) // (2 * count) for k in range(count)]
             for length, side, count in zip(shape, sides, counts, strict=True)

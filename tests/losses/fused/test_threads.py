@@ -69,7 +69,7 @@ def test_threads_beside_the_main_one_and_systems_without_openmp(monkeypatch: pyt
     assert threads.over_blocks(100, 2, add).tolist() == [100, 4950]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork, so there is nothing to survive")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork, which Windows does not have")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_works_on_threads_of_its_own() -> None:
     threads.over_blocks(64, 2, add)

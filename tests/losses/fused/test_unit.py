@@ -45,7 +45,7 @@ def test_the_second_derivative_is_that_of_the_plain_version() -> None:
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux", reason="gradients keep their memory on Linux only, where new memory costs page faults"
+    sys.platform != "linux", reason="memory is taken again on Linux only; elsewhere `unwritten` is torch.empty_like"
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_memory_of_a_gradient_serves_the_next_one_of_its_size_and_never_two_at_once(dtype: torch.dtype) -> None:
