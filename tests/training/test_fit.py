@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import imagecodecs
 import numpy as np
@@ -15,13 +16,15 @@ from nucleate import model
 from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
 from nucleate.images.dataset import find, images_in, pair
 from nucleate.images.synthetic import write_folder
-from nucleate.networks.unet import Architecture
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.choice import installed
 from nucleate.prediction.predict import predict
 from nucleate.prediction.predictor import Predictor
 from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint, fit
 from nucleate.training.offline import Settings, State
+from nucleate.training.step import Objective
 
 SHORT = Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64))
 OPTIONS = {"height": 64, "width": 96, "diameter": 16}
@@ -78,6 +81,21 @@ def test_the_manifest_compares_the_engines(trained):
     assert list(measured) == installed()
     assert measured["torch"].panoptic_quality == manifest.scores["validation"]["panoptic_quality"]
     assert all(part.megapixels_per_second > 0 for part in measured.values())
+
+
+def test_thresholds_are_tuned_and_the_engines_are_judged_with_them(monkeypatch):
+    tuned, asked = Thresholds(foreground=0.4), []
+
+    class Judge:
+        def judge(self, engine, objective, thresholds):
+            asked.append(thresholds)
+            return SimpleNamespace(maps=("maps",), scores=SimpleNamespace(panoptic_quality=0.5))
+
+    found = {("maps",): (tuned, "scores")}
+    monkeypatch.setattr(fit, "tune", lambda judge, maps, start: found[maps])
+    thresholds, scores, engines = fit.ready(UNet(Architecture(widths=(8,))), Judge(), Objective())
+    assert (thresholds, scores, set(engines.measured)) == (tuned, "scores", set(installed()))
+    assert asked == [Thresholds(), *[tuned] * len(installed())]
 
 
 def test_the_manifest_tells_the_run(trained):
