@@ -321,3 +321,22 @@ def test_nan_at_a_selected_position_is_refused(case: Case) -> None:
 def test_an_unknown_reduction_is_refused(case: Case) -> None:
     with pytest.raises(losses.LossInputError, match="reduction"):
         call(case, reduction="average")
+
+
+@every_case
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA GPU")
+def test_a_gpu_gives_the_value_and_the_gradients_of_the_processor(case: Case) -> None:
+    def leaves(device: str) -> Inputs:
+        moved = {k: v.detach().to(device) if isinstance(v, Tensor) else v for k, v in both.items()}
+        return {k: v.requires_grad_() if k in case.grad else v for k, v in moved.items()}
+
+    both = {**case.inputs, **{k: v for k, v in case.options.items() if k != "said"}}
+    here, there = leaves("cpu"), leaves("cuda")
+    expected, found = call(case, **here), call(case, **there)
+    assert found.device.type == "cuda"
+    torch.testing.assert_close(found.cpu(), expected)
+    if case.grad:
+        expected.backward()
+        found.backward()
+    for name in case.grad:
+        torch.testing.assert_close(there[name].grad.cpu(), here[name].grad)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nucleate.images.synthetic import fluorescence
 from nucleate.objects.targets import Targets, whole
-from nucleate.tiles.augment import Source, make_batch
+from nucleate.tiles.augment import Source, joined, make_batch
 from nucleate.tiles.sample import Draw, Variation, draw
 
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
@@ -83,6 +83,12 @@ def test_a_sample_does_not_know_of_its_batch(seed, numbers):
         assert torch.equal(alone.image[0], batch.image[i])
         for part in PARTS:
             assert torch.equal(getattr(alone.targets, part)[0], getattr(batch.targets, part)[i]), part
+
+
+def test_parts_of_a_batch_joined_are_the_batch():
+    chosen = draws(0, range(5))
+    parts = [make_batch(SOURCES, chosen[:2], STRONG.crop), make_batch(SOURCES, chosen[2:], STRONG.crop)]
+    assert same(joined(parts), make_batch(SOURCES, chosen, STRONG.crop))
 
 
 def test_sources_are_left_as_they_were():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -56,6 +56,14 @@ def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int) -> B
     for i, one in enumerate(draws):
         image[i], labels[i], weight[i], places[i] = _sample(sources[one.index], one, crop)
     return Batch(image, encode(labels, places[:, :2], places[:, 2:], weight))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The samples of all these batches in one, in their order."""
+    targets = (
+        torch.cat([getattr(batch.targets, part.name) for batch in batches]) for part in fields(batches[0].targets)
+    )
+    return Batch(torch.cat([batch.image for batch in batches]), Targets(*targets))
 
 
 def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

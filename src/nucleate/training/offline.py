@@ -24,7 +24,7 @@ from nucleate.networks.symmetry import ORDER
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
 from nucleate.prediction.engine import TorchEngine
-from nucleate.tiles.augment import Batch, Source
+from nucleate.tiles.augment import Batch, Source, joined
 from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint
 from nucleate.training.cores import Cores
@@ -258,12 +258,13 @@ def train(
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
     with Cores() as cores:
-        # A GPU takes the batch whole; a processor one part on each core.
-        parts = 1 if run.where.type == "cuda" else min(cores.count, settings.batch)
+        parts = min(cores.count, settings.batch)
         while not run.finished:
             run.plan_end(time.monotonic() - begin)
             samples = range(state.step * settings.batch, (state.step + 1) * settings.batch)
             batches = cores.map(feed.batch, split(samples, parts))
+            if run.where.type == "cuda":  # each core computes a part of the batch, but a GPU takes it whole
+                batches = [joined(batches)]
             try:
                 recent.append(run.learn(objective, batches, cores))
             except TrainingError:
