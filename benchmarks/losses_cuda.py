@@ -17,25 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from losses import Pass, backward
 from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate import losses
 
-Pass = Callable[[], None]
 DEVICE = "cuda"
-
-
-def backward(loss: Callable[..., Tensor], *leaves: Tensor) -> Pass:
-    """One forward and backward pass from fresh gradients."""
-    held = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in leaves]
-
-    def run() -> None:
-        loss(*held).backward()
-        for x in held:
-            x.grad = None
-
-    return run
 
 
 def cross_entropy(classes: int, side: int) -> dict[str, Pass]:

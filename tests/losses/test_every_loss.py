@@ -324,7 +324,7 @@ def test_an_unknown_reduction_is_refused(case: Case) -> None:
 
 
 @every_case
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none")
 def test_a_gpu_gives_the_value_and_the_gradients_of_the_processor(case: Case) -> None:
     def leaves(device: str) -> Inputs:
         moved = {k: v.detach().to(device) if isinstance(v, Tensor) else v for k, v in both.items()}
