@@ -3,8 +3,8 @@
     python benchmarks/engines.py [--model MODEL] [--sides 512 1024] [--repeats 5]
 
 The engines take turns (A, B, C, A, B, C ...), with all threads; medians are compared, with nothing else on the machine.
-bfloat16 is measured where it is used. Without `--model` the network is the default one, with random weights;
-the numbers do not depend on them. Prints a table, and as its last line JSON.
+bfloat16 and 8-bit integers are measured where they are used. Without `--model` the network is the default one, with
+random weights; the numbers do not depend on them. Prints a table, and as its last line JSON.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from statistics import median
 import torch
 
 from nucleate.model import locate, read
-from nucleate.networks.precision import keep_memory, prefers_bfloat16
+from nucleate.networks.precision import keep_memory, multiplies_int8, prefers_bfloat16
 from nucleate.networks.unet import UNet
 from nucleate.prediction.choice import make, processor
 from nucleate.prediction.engine import Engine
+from nucleate.prediction.quantisation import calibrate
 
 REFERENCE = "torch float32"
 
@@ -36,6 +37,9 @@ def variants(network: UNet) -> dict[str, Callable[[], Engine]]:
     if prefers_bfloat16(torch.device("cpu")):
         found["torch bfloat16"] = lambda: make(network, "torch", bfloat16=True)
         found["openvino bfloat16"] = lambda: make(network, "openvino", bfloat16=True)
+    if multiplies_int8():
+        noise = torch.rand(network.architecture.channels, 256, 256).numpy()
+        found["openvino int8"] = lambda: make(network, "openvino-int8", ranges=calibrate(network, [noise]))
     return found
 
 

@@ -38,6 +38,7 @@ from nucleate.prediction import choice
 from nucleate.prediction.engine import Engine
 from nucleate.prediction.passage import SIDE
 from nucleate.prediction.predictor import Predictor
+from nucleate.prediction.quantisation import Ranges
 from nucleate.prediction.source import View, open_source
 from nucleate.prediction.spool import MemorySpool
 from nucleate.prediction.stream import Plan
@@ -74,11 +75,13 @@ class Clock:
 
 @contextmanager
 def watched(*, float32: bool) -> Iterator[Clock]:
-    """Meanwhile every engine is watched by a clock, and computes in float32 where that is asked for."""
+    """Meanwhile every engine is watched by a clock; where float32 is asked for, it computes in nothing else."""
     clock, make = Clock(), choice.make  # through which the command line and `Predictor` get theirs
 
-    def watched_make(network: UNet, name: str, *, bfloat16: bool | None = None) -> Engine:
-        return clock.watch(make(network, name, bfloat16=False if float32 else bfloat16))
+    def watched_make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Engine:
+        if float32:
+            name, bfloat16 = name.removesuffix("-int8"), False
+        return clock.watch(make(network, name, bfloat16=bfloat16, ranges=ranges))
 
     start = Predictor.__init__
 

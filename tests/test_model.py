@@ -74,6 +74,8 @@ def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     assert read.manifest.engines is None  # as in a folder from before engines were compared
     part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
     engines = model.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": part, "onnx": part})
+    assert engines.ranges == {}  # as in a folder from before there were integers
+    engines = engines.model_copy(update={"ranges": {"decode.0.first": (0.0, 1.5)}})
     path = folder / model.MANIFEST
     path.write_text(read.manifest.model_copy(update={"engines": engines}).model_dump_json())
     assert model.read_manifest(folder).engines == engines
@@ -95,6 +97,17 @@ def test_a_comparison_of_engines_that_was_altered_is_refused(folder, measured):
     path = folder / model.MANIFEST
     document = json.loads(path.read_text())
     document["engines"] = {"processor": "x", "measured": measured}
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
+        model.read(folder)
+
+
+@pytest.mark.parametrize("limits", [[1.0, 0.5], [0.0], [0.0, 1.0, 2.0], [0.0, "much"], [0.0, float("inf")]])
+def test_ranges_that_were_altered_are_refused(folder, limits):
+    path = folder / model.MANIFEST
+    document = json.loads(path.read_text())
+    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
+    document["engines"] = {"processor": "x", "measured": {"torch": part}, "ranges": {"decode.0.first": limits}}
     path.write_text(json.dumps(document))
     with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
         model.read(folder)

@@ -120,7 +120,9 @@ def predict(
         tuple[int, int, int, int] | None,
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
-    engine: Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
+    ] = ("auto"),
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -107,7 +107,7 @@ class TrainingPart(_Part):
     over_fitting: int | None = Field(default=None, ge=1)
 
 
-EngineName = Literal["torch", "openvino", "onnx"]
+EngineName = Literal["torch", "openvino", "openvino-int8", "onnx"]
 
 
 class EnginePart(_Part):
@@ -123,15 +123,19 @@ class EnginePart(_Part):
 
 
 class EnginesPart(_Part):
-    """The engines side by side: quality on the validation images, and speed on this kind of processor."""
+    """The engines side by side: quality on the validation images, and speed on this kind of processor. `ranges` are
+    what the engine of 8-bit integers needs: see `nucleate.prediction.quantisation`."""
 
     processor: str
     measured: dict[EngineName, EnginePart]
+    ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
 
     @model_validator(mode="after")
     def _has_the_reference(self) -> Self:
         if "torch" not in self.measured:
             raise ValueError("torch must be among the engines")
+        if any(low > high for low, high in self.ranges.values()):
+            raise ValueError("a range must not end before it begins")
         return self
 
 

@@ -71,6 +71,26 @@ def test_bfloat16_with_an_older_torch(monkeypatch, trial, expected):
     assert precision.prefers_bfloat16(CPU) is False
 
 
+@pytest.mark.parametrize(
+    ("found", "has"),
+    [
+        ({}, False),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": True, "avx512_vnni": False}, False),
+        ({"avx512_vnni": True}, True),
+        ({"avx_vnni": True}, True),
+        ({"amx_int8": True}, True),
+    ],
+)
+def test_integers_where_the_processor_multiplies_them(monkeypatch, found, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert precision.multiplies_int8() is has
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has, raising=False)
+    assert precision.multiplies_int8() is has, "with an older torch"
+    monkeypatch.delattr(torch.cpu, "_is_vnni_supported")
+    assert precision.multiplies_int8() is False
+
+
 def test_the_trial_times_a_convolution_in_both_formats(monkeypatch):
     """With a clock that only products move: twice the work takes twice the time, whichever comes first."""
     clock, product = [0.0], torch.conv2d

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,11 +16,15 @@ from nucleate.model import EnginePart, EnginesPart, Model
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.prediction import choice
 from nucleate.prediction.choice import AGREEMENT, MUCH, agreeing, choose, compare, installed, processor, speeds, started
-from nucleate.prediction.compiled import OnnxEngine, OpenVinoEngine
+from nucleate.prediction.compiled import Int8Engine, OnnxEngine, OpenVinoEngine
 from nucleate.prediction.engine import TorchEngine
+from nucleate.prediction.quantisation import calibrate
 
-KINDS = {"torch": TorchEngine, "openvino": OpenVinoEngine, "onnx": OnnxEngine}
-NETWORK = UNet(Architecture(widths=(8,)))
+KINDS = {"torch": TorchEngine, "openvino": OpenVinoEngine, "openvino-int8": Int8Engine, "onnx": OnnxEngine}
+ALL = list(KINDS)
+NETWORK = UNet(Architecture(widths=(8, 8)))
+RANGES = {"decode.0.first": (0.0, 2.0), "decode.0.second": (0.0, 3.0)}
+IMAGES = [np.full((1, 32, 32), 0.5, np.float32)]
 
 
 def part(quality=0.8, rate=1.0, start=0.0):
@@ -32,17 +37,19 @@ def model(engines):
 
 
 def here(**measured):
-    return model(EnginesPart(processor=processor(), measured=measured))
+    measured = {name.replace("_", "-"): one for name, one in measured.items()}
+    return model(EnginesPart(processor=processor(), measured=measured, ranges=RANGES))
 
 
 @pytest.fixture(autouse=True)
 def on_the_processor(monkeypatch):
-    """Also where there is a GPU."""
+    """One that multiplies 8-bit integers, also where this one does not, and where there is a GPU."""
     monkeypatch.setattr(choice, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(choice, "multiplies_int8", lambda: True)
 
 
 def test_with_a_gpu_it_is_pytorch(monkeypatch):
-    assert installed() == ["torch", "openvino", "onnx"]
+    assert installed() == ALL
     monkeypatch.setattr(choice, "device", lambda: torch.device("cuda"))
     assert installed() == ["torch"]
     assert type(choose(here(torch=part(), onnx=part(rate=100.0)), megapixels=1e6)) is TorchEngine
@@ -50,19 +57,43 @@ def test_with_a_gpu_it_is_pytorch(monkeypatch):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_engine_that_is_asked_for_is_taken(name):
-    engine = choose(here(torch=part(), openvino=part(0.1), onnx=part(0.1)), name)
+    engine = choose(here(torch=part(), openvino=part(0.1), openvino_int8=part(0.1), onnx=part(0.1)), name)
     assert type(engine) is KINDS[name]
+
+
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"openvino-int8"}))
+def test_also_where_engines_were_not_compared(name):
     assert type(choose(model(None), name)) is KINDS[name]
 
 
+@pytest.mark.parametrize("compared", [None, EnginesPart(processor=processor(), measured={"torch": part()})])
+def test_integers_without_ranges_are_refused(compared):
+    with pytest.raises(InputError, match="holds no ranges for --engine openvino-int8"):
+        choose(model(compared), "openvino-int8")
+
+
+def test_integers_are_not_for_a_processor_that_does_not_multiply_them(monkeypatch):
+    compared = here(torch=part(), openvino_int8=part(rate=100.0), onnx=part(rate=2.0))
+    assert type(choose(compared, megapixels=1000)) is Int8Engine
+    monkeypatch.setattr(choice, "multiplies_int8", lambda: False)
+    with pytest.raises(InputError, match="processor cannot multiply 8-bit integers"):
+        choose(compared, "openvino-int8")
+    assert installed() == ["torch", "openvino", "onnx"]
+    assert type(choose(compared, megapixels=1000)) is OnnxEngine
+    found = compare(NETWORK, IMAGES, lambda engine: 0.5, side=16)
+    assert (list(found.measured), found.ranges) == (installed(), {})
+
+
 def test_an_unknown_engine_is_refused_with_the_choices():
-    with pytest.raises(InputError, match="There is no --engine tensorrt: choose one of auto, torch, openvino, onnx"):
+    choices = "choose one of auto, torch, openvino, openvino-int8, onnx"
+    with pytest.raises(InputError, match=f"There is no --engine tensorrt: {choices}"):
         choose(here(torch=part()), "tensorrt")
 
 
 def test_an_engine_that_is_not_installed_is_refused_by_name_and_left_out_by_auto(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(choice, "PACKAGES", {**choice.PACKAGES, "openvino": ("onnx", "not_there_at_all")})
+    missing = ("onnx", "not_there_at_all")
+    monkeypatch.setattr(choice, "PACKAGES", choice.PACKAGES | dict.fromkeys(["openvino", "openvino-int8"], missing))
     compared = here(torch=part(), openvino=part(rate=100.0))
     with pytest.raises(InputError, match=r"pip install 'nucleate\[engines\]'"):
         choose(compared, "openvino")
@@ -73,18 +104,19 @@ def test_an_engine_that_is_not_installed_is_refused_by_name_and_left_out_by_auto
 @settings(deadline=None, max_examples=50)
 @given(
     megapixels=st.floats(0, 1e6),
-    rates=st.tuples(*[st.floats(0.1, 100)] * 3),
-    starts=st.tuples(*[st.floats(0.1, 10)] * 2),
+    rates=st.tuples(*[st.floats(0.1, 100)] * 4),
+    starts=st.tuples(*[st.floats(0.1, 10)] * 3),
 )
 def test_auto_is_never_later_than_pytorch(megapixels, rates, starts):
     measured = {
         "torch": part(rate=rates[0]),
         "openvino": part(rate=rates[1], start=starts[0]),
         "onnx": part(rate=rates[2], start=starts[1]),
+        "openvino-int8": part(rate=rates[3], start=starts[2]),
     }
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "make", lambda network, name, bfloat16: made.append(name))
+        patch.setattr(choice, "make", lambda network, name, bfloat16, ranges: made.append(name))
         choose(here(**measured), megapixels=megapixels)
     seconds = {name: one.seconds(megapixels) for name, one in measured.items()}
     assert seconds[made[0]] == min(seconds.values())
@@ -127,22 +159,24 @@ def test_on_another_processor_speed_is_guessed_and_measured_where_there_is_much_
 
 
 def test_all_that_is_installed_is_compared():
-    qualities = {TorchEngine: 0.5, OpenVinoEngine: 0.51, OnnxEngine: 0.5}
-    found = compare(NETWORK, lambda engine: qualities[type(engine)], side=32)
+    qualities = {TorchEngine: 0.5, OpenVinoEngine: 0.51, Int8Engine: 0.49, OnnxEngine: 0.5}
+    found = compare(NETWORK, IMAGES, lambda engine: qualities[type(engine)], side=32)
     assert found.processor == processor()
-    assert list(found.measured) == installed() == ["torch", "openvino", "onnx"]
+    assert list(found.measured) == installed() == ALL
+    assert found.ranges == calibrate(NETWORK, IMAGES)
     assert {name: one.panoptic_quality for name, one in found.measured.items()} == {
         name: qualities[kind] for name, kind in KINDS.items()
     }
     assert all(one.megapixels_per_second > 0 for one in found.measured.values())
-    assert [one.seconds_to_start > 0 for one in found.measured.values()] == [False, True, True]
+    assert [one.seconds_to_start > 0 for one in found.measured.values()] == [False, True, True, True]
     assert EnginesPart.model_validate_json(found.model_dump_json()) == found
 
 
 def test_an_engine_that_breaks_is_left_out(monkeypatch):
     monkeypatch.setattr(OnnxEngine, "run", lambda self, image: 1 / 0)
     assert list(started(NETWORK, installed())) == ["torch", "openvino"]
-    assert list(compare(NETWORK, lambda engine: 0.5, side=16).measured) == ["torch", "openvino"]
+    assert list(started(NETWORK, installed(), ranges=RANGES)) == ["torch", "openvino", "openvino-int8"]
+    assert list(compare(NETWORK, IMAGES, lambda engine: 0.5, side=16).measured) == ALL[:-1]
 
 
 def test_speed_is_pixels_by_seconds(monkeypatch):

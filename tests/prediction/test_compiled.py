@@ -15,8 +15,9 @@ from nucleate.errors import InputError
 from nucleate.images.intensity import normalise
 from nucleate.images.synthetic import fluorescence, tissue
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.prediction.compiled import OnnxEngine, OpenVinoEngine, load
+from nucleate.prediction.compiled import Int8Engine, OnnxEngine, OpenVinoEngine, load
 from nucleate.prediction.engine import TorchEngine
+from nucleate.prediction.quantisation import calibrate
 
 COMPILED = (OnnxEngine, OpenVinoEngine)
 BFLOAT16 = 0.05
@@ -40,6 +41,16 @@ def pair(request):
     """An engine and PyTorch's, of one network, in float32."""
     made = network()
     return exact(request.param, made), TorchEngine(made, bfloat16=False)
+
+
+def ranges():
+    return calibrate(network(), [2 * np.ones((1, 32, 32), np.float32)])
+
+
+@pytest.fixture(scope="module", params=[*COMPILED, Int8Engine])
+def engine(request):
+    """An engine of each kind, also of the one that does not give PyTorch's numbers."""
+    return Int8Engine(network(), ranges()) if request.param is Int8Engine else exact(request.param, network())
 
 
 @pytest.fixture
@@ -85,8 +96,7 @@ def test_bfloat16_is_near_float32(bfloat16):
     assert (found - expected).abs().max() < BFLOAT16 * expected.abs().max()
 
 
-def test_results_are_the_same_bits_whoever_else_runs(pair, threads):
-    engine, _ = pair
+def test_results_are_the_same_bits_whoever_else_runs(engine, threads):
     images = [torch.rand(1, 1, 32 + 8 * n, 40) for n in range(6)]
     alone = [engine.raw(image) for image in images]
     together = threading.Barrier(3)
@@ -100,8 +110,7 @@ def test_results_are_the_same_bits_whoever_else_runs(pair, threads):
             assert torch.equal(found, expected)
 
 
-def test_a_result_outlives_the_next_call(pair):
-    engine, _ = pair
+def test_a_result_outlives_the_next_call(engine):
     first = engine.raw(torch.ones(1, 1, 16, 16))
     before = first.clone()
     engine.raw(torch.zeros(1, 1, 16, 16))
@@ -131,7 +140,7 @@ def test_compiled_once_for_each_number_of_threads(threads):
     assert engine.compiled().get_session_options().intra_op_num_threads == 2
 
 
-@pytest.mark.parametrize("bfloat16", [True, False])
+@pytest.mark.parametrize("bfloat16", [True, False, "integers"])
 def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(bfloat16):
     compiled = []
 
@@ -140,7 +149,7 @@ def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(
             compiled.append(size)
             return super().compile(threads, size)
 
-    engine = Counting(network(), bfloat16=bfloat16)
+    engine = Counting(network(), ranges() if bfloat16 == "integers" else None, bfloat16=bfloat16 is True)
     images = [torch.randn(1, 1, *size) for size in ((24, 40), (40, 24), (32, 32))]
     before = [engine.raw(image) for image in images]
     for size in ((24, 40), (32, 32), (24, 40)):

@@ -87,13 +87,15 @@ def test_thresholds_are_tuned_and_the_engines_are_judged_with_them(monkeypatch):
     tuned, asked = Thresholds(foreground=0.4), []
 
     class Judge:
+        pairs = ((np.ones((1, 16, 16), np.float32), np.ones((16, 16), np.int32)),)
+
         def judge(self, engine, objective, thresholds):
             asked.append(thresholds)
             return SimpleNamespace(maps=("maps",), scores=SimpleNamespace(panoptic_quality=0.5))
 
     found = {("maps",): (tuned, "scores")}
     monkeypatch.setattr(fit, "tune", lambda judge, maps, start: found[maps])
-    thresholds, scores, engines = fit.ready(UNet(Architecture(widths=(8,))), Judge(), Objective())
+    thresholds, scores, engines = fit.ready(UNet(Architecture(widths=(8, 8))), Judge(), Objective())
     assert (thresholds, scores, set(engines.measured)) == (tuned, "scores", set(installed()))
     assert asked == [Thresholds(), *[tuned] * len(installed())]
 

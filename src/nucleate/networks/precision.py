@@ -36,15 +36,25 @@ def prefers_bfloat16(where: torch.device) -> bool:
     training is several times as fast as in float32, with AVX-512 BF16 alone it was slower."""
     if where.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has = _has("avx512_bf16", "amx_bf16", "bf16", before="_is_avx512_bf16_supported")
+    with _TRIAL:
+        return has and _wins_the_trial()
+
+
+def multiplies_int8() -> bool:
+    """Whether this processor sums products of 8-bit integers in 32 bits (VNNI, AMX). Others sum pairs of them in 16
+    bits, which overflow."""
+    return _has("avx512_vnni", "avx_vnni", "amx_int8", before="_is_vnni_supported")
+
+
+def _has(*capabilities: str, before: str) -> bool:
+    """Whether the processor has one of these; `before` is what PyTorch releases that do not list them can be asked."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     if ask is not None:
         found = ask()
-        has = any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    else:
-        ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        has = bool(ask and ask())
-    with _TRIAL:
-        return has and _wins_the_trial()
+        return any(bool(found.get(name)) for name in capabilities)
+    ask = getattr(torch.cpu, before, None)
+    return bool(ask and ask())
 
 
 @cache

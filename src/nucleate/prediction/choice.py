@@ -10,21 +10,25 @@ from __future__ import annotations
 import importlib.util
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nucleate.errors import InputError
 from nucleate.model import EngineName, EnginePart, EnginesPart, Model
-from nucleate.networks.precision import device, prefers_bfloat16
+from nucleate.networks.precision import device, multiplies_int8, prefers_bfloat16
 from nucleate.networks.unet import UNet
-from nucleate.prediction.compiled import OnnxEngine, OpenVinoEngine
+from nucleate.prediction.compiled import Int8Engine, OnnxEngine, OpenVinoEngine
 from nucleate.prediction.engine import Engine, TorchEngine
+from nucleate.prediction.quantisation import Ranges, calibrate
 
 PACKAGES: dict[EngineName, tuple[str, ...]] = {
     "torch": ("torch",),
     "openvino": ("onnx", "openvino"),
+    "openvino-int8": ("onnx", "openvino"),
     "onnx": ("onnx", "onnxruntime"),
 }
 """The engines, and the packages that each needs."""
@@ -39,22 +43,32 @@ MUCH = 200.0
 """Megapixels from which on it is worth the seconds to measure speed on this processor."""
 
 
-def make(network: UNet, name: str, *, bfloat16: bool | None = None) -> Engine:
-    """The engine of this name. Raises `InputError` where there is none, or its packages are not installed."""
+def make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Engine:
+    """The engine of this name. Raises `InputError` where there is none, or what it needs is not there: its packages,
+    and for 8-bit integers the ranges and a processor that multiplies them."""
     if name == "torch":
         return TorchEngine(network, bfloat16=bfloat16)
     if name == "openvino":
         return OpenVinoEngine(network, bfloat16=bfloat16)
+    if name == "openvino-int8":
+        if not ranges:
+            raise InputError("The model holds no ranges for --engine openvino-int8: choose another, or train it again.")
+        if not multiplies_int8():
+            raise InputError(
+                "This processor cannot multiply 8-bit integers for --engine openvino-int8: choose another."
+            )
+        return Int8Engine(network, ranges)
     if name == "onnx":
         return OnnxEngine(network)
     raise InputError(f"There is no --engine {name}: choose one of auto, {', '.join(PACKAGES)}.")
 
 
 def installed() -> list[EngineName]:
-    """The engines whose packages are here; on a machine with a GPU, the one that uses it."""
+    """The engines whose packages are here, and that this processor can run; with a GPU, the one that uses it."""
     if device().type != "cpu":
         return ["torch"]
-    return [name for name, needs in PACKAGES.items() if all(map(importlib.util.find_spec, needs))]
+    found = [name for name, needs in PACKAGES.items() if all(map(importlib.util.find_spec, needs))]
+    return [name for name in found if name != "openvino-int8" or multiplies_int8()]
 
 
 def processor() -> str:
@@ -80,7 +94,7 @@ def speeds(engines: Mapping[EngineName, Engine], side: int = SIDE, rounds: int =
 
 
 def started(
-    network: UNet, names: Iterable[EngineName], *, bfloat16: bool | None = None
+    network: UNet, names: Iterable[EngineName], *, bfloat16: bool | None = None, ranges: Ranges | None = None
 ) -> dict[EngineName, tuple[Engine, float]]:
     """Of these engines those that run here, and the seconds until each had done its first pixels."""
     found: dict[EngineName, tuple[Engine, float]] = {}
@@ -88,7 +102,7 @@ def started(
     for name in names:
         begin = time.perf_counter()
         try:
-            engine = make(network, name, bfloat16=bfloat16)
+            engine = make(network, name, bfloat16=bfloat16, ranges=ranges)
             engine.raw(torch.zeros(1, architecture.channels, architecture.stride, architecture.stride))
         except Exception:
             # An optional package that is broken must not cost a model that was just trained. Whoever asks for the
@@ -98,9 +112,16 @@ def started(
     return found
 
 
-def compare(network: UNet, panoptic_quality: Callable[[Engine], float], side: int = SIDE) -> EnginesPart:
-    """All installed engines with one network; `panoptic_quality` tells how well one does on the validation images."""
-    engines = started(network, installed())
+def compare(
+    network: UNet,
+    images: Sequence[NDArray[np.float32]],
+    panoptic_quality: Callable[[Engine], float],
+    side: int = SIDE,
+) -> EnginesPart:
+    """All installed engines with one network; `panoptic_quality` tells how well one does on the validation `images`."""
+    names = installed()
+    ranges = calibrate(network, images) if "openvino-int8" in names else {}
+    engines = started(network, names, ranges=ranges)
     rates = speeds({name: engine for name, (engine, _) in engines.items()}, side)
     measured = {
         name: EnginePart(
@@ -111,7 +132,7 @@ def compare(network: UNet, panoptic_quality: Callable[[Engine], float], side: in
         )
         for name, (engine, seconds) in engines.items()
     }
-    return EnginesPart(processor=processor(), measured=measured)
+    return EnginesPart(processor=processor(), measured=measured, ranges=ranges)
 
 
 def choose(model: Model, name: str = "auto", *, megapixels: float = 0.0, bfloat16: bool | None = None) -> Engine:
@@ -122,13 +143,15 @@ def choose(model: Model, name: str = "auto", *, megapixels: float = 0.0, bfloat1
     model folder holds no comparison, and for a few small images, which are done before another engine has started.
     """
     compared = model.manifest.engines
+    ranges = None if compared is None else compared.ranges
     if name != "auto" or compared is None:
-        return make(model.network, "torch" if name == "auto" else name, bfloat16=bfloat16)
+        return make(model.network, "torch" if name == "auto" else name, bfloat16=bfloat16, ranges=ranges)
     names = [other for other in agreeing(compared.measured) if other in installed()]
     if megapixels < MUCH or compared.processor == processor():
         best = min(names, key=lambda other: compared.measured[other].seconds(megapixels))
-        return make(model.network, best, bfloat16=bfloat16)
-    engines = {other: engine for other, (engine, _) in started(model.network, names, bfloat16=bfloat16).items()}
+        return make(model.network, best, bfloat16=bfloat16, ranges=ranges)
+    found = started(model.network, names, bfloat16=bfloat16, ranges=ranges)
+    engines = {other: engine for other, (engine, _) in found.items()}
     rates = speeds(engines)
     return engines[max(engines, key=rates.__getitem__)]
 

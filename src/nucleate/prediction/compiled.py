@@ -21,6 +21,7 @@ from nucleate.errors import InputError
 from nucleate.networks.precision import prefers_bfloat16
 from nucleate.networks.unet import UNet
 from nucleate.prediction.engine import Engine
+from nucleate.prediction.quantisation import Ranges
 
 
 def load(package: str) -> ModuleType:
@@ -37,12 +38,12 @@ Size = tuple[int, int]
 class CompiledEngine(Engine):
     """An engine that compiles the network's ONNX graph, once for each number of threads that a call may use."""
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: UNet, ranges: Ranges | None = None) -> None:
         super().__init__(network.architecture)
         load("onnx")
         from nucleate.prediction.onnx_graph import to_onnx
 
-        self.graph = to_onnx(network).SerializeToString()
+        self.graph = to_onnx(network, ranges=ranges).SerializeToString()
         self.most = torch.get_num_threads()
         self._lock = threading.Lock()
         self._expected: Size | None = None
@@ -80,10 +81,10 @@ class OnnxEngine(CompiledEngine):
 class OpenVinoEngine(CompiledEngine):
     """Runs a network with OpenVINO, in bfloat16 where that is faster (or where `bfloat16` says so)."""
 
-    def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
+    def __init__(self, network: UNet, ranges: Ranges | None = None, *, bfloat16: bool | None = None) -> None:
         self.bfloat16 = bfloat16
         self._requests = threading.local()
-        super().__init__(network)
+        super().__init__(network, ranges)
 
     def expect(self, height: int, width: int) -> None:
         # The memory of open sizes is twice that of a fixed one. The numbers are the same.
@@ -130,3 +131,11 @@ class OpenVinoEngine(CompiledEngine):
         if held.get("of") is not compiled:
             held.update(of=compiled, request=compiled.create_infer_request())
         return held["request"]
+
+
+class Int8Engine(OpenVinoEngine):
+    """Runs a network with OpenVINO, its convolutions in 8-bit integers and the rest in float32; `ranges` are those of
+    `quantisation.calibrate`."""
+
+    def __init__(self, network: UNet, ranges: Ranges) -> None:
+        super().__init__(network, ranges, bfloat16=False)

@@ -2,6 +2,7 @@
 
 ONNX (Open Neural Network Exchange, opset 17) describes the same graph of nodes as `networks.graph` walks: each
 convolution, addition and enlargement becomes the ONNX operator of that meaning. Batch, height and width stay open.
+With ranges, convolutions are in 8-bit integers: see `prediction.quantisation`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 import nucleate
 from nucleate.networks.graph import trace
 from nucleate.networks.unet import UNet
+from nucleate.prediction.quantisation import Ranges, input_scale, quantised
 
 OPSET, IR_VERSION = 17, 8
 """Of 2022: read by every runtime since, and rich enough for this network."""
@@ -38,8 +40,11 @@ _OPERATORS: dict[Callable[..., Any], str] = {
 """Operations of one meaning whose arguments are all tensors."""
 
 
-def to_onnx(network: UNet, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """The folded network as an ONNX model, with `metadata` in its `metadata_props`.
+def to_onnx(
+    network: UNet, metadata: Mapping[str, str] | None = None, *, ranges: Ranges | None = None
+) -> onnx.ModelProto:
+    """The folded network as an ONNX model, with `metadata` in its `metadata_props`; the convolutions that `ranges`
+    names are in 8-bit integers.
 
     >>> from nucleate.networks.unet import Architecture
     >>> model = to_onnx(UNet(Architecture(channels=3, widths=(8, 8))))
@@ -49,7 +54,7 @@ def to_onnx(network: UNet, metadata: Mapping[str, str] | None = None) -> onnx.Mo
     Raises ValueError where the network holds an operation that has no counterpart here.
     """
     architecture = network.architecture
-    graph = _Builder(network.folded().cpu())
+    graph = _Builder(network.folded().cpu(), ranges or {})
     body = helper.make_graph(
         graph.nodes,
         "nucleate",
@@ -76,7 +81,8 @@ def _open(name: str, channels: int) -> onnx.ValueInfoProto:
 class _Builder:
     """Walks the traced nodes in the order of computation; `nodes` and `constants` are those of the ONNX graph."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, ranges: Ranges) -> None:
+        self.ranges = ranges
         self.modules = dict(network.named_modules())
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -107,16 +113,46 @@ class _Builder:
             raise ValueError(f"node {node.name} ({node.target}) has no counterpart in ONNX here")
 
     def _convolution(self, node: fx.Node, tensors: list[fx.Node], module: nn.Conv2d) -> None:
-        constants = [
-            self._constant(f"{node.name}.{name}", parameter.detach().numpy())
-            for name, parameter in module.named_parameters()
-        ]
+        x, weight = self.names[tensors[0]], module.weight.detach().numpy()
+        bias = np.zeros(len(weight), np.float32) if module.bias is None else module.bias.detach().numpy()
+        limits = self.ranges.get(str(node.target))
+        if limits is None:
+            kernel = self._constant(f"{node.name}.weight", weight)
+        else:
+            x, kernel = self._by_integers(node.name, x, weight, limits)
+            # Where all are 0, OpenVINO 2026.4 leaves the bias out, and then scales one of two branches twice.
+            bias = np.where(bias.any(), bias, np.finfo(np.float32).tiny)
         padding = [int(padding) for padding in module.padding]
         how = {"strides": module.stride, "dilations": module.dilation, "group": module.groups}
-        self._node("Conv", node, tensors, *constants, pads=padding + padding, **how)
+        self._node(
+            "Conv", node, [], x, kernel, self._constant(f"{node.name}.bias", bias), pads=padding + padding, **how
+        )
 
-    def _constant(self, name: str, values: NDArray[np.float32]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    def _by_integers(
+        self, name: str, x: str, weight: NDArray[np.float32], limits: tuple[float, float]
+    ) -> tuple[str, str]:
+        """What a convolution reads in place of its input x and its kernel: the numbers that 8-bit integers stand for.
+        A runtime that finds both multiplies the integers themselves."""
+        scale, kind = input_scale(*limits)
+        grid = self._grid(f"{name}.input", np.asarray(scale), np.zeros((), kind))
+        x = self._step(f"{name}.quantised", "QuantizeLinear", x, *grid)
+        x = self._step(f"{name}.input", "DequantizeLinear", x, *grid)
+        integers, scales = quantised(weight)
+        grid = self._grid(f"{name}.kernel", scales, np.zeros(scales.shape, np.int8))
+        stored = self._constant(f"{name}.weight", integers)
+        return x, self._step(f"{name}.kernel", "DequantizeLinear", stored, *grid, axis=0)
+
+    def _grid(self, name: str, scale: NDArray[np.float32], zero: NDArray[Any]) -> tuple[str, str]:
+        """The scale of integers, and the one that stands for 0, in their type."""
+        return self._constant(f"{name}.scale", scale), self._constant(f"{name}.zero", zero)
+
+    def _step(self, name: str, operation: str, *inputs: str, **attributes: Any) -> str:
+        """A node that the network itself does not have, and its output."""
+        self.nodes.append(helper.make_node(operation, inputs, [name], name=name, **attributes))
+        return name
+
+    def _constant(self, name: str, values: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def _node(self, operation: str, node: fx.Node, tensors: Any, *constants: str, **attributes: Any) -> None:

@@ -152,7 +152,11 @@ def ready(network: UNet, judge: Validation, objective: Objective) -> tuple[Thres
     return (
         thresholds,
         scores,
-        compare(network, lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality),
+        compare(
+            network,
+            [image for image, _ in judge.pairs],
+            lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality,
+        ),
     )
 
 
