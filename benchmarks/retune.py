@@ -1,9 +1,11 @@
 """Finds the thresholds and the engines of a trained model anew, as `nucleate train` finds them now; same weights.
 
     python benchmarks/retune.py fluorescence --data DATA --out benchmarks/out/full-fluorescence/nucleate/model
+    python benchmarks/retune.py fluorescence --data DATA --engines
 
 MODEL is a folder, or the name of an embedded model; it is judged on the `val` images. `benchmarks/accuracy.py` takes
-what is written for a run that is finished, so that it is scored and can be embedded.
+what is written for a run that is finished, so that it is scored and can be embedded. With `--engines` thresholds and
+scores stay, and the model's own folder learns what its engines do on this processor.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from protocol import full, row, table
 from nucleate import model
 from nucleate.images.writer import atomic
 from nucleate.objects.scores import mean_ap
-from nucleate.training.fit import card, load, ready
+from nucleate.training.fit import card, engines_of, load, ready
 from nucleate.training.step import Objective
 from nucleate.training.validation import Validation
 
@@ -26,14 +28,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path)
+    where.add_argument("--engines", action="store_true")
     options = parser.parse_args()
     folder = model.locate(options.model)
     trained = model.read(folder)
     old, network = trained.manifest, trained.network
     case = full(options.data, "fluorescence" if network.architecture.channels == 1 else "brightfield")
     judge = Validation(load(case.train, case.val).validation)
-    thresholds, scores, engines = ready(network, judge, Objective(network.architecture.classes, old.training.loss))
+    objective = Objective(network.architecture.classes, old.training.loss)
+    if options.engines:
+        found = engines_of(network, judge, objective, trained.thresholds)
+        with atomic(folder / model.MANIFEST) as file:
+            file.write((old.model_copy(update={"engines": found}).model_dump_json(indent=2) + "\n").encode())
+        print(found.model_dump_json(indent=2))
+        return
+    thresholds, scores, engines = ready(network, judge, objective)
     manifest = old.model_copy(
         update={
             "thresholds": model.ThresholdsPart(**asdict(thresholds)),

@@ -34,7 +34,7 @@ PACKAGES: dict[EngineName, tuple[str, ...]] = {
 """The engines, and the packages that each needs."""
 
 AGREEMENT = 0.002
-"""An engine agrees with PyTorch where its panoptic quality on the validation images differs by no more."""
+"""An engine agrees with PyTorch where its panoptic quality on the validation images is not lower by more."""
 
 SIDE = 512
 """Pixels; speed is measured on an image of this height and width."""
@@ -157,6 +157,6 @@ def choose(model: Model, name: str = "auto", *, megapixels: float = 0.0, bfloat1
 
 
 def agreeing(measured: Mapping[EngineName, EnginePart]) -> list[EngineName]:
-    """The engines whose panoptic quality is PyTorch's within `AGREEMENT`; PyTorch comes first."""
-    reference = measured["torch"].panoptic_quality
-    return [name for name, part in measured.items() if abs(part.panoptic_quality - reference) <= AGREEMENT]
+    """The engines whose panoptic quality is not below PyTorch's by more than `AGREEMENT`; PyTorch comes first."""
+    lowest = measured["torch"].panoptic_quality - AGREEMENT
+    return [name for name, part in measured.items() if part.panoptic_quality >= lowest]

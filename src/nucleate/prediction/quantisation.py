@@ -6,7 +6,7 @@ the largest of them. Its input has one for each convolution, from what it sees o
 unsigned where no value is negative, so after a rectifier (Jacob et al., "Quantization and training of neural networks
 for efficient integer-arithmetic-only inference", 2018). Zero is always exactly 0.
 
-The first convolution keeps floating point, for what is faint in an image, and the last, for the maps.
+The first convolution keeps floating point, for what is faint in an image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from nucleate.prediction.engine import TorchEngine
 Ranges = Mapping[str, tuple[float, float]]
 """By a convolution's name, the lowest and the highest value of its input that is not clipped."""
 
-FLOATING = ("stem", "head")
-"""The convolutions that keep floating point."""
+FLOATING = "stem"
+"""The convolution that keeps floating point."""
 
 CLIPPED = 1e-4
 """The part of the values, at either end, that may be clipped: a few large ones would make all others coarse."""
@@ -42,8 +42,8 @@ def calibrate(network: UNet, images: Sequence[NDArray[np.float32]]) -> dict[str,
 
     >>> from nucleate.networks.unet import Architecture
     >>> found = calibrate(UNet(Architecture(widths=(8, 8))), [np.ones((1, 16, 16), np.float32)])
-    >>> list(found), found["decode.0.first"][0]
-    (['down.0', 'encode.0.first', 'encode.0.second', 'up.0', 'decode.0.first', 'decode.0.second'], 0.0)
+    >>> list(found), found["head"][0]
+    (['down.0', 'encode.0.first', 'encode.0.second', 'up.0', 'decode.0.first', 'decode.0.second', 'head'], 0.0)
     """
     if not images:
         raise ValueError("calibration needs at least one image")
@@ -59,7 +59,7 @@ def calibrate(network: UNet, images: Sequence[NDArray[np.float32]]) -> dict[str,
         convolution.register_forward_pre_hook(look)
 
     for name, module in engine.network.named_modules():
-        if isinstance(module, nn.Conv2d) and name not in FLOATING:
+        if isinstance(module, nn.Conv2d) and name != FLOATING:
             watch(name, module)
     for image in images[:: -(-len(images) // MOST)]:
         engine.zoomed(torch.from_numpy(image)[None])

@@ -149,14 +149,15 @@ def ready(network: UNet, judge: Validation, objective: Objective) -> tuple[Thres
     """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
     judgement = judge.judge(TorchEngine(network), objective, Thresholds())
     thresholds, scores = tune(judge, judgement.maps, Thresholds())
-    return (
-        thresholds,
-        scores,
-        compare(
-            network,
-            [image for image, _ in judge.pairs],
-            lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality,
-        ),
+    return thresholds, scores, engines_of(network, judge, objective, thresholds)
+
+
+def engines_of(network: UNet, judge: Validation, objective: Objective, thresholds: Thresholds) -> model.EnginesPart:
+    """The engines side by side on the validation images, with these thresholds."""
+    return compare(
+        network,
+        [image for image, _ in judge.pairs],
+        lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality,
     )
 
 
