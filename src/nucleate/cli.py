@@ -122,7 +122,7 @@ def predict(
     ] = None,
     engine: Annotated[
         str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
-    ] = ("auto"),
+    ] = "auto",
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
+from nucleate.images.synthetic import fluorescence, tissue
+from nucleate.model import locate, read
 from nucleate.networks.precision import multiplies_int8
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.objects.matching import match
 from nucleate.prediction.compiled import Int8Engine
 from nucleate.prediction.engine import TorchEngine
 from nucleate.prediction.onnx_graph import to_onnx
+from nucleate.prediction.predictor import Predictor
 from nucleate.prediction.quantisation import CLIPPED, FLOATING, MOST, calibrate, input_scale, quantised
 
 FINITE = st.floats(-100, 100, width=32)
@@ -35,6 +39,7 @@ def convolutions(made):
     return {name: module for name, module in made.named_modules() if isinstance(module, nn.Conv2d)}
 
 
+@settings(deadline=None)
 @given(low=FINITE, high=FINITE)
 def test_every_value_of_the_range_is_within_half_a_step_and_zero_is_zero(low, high):
     low, high = min(low, high), max(low, high, 0.0)
@@ -53,6 +58,7 @@ def test_all_integers_are_used():
     assert input_scale(0.0, 0.0)[0] > 0, "also where there is nothing"
 
 
+@settings(deadline=None)
 @given(WEIGHTS)
 def test_weights_are_within_half_a_step_of_their_output(weight):
     integers, scale = quantised(weight)
@@ -179,3 +185,15 @@ def test_it_has_the_symmetries_of_the_network():
     found, turned = engine.raw(image), engine.raw(image.rot90(1, (2, 3))).rot90(-1, (2, 3))
     logits = slice(0, 3)  # of which none has a direction
     assert (found - turned)[:, logits].abs().mean() < 0.02 * found[:, logits].abs().mean()
+
+
+@pytest.mark.skipif(not multiplies_int8(), reason="this processor cannot multiply 8-bit integers")
+@pytest.mark.parametrize(("name", "drawn"), [("fluorescence", fluorescence), ("brightfield", tissue)])
+def test_an_embedded_model_finds_the_same_nuclei_by_integers(name, drawn):
+    model = read(locate(name))
+    image = drawn(1, 256, 256)[0]
+    exact, found = (
+        Predictor(model, engine=engine, bfloat16=False).segment(image).labels for engine in ("torch", "openvino-int8")
+    )
+    same = match(exact, found, (0.8,)).tp[0]
+    assert same >= 0.95 * max(exact.max(), found.max()) > 30
