@@ -40,8 +40,8 @@ def main() -> None:
     objective = Objective(network.architecture.classes, old.training.loss)
     if options.engines:
         found = engines_of(network, judge, objective, trained.thresholds)
-        with atomic(folder / model.MANIFEST) as file:
-            file.write((old.model_copy(update={"engines": found}).model_dump_json(indent=2) + "\n").encode())
+        weights, text = (folder / model.WEIGHTS).read_bytes(), (folder / model.CARD).read_text()
+        model.write(folder, old.model_copy(update={"engines": found}), weights, model.read_history(folder), text)
         print(found.model_dump_json(indent=2))
         return
     thresholds, scores, engines = ready(network, judge, objective)

@@ -140,8 +140,8 @@ def test_compiled_once_for_each_number_of_threads(threads):
     assert engine.compiled().get_session_options().intra_op_num_threads == 2
 
 
-@pytest.mark.parametrize("bfloat16", [True, False, "integers"])
-def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(bfloat16):
+@pytest.mark.parametrize("numbers", ["bfloat16", "float32", "integers"])
+def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(numbers):
     compiled = []
 
     class Counting(OpenVinoEngine):
@@ -149,7 +149,7 @@ def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(
             compiled.append(size)
             return super().compile(threads, size)
 
-    engine = Counting(network(), ranges() if bfloat16 == "integers" else None, bfloat16=bfloat16 is True)
+    engine = Counting(network(), ranges() if numbers == "integers" else None, bfloat16=numbers == "bfloat16")
     images = [torch.randn(1, 1, *size) for size in ((24, 40), (40, 24), (32, 32))]
     before = [engine.raw(image) for image in images]
     for size in ((24, 40), (32, 32), (24, 40)):

@@ -73,7 +73,8 @@ def _quantiles(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def input_scale(low: float, high: float) -> tuple[np.float32, np.dtype[np.uint8] | np.dtype[np.int8]]:
-    """The scale of a convolution's input with this range, and the type of its integers.
+    """The scale of a convolution's input with this range, low <= high, and the type of its integers: unsigned where
+    low >= 0.
 
     >>> input_scale(0.0, 5.1)
     (np.float32(0.02), dtype('uint8'))
@@ -86,7 +87,8 @@ def input_scale(low: float, high: float) -> tuple[np.float32, np.dtype[np.uint8]
 
 
 def quantised(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight (outputs, inputs, height, width) as integers from -127 to 127, and the scale of each output (outputs).
+    """A weight (outputs, inputs, height, width) as integers of that shape, from -127 to 127, and the scale (outputs) by
+    which those of each output are multiplied.
 
     >>> integers, scale = quantised(np.float32([[[[1.0, -0.5]]], [[[0.0, 0.127]]]]))
     >>> integers[:, 0, 0].tolist(), [f"{one:.4f}" for one in scale]
