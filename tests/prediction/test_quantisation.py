@@ -219,5 +219,4 @@ def test_an_embedded_model_finds_the_same_nuclei_by_integers(name, drawn):
         Predictor(model, engine=engine, bfloat16=False).segment(image).labels for engine in ("torch", "openvino-int8")
     )
     same = match(exact, found, (0.8,)).tp[0]
-    # Each judges the size of nuclei for itself, so that images are resized by factors that differ a little.
-    assert same >= 0.9 * max(exact.max(), found.max()) > 30
+    assert same >= 0.95 * max(exact.max(), found.max()) > 30

@@ -13,7 +13,6 @@ that two tiles that share a nucleus name the same centre.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,8 +112,8 @@ def encode(labels: Tensor, offset: Tensor, radius: Tensor, weight: Tensor) -> Ta
     )
 
 
-def whole(labels: Labels, steepness: float = math.inf) -> Targets:
-    """The targets of one whole image, as a batch of one; `steepness` is that of its outlines, see `scale.Edges`."""
+def whole(labels: Labels) -> Targets:
+    """The targets of one whole image, as a batch of one."""
     known = centres(labels)
     ids = np.maximum(labels, 0)
     grid = np.indices(labels.shape, dtype=np.float32)
@@ -123,5 +122,5 @@ def whole(labels: Labels, steepness: float = math.inf) -> Targets:
         torch.from_numpy(labels.astype(np.int64))[None],
         torch.from_numpy(offset)[None],
         torch.from_numpy(known.radius[ids])[None, None],
-        torch.from_numpy(importance(labels, zoom(true_diameter(labels), steepness) * known.radius))[None],
+        torch.from_numpy(importance(labels, zoom(true_diameter(labels)) * known.radius))[None],
     )

@@ -108,12 +108,9 @@ def metadata(model: Model) -> dict[str, str]:
         "zoom": {
             "diameters": scale.DIAMETERS,
             "factors": scale.FACTORS,
-            "softest": scale.SOFTEST,
             "worthwhile": scale.WORTHWHILE,
             "formula": "an image whose median nucleus has diameter d pixels is resized by z = clip(1, diameters[0] / d,"
-            " diameters[1] / d), clipped to factors; at most by max(1, steepness / softest), steepness the part of the"
-            " contrast of nuclei and background that lies between two neighbouring pixels across an outline, in the"
-            " mean; by 1 where max(z, 1 / z) < worthwhile",
+            " diameters[1] / d), clipped to factors; by 1 where max(z, 1 / z) < worthwhile",
         },
         "thresholds": manifest.thresholds.model_dump(),
         "pixel_size": manifest.pixel_size,

@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
-from itertools import product
-from operator import add
+from itertools import chain, product
 from typing import Protocol
 
 import numpy as np
@@ -20,18 +18,17 @@ import torch
 from torch import Tensor
 
 from nucleate.networks.unet import Architecture
-from nucleate.objects.grouping import Maps
-from nucleate.objects.scale import Edges, predicted_diameter, zoom
+from nucleate.objects.scale import predicted_diameter, zoom
 from nucleate.objects.steps import fastest
 from nucleate.prediction.maps import to_maps
 from nucleate.tiles.cover import cover, owned, taps
 from nucleate.types import Box
 
-GLANCE, JUDGED = 128, 384
+GLANCE, JUDGED = 192, 384
 """Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller show
 no nucleus, and in a large image."""
 
-APART = 200
+APART = 300
 """Pixels; an image that is not large is judged in one window for so many along each axis, and in three at most."""
 
 LARGE = 4096
@@ -87,10 +84,10 @@ class Passage:
         self.network, self.shape, self.read = network, shape, read
         self.classes = network.architecture.classes
         for places in windows(shape):
-            first, diameter, steepness = self._look(places)
+            first, diameter = self._look(places)
             if diameter:
                 break
-        self.factor = zoom(diameter, steepness)
+        self.factor = zoom(diameter)
         self.size = round(self.factor * shape[0]), round(self.factor * shape[1])
         self.blocks = tuple(self._cut(side))
         if len(self.blocks) >= MANY:
@@ -99,24 +96,11 @@ class Passage:
         same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
         self._known = first if same else None
 
-    def _look(self, places: tuple[Box, ...]) -> tuple[Tensor, float, float]:
-        """The network's output at the first place, and at all of them the nuclei's median diameter (pixels; 0 for no
-        nuclei) and the steepness of their outlines."""
-        outputs: list[Tensor] = []
-        edges: list[Edges] = []
-
-        def seen() -> Iterator[Maps]:  # one in memory at a time
-            for place in places:
-                pixels = self.read(place)
-                raw = self.network.raw(pixels)
-                if not outputs:
-                    outputs.append(raw)
-                maps = to_maps(raw, self.classes)
-                edges.append(Edges.of(pixels[0].cpu().numpy(), (maps.foreground > 0.5).view(np.int8)))
-                yield maps
-
-        diameter = predicted_diameter(seen())
-        return outputs[0], diameter, reduce(add, edges).steepness
+    def _look(self, places: tuple[Box, ...]) -> tuple[Tensor, float]:
+        """The network's output at the first place, and the median diameter (pixels; 0 for no nuclei) at all of them."""
+        first = self.network.raw(self.read(places[0]))
+        others = (self.network.raw(self.read(place)) for place in places[1:])  # one in memory at a time
+        return first, predicted_diameter(to_maps(raw, self.classes) for raw in chain((first,), others))
 
     def _padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         """The shape made up to multiples of the network's stride."""
@@ -180,10 +164,10 @@ def windows(shape: tuple[int, int]) -> tuple[tuple[Box, ...], ...]:
 
     They are the middles of equal parts, at most 8 x 8 of a large image and 3 x 3 of any other, and do not overlap.
 
-    >>> windows((300, 399))
-    ((Box(y=86, x=135, height=128, width=128),), (Box(y=0, x=7, height=300, width=384),))
+    >>> windows((300, 500))
+    ((Box(y=54, x=154, height=192, width=192),), (Box(y=0, x=58, height=300, width=384),))
     >>> [len(places) for places in windows((600, 1000))], [len(places) for places in windows((6000, 20_000))]
-    ([9, 2], [24])
+    ([6, 2], [24])
     """
     large = max(shape) > LARGE
     apart, most = (WHOLE, 8) if large else (APART, 3)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.objects.scale import Edges, true_diameter, zoom
+from nucleate.objects.scale import true_diameter, zoom
 from nucleate.objects.targets import Centres, Targets, centres, encode, importance
 from nucleate.tiles.sample import Draw
 from nucleate.types import Labels
@@ -28,7 +28,7 @@ class Source:
 
     @classmethod
     def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> Source:
-        found, factor = centres(labels), zoom(true_diameter(labels), Edges.of(image, labels).steepness)
+        found, factor = centres(labels), zoom(true_diameter(labels))
         raised = np.stack([np.maximum(labels, -1) + 2, importance(labels, factor * found.radius)], dtype=np.float32)
         return cls(torch.from_numpy(image), torch.from_numpy(raised)[None], found, factor)
 

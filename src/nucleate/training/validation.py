@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from nucleate.objects.grouping import Maps, Thresholds, group
 from nucleate.objects.matching import Matching, match
-from nucleate.objects.scale import Edges
 from nucleate.objects.scores import Scores, mean_ap, pool
 from nucleate.objects.targets import Targets, centres, whole
 from nucleate.prediction.engine import Engine
@@ -80,7 +79,7 @@ class Validation:
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = list(pairs)
-        self.targets: list[Targets] = [whole(labels, Edges.of(image, labels).steepness) for image, labels in self.pairs]
+        self.targets: list[Targets] = [whole(labels) for _, labels in self.pairs]
 
     def judge(
         self, engine: Engine, objective: Objective, thresholds: Thresholds, cores: Cores | None = None
