@@ -123,6 +123,9 @@ def predict(
     engine: Annotated[
         str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
     ] = "auto",
+    views: Annotated[
+        int, typer.Option(help="1, 2 or 4: see each image moved so many ways; so many times slower, more accurate.")
+    ] = 1,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,
@@ -147,7 +150,9 @@ def predict(
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
-    predictor = Predictor(read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view))
+    predictor = Predictor(
+        read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view), views=views
+    )
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):

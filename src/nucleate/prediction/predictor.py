@@ -17,10 +17,11 @@ from nucleate.images.statistics import Statistics
 from nucleate.model import Model
 from nucleate.networks.precision import one_heap
 from nucleate.prediction.choice import choose
-from nucleate.prediction.passage import WHOLE
+from nucleate.prediction.passage import WHOLE, Network
 from nucleate.prediction.source import chosen
 from nucleate.prediction.spool import MemorySpool, Spool
 from nucleate.prediction.stream import Plan, Stream
+from nucleate.prediction.views import Views
 from nucleate.types import Image, Segmentation
 
 WORKERS = 2
@@ -31,7 +32,8 @@ _STATISTICS = 0.05  # of the work on an image
 
 class Predictor:
     """Segments images with one model. `smallest` overrides the model's smallest area; `engine` runs the network, by
-    default the one that is done first with about so many `megapixels`; see `choice.choose`."""
+    default the one that is done first with about so many `megapixels`; see `choice.choose`. The network sees so many
+    `views` of each image; see `views.Views`."""
 
     def __init__(
         self,
@@ -40,11 +42,13 @@ class Predictor:
         smallest: int | None = None,
         engine: str = "auto",
         megapixels: float = 0.0,
+        views: int = 1,
         bfloat16: bool | None = None,
     ) -> None:
         one_heap()
-        self.model = model
-        self.engine = choose(model, engine, megapixels=megapixels, bfloat16=bfloat16)
+        self.model, self.views = model, views
+        self.engine = choose(model, engine, megapixels=views * megapixels, bfloat16=bfloat16)
+        self.network: Network = self.engine if views == 1 else Views(self.engine, views)
         self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, smallest=smallest)
 
     def identity(self) -> dict[str, Any]:
@@ -52,6 +56,7 @@ class Predictor:
         return {
             "model": self.model.manifest.weights_sha256,
             "engine": type(self.engine).__name__,
+            "views": self.views,
             "thresholds": asdict(self.thresholds),
             "normalisation": asdict(self.model.normalisation),
         }
@@ -68,7 +73,7 @@ class Predictor:
         """Find the nuclei of an image; small ones in the calling thread."""
         reader = chosen(reader, self.model.manifest.data.channels)
         statistics = self._statistics(reader, spool, observe)
-        stream = Stream(self.engine, reader, statistics, self.thresholds, spool, plan)
+        stream = Stream(self.network, reader, statistics, self.thresholds, spool, plan)
         told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
         if is_small(reader):
             stream.run(None, told)
