@@ -124,7 +124,8 @@ def predict(
         str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
     ] = "auto",
     views: Annotated[
-        int, typer.Option(help="1, 2 or 4: see each image moved so many ways; so many times slower, more accurate.")
+        int,
+        typer.Option(help="1, 2 or 4: the mean over so many moved views; slower, a little more accurate."),
     ] = 1,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
