@@ -113,6 +113,20 @@ def test_ranges_that_were_altered_are_refused(folder, limits):
         model.read(folder)
 
 
+def test_ranges_of_a_convolution_that_is_not_there_are_refused(folder):
+    path = folder / model.MANIFEST
+    document = json.loads(path.read_text())
+    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
+    ranges = {"decode.0.first": [0.0, 1.0]}
+    document["engines"] = {"processor": "x", "measured": {"torch": part}, "ranges": ranges}
+    path.write_text(json.dumps(document))
+    assert model.read(folder).manifest.engines.ranges == {"decode.0.first": (0.0, 1.0)}
+    ranges["decode.7.first"] = [0.0, 1.0]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"model\.json .*no convolution decode\.7\.first.*copy the model again"):
+        model.read(folder)
+
+
 def test_written_twice_is_the_same_bytes(folder, tmp_path):
     read = model.read(folder)
     weights = model.encode_weights(read.network)

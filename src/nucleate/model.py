@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import nn
 
 from nucleate.errors import ModelError
 from nucleate.images.intensity import Normalisation
@@ -229,6 +230,14 @@ def read(folder: Path) -> Model:
         network.load_state_dict({name: t.float() for name, t in load_tensors(content).items()})
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path} does not fit the architecture in {MANIFEST}: copy the model again.") from error
+    ranges = {} if manifest.engines is None else manifest.engines.ranges
+    convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    for name in ranges:
+        if name not in convolutions:
+            raise ModelError(
+                f"{folder / MANIFEST} is cut or altered at engines.ranges (the network has no convolution {name}): copy"
+                " the model again."
+            )
     return Model(network, manifest, folder)
 
 

@@ -91,6 +91,35 @@ def test_a_run_interrupted_before_its_first_epoch_has_nothing_to_go_on_from(tmp_
         run(folder=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_keeps_the_number_format_in_which_it_began(monkeypatch, tmp_path, begun):
+    """Also where the trial of formats ends otherwise when the run is continued."""
+    monkeypatch.setattr(offline, "has_bfloat16", lambda where: True)
+    monkeypatch.setattr(offline, "prefers_bfloat16", lambda where: begun)
+    formats, straight = [], run()
+    with pytest.raises(KeyboardInterrupt):
+        run(folder=tmp_path, observe=stopping_at(3))
+    monkeypatch.setattr(offline, "prefers_bfloat16", lambda where: not begun)
+    engine = TorchEngine.__init__
+
+    def spied(self, network, **options):
+        engine(self, network, **options)
+        formats.append(self.bfloat16)
+
+    monkeypatch.setattr(TorchEngine, "__init__", spied)
+    assert_same(run(folder=tmp_path, resume=True), straight)
+    assert formats == [begun, begun], "the epochs left are judged in it as well"
+
+
+def test_bfloat16_is_not_imitated_by_the_processor_that_continues_a_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(offline, "has_bfloat16", lambda where: True)
+    monkeypatch.setattr(offline, "prefers_bfloat16", lambda where: True)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder=tmp_path, observe=stopping_at(3))
+    monkeypatch.setattr(offline, "has_bfloat16", lambda where: False)
+    assert run(folder=tmp_path, resume=True).state.bfloat16 is False
+
+
 def test_a_finished_run_resumed_is_finished(straight, tmp_path):
     run(folder=tmp_path)
     seen = []

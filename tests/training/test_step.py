@@ -18,13 +18,8 @@ from nucleate.training.cores import Cores
 from nucleate.training.step import LOSSES, TERMS, Averaged, Objective, added, backward, mean
 
 CPU = torch.device("cpu")
+HERE = {"where": CPU, "bfloat16": False}  # so that equal sums are equal to float32's precision on every processor
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
-    """Products in float32 on every processor, so that equal sums are equal to float32's precision."""
-    monkeypatch.setattr("nucleate.training.step.prefers_bfloat16", lambda where: False)
 
 
 def network(classes=2):
@@ -56,7 +51,7 @@ def part(batch, rows):
 
 def gradient(made, batches, loss="cross_entropy", cores=None):
     made.zero_grad()
-    value = backward(made, Objective(made.architecture.classes, loss), batches, where=CPU, cores=cores)
+    value = backward(made, Objective(made.architecture.classes, loss), batches, **HERE, cores=cores)
     return value, [None if p.grad is None else p.grad.clone() for p in made.parameters()]
 
 
@@ -105,7 +100,7 @@ def test_an_error_leaves_the_network_usable():
     made = network()
     wrong = Batch(torch.zeros(1, 1, 7, 7), make(1).targets)
     with pytest.raises(RuntimeError):
-        backward(made, Objective(), [wrong], where=CPU)
+        backward(made, Objective(), [wrong], **HERE)
     value, grads = gradient(made, [make(2)])
     assert np.isfinite(value) and all(g is not None for g in grads)
 
@@ -222,7 +217,7 @@ def test_the_value_is_the_mean_of_totals_over_weights():
 def test_gradients_are_added_to_those_that_are_there():
     made, batch = network(), make(2)
     _, once = gradient(made, [batch])
-    backward(made, Objective(), [batch], where=CPU)
+    backward(made, Objective(), [batch], **HERE)
     for parameter, grad in zip(made.parameters(), once, strict=True):
         torch.testing.assert_close(parameter.grad, 2 * grad, rtol=1e-4, atol=1e-7)
 
@@ -232,7 +227,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_advice():
     with torch.no_grad():
         made.head.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="learning rate"):
-        backward(made, Objective(), [batch], where=CPU)
+        backward(made, Objective(), [batch], **HERE)
 
 
 def test_a_step_downhill_lowers_the_loss():
@@ -241,7 +236,7 @@ def test_a_step_downhill_lowers_the_loss():
     values = []
     for _ in range(5):
         optimiser.zero_grad()
-        values.append(backward(made, Objective(), [batch], where=CPU))
+        values.append(backward(made, Objective(), [batch], **HERE))
         optimiser.step()
     assert values == sorted(values, reverse=True) and values[-1] < values[0]
 
@@ -289,9 +284,8 @@ def test_the_average_is_the_formula():
         torch.testing.assert_close(a, expected)
 
 
-@pytest.mark.parametrize("faster", [True, False])
-def test_products_are_in_the_format_that_is_faster(monkeypatch, faster):
-    monkeypatch.setattr("nucleate.training.step.prefers_bfloat16", lambda where: faster)
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_products_are_in_the_format_asked_for(monkeypatch, bfloat16):
     seen, derivative = [], Objective.derivative
 
     def spied(self, packed, targets, shares):
@@ -299,5 +293,5 @@ def test_products_are_in_the_format_that_is_faster(monkeypatch, faster):
         return derivative(self, packed, targets, shares)
 
     monkeypatch.setattr(Objective, "derivative", spied)
-    gradient(network(), [make(1)])
-    assert seen == [torch.bfloat16 if faster else torch.float32]
+    backward(network(), Objective(), [make(1)], where=CPU, bfloat16=bfloat16)
+    assert seen == [torch.bfloat16 if bfloat16 else torch.float32]

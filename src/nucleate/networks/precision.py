@@ -35,10 +35,16 @@ def prefers_bfloat16(where: torch.device) -> bool:
     the trial, held once a process. That a processor has instructions for it says too little: with a matrix unit (AMX)
     training is several times as fast as in float32, with AVX-512 BF16 alone it was slower."""
     if where.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = _has("avx512_bf16", "amx_bf16", "bf16", before="_is_avx512_bf16_supported")
+        return has_bfloat16(where)
     with _TRIAL:
-        return has and _wins_the_trial()
+        return has_bfloat16(where) and _wins_the_trial()
+
+
+def has_bfloat16(where: torch.device) -> bool:
+    """Whether this device has instructions for products in bfloat16."""
+    if where.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _has("avx512_bf16", "amx_bf16", "bf16", before="_is_avx512_bf16_supported")
 
 
 def multiplies_int8() -> bool:

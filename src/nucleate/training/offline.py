@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nucleate import losses
 from nucleate.errors import InputError, TrainingError
-from nucleate.networks.precision import device, keep_memory, place
+from nucleate.networks.precision import device, has_bfloat16, keep_memory, place, prefers_bfloat16
 from nucleate.networks.symmetry import ORDER
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.objects.grouping import Thresholds
@@ -85,8 +85,12 @@ class State:
 
     Once the end is decided: the cool-down is steps `cool_start` to `cool_end`, after epoch `stop_epoch`; over-fitting
     began after epoch `over_fitting`, if at all.
+
+    `bfloat16` is the number format in which the run began, and stays: a trial chooses it, which another day may end
+    otherwise.
     """
 
+    bfloat16: bool = False
     step: int = 0
     seconds: float = 0.0
     cool_start: int | None = None
@@ -122,7 +126,7 @@ class Run:
         self.optimiser = Optimiser(self.network, settings.weight_decay)
         self.averaged = Averaged(self.network)
         self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
-        self.state = State()
+        self.state = State(bfloat16=prefers_bfloat16(self.where))
         self.judging = 0.0  # seconds that the last validation took
 
     def rate(self, step: int) -> float:
@@ -161,7 +165,7 @@ class Run:
 
     def learn(self, objective: Objective, batches: Sequence[Batch], cores: Cores | None = None) -> float:
         """One step over these batches together; gives its loss."""
-        loss = backward(self.network, objective, batches, where=self.where, cores=cores)
+        loss = backward(self.network, objective, batches, where=self.where, bfloat16=self.state.bfloat16, cores=cores)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), LONGEST)
         self.optimiser.step(self.rate(self.state.step))
         self.averaged.update(self.network, self.state.step)
@@ -172,7 +176,8 @@ class Run:
         """Judge the averaged weights, keep them by the rule of `kept`, and write the epoch's line of history."""
         state = self.state
         begin = time.monotonic()
-        judgement = validation.judge(TorchEngine(self.averaged.network), objective, Thresholds(), cores)
+        engine = TorchEngine(self.averaged.network, bfloat16=self.state.bfloat16)
+        judgement = validation.judge(engine, objective, Thresholds(), cores)
         self.judging = time.monotonic() - begin
         epoch = len(state.history) + 1
         if kept([*(row["valid_loss"] for row in state.history), judgement.loss]) == epoch:
@@ -230,6 +235,8 @@ class Run:
         self.best = parts["best"]
         self.optimiser.restore(parts)
         self.state = State(**state)
+        # On a processor that would have to imitate it, bfloat16 is slower by far.
+        self.state.bfloat16 &= has_bfloat16(self.where)
 
 
 def train(

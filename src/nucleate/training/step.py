@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from nucleate import losses
 from nucleate.errors import TrainingError
-from nucleate.networks.precision import autocast, prefers_bfloat16
+from nucleate.networks.precision import autocast
 from nucleate.networks.unet import Convolution, UNet, split
 from nucleate.objects.targets import Targets
 from nucleate.tiles.augment import Batch
@@ -116,12 +116,14 @@ def backward(
     batches: Sequence[Batch],
     *,
     where: torch.device,
+    bfloat16: bool,
     cores: Cores | None = None,
 ) -> float:
     """Adds the gradient of the objective over all `batches` together, and returns its value.
 
     Each total is divided by the weight of all batches, so it does not matter how samples are spread over them. With
-    `cores` the batches are computed side by side; the order in which they end does not matter either.
+    `cores` the batches are computed side by side; the order in which they end does not matter either. Products are in
+    `bfloat16`, or all in float32.
     """
     run = _in_turn if cores is None else cores.map
     batches = [_to(batch, where) for batch in batches]
@@ -131,7 +133,6 @@ def backward(
         return 0.0
     convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
     applied = run(lambda one: one.applied(), convolutions)
-    bfloat16 = prefers_bfloat16(where)  # asked while nothing else runs
     # The leaves between the batches and the making of the kernels, which is the same for all.
     held = [(kernel.detach().requires_grad_(), bias.detach().requires_grad_()) for kernel, bias in applied]
     leaves = [leaf for pair in held for leaf in pair]
