@@ -3,9 +3,9 @@
     python benchmarks/steps.py --data DATA --steps 2000 [--seed 0] [--few 5]
 
 Trains on the fluorescence `train` images but every sixth (or on the first `--few` of the seed's list), and scores the
-averaged weights on the `val` images and on the first 60 of the every sixth, none of which was learnt from. Thresholds
-are tuned on all of these, with `--few` on the strips of the labelled ones. Run it in a checkout of each version. Prints
-a table, and as its last line JSON.
+averaged weights on the `val` images and on every sixth, none of which was learnt from. Thresholds are tuned on all of
+these, with `--few` on the strips of the labelled ones. Run it in a checkout of each version. Prints a table, and as its
+last line JSON.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from nucleate.training.offline import Settings, train
 from nucleate.training.step import Objective
 from nucleate.training.validation import Validation, tune
 
-LEFT_OUT = 60
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,7 +40,7 @@ def main() -> None:
     names = sorted(path.stem for path in (case.train / "images").glob("*.png"))
     labelled, known = choose(options, images)
     left_out = [pair for index, pair in enumerate(images.training) if index % 6 == 5 and names[index] not in known]
-    judges = Validation([*images.validation, *left_out[:LEFT_OUT]])
+    judges = Validation([*images.validation, *left_out])
     architecture = Architecture(channels=len(images.channels))
     settings = Settings(seed=options.seed, epochs=1, samples=options.steps * Settings().batch)
     tuned_on = Validation(labelled.validation) if options.few else judges
