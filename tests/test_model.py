@@ -69,11 +69,14 @@ def test_round_trip(folder):
     assert (folder / model.CARD).read_text() == "# small\n"
 
 
+PART = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
+"""How an engine did."""
+
+
 def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     read = model.read(folder)
     assert read.manifest.engines is None  # as in a folder from before engines were compared
-    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
-    engines = model.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": part, "onnx": part})
+    engines = model.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": PART, "onnx": PART})
     assert engines.ranges == {}  # as in a folder from before there were integers
     engines = engines.model_copy(update={"ranges": {"decode.0.first": (0.0, 1.5)}})
     path = folder / model.MANIFEST
@@ -86,11 +89,11 @@ def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     "measured",
     [
         {},
-        {"onnx": {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}},
-        {"torch": {"panoptic_quality": 0.5, "megapixels_per_second": 0.0, "seconds_to_start": 1.5}},
-        {"torch": {"panoptic_quality": 1.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}},
+        {"onnx": PART},
+        {"torch": {**PART, "megapixels_per_second": 0.0}},
+        {"torch": {**PART, "panoptic_quality": 1.5}},
         {"torch": {"panoptic_quality": 0.5}},
-        {"tensorrt": {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}},
+        {"torch": PART, "tensorrt": PART},
     ],
 )
 def test_a_comparison_of_engines_that_was_altered_is_refused(folder, measured):
@@ -106,8 +109,7 @@ def test_a_comparison_of_engines_that_was_altered_is_refused(folder, measured):
 def test_ranges_that_were_altered_are_refused(folder, limits):
     path = folder / model.MANIFEST
     document = json.loads(path.read_text())
-    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
-    document["engines"] = {"processor": "x", "measured": {"torch": part}, "ranges": {"decode.0.first": limits}}
+    document["engines"] = {"processor": "x", "measured": {"torch": PART}, "ranges": {"decode.0.first": limits}}
     path.write_text(json.dumps(document))
     with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
         model.read(folder)
@@ -116,9 +118,8 @@ def test_ranges_that_were_altered_are_refused(folder, limits):
 def test_ranges_of_a_convolution_that_is_not_there_are_refused(folder):
     path = folder / model.MANIFEST
     document = json.loads(path.read_text())
-    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
     ranges = {"decode.0.first": [0.0, 1.0]}
-    document["engines"] = {"processor": "x", "measured": {"torch": part}, "ranges": ranges}
+    document["engines"] = {"processor": "x", "measured": {"torch": PART}, "ranges": ranges}
     path.write_text(json.dumps(document))
     assert model.read(folder).manifest.engines.ranges == {"decode.0.first": (0.0, 1.0)}
     ranges["decode.7.first"] = [0.0, 1.0]

@@ -230,13 +230,13 @@ def read(folder: Path) -> Model:
         network.load_state_dict({name: t.float() for name, t in load_tensors(content).items()})
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path} does not fit the architecture in {MANIFEST}: copy the model again.") from error
-    ranges = {} if manifest.engines is None else manifest.engines.ranges
-    convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    for name in ranges:
-        if name not in convolutions:
+    if manifest.engines is not None:
+        convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+        unknown = manifest.engines.ranges.keys() - convolutions
+        if unknown:
             raise ModelError(
-                f"{folder / MANIFEST} is cut or altered at engines.ranges (the network has no convolution {name}): copy"
-                " the model again."
+                f"{folder / MANIFEST} is cut or altered at engines.ranges (the network has no convolution"
+                f" {min(unknown)}): copy the model again."
             )
     return Model(network, manifest, folder)
 

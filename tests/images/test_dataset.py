@@ -181,7 +181,9 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT / ".." / "shared" / "data" / "bbbc038"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs real images of BBBC038v1 in {SHARED.relative_to(ROOT)}")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"needs images of BBBC038v1, which are not in the project: {SHARED.relative_to(ROOT)}"
+)
 @pytest.mark.parametrize(("folder", "count"), [("fluorescence/val", 37), ("brightfield/val", 7)])
 def test_real_images(folder, count):
     dataset = find(SHARED / folder)

@@ -57,6 +57,7 @@ def trial(monkeypatch):
 def test_bfloat16_where_the_processor_has_it_and_is_faster_with_it(monkeypatch, trial, found, has, wins):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     held = trial(0.5 if wins else 0.9)
+    assert precision.has_bfloat16(CPU) is has
     assert precision.prefers_bfloat16(CPU) is (has and wins)
     assert len(held) == has, "one trial a process, and none where there is nothing to try"
 

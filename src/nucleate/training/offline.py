@@ -86,8 +86,8 @@ class State:
     Once the end is decided: the cool-down is steps `cool_start` to `cool_end`, after epoch `stop_epoch`; over-fitting
     began after epoch `over_fitting`, if at all.
 
-    `bfloat16` is the number format in which the run began, and stays: a trial chooses it, which another day may end
-    otherwise.
+    `bfloat16` says whether products are in that format, in which the run began: it stays when the run is continued,
+    as the trial that chooses it may end otherwise on another day.
     """
 
     bfloat16: bool = False
