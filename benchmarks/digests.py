@@ -32,7 +32,7 @@ from pathlib import Path
 try:
     from nucleate.data.synthetic import write_folder
 except ImportError:
-    from nucleate.images.synthetic import write_folder
+    from nucleate.data.synthetic.microscopy import write_folder
 for style in ("fluorescence", "tissue"):
     write_folder(Path(sys.argv[1]) / style, style, 3, 17, height=320, width=400)
 """
@@ -43,7 +43,7 @@ from pathlib import Path
 try:
     from nucleate.training.config import TrainingConfig as Settings
 except ImportError:
-    from nucleate.training.offline import Settings
+    from nucleate.training.trainer import Settings
 from nucleate.training.fit import fit
 fit(Path(sys.argv[1]), Path(sys.argv[2]), Settings(seed=0, epochs=1, samples=120))
 """

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from protocol import full, row, score, table
 
-from nucleate import model
-from nucleate.images.writer import atomic
-from nucleate.objects.scores import mean_ap
+from nucleate.io.atomic import atomic
+from nucleate.networks import store
+from nucleate.postprocess.scores import mean_ap
 from nucleate.training.fit import card
 
 SOURCE = "BBBC038v1, stage 1 training images of the 2018 Data Science Bowl, Broad Bioimage Benchmark Collection"
@@ -29,16 +29,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    parser.add_argument("--only", choices=model.EMBEDDED, help="one of the two; the other stays as it is")
+    parser.add_argument("--only", choices=store.EMBEDDED, help="one of the two; the other stays as it is")
     options = parser.parse_args()
     rows = {}
-    for modality in model.EMBEDDED if options.only is None else (options.only,):
+    for modality in store.EMBEDDED if options.only is None else (options.only,):
         case = full(options.data, modality)
         run = options.out / case.name / "nucleate"
-        trained = model.read(run / "model")
+        trained = store.read(run / "model")
         scores = score(case, run / "predicted")
         rows[modality] = row(scores)
-        weights = model.encode_weights(trained.network, half=True)
+        weights = store.encode_weights(trained.network, half=True)
         old = trained.manifest
         manifest = old.model_copy(
             update={
@@ -50,9 +50,9 @@ def main() -> None:
         )
         folder = PACKAGE / modality
         text = card(manifest, scores, where="the test images, which it had never seen")
-        model.write(folder, manifest, weights, model.read_history(run / "model"), text)
-        with atomic(folder / model.CURVES) as file:
-            file.write((run / "model" / model.CURVES).read_bytes())
+        store.write(folder, manifest, weights, store.read_history(run / "model"), text)
+        with atomic(folder / store.CURVES) as file:
+            file.write((run / "model" / store.CURVES).read_bytes())
     print(table(rows))
 
 

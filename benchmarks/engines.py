@@ -17,12 +17,12 @@ from statistics import median
 
 import torch
 
-from nucleate.model import locate, read
-from nucleate.networks.precision import keep_memory, multiplies_int8, prefers_bfloat16
+from nucleate.inference.backends import Engine
+from nucleate.inference.quantize import calibrate
+from nucleate.inference.select import make, processor
+from nucleate.networks.runtime import keep_memory, multiplies_int8, prefers_bfloat16
+from nucleate.networks.store import locate, read
 from nucleate.networks.unet import UNet
-from nucleate.prediction.choice import make, processor
-from nucleate.prediction.engine import Engine
-from nucleate.prediction.quantisation import calibrate
 
 REFERENCE = "torch float32"
 

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.training.horizon import Horizon
-from nucleate.training.stopping import (
+from nucleate.training.early_stopping import Horizon
+from nucleate.training.stopping_rules import (
     Correlation,
     FixedNumber,
     GeneralisationLoss,

@@ -26,7 +26,7 @@ from own_curves import CURVES, PLANS, Run, load, regrets
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.training.horizon import kept
+from nucleate.training.early_stopping import kept
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Run], int]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate import losses
-from nucleate.losses.fused.memory import forget
+from nucleate.losses.kernels.memory import forget
 
 Pass = Callable[[], None]
 Setup = Callable[[], tuple[Pass, Pass | None]]

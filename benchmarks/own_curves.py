@@ -44,19 +44,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.images.dataset import find, pair
-from nucleate.images.intensity import normalise
-from nucleate.images.writer import write_text
+from nucleate.data.augment import Source
+from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.dataset import find, pair
+from nucleate.data.normalization import normalise
+from nucleate.inference.backends import TorchEngine
+from nucleate.io.atomic import write_text
 from nucleate.networks.unet import Architecture
-from nucleate.objects.grouping import Thresholds
-from nucleate.prediction.engine import TorchEngine
-from nucleate.tiles.augment import Source
-from nucleate.tiles.sample import Variation
-from nucleate.training.horizon import Ending, Horizon, kept
-from nucleate.training.offline import Settings, train
-from nucleate.training.step import Objective
-from nucleate.training.stopping import FixedNumber, Patience, ProgressQuotient, StoppingRule
+from nucleate.training.criterion import Objective
+from nucleate.training.early_stopping import Ending, Horizon, kept
+from nucleate.training.stopping_rules import FixedNumber, Patience, ProgressQuotient, StoppingRule
+from nucleate.training.trainer import Settings, train
 from nucleate.training.validation import Judgement, Pair, Validation, hold_out
+from nucleate.types import Thresholds
 
 CURVES = Path(__file__).parent / "curves"
 SEEN, CHOOSING = 256, 8

@@ -17,9 +17,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucleate.images.reader import read_labels
-from nucleate.objects.matching import match
-from nucleate.objects.scores import Scores, mean_ap, pool
+from nucleate.io.image_file import read_labels
+from nucleate.postprocess.matching import match
+from nucleate.postprocess.scores import Scores, mean_ap, pool
 
 HERE = Path(__file__).parent
 PEER = HERE / "peers" / "stardist_run.py"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from protocol import full, row, table
 
-from nucleate import model
-from nucleate.images.writer import atomic
-from nucleate.objects.scores import mean_ap
+from nucleate.io.atomic import atomic
+from nucleate.networks import store
+from nucleate.postprocess.scores import mean_ap
+from nucleate.training.criterion import Objective
 from nucleate.training.fit import card, engines_of, load, ready
-from nucleate.training.step import Objective
 from nucleate.training.validation import Validation
 
 
@@ -32,29 +32,29 @@ def main() -> None:
     where.add_argument("--out", type=Path)
     where.add_argument("--engines", action="store_true")
     options = parser.parse_args()
-    folder = model.locate(options.model)
-    trained = model.read(folder)
+    folder = store.locate(options.model)
+    trained = store.read(folder)
     old, network = trained.manifest, trained.network
     case = full(options.data, "fluorescence" if network.architecture.channels == 1 else "brightfield")
     judge = Validation(load(case.train, case.val).validation)
     objective = Objective(network.architecture.classes, old.training.loss)
     if options.engines:
         found = engines_of(network, judge, objective, trained.thresholds)
-        weights, text = (folder / model.WEIGHTS).read_bytes(), (folder / model.CARD).read_text()
-        model.write(folder, old.model_copy(update={"engines": found}), weights, model.read_history(folder), text)
+        weights, text = (folder / store.WEIGHTS).read_bytes(), (folder / store.CARD).read_text()
+        store.write(folder, old.model_copy(update={"engines": found}), weights, store.read_history(folder), text)
         print(found.model_dump_json(indent=2))
         return
     thresholds, scores, engines = ready(network, judge, objective)
     manifest = old.model_copy(
         update={
-            "thresholds": model.ThresholdsPart(**asdict(thresholds)),
+            "thresholds": store.ThresholdsPart(**asdict(thresholds)),
             "scores": {"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
             "engines": engines,
         }
     )
-    weights, curves = ((folder / name).read_bytes() for name in (model.WEIGHTS, model.CURVES))
-    model.write(options.out, manifest, weights, model.read_history(folder), card(manifest, scores))
-    with atomic(options.out / model.CURVES) as file:
+    weights, curves = ((folder / name).read_bytes() for name in (store.WEIGHTS, store.CURVES))
+    store.write(options.out, manifest, weights, store.read_history(folder), card(manifest, scores))
+    with atomic(options.out / store.CURVES) as file:
         file.write(curves)
     print(thresholds)
     print(table({"validation": row(scores)}))

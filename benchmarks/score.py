@@ -17,7 +17,7 @@ from pathlib import Path
 
 from protocol import full, row, run, score, table
 
-from nucleate.model import locate, read_manifest
+from nucleate.networks.store import locate, read_manifest
 
 
 def main() -> None:

@@ -36,14 +36,14 @@ import tifffile
 from numpy.typing import NDArray
 from protocol import HERE, run
 
-from nucleate.images.intensity import normalise
-from nucleate.images.reader import read_image
-from nucleate.images.slide import MemoryReader
-from nucleate.model import locate, read
-from nucleate.objects.grouping import group
-from nucleate.prediction.predictor import Predictor
-from nucleate.prediction.spool import MemorySpool
-from nucleate.prediction.stream import Plan
+from nucleate.data.normalization import normalise
+from nucleate.inference.block_store import MemorySpool
+from nucleate.inference.pipeline import Plan
+from nucleate.inference.predictor import Predictor
+from nucleate.io.image_file import read_image
+from nucleate.io.reader import MemoryReader
+from nucleate.networks.store import locate, read
+from nucleate.postprocess.instances_from_maps import group
 
 TILES = (256, 512, 1000, 2048)
 ORIGINS = ((0, 0), (1, 1), (777, 1234), (1500, 301), (2999, 3000), (4097, 2048))

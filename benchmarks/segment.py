@@ -31,17 +31,17 @@ import torch
 from torch import Tensor
 
 from nucleate import cli
-from nucleate.images.outputs import label_tiff
-from nucleate.model import locate, read
+from nucleate.inference import select
+from nucleate.inference.backends import Engine
+from nucleate.inference.block_store import MemorySpool
+from nucleate.inference.image_input import View, open_source
+from nucleate.inference.pipeline import Plan
+from nucleate.inference.predictor import Predictor
+from nucleate.inference.quantize import Ranges
+from nucleate.inference.sliding_window import SIDE
+from nucleate.io.formats import label_tiff
+from nucleate.networks.store import locate, read
 from nucleate.networks.unet import UNet
-from nucleate.prediction import choice
-from nucleate.prediction.engine import Engine
-from nucleate.prediction.passage import SIDE
-from nucleate.prediction.predictor import Predictor
-from nucleate.prediction.quantisation import Ranges
-from nucleate.prediction.source import View, open_source
-from nucleate.prediction.spool import MemorySpool
-from nucleate.prediction.stream import Plan
 
 
 class Clock:
@@ -76,7 +76,7 @@ class Clock:
 @contextmanager
 def watched(*, float32: bool) -> Iterator[Clock]:
     """Meanwhile every engine is watched by a clock; where float32 is asked for, it computes in nothing else."""
-    clock, make = Clock(), choice.make  # through which the command line and `Predictor` get theirs
+    clock, make = Clock(), select.make  # through which the command line and `Predictor` get theirs
 
     def watched_make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Engine:
         if float32:
@@ -90,7 +90,7 @@ def watched(*, float32: bool) -> Iterator[Clock]:
         start(self, *arguments, **options)
         clock.loading += time.perf_counter() - begin
 
-    with mock.patch.object(choice, "make", watched_make), mock.patch.object(Predictor, "__init__", watched_start):
+    with mock.patch.object(select, "make", watched_make), mock.patch.object(Predictor, "__init__", watched_start):
         yield clock
 
 

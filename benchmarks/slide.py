@@ -29,8 +29,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from nucleate.images.reader import read_image, read_labels
-from nucleate.images.synthetic import fluorescence
+from nucleate.data.synthetic.microscopy import fluorescence
+from nucleate.io.image_file import read_image, read_labels
 
 TILE = 512
 PATTERN = 4096  # pixels; the side of the mosaic that is repeated, a multiple of TILE

@@ -26,10 +26,10 @@ from protocol import PEER, full, run, write_plan
 
 def train_rate(data: Path, seconds: float) -> float:
     """Images a second of Nucleate's training loop."""
+    from nucleate.data.augment import Source
     from nucleate.networks.unet import Architecture
-    from nucleate.tiles.augment import Source
     from nucleate.training.fit import load
-    from nucleate.training.offline import Settings, State, train
+    from nucleate.training.trainer import Settings, State, train
     from nucleate.training.validation import Validation
 
     case = full(data, "fluorescence")
@@ -51,11 +51,11 @@ def train_rate(data: Path, seconds: float) -> float:
 
 def predict_rates(data: Path, model: str) -> list[float]:
     """Megapixels a second, file to label image, of three passes over the test images."""
-    from nucleate.images.reader import read_image
-    from nucleate.model import locate, read
-    from nucleate.networks.precision import keep_memory
-    from nucleate.prediction.predict import Request, predict
-    from nucleate.prediction.predictor import Predictor
+    from nucleate.inference.predict import Request, predict
+    from nucleate.inference.predictor import Predictor
+    from nucleate.io.image_file import read_image
+    from nucleate.networks.runtime import keep_memory
+    from nucleate.networks.store import locate, read
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from protocol import few, full, row, table
 
+from nucleate.data.augment import Source
+from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import Architecture
-from nucleate.objects.grouping import Thresholds
-from nucleate.prediction.engine import TorchEngine
-from nucleate.tiles.augment import Source
+from nucleate.training.criterion import Objective
 from nucleate.training.fit import Labelled, load
-from nucleate.training.offline import Settings, train
-from nucleate.training.step import Objective
+from nucleate.training.trainer import Settings, train
 from nucleate.training.validation import Validation, tune
+from nucleate.types import Thresholds
 
 
 def main() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from nucleate.images.bitmap import read_bitmap
-from nucleate.images.synthetic import STYLES
-from nucleate.images.writer import atomic, write_overlay
-from nucleate.model import locate, read
-from nucleate.prediction.predictor import Predictor
+from nucleate.data.synthetic.microscopy import STYLES
+from nucleate.inference.predictor import Predictor
+from nucleate.io.atomic import atomic
+from nucleate.io.bitmap import read_bitmap
+from nucleate.networks.store import locate, read
+from nucleate.report.overlay import write_overlay
 
 SHOWN = (("fluorescence", "fluorescence", 11), ("tissue", "brightfield", 4))
 """Style of the drawn image, model, seed."""

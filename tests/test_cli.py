@@ -15,12 +15,11 @@ import tifffile
 
 from nucleate import __version__
 from nucleate.cli import main
-from nucleate.images.synthetic import write_folder
-from nucleate.losses import catalogue
-from nucleate.tiles.sample import Variation
+from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.synthetic.microscopy import write_folder
+from nucleate.training.criterion import LOSSES
 from nucleate.training.fit import fit
-from nucleate.training.offline import Settings
-from nucleate.training.step import LOSSES
+from nucleate.training.trainer import Settings
 
 COMMANDS = ("check", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")
@@ -242,6 +241,8 @@ def test_help_names_every_loss(run):
 
 
 def test_losses_lists_every_loss(run):
+    from nucleate.losses import catalogue
+
     code, out, err = run("losses")
     assert (code, err) == (0, "")
     assert all(entry.name in out for entry in catalogue())
@@ -515,7 +516,7 @@ def test_an_interrupted_command_says_so(run, cells, monkeypatch):
     def interrupt(folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nucleate.images.check.inspect", interrupt)
+    monkeypatch.setattr("nucleate.data.inspect.inspect", interrupt)
     assert run("check", cells) == (130, "", "nucleate: interrupted.\n")
 
 

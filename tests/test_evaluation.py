@@ -11,8 +11,8 @@ from rich.console import Console
 
 from nucleate.errors import DatasetError, ImageError
 from nucleate.evaluation import evaluate, render, to_json
-from nucleate.objects.matching import match
-from nucleate.objects.scores import pool
+from nucleate.postprocess.matching import match
+from nucleate.postprocess.scores import pool
 
 
 def squares(shift=0, count=3, shape=(40, 60)):

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import nucleate
-from nucleate import model
+from nucleate.data.normalization import Normalisation
 from nucleate.errors import ModelError
-from nucleate.images.intensity import Normalisation
+from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.objects.grouping import Thresholds
+from nucleate.types import Thresholds
 
 HISTORY = [
     {"epoch": epoch, "train_loss": 2.5 / epoch, "valid_loss": 3.0, "score": 0.25, "panoptic_quality": 0.5}
@@ -28,16 +28,16 @@ def network(seed=0):
 
 
 def manifest(weights, architecture):
-    return model.Manifest(
+    return store.Manifest(
         name="small",
-        architecture=model.architecture_part(architecture),
-        normalisation=model.NormalisationPart(low=0.5, high=99.5),
-        thresholds=model.ThresholdsPart(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9),
+        architecture=store.architecture_part(architecture),
+        normalisation=store.NormalisationPart(low=0.5, high=99.5),
+        thresholds=store.ThresholdsPart(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9),
         pixel_size=0.25,
-        data=model.DataPart(
+        data=store.DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
         ),
-        training=model.TrainingPart(
+        training=store.TrainingPart(
             seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
         ),
         scores={"validation": {"panoptic_quality": 0.5, "aji": 0.4, "thresholds": []}},
@@ -49,13 +49,13 @@ def manifest(weights, architecture):
 @pytest.fixture
 def folder(tmp_path):
     made = network()
-    weights = model.encode_weights(made)
-    model.write(tmp_path / "small", manifest(weights, made.architecture), weights, HISTORY, "# small\n")
+    weights = store.encode_weights(made)
+    store.write(tmp_path / "small", manifest(weights, made.architecture), weights, HISTORY, "# small\n")
     return tmp_path / "small"
 
 
 def test_round_trip(folder):
-    made, read = network(), model.read(folder)
+    made, read = network(), store.read(folder)
     assert read.folder == folder
     assert read.network.architecture == made.architecture
     image = torch.randn(1, 2, 12, 16)
@@ -64,9 +64,9 @@ def test_round_trip(folder):
         assert torch.equal(read.network(image), made.folded()(image))
     assert read.thresholds == Thresholds(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9, certainty=0.0)
     assert read.normalisation == Normalisation(low=0.5, high=99.5)
-    assert read.manifest == manifest((folder / model.WEIGHTS).read_bytes(), made.architecture)
-    assert model.read_history(folder) == HISTORY
-    assert (folder / model.CARD).read_text() == "# small\n"
+    assert read.manifest == manifest((folder / store.WEIGHTS).read_bytes(), made.architecture)
+    assert store.read_history(folder) == HISTORY
+    assert (folder / store.CARD).read_text() == "# small\n"
 
 
 PART = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
@@ -74,14 +74,14 @@ PART = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start
 
 
 def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
-    read = model.read(folder)
+    read = store.read(folder)
     assert read.manifest.engines is None  # as in a folder from before engines were compared
-    engines = model.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": PART, "onnx": PART})
+    engines = store.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": PART, "onnx": PART})
     assert engines.ranges == {}  # as in a folder from before there were integers
     engines = engines.model_copy(update={"ranges": {"decode.0.first": (0.0, 1.5)}})
-    path = folder / model.MANIFEST
+    path = folder / store.MANIFEST
     path.write_text(read.manifest.model_copy(update={"engines": engines}).model_dump_json())
-    assert model.read_manifest(folder).engines == engines
+    assert store.read_manifest(folder).engines == engines
     assert engines.measured["onnx"].seconds(3.0) == 3.0
 
 
@@ -97,58 +97,58 @@ def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     ],
 )
 def test_a_comparison_of_engines_that_was_altered_is_refused(folder, measured):
-    path = folder / model.MANIFEST
+    path = folder / store.MANIFEST
     document = json.loads(path.read_text())
     document["engines"] = {"processor": "x", "measured": measured}
     path.write_text(json.dumps(document))
     with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
-        model.read(folder)
+        store.read(folder)
 
 
 @pytest.mark.parametrize("limits", [[1.0, 0.5], [0.0], [0.0, 1.0, 2.0], [0.0, "much"], [0.0, float("inf")]])
 def test_ranges_that_were_altered_are_refused(folder, limits):
-    path = folder / model.MANIFEST
+    path = folder / store.MANIFEST
     document = json.loads(path.read_text())
     document["engines"] = {"processor": "x", "measured": {"torch": PART}, "ranges": {"decode.0.first": limits}}
     path.write_text(json.dumps(document))
     with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
-        model.read(folder)
+        store.read(folder)
 
 
 def test_ranges_of_a_convolution_that_is_not_there_are_refused(folder):
-    path = folder / model.MANIFEST
+    path = folder / store.MANIFEST
     document = json.loads(path.read_text())
     ranges = {"decode.0.first": [0.0, 1.0]}
     document["engines"] = {"processor": "x", "measured": {"torch": PART}, "ranges": ranges}
     path.write_text(json.dumps(document))
-    assert model.read(folder).manifest.engines.ranges == {"decode.0.first": (0.0, 1.0)}
+    assert store.read(folder).manifest.engines.ranges == {"decode.0.first": (0.0, 1.0)}
     ranges["decode.7.first"] = [0.0, 1.0]
     path.write_text(json.dumps(document))
     with pytest.raises(ModelError, match=r"model\.json .*no convolution decode\.7\.first.*copy the model again"):
-        model.read(folder)
+        store.read(folder)
 
 
 def test_written_twice_is_the_same_bytes(folder, tmp_path):
-    read = model.read(folder)
-    weights = model.encode_weights(read.network)
-    model.write(tmp_path / "again", read.manifest, weights, model.read_history(folder), "# small\n")
+    read = store.read(folder)
+    weights = store.encode_weights(read.network)
+    store.write(tmp_path / "again", read.manifest, weights, store.read_history(folder), "# small\n")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == files
-    assert files.keys() == {model.WEIGHTS, model.MANIFEST, model.HISTORY, model.CARD}
+    assert files.keys() == {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CARD}
 
 
 def test_parameters_are_counted(folder):
-    read = model.read(folder)
+    read = store.read(folder)
     assert read.manifest.architecture.parameters == sum(p.numel() for p in read.network.parameters())
 
 
 def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
     made = network()
-    whole, half = model.encode_weights(made), model.encode_weights(made, half=True)
+    whole, half = store.encode_weights(made), store.encode_weights(made, half=True)
     tensors = sum(p.numel() for p in made.folded().parameters())
     assert len(whole) - len(half) == pytest.approx(2 * tensors, abs=64)
-    model.write(folder, manifest(half, made.architecture), half, HISTORY, "")
-    read = model.read(folder)
+    store.write(folder, manifest(half, made.architecture), half, HISTORY, "")
+    read = store.read(folder)
     assert all(p.dtype == torch.float32 for p in read.network.parameters())
     image = torch.randn(1, 2, 12, 16)
     with torch.no_grad():
@@ -156,8 +156,8 @@ def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
 
 
 def test_manifest_fits_its_own_schema(folder):
-    content = json.loads((folder / model.MANIFEST).read_text())
-    schema = model.Manifest.model_json_schema()
+    content = json.loads((folder / store.MANIFEST).read_text())
+    schema = store.Manifest.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(content, schema)
     assert content["format"] == 1
@@ -166,57 +166,57 @@ def test_manifest_fits_its_own_schema(folder):
             jsonschema.validate(broken, schema)
 
 
-@pytest.mark.parametrize("name", [model.WEIGHTS, model.MANIFEST])
+@pytest.mark.parametrize("name", [store.WEIGHTS, store.MANIFEST])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ModelError, match=name):
-        model.read(folder)
+        store.read(folder)
 
 
 def test_a_missing_history_is_named(folder):
-    (folder / model.HISTORY).unlink()
-    model.read(folder)
-    with pytest.raises(ModelError, match=model.HISTORY):
-        model.read_history(folder)
+    (folder / store.HISTORY).unlink()
+    store.read(folder)
+    with pytest.raises(ModelError, match=store.HISTORY):
+        store.read_history(folder)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9, 0.999])
-@pytest.mark.parametrize("name", [model.WEIGHTS, model.MANIFEST])
+@pytest.mark.parametrize("name", [store.WEIGHTS, store.MANIFEST])
 def test_a_cut_file_is_named(folder, name, share):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(share * (len(content) - 1))])
     with pytest.raises(ModelError, match=name):
-        model.read(folder)
+        store.read(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, len(json.dumps(HISTORY[0])), len(json.dumps(HISTORY[0])) + 1])
 def test_a_cut_history_is_named(folder, keep):
-    content = (folder / model.HISTORY).read_bytes()
-    (folder / model.HISTORY).write_bytes(content[:keep])
-    with pytest.raises(ModelError, match=model.HISTORY):
-        model.read_history(folder)
+    content = (folder / store.HISTORY).read_bytes()
+    (folder / store.HISTORY).write_bytes(content[:keep])
+    with pytest.raises(ModelError, match=store.HISTORY):
+        store.read_history(folder)
 
 
 @pytest.mark.parametrize("content", [b"1\n2\n", b"{}\n{}\n{}\n", b"[]\n{}\n", b"\xff\xfe\n{}\n", b"{'a': 1}\n{}\n"])
 def test_an_altered_history_is_named(folder, content):
-    (folder / model.HISTORY).write_bytes(content)
-    with pytest.raises(ModelError, match=model.HISTORY):
-        model.read_history(folder)
+    (folder / store.HISTORY).write_bytes(content)
+    with pytest.raises(ModelError, match=store.HISTORY):
+        store.read_history(folder)
 
 
 def test_any_altered_byte_of_the_weights_is_noticed(folder):
-    path = folder / model.WEIGHTS
+    path = folder / store.WEIGHTS
     content = path.read_bytes()
     for place in range(0, len(content), max(1, len(content) // 40)):
         altered = bytearray(content)
         altered[place] ^= 1
         path.write_bytes(altered)
-        with pytest.raises(ModelError, match=model.WEIGHTS):
-            model.read(folder)
+        with pytest.raises(ModelError, match=store.WEIGHTS):
+            store.read(folder)
 
 
 def altered(folder, *keys, value):
-    path = folder / model.MANIFEST
+    path = folder / store.MANIFEST
     content = json.loads(path.read_text())
     part = content
     for key in keys[:-1]:
@@ -252,8 +252,8 @@ def altered(folder, *keys, value):
 def test_an_altered_manifest_names_file_and_place(folder, keys, value):
     altered(folder, *keys, value=value)
     with pytest.raises(ModelError, match=keys[-1] if keys[-1] not in ("low", "widths") else keys[0]) as caught:
-        model.read(folder)
-    assert str(folder / model.MANIFEST) in str(caught.value)
+        store.read(folder)
+    assert str(folder / store.MANIFEST) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -268,35 +268,35 @@ def test_an_altered_manifest_names_file_and_place(folder, keys, value):
 )
 def test_a_manifest_of_other_weights_names_the_weights(folder, keys, value):
     altered(folder, *keys, value=value)
-    with pytest.raises(ModelError, match=model.WEIGHTS):
-        model.read(folder)
+    with pytest.raises(ModelError, match=store.WEIGHTS):
+        store.read(folder)
 
 
 def test_weights_that_are_no_safetensors_are_named(folder):
     content = b"no tensors"
-    (folder / model.WEIGHTS).write_bytes(content)
+    (folder / store.WEIGHTS).write_bytes(content)
     altered(folder, "weights_sha256", value=hashlib.sha256(content).hexdigest())
-    with pytest.raises(ModelError, match=model.WEIGHTS):
-        model.read(folder)
+    with pytest.raises(ModelError, match=store.WEIGHTS):
+        store.read(folder)
 
 
 def test_a_folder_in_place_of_a_file_is_named(folder):
-    (folder / model.WEIGHTS).unlink()
-    (folder / model.WEIGHTS).mkdir()
-    with pytest.raises(ModelError, match=model.WEIGHTS):
-        model.read(folder)
+    (folder / store.WEIGHTS).unlink()
+    (folder / store.WEIGHTS).mkdir()
+    with pytest.raises(ModelError, match=store.WEIGHTS):
+        store.read(folder)
 
 
 def test_no_folder_says_what_there_is(tmp_path):
     with pytest.raises(ModelError, match="nothing here") as caught:
-        model.read(tmp_path / "nothing here")
-    assert all(name in str(caught.value) for name in model.EMBEDDED)
+        store.read(tmp_path / "nothing here")
+    assert all(name in str(caught.value) for name in store.EMBEDDED)
 
 
 def test_a_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in model.EMBEDDED:
-        assert model.locate(name).is_absolute()
+    for name in store.EMBEDDED:
+        assert store.locate(name).is_absolute()
         (tmp_path / name).mkdir()
-        assert model.locate(name).resolve() == (tmp_path / name).resolve()
-    assert model.locate("runs/mine").as_posix() == "runs/mine"
+        assert store.locate(name).resolve() == (tmp_path / name).resolve()
+    assert store.locate("runs/mine").as_posix() == "runs/mine"

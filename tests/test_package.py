@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 import nucleate
 from nucleate.cli import app
-from nucleate.model import CARD, CURVES, EMBEDDED, HISTORY, MANIFEST, WEIGHTS
+from nucleate.networks.store import CARD, CURVES, EMBEDDED, HISTORY, MANIFEST, WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -93,7 +93,7 @@ def test_the_command_is_there():
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_an_embedded_model_is_whole_and_small(name):
-    folder = resources.files("nucleate") / "models" / name
+    folder = resources.files("nucleate") / "networks" / "pretrained" / name
     files = {part: len((folder / part).read_bytes()) for part in (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD)}
     assert min(files.values()) > 0 and sum(files.values()) <= 4 * 10**6
 

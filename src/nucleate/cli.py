@@ -64,7 +64,7 @@ def check(folder: Folder) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
-    from nucleate.images.check import inspect, render
+    from nucleate.data.inspect import inspect, render
 
     render(inspect(folder), Console())
 
@@ -84,9 +84,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
+    from nucleate.report.training_progress import TrainingProgress
     from nucleate.training.fit import fit
-    from nucleate.training.offline import Settings
-    from nucleate.training.progress import TrainingProgress
+    from nucleate.training.trainer import Settings
 
     settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     with TrainingProgress(settings, out) as progress:
@@ -140,12 +140,12 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
-    from nucleate.images.dataset import images_in
-    from nucleate.model import locate, read
-    from nucleate.prediction.predict import Request, predict
-    from nucleate.prediction.predictor import Predictor
-    from nucleate.prediction.progress import PredictionProgress, sentences
-    from nucleate.prediction.source import View, megapixels
+    from nucleate.data.dataset import images_in
+    from nucleate.inference.image_input import View, megapixels
+    from nucleate.inference.predict import Request, predict
+    from nucleate.inference.predictor import Predictor
+    from nucleate.networks.store import locate, read
+    from nucleate.report.prediction_progress import PredictionProgress, sentences
 
     view = View.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
@@ -187,8 +187,8 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, or NAME.xml.", show_default=False)],
 ) -> None:
     """Write a model as a file for other programs, checked against PyTorch."""
-    from nucleate.model import locate, read
-    from nucleate.prediction.export import USE, export
+    from nucleate.inference.export import USE, export
+    from nucleate.networks.store import locate, read
 
     done = export(read(locate(model)), to, out)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
@@ -205,7 +205,7 @@ def evaluate(
     from rich.console import Console
 
     from nucleate.evaluation import evaluate, render, to_json
-    from nucleate.images.writer import write_text
+    from nucleate.io.atomic import write_text
 
     found = evaluate(predicted, true)
     if json is not None:
@@ -222,8 +222,8 @@ def info(
     """Show a model: its card, training, scores and network nodes."""
     from rich.console import Console
 
-    from nucleate.model import locate, read, read_history
-    from nucleate.report.model import render
+    from nucleate.networks.store import locate, read, read_history
+    from nucleate.report.card import render
 
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
@@ -242,14 +242,14 @@ def curves(
     """Say where training runs should have ended, by each of the known rules, and at what regret."""
     from rich.console import Console
 
-    from nucleate.training.hindsight import drawn, outcomes, render
-    from nucleate.training.history import read
+    from nucleate.curves.compare import drawn, outcomes, render
+    from nucleate.curves.history import read
 
     console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
     for history, found in judged:
         render(history, found, console)
     if plot is not None:
-        from nucleate.report.curves import plot_curves
+        from nucleate.report.plots import plot_curves
 
         plot_curves([drawn(history, found[0]) for history, found in judged], plot, score="Score")
         print(f"Wrote {plot}.")
@@ -280,8 +280,8 @@ def demo(
 ) -> None:
     """Train, segment and score on drawn images; write a report."""
     from nucleate.demo import run
-    from nucleate.training.offline import Settings
-    from nucleate.training.progress import TrainingProgress
+    from nucleate.report.training_progress import TrainingProgress
+    from nucleate.training.trainer import Settings
 
     settings = Settings(seed=seed, minutes=minutes)
     with TrainingProgress(settings, out / "model") as progress:

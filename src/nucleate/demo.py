@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nucleate.data.dataset import find, pair
+from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.errors import OutputError
-from nucleate.images.dataset import find, pair
-from nucleate.images.synthetic import write_folder
-from nucleate.model import locate, read, read_history
-from nucleate.objects.matching import Matching, match
-from nucleate.objects.scores import pool
-from nucleate.prediction.predictor import Predictor
+from nucleate.inference.predictor import Predictor
+from nucleate.networks.store import locate, read, read_history
+from nucleate.postprocess.matching import Matching, match
+from nucleate.postprocess.scores import pool
 from nucleate.report.collect import Picture, Report, headline, picture, score_table
-from nucleate.report.render import render
+from nucleate.report.html import render
 from nucleate.training.fit import fit, run_curves
-from nucleate.training.offline import Observer, Settings
+from nucleate.training.trainer import Observer, Settings
 
 
 def run(out: Path, settings: Settings, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:

@@ -1,6 +1,6 @@
 """Score predicted label images on disk against the true ones: find the partners, match, pool, show.
 
-Nothing is decided here that bears on the scores; those are defined in `nucleate.objects.scores`.
+Nothing is decided here that bears on the scores; those are defined in `nucleate.postprocess.scores`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.images.reader import name_of, read_labels
-from nucleate.objects.matching import THRESHOLDS, Matching, match
-from nucleate.objects.scores import Scores, mean_ap, pool
+from nucleate.io.image_file import name_of, read_labels
+from nucleate.postprocess.matching import THRESHOLDS, Matching, match
+from nucleate.postprocess.scores import Scores, mean_ap, pool
 
 _EXTENSIONS = (".tif", ".tiff", ".png")
 _MARKS = ("_labels", "_cp_masks", "_masks")

@@ -95,6 +95,34 @@ class Dataset:
     unlabelled: tuple[Sample, ...]
 
 
+Map = NDArray[np.float32]
+"""A number at each pixel, shape (height, width)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What turns maps into nuclei; tuned on validation images and stored with the model. The defaults suit most
+    networks, and tuning begins there: a few held-out nuclei cannot tell all of them."""
+
+    foreground: float = 0.5
+    heat: float = 0.2
+    separation: float = 1.2
+    reach: float = 1.0
+    smallest: int = 20
+    certainty: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Network output of one image, float32: `foreground` and `heat` probabilities and `radius` in pixels, (H, W);
+    `offset` (2, H, W) in pixels, (y, x)."""
+
+    foreground: Map
+    heat: Map
+    offset: Map
+    radius: Map
+
+
 @dataclass(frozen=True, slots=True)
 class Nucleus:
     """One row of the table that prediction writes. Lengths in pixels; `score` in 0..1; `entropy`, where it was asked

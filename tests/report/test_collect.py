@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
-from nucleate.objects.matching import match
-from nucleate.objects.scores import pool
+from nucleate.postprocess.matching import match
+from nucleate.postprocess.scores import pool
 from nucleate.report.collect import Picture, Report, curves, headline, picture, score_table
 from nucleate.types import Image
 

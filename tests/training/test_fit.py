@@ -12,23 +12,23 @@ import tifffile
 import torch
 from skimage.measure import regionprops
 
-from nucleate import model
+from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.dataset import find, images_in, pair
+from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
-from nucleate.images.dataset import find, images_in, pair
-from nucleate.images.synthetic import write_folder
+from nucleate.inference.predict import predict
+from nucleate.inference.predictor import Predictor
+from nucleate.inference.select import installed
+from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.objects.grouping import Thresholds
-from nucleate.prediction.choice import installed
-from nucleate.prediction.predict import predict
-from nucleate.prediction.predictor import Predictor
-from nucleate.tiles.sample import Variation
 from nucleate.training import checkpoint, fit
-from nucleate.training.offline import Settings, State
-from nucleate.training.step import Objective
+from nucleate.training.criterion import Objective
+from nucleate.training.trainer import Settings, State
+from nucleate.types import Thresholds
 
 SHORT = Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64))
 OPTIONS = {"height": 64, "width": 96, "diameter": 16}
-FILES = {model.WEIGHTS, model.MANIFEST, model.HISTORY, model.CURVES, model.CARD}
+FILES = {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CURVES, store.CARD}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def files_of(path):
 def test_the_folder_is_whole_and_can_be_read(trained):
     out, manifest = trained
     assert {path.name for path in out.iterdir()} == FILES
-    read = model.read(out)
+    read = store.read(out)
     assert read.manifest == manifest
-    assert manifest.weights_sha256 == hashlib.sha256((out / model.WEIGHTS).read_bytes()).hexdigest()
+    assert manifest.weights_sha256 == hashlib.sha256((out / store.WEIGHTS).read_bytes()).hexdigest()
     assert manifest.name == "mine" and manifest.versions["torch"] == torch.__version__
     assert read.network.architecture == Architecture(channels=1)
 
@@ -102,20 +102,20 @@ def test_thresholds_are_tuned_and_the_engines_are_judged_with_them(monkeypatch):
 
 def test_the_manifest_tells_the_run(trained):
     out, manifest = trained
-    rows = model.read_history(out)
+    rows = store.read_history(out)
     training = manifest.training
     assert (training.epochs, training.steps, training.best_epoch) == (1, 2, 1) and len(rows) == 1
-    assert training.stopped in (out / model.CARD).read_text()
+    assert training.stopped in (out / store.CARD).read_text()
     scores = manifest.scores["validation"]
     assert json.loads(json.dumps(scores)) == scores
     # Thresholds are tuned from where each epoch was judged, so the score is no lower.
     assert scores["mean_ap"] >= rows[0]["score"]
-    assert (out / model.CURVES).read_bytes().startswith(b"\x89PNG")
+    assert (out / store.CURVES).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_model_predicts(trained, folder, tmp_path):
     out, _ = trained
-    summary = predict(Predictor(model.read(out)), images_in([folder]), tmp_path)
+    summary = predict(Predictor(store.read(out)), images_in([folder]), tmp_path)
     assert len(summary.nuclei) == 3 and summary.failed == []
 
 
@@ -178,7 +178,7 @@ def test_colour_images_make_a_model_of_three_channels(small, tmp_path):
     manifest = fit.fit(tmp_path / "tissue", tmp_path / "model", SHORT, name="sections", source="drawn")
     assert manifest.architecture.channels == 3 and manifest.data.channels == ("red", "green", "blue")
     assert (manifest.name, manifest.data.source) == ("sections", "drawn")
-    read = model.read(tmp_path / "model")
+    read = store.read(tmp_path / "model")
     image, _ = pair(find(tmp_path / "tissue").labelled[0])
     assert Predictor(read).segment(image).labels.shape == image.pixels.shape[:2]
 
@@ -283,7 +283,7 @@ def test_what_the_cool_down_changed_is_told_of_the_epochs_kept():
 def test_curves_show_the_end_where_they_have_it(stop, over_fitting, shown):
     """An end that was decided within the first epoch would stand at an epoch 0, which there is not."""
     history = [{"epoch": epoch, "train_loss": 1.0, "valid_loss": 1.0, "score": 0.5} for epoch in range(1, 5)]
-    training = model.TrainingPart(
+    training = store.TrainingPart(
         seed=0, loss="cross_entropy", epochs=4, steps=8, seconds=1, best_epoch=4, stopped="It was enough.",
         stop_epoch=stop, over_fitting=over_fitting,
     )  # fmt: skip

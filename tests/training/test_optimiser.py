@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nucleate.networks import symmetry
+from nucleate.networks import equivariant
 from nucleate.networks.unet import Architecture, Between, UNet
 from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, Optimiser, orthogonalised
 
@@ -69,7 +69,7 @@ def test_zeros_stay_zeros() -> None:
 def whole(weight: torch.Tensor) -> torch.Tensor:
     """The matrix of the kernel that is made from a weight: a row an output of all eight groups."""
     outputs, inputs, size, _ = weight.shape
-    rows = symmetry.between(outputs, size)(weight.permute(0, 2, 3, 1).reshape(-1, inputs // 8))
+    rows = equivariant.between(outputs, size)(weight.permute(0, 2, 3, 1).reshape(-1, inputs // 8))
     return rows.view(8 * outputs, -1)
 
 

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from nucleate.images.synthetic import fluorescence
+from nucleate.data.synthetic.microscopy import fluorescence
+from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import UNIT, Architecture, UNet
-from nucleate.objects.grouping import Maps, Thresholds
-from nucleate.objects.scores import mean_ap
-from nucleate.objects.targets import whole
-from nucleate.prediction.engine import TorchEngine
-from nucleate.training.cores import Cores
-from nucleate.training.step import Objective, added, mean
+from nucleate.postprocess.scores import mean_ap
+from nucleate.postprocess.targets import whole
+from nucleate.training.criterion import Objective, added, mean
+from nucleate.training.parallel import Cores
 from nucleate.training.validation import FEWEST, GRID, Validation, hold_out, tune
+from nucleate.types import Maps, Thresholds
 
 PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1, certainty=0.0)
 

@@ -8,10 +8,10 @@ import pytest
 import tifffile
 import uvicorn
 
-from nucleate.images.nuclei import MemoryNuclei
-from nucleate.images.outputs import FORMATS
-from nucleate.images.record import Record, record_file, write_record
-from nucleate.images.synthetic import tissue
+from nucleate.data.synthetic.microscopy import tissue
+from nucleate.io.formats import FORMATS
+from nucleate.io.instances import MemoryNuclei
+from nucleate.io.prediction_json import Record, record_file, write_record
 from nucleate.types import Nucleus
 from nucleate.web import serve
 from nucleate.web.app import make_app

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nucleate.errors import InputError
-from nucleate.images.nuclei import MemoryNuclei
-from nucleate.images.outputs import table
+from nucleate.io.formats import table
+from nucleate.io.instances import MemoryNuclei
 from nucleate.types import Nucleus
 from nucleate.web import measurements
 from nucleate.web.measurements import Measurements

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
-from nucleate.images.slide import MemoryReader
+from nucleate.io.reader import MemoryReader
 from nucleate.types import Image
 from nucleate.web import overlay
 from nucleate.web.overlay import Overlay

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
-from nucleate.images.slide import Level, MemoryReader, Reader
+from nucleate.io.reader import Level, MemoryReader, Reader
 from nucleate.types import Box, Image
 from nucleate.web import pyramid
 from nucleate.web.cache import Cache

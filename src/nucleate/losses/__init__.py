@@ -10,8 +10,6 @@ a module class too (`losses.CrossEntropy(...)`), and is found by its name (`loss
 
 from nucleate.errors import LossInputError
 from nucleate.losses.boundary import boundary, signed_distance
-from nucleate.losses.catalogue import Entry, by_name, catalogue
-from nucleate.losses.checking import checks
 from nucleate.losses.contrastive import clip, decoupled, info_nce, nt_xent, siglip
 from nucleate.losses.cross_entropy import binary_cross_entropy, cross_entropy, focal
 from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, Probabilities
@@ -25,7 +23,7 @@ from nucleate.losses.divergence import (
     wasserstein_1d,
 )
 from nucleate.losses.entropy import entropy, expected_calibration_error, information, mutual_information, perplexity
-from nucleate.losses.fused.ready import fast, prepare
+from nucleate.losses.kernels.dispatch import fast, prepare
 from nucleate.losses.labelled_pairs import dense_info_nce, sup_con
 from nucleate.losses.linear_cross_entropy import linear_cross_entropy
 from nucleate.losses.lovasz import lovasz_hinge, lovasz_softmax
@@ -75,6 +73,7 @@ from nucleate.losses.overlap import dice, focal_tversky, generalized_dice, jacca
 from nucleate.losses.ranking import margin_ranking, multiclass_hinge, triplet_margin
 from nucleate.losses.reduction import Accumulation, TotalAndWeight, mean_of, total_and_weight
 from nucleate.losses.redundancy import barlow_twins, vicreg
+from nucleate.losses.registry import Entry, by_name, catalogue
 from nucleate.losses.set_modules import (
     CLIP,
     BarlowTwins,
@@ -94,6 +93,7 @@ from nucleate.losses.set_modules import (
     Tversky,
     VICReg,
 )
+from nucleate.losses.validation import checks
 
 __all__ = [
     "CLIP",

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import require_floating, require_shape, shape
 from nucleate.losses.distribution import Distribution
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.targets import class_weights, weigh
+from nucleate.losses.validation import require_floating, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

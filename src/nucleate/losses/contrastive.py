@@ -15,7 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
+from nucleate.losses.distributed import first_row, gather
+from nucleate.losses.kernels import contrastive as blocks
+from nucleate.losses.kernels.unit import unit_rows
+from nucleate.losses.reduction import finish, held, reduce, select
+from nucleate.losses.validation import (
     checking,
     require_choice,
     require_floating,
@@ -24,10 +28,6 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
-from nucleate.losses.fused import contrastive as blocks
-from nucleate.losses.fused.unit import unit_rows
-from nucleate.losses.ranks import first_row, gather
-from nucleate.losses.reduction import finish, held, reduce, select
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.losses.checking import (
+from nucleate.losses.kernels.cross_entropy import index_total, soft_total
+from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
+from nucleate.losses.targets import ClassTarget, class_axis, class_target, class_weights, position_weights, weigh
+from nucleate.losses.validation import (
     checking,
     require_between,
     require_choice,
@@ -21,9 +24,6 @@ from nucleate.losses.checking import (
     shape,
     sum_tolerance,
 )
-from nucleate.losses.fused.cross_entropy import index_total, soft_total
-from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
-from nucleate.losses.targets import ClassTarget, class_axis, class_target, class_weights, position_weights, weigh
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

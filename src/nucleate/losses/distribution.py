@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import require_simplex
 from nucleate.losses.reduction import held
+from nucleate.losses.validation import require_simplex
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
+from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
+from nucleate.losses.entropy import nats_of, prepared
+from nucleate.losses.kernels.divergence import divergence_total
+from nucleate.losses.reduction import finish, held, reduce, select, times
+from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
+from nucleate.losses.validation import (
     checking,
     require_floating,
     require_mask,
@@ -18,11 +23,6 @@ from nucleate.losses.checking import (
     require_shape,
     shape,
 )
-from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
-from nucleate.losses.entropy import nats_of, prepared
-from nucleate.losses.fused.divergence import divergence_total
-from nucleate.losses.reduction import finish, held, reduce, select, times
-from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import checking, require_choice, require_mask, require_shape, shape
+from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, distribution
-from nucleate.losses.ranks import sum_across
 from nucleate.losses.reduction import finish, reduce, times
 from nucleate.losses.targets import class_axis, class_target, position_weights, positions_of, weigh
+from nucleate.losses.validation import checking, require_choice, require_mask, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

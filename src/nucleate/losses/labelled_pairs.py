@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import checking, require_choice, require_floating, require_mask, require_shape, shape
 from nucleate.losses.contrastive import (
     finish_rows,
     own_columns,
@@ -18,9 +17,10 @@ from nucleate.losses.contrastive import (
     rows,
     unit,
 )
-from nucleate.losses.ranks import first_row, gather
+from nucleate.losses.distributed import first_row, gather
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.targets import position_weights, positions_of
+from nucleate.losses.validation import checking, require_choice, require_floating, require_mask, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import checking, require_choice, require_floating, require_shape, shape
 from nucleate.losses.cross_entropy import cross_entropy_of
-from nucleate.losses.fused import linear_cross_entropy as blocks
+from nucleate.losses.kernels import linear_cross_entropy as blocks
 from nucleate.losses.reduction import finish, held
 from nucleate.losses.targets import class_target, class_weights, position_weights
+from nucleate.losses.validation import checking, require_choice, require_floating, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

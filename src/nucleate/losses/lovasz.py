@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
+from nucleate.losses.distributed import gather
+from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.kernels.lovasz import extension
+from nucleate.losses.margin import signs
+from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.targets import class_target, class_weights, hard_target
+from nucleate.losses.validation import (
     checking,
     require_choice,
     require_floating,
@@ -17,12 +23,6 @@ from nucleate.losses.checking import (
     require_shape,
     shape,
 )
-from nucleate.losses.distribution import Distribution, distribution
-from nucleate.losses.fused.lovasz import extension
-from nucleate.losses.margin import signs
-from nucleate.losses.ranks import gather
-from nucleate.losses.reduction import held, reduce, select
-from nucleate.losses.targets import class_target, class_weights, hard_target
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
+from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.targets import weigh
+from nucleate.losses.validation import (
     checking,
     require_choice,
     require_floating,
@@ -23,8 +25,6 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
-from nucleate.losses.reduction import held, reduce, select
-from nucleate.losses.targets import weigh
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

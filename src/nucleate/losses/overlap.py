@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import require_between, require_choice
 from nucleate.losses.distribution import Distribution, safe_power
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import Counts, counts
 from nucleate.losses.targets import class_weights
+from nucleate.losses.validation import require_between, require_choice
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

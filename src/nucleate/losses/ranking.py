@@ -10,16 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
-    checking,
-    require_between,
-    require_choice,
-    require_floating,
-    require_mask,
-    require_shape,
-    require_weights,
-    shape,
-)
 from nucleate.losses.distribution import safe_power, safe_sqrt
 from nucleate.losses.margin import signs
 from nucleate.losses.reduction import held, reduce, select, times
@@ -30,6 +20,16 @@ from nucleate.losses.targets import (
     position_weights,
     positions_of,
     weigh,
+)
+from nucleate.losses.validation import (
+    checking,
+    require_between,
+    require_choice,
+    require_floating,
+    require_mask,
+    require_shape,
+    require_weights,
+    shape,
 )
 
 if TYPE_CHECKING:

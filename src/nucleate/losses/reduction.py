@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import require_choice
-from nucleate.losses.ranks import message_device, sum_across
+from nucleate.losses.distributed import message_device, sum_across
+from nucleate.losses.validation import require_choice
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import require_between
 from nucleate.losses.contrastive import product, rows
-from nucleate.losses.ranks import gather
+from nucleate.losses.distributed import gather
 from nucleate.losses.reduction import reduce
+from nucleate.losses.validation import require_between
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

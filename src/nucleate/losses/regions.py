@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
+from nucleate.losses.distributed import sum_across
+from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
+from nucleate.losses.kernels.regions import Twin, region_counts
+from nucleate.losses.reduction import held, select
+from nucleate.losses.targets import ClassTarget, class_axis, class_target, positions_of
+from nucleate.losses.validation import (
     checking,
     require_choice,
     require_mask,
@@ -17,11 +22,6 @@ from nucleate.losses.checking import (
     require_shape,
     shape,
 )
-from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
-from nucleate.losses.fused.regions import Twin, region_counts
-from nucleate.losses.ranks import sum_across
-from nucleate.losses.reduction import held, select
-from nucleate.losses.targets import ClassTarget, class_axis, class_target, positions_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.checking import (
+from nucleate.losses.reduction import held, select, times
+from nucleate.losses.validation import (
     require_floating,
     require_mask,
     require_shape,
@@ -16,7 +17,6 @@ from nucleate.losses.checking import (
     require_weights,
     shape,
 )
-from nucleate.losses.reduction import held, select, times
 
 
 @dataclass(frozen=True, slots=True)

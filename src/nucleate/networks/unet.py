@@ -5,7 +5,7 @@ normalises its own weights (Brock, De, Smith, "Characterizing signal propagation
 unnormalized ResNets", 2021). So eight ranks give the gradient of one, and a tile gives the output of the whole image.
 
 Nor does it depend on which side of an image is up: turned by quarter turns or mirrored, the image has the same maps,
-turned or mirrored (`networks.symmetry`). At prediction all convolutions are plain ones (`UNet.folded`).
+turned or mirrored (`networks.equivariant`). At prediction all convolutions are plain ones (`UNet.folded`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nucleate.networks import symmetry
+from nucleate.networks import equivariant
 
 RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 """Restores unit variance after a rectifier on a unit normal: sqrt(2 / (1 - 1/pi))."""
@@ -99,23 +99,23 @@ def _padding(size: int, stride: int) -> int:
 
 
 class FromImage(Convolution):
-    """From the image to eight groups of channels (`symmetry.from_image`).
+    """From the image to eight groups of channels (`equivariant.from_image`).
 
     Learnt are a weight (outputs / 8, inputs, size, size) and outputs / 8 biases.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int) -> None:
-        own = outputs // symmetry.ORDER
+        own = outputs // equivariant.ORDER
         super().__init__(inputs, outputs, size, stride=stride, weight=(own, inputs), bias=own)
 
     def applied(self) -> tuple[Tensor, Tensor]:
         rows = self.weight.permute(0, 2, 3, 1).flatten(0, 2)
-        spread = symmetry.from_image(len(self.weight), self.kernel_size[0])
-        return self._kernel(spread(rows)), self.bias.repeat(symmetry.ORDER)
+        spread = equivariant.from_image(len(self.weight), self.kernel_size[0])
+        return self._kernel(spread(rows)), self.bias.repeat(equivariant.ORDER)
 
 
 class Between(Convolution):
-    """From eight groups of channels to eight (`symmetry.between`), with standardised weights:
+    """From eight groups of channels to eight (`equivariant.between`), with standardised weights:
     gain (w - mean w) / (std w sqrt(fan in)), per output channel.
 
     Learnt are a weight (outputs / 8, inputs, size, size), outputs / 8 biases, and a gain (outputs / 8, 1), which
@@ -123,7 +123,7 @@ class Between(Convolution):
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, gain: float = 1.0) -> None:
-        own = outputs // symmetry.ORDER
+        own = outputs // equivariant.ORDER
         super().__init__(inputs, outputs, size, stride=stride, weight=(own, inputs), bias=own)
         self.gain = nn.Parameter(torch.full((own, 1), gain))
 
@@ -131,26 +131,28 @@ class Between(Convolution):
         rows = self.weight.permute(0, 2, 3, 1).flatten(1)
         fan_in = rows.shape[1]
         unit = F.layer_norm(rows, (fan_in,), eps=1e-8 / fan_in) * (self.gain / math.sqrt(fan_in))
-        spread = symmetry.between(len(self.weight), self.kernel_size[0])
-        return self._kernel(spread(unit.view(-1, self.in_channels // symmetry.ORDER))), self.bias.repeat(symmetry.ORDER)
+        spread = equivariant.between(len(self.weight), self.kernel_size[0])
+        return self._kernel(spread(unit.view(-1, self.in_channels // equivariant.ORDER))), self.bias.repeat(
+            equivariant.ORDER
+        )
 
 
 class ToMaps(Convolution):
-    """From eight groups of channels to the packed maps (`symmetry.to_maps`).
+    """From eight groups of channels to the packed maps (`equivariant.to_maps`).
 
-    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`symmetry.constant_maps`).
+    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`equivariant.constant_maps`).
     """
 
     def __init__(self, inputs: int, classes: int) -> None:
         outputs = 4 * (classes + 4)
-        super().__init__(inputs, outputs, 1, weight=(outputs, inputs // symmetry.ORDER), bias=classes + 3)
+        super().__init__(inputs, outputs, 1, weight=(outputs, inputs // equivariant.ORDER), bias=classes + 3)
         self.classes = classes
         nn.init.normal_(self.weight, std=0.01)
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        index, sign = symmetry.constant_maps(self.classes)
+        index, sign = equivariant.constant_maps(self.classes)
         bias = self.bias[index.to(self.bias.device)] * sign.to(self.bias)
-        return self._kernel(symmetry.to_maps(self.classes)(self.weight.flatten(1))), bias
+        return self._kernel(equivariant.to_maps(self.classes)(self.weight.flatten(1))), bias
 
 
 class Residual(nn.Module):
@@ -184,8 +186,8 @@ class UNet(nn.Module):
         super().__init__()
         self.architecture = architecture = architecture or Architecture()
         widths = architecture.widths
-        if any(width % symmetry.ORDER for width in widths):
-            raise ValueError(f"widths must be multiples of {symmetry.ORDER}, not {widths}")
+        if any(width % equivariant.ORDER for width in widths):
+            raise ValueError(f"widths must be multiples of {equivariant.ORDER}, not {widths}")
         pairs = list(itertools.pairwise(widths))
         self.stem = FromImage(2 * architecture.channels, widths[0], 4, stride=2)
         self.down = nn.ModuleList(Between(a, b, 2, stride=2) for a, b in pairs)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import InputError
-from nucleate.objects.matching import Matching
-from nucleate.objects.scores import Scores
+from nucleate.postprocess.matching import Matching
+from nucleate.postprocess.scores import Scores
 from nucleate.types import Image, Labels, Pixels
 
 Value = str | int | float
@@ -145,9 +145,9 @@ def score_table(scores: Scores) -> Table:
 def picture(
     image: Image, predicted: Labels, truth: Labels | None = None, matching: Matching | None = None, caption: str = ""
 ) -> Picture:
-    """A picture of one image; `matching` is that of `nucleate.objects.matching.match(truth, predicted)`.
+    """A picture of one image; `matching` is that of `nucleate.postprocess.matching.match(truth, predicted)`.
 
-    >>> from nucleate.objects.matching import match
+    >>> from nucleate.postprocess.matching import match
         >>> truth, predicted = np.array([[1, 1, 0, 2]]), np.array([[1, 1, 3, 0]])
         >>> image = Image("a.png", np.zeros((1, 4, 1), np.uint8), ("grey",))
         >>> shown = picture(image, predicted, truth, match(truth, predicted))

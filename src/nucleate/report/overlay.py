@@ -1,89 +1,66 @@
-"""An image with outlines on it, as inline SVG: the image is a PNG inside the page, the outlines are vectors."""
+"""An image with the outline of each nucleus drawn in, as a PNG file."""
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Sequence
-from html import escape
-from itertools import pairwise
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from nucleate.images.intensity import percentiles, stretch
-from nucleate.images.polygons import Ring, trace
-from nucleate.report.collect import Ids
-from nucleate.types import Labels, Pixels
+from nucleate.data.normalization import percentiles, stretch
+from nucleate.io.atomic import atomic
+from nucleate.types import Image, Labels
 
-SIDE = 512
-"""Pixels: of a larger image the middle SIDE x SIDE is shown, where a nucleus can still be told from its neighbour."""
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, stay as far from each other as they can
 
 
-def middle(height: int, width: int) -> tuple[slice, slice]:
-    """The part of an image that is shown.
+def write_overlay(path: Path, image: Image, labels: Labels) -> None:
+    """A PNG of the image, stretched from its 0.5 to its 99.8 percentile, with each nucleus outlined.
 
-    >>> middle(1000, 500)
-    (slice(244, 756, None), slice(0, 500, None))
+    An outline is one pixel wide and lies inside its nucleus. Neighbouring numbers get colours far apart.
     """
-    rows, columns = (slice((side - min(side, SIDE)) // 2, (side + min(side, SIDE)) // 2) for side in (height, width))
-    return rows, columns
+    picture = _picture(image)
+    edge = boundary(labels)
+    picture[edge] = _colours(int(labels.max(initial=0)))[labels[edge]]
+    with atomic(path) as file:
+        file.write(imagecodecs.png_encode(picture, level=4))
 
 
-def picture_data(pixels: Pixels) -> str:
-    """Pixels (height, width, channels) as the address of a PNG that is inside the page itself.
+def boundary(labels: Labels) -> NDArray[np.bool_]:
+    """The pixels of each nucleus that touch another label above, below, left or right: its inner boundary.
 
-    8-bit colour is shown as it is. Anything else is shown in grey, each channel from its 0.5th to its 99.8th
-    percentile and their mean where there are several.
+    >>> boundary(np.pad(np.ones((3, 3), np.int32), 1)).astype(int)
+    array([[0, 0, 0, 0, 0],
+           [0, 1, 1, 1, 0],
+           [0, 1, 0, 1, 0],
+           [0, 1, 1, 1, 0],
+           [0, 0, 0, 0, 0]])
     """
-    if pixels.shape[2] == 3 and pixels.dtype == np.uint8:
-        shown: NDArray[np.generic] = np.ascontiguousarray(pixels)
-    else:
-        grey = np.mean([_full_range(plane) for plane in np.moveaxis(pixels, 2, 0)], axis=0)
-        shown = np.rint(255 * grey).astype(np.uint8)
-    return "data:image/png;base64," + b64encode(imagecodecs.png_encode(shown, level=9)).decode("ascii")
+    edge = np.zeros(labels.shape, dtype=np.bool_)
+    for axis in (0, 1):
+        along, found = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
+        differs = along[1:] != along[:-1]
+        found[1:] |= differs
+        found[:-1] |= differs
+    return edge & (labels > 0)
 
 
-def _full_range(plane: NDArray[np.generic]) -> NDArray[np.float32]:
-    low, high = percentiles(plane, (0.5, 99.8))
-    return stretch(plane, low, high, 0, 1)
+def _picture(image: Image) -> NDArray[np.uint8]:
+    """The image as 8-bit RGB, shape (height, width, 3); of more channels the first three, of two also black."""
+    pixels = image.pixels[..., :3]
+    low, high = percentiles(pixels, (0.5, 99.8))
+    scaled = np.rint(stretch(pixels, low, high, 0.0, 1.0) * 255)
+    shown = np.zeros((*scaled.shape[:2], 3), dtype=np.uint8)
+    shown[..., : 3 if scaled.shape[2] == 1 else scaled.shape[2]] = scaled
+    return shown
 
 
-def outlines(labels: Labels, ids: Ids) -> str:
-    """SVG path data of the outlines of `ids` in `labels`, along the edges of pixels.
-
-    >>> outlines(np.array([[0, 0, 0], [0, 5, 0], [0, 0, 0]]), np.array([5]))
-    'M1 1h1v1h-1z'
-    """
-    wanted = np.where(np.isin(labels, ids), labels, 0)
-    present, ranks = np.unique(wanted, return_inverse=True)
-    # Ranks from 1 up: labels may have gaps, and a list of boxes should not.
-    ranked = ranks.reshape(labels.shape) + (present[0] > 0)
-    return "".join(
-        _path(ring, box[0].start, box[1].start)
-        for number, box in enumerate(ndimage.find_objects(ranked), start=1)
-        for polygon in trace(ranked[box] == number)
-        for ring in polygon
-    )
-
-
-def _path(ring: Ring, top: int, left: int) -> str:
-    """A ring as its first corner and steps along rows (h) and columns (v); the last step is in the closing."""
-    lines = (f"h{u - x}" if v == y else f"v{v - y}" for (x, y), (u, v) in pairwise(ring))
-    return f"M{left + ring[0][0]} {top + ring[0][1]}{''.join(lines)}z"
-
-
-def image_element(pixels: Pixels, name: str) -> str:
-    """The image as an SVG element of that name; `<use href="#name"/>` shows it again at no cost."""
-    height, width = pixels.shape[:2]
-    return f'<image id="{name}" href="{picture_data(pixels)}" width="{width}" height="{height}"/>'
-
-
-def drawing(below: str, shape: tuple[int, int], alt: str, layers: Sequence[tuple[str, str]] = ()) -> str:
-    """An `svg` element: the element `below`, and on it `layers` of outlines, (class, path data) each."""
-    # Each outline lies on a dark, wider one, so that it shows on any ground.
-    paths = [*(("under", data) for _, data in layers), *layers]
-    lines = "".join(f'<path class="{name}" d="{data}"/>' for name, data in paths if data)
-    box = f'viewBox="0 0 {shape[1]} {shape[0]}"'
-    return f'<svg class="picture" {box} role="img" aria-label="{escape(alt)}">{below}{lines}</svg>'
+def _colours(count: int) -> NDArray[np.uint8]:
+    """Bright colours for the labels 0..count, shape (count + 1, 3): hues by the golden ratio, two depths of colour."""
+    number = np.arange(count + 1)
+    hue = number * _GOLDEN % 1.0
+    depth = np.where(number // 2 % 2, 0.65, 1.0)
+    wave = np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    colours: NDArray[np.float64] = 255 * (1 - depth[:, None] * (1 - np.clip(wave, 0, 1)))
+    return np.rint(colours).astype(np.uint8)

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from nucleate.report.collect import Ids, Picture
-from nucleate.report.overlay import drawing, image_element, middle, outlines
+from nucleate.report.svg import drawing, image_element, middle, outlines
 
 KINDS = {
     "matched": ("matched at IoU 0.5", "matched at IoU 0.5"),

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nucleate.errors import ModelError
-from nucleate.images.writer import atomic
+from nucleate.io.atomic import atomic
 
 FILE = "training.safetensors"
 

@@ -13,24 +13,23 @@ import numpy as np
 import torch
 
 import nucleate
-from nucleate import model
+from nucleate.data.augment import Source
+from nucleate.data.dataset import find, pair
+from nucleate.data.normalization import Normalisation, normalise, pick
 from nucleate.errors import DatasetError, ModelError, OutputError
-from nucleate.images.dataset import find, pair
-from nucleate.images.intensity import Normalisation, normalise, pick
+from nucleate.inference.backends import TorchEngine
+from nucleate.inference.select import compare
+from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.objects.grouping import Thresholds
-from nucleate.objects.scores import Scores, mean_ap
-from nucleate.prediction.choice import compare
-from nucleate.prediction.engine import TorchEngine
+from nucleate.postprocess.scores import Scores, mean_ap
 from nucleate.report.collect import Curves, curves
-from nucleate.report.curves import plot_curves
-from nucleate.tiles.augment import Source
+from nucleate.report.plots import plot_curves
 from nucleate.training import checkpoint
-from nucleate.training.horizon import kept
-from nucleate.training.offline import Observer, Settings, State, train
-from nucleate.training.step import Objective
+from nucleate.training.criterion import Objective
+from nucleate.training.early_stopping import kept
+from nucleate.training.trainer import Observer, Settings, State, train
 from nucleate.training.validation import Pair, Validation, hold_out, tune
-from nucleate.types import Image, Labels
+from nucleate.types import Image, Labels, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def fit(
     observe: Observer | None = None,
     name: str | None = None,
     source: str | None = None,
-) -> model.Manifest:
+) -> store.Manifest:
     """Train on the labelled images of `folder` and write the model to `out`."""
     check_output(out, resume=resume)
     data = load(folder, validation, channel)
@@ -106,16 +105,16 @@ def fit(
         resume=resume,
         observe=observe,
     )
-    weights = model.encode_weights(result.network)
+    weights = store.encode_weights(result.network)
     thresholds, scores, engines = ready(result.network, judge, Objective(architecture.classes, settings.loss))
     state = result.state
-    manifest = model.Manifest(
+    manifest = store.Manifest(
         name=name or out.name,
-        architecture=model.architecture_part(architecture),
-        normalisation=model.NormalisationPart(**asdict(Normalisation())),
-        thresholds=model.ThresholdsPart(**asdict(thresholds)),
+        architecture=store.architecture_part(architecture),
+        normalisation=store.NormalisationPart(**asdict(Normalisation())),
+        thresholds=store.ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
-        data=model.DataPart(
+        data=store.DataPart(
             source=source or folder.name,
             labelled=data.labelled,
             nuclei=data.nuclei,
@@ -123,7 +122,7 @@ def fit(
             validation=data.rule,
             channels=data.channels,
         ),
-        training=model.TrainingPart(
+        training=store.TrainingPart(
             seed=settings.seed,
             loss=settings.loss,
             epochs=len(state.history),
@@ -139,20 +138,20 @@ def fit(
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    plot_curves([run_curves(state.history, manifest.training)], out / model.CURVES)
-    model.write(out, manifest, weights, state.history, card(manifest, scores))
+    plot_curves([run_curves(state.history, manifest.training)], out / store.CURVES)
+    store.write(out, manifest, weights, state.history, card(manifest, scores))
     (out / checkpoint.FILE).unlink(missing_ok=True)
     return manifest
 
 
-def ready(network: UNet, judge: Validation, objective: Objective) -> tuple[Thresholds, Scores, model.EnginesPart]:
+def ready(network: UNet, judge: Validation, objective: Objective) -> tuple[Thresholds, Scores, store.EnginesPart]:
     """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
     judgement = judge.judge(TorchEngine(network), objective, Thresholds())
     thresholds, scores = tune(judge, judgement.maps, Thresholds())
     return thresholds, scores, engines_of(network, judge, objective, thresholds)
 
 
-def engines_of(network: UNet, judge: Validation, objective: Objective, thresholds: Thresholds) -> model.EnginesPart:
+def engines_of(network: UNet, judge: Validation, objective: Objective, thresholds: Thresholds) -> store.EnginesPart:
     """The engines side by side on the validation images, with these thresholds."""
     return compare(
         network,
@@ -166,7 +165,7 @@ def check_output(out: Path, *, resume: bool) -> None:
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise OutputError(f"{out} cannot be written ({there} is a file): choose another --out.")
-    if (out / model.MANIFEST).exists():
+    if (out / store.MANIFEST).exists():
         raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
     if (out / checkpoint.FILE).exists() and not resume:
         raise ModelError(
@@ -174,7 +173,7 @@ def check_output(out: Path, *, resume: bool) -> None:
         )
 
 
-def run_curves(history: Sequence[Mapping[str, float]], training: model.TrainingPart) -> Curves:
+def run_curves(history: Sequence[Mapping[str, float]], training: store.TrainingPart) -> Curves:
     """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
     # Decided within the first epoch it has no place on the curves.
     stop, start = training.stop_epoch or None, training.over_fitting
@@ -203,7 +202,7 @@ def prepare_output(out: Path) -> None:
         raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
 
 
-def card(manifest: model.Manifest, scores: Scores, where: str = "the validation images") -> str:
+def card(manifest: store.Manifest, scores: Scores, where: str = "the validation images") -> str:
     """The model's README; `where` names the images that the scores are of."""
     data, training = manifest.data, manifest.training
     rows = "".join(
@@ -232,7 +231,7 @@ Epoch and thresholds were chosen on the validation images.
 {training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
 the weights of epoch {training.best_epoch} are kept. {training.stopped}
 
-![curves]({model.CURVES})
+![curves]({store.CURVES})
 """
 
 

@@ -8,7 +8,7 @@ is given the same length:
     U  = G + m (V - G)                            looking ahead (Nesterov, 1983)
     W <- W - lr (U U^T)^(-1/2) U                  Muon (Jordan et al., 2024)
 
-The kernels' symmetry takes their matrices apart into smaller ones (`symmetry.blocks`), of which the step is made: a
+The kernels' symmetry takes their matrices apart into smaller ones (`equivariant.blocks`), of which the step is made: a
 fortieth of the work on the whole, and the same step.
 
 Standardised kernels (`networks.unet.Between`) do not change their effect with their length, which grows as steps
@@ -25,7 +25,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from nucleate.networks import symmetry
+from nucleate.networks import equivariant
 from nucleate.networks.unet import Between, Convolution, UNet
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -78,7 +78,7 @@ def _polynomial(grams: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised steps for `parameters`, weights (outputs / 8, inputs, size, size) of `symmetry.between`.
+    """Orthogonalised steps for `parameters`, weights (outputs / 8, inputs, size, size) of `equivariant.between`.
 
     >>> kernel = torch.nn.Parameter(torch.ones(2, 8, 3, 3))
     >>> kernel.grad = torch.ones(2, 8, 3, 3)
@@ -111,12 +111,12 @@ class Muon(torch.optim.Optimizer):
                     self.state[one]["velocity"] = torch.zeros_like(one)
                 velocity = self.state[one]["velocity"].lerp_(one.grad, 1 - group["momentum"])
                 ahead = one.grad.lerp(velocity, group["momentum"])
-                matrices += symmetry.blocks(ahead)
+                matrices += equivariant.blocks(ahead)
                 # The length of the kernel, in which each number stands eight times.
-                lengths += [math.sqrt(symmetry.ORDER) * ahead.norm()] * symmetry.BLOCKS
+                lengths += [math.sqrt(equivariant.ORDER) * ahead.norm()] * equivariant.BLOCKS
             steps = iter(orthogonalised(matrices, lengths))
             for one in kernels:
-                step = symmetry.joined(list(itertools.islice(steps, symmetry.BLOCKS)), one)
+                step = equivariant.joined(list(itertools.islice(steps, equivariant.BLOCKS)), one)
                 one.add_(step, alpha=-group["lr"])
         return loss
 

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nucleate.objects.grouping import Maps, Thresholds, group
-from nucleate.objects.matching import Matching, match
-from nucleate.objects.scores import Scores, mean_ap, pool
-from nucleate.objects.targets import Targets, centres, whole
-from nucleate.prediction.engine import Engine
-from nucleate.prediction.maps import to_maps
-from nucleate.training.cores import Cores
-from nucleate.training.step import Objective, added, mean
-from nucleate.types import Labels
+from nucleate.inference.backends import Engine
+from nucleate.networks.decode import to_maps
+from nucleate.postprocess.instances_from_maps import group
+from nucleate.postprocess.matching import Matching, match
+from nucleate.postprocess.scores import Scores, mean_ap, pool
+from nucleate.postprocess.targets import Targets, centres, whole
+from nucleate.training.criterion import Objective, added, mean
+from nucleate.training.parallel import Cores
+from nucleate.types import Labels, Maps, Thresholds
 
 FEWEST = 10
 """From this number of labelled images on, whole images are held out; below it, strips."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.errors import InputError, NucleateError
-from nucleate.images.open import open_reader
-from nucleate.images.record import Record, read_record
+from nucleate.io.open import open_reader
+from nucleate.io.prediction_json import Record, read_record
 from nucleate.web.cache import Cache
 from nucleate.web.measurements import Measurements
 from nucleate.web.overlay import DEPTH, Overlay

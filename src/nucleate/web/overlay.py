@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import InputError
-from nucleate.images.slide import Reader
+from nucleate.io.reader import Reader
 from nucleate.types import Box
 from nucleate.web.pyramid import TILE
 

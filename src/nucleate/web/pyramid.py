@@ -10,10 +10,10 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleate.data.normalization import percentiles, stretch
 from nucleate.errors import InputError
-from nucleate.images.intensity import percentiles, stretch
-from nucleate.images.reader import RGB
-from nucleate.images.slide import Reader
+from nucleate.io.image_file import RGB
+from nucleate.io.reader import Reader
 from nucleate.types import Box, Pixels
 from nucleate.web.cache import Cache
 

@@ -1,0 +1,137 @@
+"""Where each rule would have ended a run whose curves are known to the end, and what that would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+
+from rich.console import Console
+from rich.table import Table
+
+from nucleate.curves.history import History
+from nucleate.report.collect import Curves, curves
+from nucleate.training.early_stopping import Ending, Horizon, kept
+from nucleate.training.stopping_rules import (
+    Correlation,
+    Decision,
+    FixedNumber,
+    GeneralisationLoss,
+    Patience,
+    ProgressQuotient,
+    StoppingRule,
+    SuccessiveStrips,
+    decide,
+)
+
+RULES: Mapping[str, Callable[[], StoppingRule]] = {
+    "Horizon": Horizon,
+    "patience 5": lambda: Patience(5),
+    "patience 10": lambda: Patience(10),
+    "patience 20": lambda: Patience(20),
+    "GL 5": lambda: GeneralisationLoss(5),
+    "PQ 0.75": lambda: ProgressQuotient(0.75),
+    "UP 3": lambda: SuccessiveStrips(3),
+    "correlation 12 < 0.3": lambda: Correlation(12, 0.3),
+    "fixed 100": lambda: FixedNumber(100),
+    "fixed 400": lambda: FixedNumber(400),
+}
+"""The rules that are compared; each call makes a fresh one."""
+
+BOTH = "Horizon, score too"
+"""What Nucleate does: it ends a run by `nucleate.training.early_stopping.Ending`, and keeps the epoch that
+`nucleate.training.early_stopping.kept` names. Only where the history has a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One rule on one run: its decision, the epoch `kept` (0 for none), and what that lacks of the best of the run.
+
+    `regret` is in error, as a part of the lowest: of the test error where the run has one, else of the validation
+    error. `score_regret` is the highest score less the one kept. NaN where there is nothing to compare.
+    """
+
+    rule: str
+    decision: Decision
+    kept: int
+    regret: float
+    score_regret: float
+
+
+def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] = RULES) -> list[Outcome]:
+    """Judge the run by each of the rules; where it has a score, by `BOTH` first.
+
+    >>> run = History("run", (5, 4, 3, 2, 1), (5.0, 4.0, 6.0, 7.0, 2.0))
+    >>> [outcome] = outcomes(run, {"patience 2": lambda: Patience(2)})
+    >>> outcome.decision.epoch, outcome.kept, outcome.regret
+    (4, 2, 1.0)
+    """
+    found = []
+    decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
+    both = {BOTH: _by_both(history)} if history.score else {}
+    for name, decision in (both | decisions).items():
+        epoch = kept(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
+        error, lowest = _value_and_best(history.test or history.valid, epoch, min)
+        score, highest = _value_and_best(history.score, epoch, max)
+        regret = (error - lowest) / abs(lowest) if lowest else nan
+        found.append(Outcome(name, decision, epoch, regret, highest - score))
+    return found
+
+
+def _by_both(history: History) -> Decision:
+    ending = Ending()
+    for row in zip(history.train, history.valid, history.score, strict=True):
+        decision = ending.update(*row)
+        if decision.stop:
+            break
+    return decision
+
+
+def _value_and_best(
+    values: Sequence[float], epoch: int, best: Callable[[Sequence[float]], float]
+) -> tuple[float, float]:
+    """The value of the epoch kept, and the best of all that are finite."""
+    finite = [value for value in values if isfinite(value)]
+    return (values[epoch - 1], best(finite)) if epoch and finite else (nan, nan)
+
+
+def drawn(history: History, outcome: Outcome) -> Curves:
+    """The run's curves with what was decided."""
+    decision = outcome.decision
+    columns = {"train_loss": history.train, "valid_loss": history.valid}
+    columns |= {"test_loss": history.test} if history.test else {}
+    columns |= {"score": history.score} if history.score else {}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    stop = decision.epoch if decision.stop else None
+    return curves(rows, outcome.kept or None, stop, over_fitting(decision), history.name)
+
+
+def over_fitting(decision: Decision) -> tuple[int, int] | None:
+    """The first and the last epoch of what the rule judged over-fitting: from its best epoch to the stop."""
+    return (decision.best_epoch, decision.epoch) if decision.cause == "over-fitting" else None
+
+
+def render(history: History, found: Sequence[Outcome], console: Console) -> None:
+    """Print what the first rule says in a sentence, and a table of all rules."""
+    epochs, ours = len(history.valid), found[0].decision
+    # The rule names the epoch of lowest error, which need not be the one that is kept.
+    reason = ours.keeping(found[0].kept) if ours.stop else ours.reason
+    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
+    if history.first != 1:
+        console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
+    table = Table()
+    table.add_column("rule", no_wrap=True)
+    heads = ["stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}"]
+    for head in heads + ["regret, score"] * bool(history.score):
+        table.add_column(head, justify="right")
+    for outcome in found:
+        decision = outcome.decision
+        cells = [str(decision.epoch) if decision.stop else "not yet", f"{decision.epoch / epochs:.0%}"]
+        cells += [str(outcome.kept or "none"), _shown(outcome.regret, ".2%")]
+        cells += [_shown(outcome.score_regret, ".3f")] * bool(history.score)
+        table.add_row(outcome.rule, *cells)
+    console.print(table)
+
+
+def _shown(value: float, form: str) -> str:
+    return format(value, form) if isfinite(value) else "-"

@@ -1,0 +1,122 @@
+"""Draws -> a batch: crops are resampled once (turn, flip, scale and stretch together), then their intensities vary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nucleate.data.augmentation_parameters import Draw
+from nucleate.postprocess.rescale import true_diameter, zoom
+from nucleate.postprocess.targets import Centres, Targets, centres, encode, importance
+from nucleate.types import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One training image in memory: `image` (channels, H, W) float32, normalised; `raised` (1, 2, H, W) float32, the
+    labels + 2, unknown as 1, and the importance of each pixel; the centres of its nuclei; how far it is resized."""
+
+    image: Tensor
+    raised: Tensor
+    centres: Centres
+    zoom: float
+
+    @classmethod
+    def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> Source:
+        found, factor = centres(labels), zoom(true_diameter(labels))
+        raised = np.stack([np.maximum(labels, -1) + 2, importance(labels, factor * found.radius)], dtype=np.float32)
+        return cls(torch.from_numpy(image), torch.from_numpy(raised)[None], found, factor)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.raised.shape[2], self.raised.shape[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`image` (N, channels, crop, crop) float32 and its targets."""
+
+    image: Tensor
+    targets: Targets
+
+
+def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int) -> Batch:
+    """The batch of these draws; sample i depends on `draws[i]` alone. Outside the image: 0, and unknown."""
+    channels = sources[0].image.shape[0]
+    image = torch.empty(len(draws), channels, crop, crop)
+    labels = torch.empty(len(draws), crop, crop, dtype=torch.int32)
+    places = torch.empty(len(draws), 3, crop, crop)
+    weight = torch.empty(len(draws), crop, crop)
+
+    for i, one in enumerate(draws):
+        image[i], labels[i], weight[i], places[i] = _sample(sources[one.index], one, crop)
+    return Batch(image, encode(labels, places[:, :2], places[:, 2:], weight))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The samples of all these batches in one, in their order."""
+    targets = (
+        torch.cat([getattr(batch.targets, part.name) for batch in batches]) for part in fields(batches[0].targets)
+    )
+    return Batch(torch.cat([batch.image for batch in batches]), Targets(*targets))
+
+
+def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Image (channels, crop, crop); labels, weights (crop, crop); offset and radius at each pixel (3, crop, crop)."""
+    height, width = source.shape
+    matrix = torch.from_numpy(draw.matrix).float()
+    line = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2
+    # Image coordinates of every crop pixel, in the units of grid_sample: -1 and 1 are the outer edges.
+    y = torch.add((matrix[0, 0] * line + matrix[0, 2])[:, None], matrix[0, 1] * line)
+    x = torch.add((matrix[1, 0] * line + matrix[1, 2])[:, None], matrix[1, 1] * line)
+    y.mul_(2).add_(1).div_(height).sub_(1)
+    x.mul_(2).add_(1).div_(width).sub_(1)
+    grid = torch.stack([x, y], dim=-1)[None]
+    # Labels are exact in float32 below 2^24; they are raised by 2 so that 0 is outside the image and 1 is unknown.
+    raised, weight = F.grid_sample(source.raised, grid, mode="nearest", align_corners=False)[0]
+    image = _vary(F.grid_sample(source.image[None], grid, mode="bilinear", align_corners=False)[0], draw)
+    # At prediction there is nothing but zeros beyond the border of an image: so here.
+    image.mul_(raised > 0)
+    # Each nucleus' centre and radius in the crop's own frame, then looked up at every pixel.
+    inverse = torch.linalg.inv(matrix[:, :2])
+    centre = inverse @ (torch.from_numpy(source.centres.position).T - matrix[:, 2:])
+    radius = torch.from_numpy(source.centres.radius)[None] * torch.linalg.det(inverse).abs().sqrt()
+    labels = raised.sub_(2).clamp_min_(-1).int()
+    places = torch.cat([centre, radius]).index_select(1, labels.clamp_min(0).view(-1)).view(3, crop, crop)
+    places[0].sub_(line[:, None])
+    places[1].sub_(line)
+    return image, labels, weight, places
+
+
+def _vary(image: Tensor, draw: Draw) -> Tensor:
+    """Blur, gamma, gain and shift, noise."""
+    channels = image.shape[0]
+    if draw.blur:
+        image = _blur(image, draw.blur)
+    bright = image.clamp_min(1e-6)
+    image = image + (bright.pow(draw.gamma) - bright)
+    gain = torch.tensor(draw.gain, dtype=torch.float32).view(channels, 1, 1)
+    shift = torch.tensor(draw.shift, dtype=torch.float32).view(channels, 1, 1)
+    image.mul_(gain).add_(shift)
+    if draw.noise:
+        random = torch.Generator().manual_seed(draw.noise_seed)
+        image.add_(torch.randn(image.shape, generator=random), alpha=draw.noise)
+    return image
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    reach = max(1, round(2.5 * sigma))
+    line = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (line / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    height, width = image.shape[1:]
+    padded = F.pad(image[None], (reach, reach, reach, reach), mode="replicate")[0]
+    # A sum of shifted images: ten times as fast as a convolution of one channel.
+    columns = sum(share * padded[:, i : i + height] for i, share in enumerate(kernel.tolist()))
+    blurred: Tensor = sum(share * columns[:, :, i : i + width] for i, share in enumerate(kernel.tolist()))
+    return blurred

@@ -1,0 +1,170 @@
+"""Intensities of a whole image to the range that a network is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.errors import ImageError
+from nucleate.io.image_file import RGB
+from nucleate.types import Image, Pixels
+
+LOWEST, HIGHEST = -1.0, 4.0
+"""Where normalised values are clipped."""
+
+_CHUNK = 2**22  # values counted at once: bincount widens them to 8 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """The percentiles of an image that become 0 and 1; 0 <= low < high <= 100."""
+
+    low: float = 1.0
+    high: float = 99.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 100:
+            raise ImageError(f"The percentiles {self.low} and {self.high} are no range: give 0 <= low < high <= 100.")
+
+
+def normalise(image: Image, channels: int, normalisation: Normalisation | None = None) -> NDArray[np.float32]:
+    """An image as a network sees it: float32 of shape (channels, height, width).
+
+    With p_low and p_high the percentiles of all its values together,
+
+        x' = clip((x - p_low) / (p_high - p_low), -1, 4)
+
+    The statistics are the whole image's, so that tiles cut from the result agree. Where p_high = p_low, values equal
+    to it give 0 and the others the end of the range on their side; a constant image gives zeros.
+
+    One channel from red, green and blue is their mean; several channels from one are copies of it. Any other change
+    of number needs a person's choice: see `pick`.
+
+    Raises `ImageError` where the number of channels does not fit.
+
+    >>> image = Image("ramp", np.arange(101, dtype=np.uint8).reshape(1, 101, 1), ("grey",))
+    >>> normalise(image, 1, Normalisation(0, 100))[0, 0, [0, 50, 100]].tolist()
+    [0.0, 0.5, 1.0]
+    """
+    normalisation = normalisation or Normalisation()
+    pixels = with_channels(image.pixels, image.channels, channels, image.path or image.name)
+    low, high = percentiles(pixels, (normalisation.low, normalisation.high))
+    return between(pixels, low, high, channels)
+
+
+def between(pixels: Pixels, low: float, high: float, channels: int) -> NDArray[np.float32]:
+    """Pixels as a network sees them, float32 of shape (channels, height, width): `low` becomes 0 and `high` 1.
+
+    >>> between(np.array([[[2], [4], [6]]], np.uint8), 2, 6, 1).tolist()
+    [[[0.0, 0.5, 1.0]]]
+    """
+    scaled = np.moveaxis(stretch(pixels, low, high, LOWEST, HIGHEST), 2, 0)
+    return np.array(np.broadcast_to(scaled, (channels, *scaled.shape[1:])), dtype=np.float32, order="C")
+
+
+def pick(image: Image, channel: str | int) -> Image:
+    """The image with one of its channels, given by name (any case) or by number from 1.
+
+    Raises `ImageError` naming the channels that there are.
+
+    >>> image = Image("cells", np.zeros((4, 5, 2), np.uint8), ("DAPI", "GFP"))
+    >>> pick(image, "dapi").channels, pick(image, 2).channels
+    (('DAPI',), ('GFP',))
+    """
+    index = index_of(channel, image.channels, image.path or image.name)
+    return replace(image, pixels=image.pixels[..., index : index + 1], channels=(image.channels[index],))
+
+
+def index_of(channel: str | int, channels: Sequence[str], where: object) -> int:
+    """The place among `channels` of the one given by name (any case) or by number from 1; see `pick`.
+
+    >>> index_of("gfp", ("DAPI", "GFP"), "cells.tif")
+    1
+    """
+    names = [name.lower() for name in channels]
+    wanted = str(channel).lower()
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise ImageError(f"{where} has no channel {channel!r}: choose one of {', '.join(channels)}.")
+
+
+def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:
+    """Percentiles of all values together, in linear interpolation, as `numpy.percentile` gives them.
+
+    Unsigned integers are counted instead of sorted, which takes one pass and little memory.
+
+    >>> percentiles(np.array([1, 2, 3, 5], np.uint8), (0, 50, 100)).tolist()
+    [1.0, 2.5, 5.0]
+    """
+    below, above, part = ranks(pixels.size, q)
+    if _countable(pixels):
+        values = pixels.reshape(-1)
+        size = int(values.max()) + 1
+        counts = np.zeros(size, dtype=np.int64)
+        for start in range(0, values.size, _CHUNK):
+            counts += np.bincount(values[start : start + _CHUNK].astype(np.intp), minlength=size)
+        reached = np.cumsum(counts)
+        below, above = (np.searchsorted(reached, place, side="right") for place in (below, above))
+        return interpolated(below, above, part)
+    ranked = np.partition(pixels.astype(np.float64), np.concatenate([below, above]), axis=None)
+    return interpolated(ranked[below], ranked[above], part)
+
+
+def ranks(count: int, q: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Where percentiles lie among `count` sorted values, the first of rank 0: the rank below each, the rank above, and
+    the part of the way from one to the other.
+
+    >>> [part.tolist() for part in ranks(4, (0, 50, 100))]
+    [[0, 1, 3], [1, 2, 3], [0.0, 0.5, 0.0]]
+    """
+    position = np.asarray(q, dtype=np.float64) / 100 * (count - 1)
+    below = np.floor(position).astype(np.int64)
+    return below, np.minimum(below + 1, count - 1), position - below
+
+
+def interpolated(below: NDArray[Any], above: NDArray[Any], part: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values `part` of the way from one to the other."""
+    return np.asarray(below + (above - below) * part, dtype=np.float64)
+
+
+def stretch(pixels: Pixels, low: float, high: float, lowest: float, highest: float) -> NDArray[np.float32]:
+    """clip((x - low) / (high - low), lowest, highest) in float32, of any shape; high = low is allowed.
+
+    >>> stretch(np.array([0, 2, 4, 9], np.uint8), 2, 4, -0.5, 1).tolist()
+    [-0.5, 0.0, 1.0, 1.0]
+    """
+    table = _countable(pixels)
+    # A table of every value an integer can take is shorter than the image and gives the same result.
+    values = np.arange(int(pixels.max()) + 1, dtype=np.float64) if table else pixels.astype(np.float64)
+    values -= low
+    with np.errstate(over="ignore"):
+        values /= max(high - low, np.finfo(np.float64).tiny)
+    scaled = np.clip(values, lowest, highest, out=values).astype(np.float32)
+    return scaled[pixels.astype(np.intp)] if table else scaled
+
+
+def _countable(pixels: Pixels) -> bool:
+    """Whether a list of all values up to the highest is short: 8 and 16 bit, and sums of three of them."""
+    return pixels.dtype.kind == "u" and int(pixels.max()) < 2**18
+
+
+def with_channels(pixels: Pixels, names: Sequence[str], channels: int, where: object) -> Pixels:
+    """Pixels with `channels` channels, or with one where copies are wanted. A mean is left as a sum: scale is free.
+
+    Raises `ImageError` naming `where` and the channels that there are; see `normalise`.
+    """
+    have = pixels.shape[2]
+    if have in (1, channels):
+        return pixels
+    if channels == 1 and tuple(names) == RGB:
+        wide = np.float64 if pixels.dtype.kind == "f" else np.uint32
+        return np.asarray(pixels.sum(axis=2, keepdims=True, dtype=wide))
+    raise ImageError(
+        f"{where} has {have} channels ({', '.join(names)}) where {channels} are needed: choose one of them by name."
+    )

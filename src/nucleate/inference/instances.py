@@ -1,0 +1,162 @@
+"""The nuclei of an image of any size, numbered and on disk, as the writers of every format read them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.inference.block_store import Spool
+from nucleate.inference.measurements import Measured, mask_bytes
+from nucleate.io.instances import Found, Nuclei
+from nucleate.postprocess.instances_from_maps import BOUND
+from nucleate.postprocess.steps import fastest
+from nucleate.types import Box, Nucleus
+
+FURTHEST = 2 * BOUND
+"""Pixels along an axis: no pixel of a nucleus is further from its centre."""
+
+_MEASURES = ("y", "x", "area", "mean", "score", "entropy")
+_KEPT, _FEWEST = 2**26, 3  # bytes of rows of tiles that are kept decoded, and how many of them at least
+
+
+def number(spool: Spool, rows: Iterable[Sequence[str]]) -> list[int]:
+    """Put the nuclei of the tiles in order, row by row of tiles: `rows` names the tiles of each.
+
+    The centres of a row of tiles lie below those of the rows before, so that sorting row by row sorts them all.
+    Returns how many nuclei each row has; they are in the spool as row-0, row-1 ...
+    """
+    counts = []
+    for index, tiles in enumerate(rows):
+        name = f"row-{index}"
+        parts = [spool[tile] for tile in tiles]
+        ordered = _ordered(np.concatenate([p["rows"] for p in parts]), np.concatenate([p["masks"] for p in parts]))
+        spool.put(name, {"rows": ordered.rows, "masks": ordered.masks})
+        counts.append(len(ordered.rows))
+    return counts
+
+
+def _ordered(rows: NDArray[np.void], masks: NDArray[np.uint8]) -> Measured:
+    order = np.argsort(rows["name"], kind="stable")
+    length = mask_bytes(rows)
+    begin = np.cumsum(length) - length
+    length, begin = length[order], begin[order]
+    # The bytes of each mask, mask after mask.
+    step = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+    return Measured(rows[order], masks[np.repeat(begin, length) + step])
+
+
+class SpooledNuclei(Nuclei):
+    """The nuclei in a spool that `number` has put in order: `counts` says how many each row of tiles has.
+
+    `borders` are the first row of pixels of each row of tiles and one past the last; all else as in `Nuclei`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spool: Spool,
+        counts: Sequence[int],
+        borders: Sequence[int],
+        region: Box,
+        *,
+        downsample: float = 1.0,
+        pixel_size: float | None = None,
+    ) -> None:
+        self.name, self.shape, self.origin = name, region.shape, (region.y, region.x)
+        self.downsample, self.pixel_size = downsample, pixel_size
+        self.count = int(sum(counts))
+        self._spool, self._borders = spool, borders
+        self._first = [1, *(1 + np.cumsum(counts)).tolist()]
+        self._kept: OrderedDict[int, _Row] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def rows(self, index: int) -> _Row:
+        """The nuclei of one row of tiles."""
+        with self._lock:
+            if index not in self._kept:
+                while len(self._kept) > _FEWEST and sum(one.nbytes for one in self._kept.values()) > _KEPT:
+                    self._kept.popitem(last=False)
+                found = self._spool[f"row-{index}"]
+                self._kept[index] = _Row(found["rows"], found["masks"])
+            self._kept.move_to_end(index)
+            return self._kept[index]
+
+    def read(self, box: Box) -> NDArray[np.uint32]:
+        whole = Box(box.y + self.origin[0], box.x + self.origin[1], *box.shape)
+        labels = np.zeros(box.shape, dtype=np.uint32)
+        for index, first in enumerate(self._first[:-1]):
+            begin, end = self._borders[index : index + 2]
+            if begin - FURTHEST < whole.bottom and whole.y < end + FURTHEST and self._first[index + 1] > first:
+                self.rows(index).paint(labels, whole, first)
+        return labels
+
+    def __iter__(self) -> Iterator[Found]:
+        nuclei = self.measurements()
+        for index in range(len(self._first) - 1):
+            row = self.rows(index)
+            for step in range(len(row.nuclei)):
+                box = row.box(step)
+                here = Box(box.y - self.origin[0], box.x - self.origin[1], *box.shape)
+                yield Found(next(nuclei), here, row.mask(step))
+
+    def measurements(self) -> Iterator[Nucleus]:
+        for index, first in enumerate(self._first[:-1]):
+            columns = zip(*(self.rows(index).nuclei[name].tolist() for name in _MEASURES), strict=True)
+            for number, values in enumerate(columns, start=first):
+                yield self._nucleus(number, *values)
+
+    def _nucleus(
+        self, number: int, y: float, x: float, area: int, mean: float, score: float, entropy: float
+    ) -> Nucleus:
+        return Nucleus(
+            id=number,
+            y=round(round(y, 3) - self.origin[0], 3),
+            x=round(round(x, 3) - self.origin[1], 3),
+            area=area,
+            diameter=round(2 * math.sqrt(area / math.pi), 3),
+            mean_intensity=round(mean, 4),
+            score=round(score, 4),
+            entropy=None if math.isnan(entropy) else round(entropy, 4),
+        )
+
+    def bounded(self) -> int:
+        """How many nuclei reach as far as is looked at, and may be larger than what was found of them."""
+        return sum(int(np.count_nonzero(self.rows(index).nuclei["bounded"])) for index in range(len(self._first) - 1))
+
+
+class _Row:
+    """The nuclei of a row of tiles, and what finds them quickly: their boxes, and where their masks begin and end."""
+
+    def __init__(self, nuclei: NDArray[np.void], masks: NDArray[np.uint8]) -> None:
+        self.nuclei, self.masks = nuclei, masks
+        self.ends = np.cumsum(mask_bytes(nuclei))
+        self.top, self.left = (np.ascontiguousarray(nuclei[name]) for name in ("top", "left"))
+        self.bottom, self.right = self.top + nuclei["height"], self.left + nuclei["width"]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.nuclei.nbytes + self.masks.nbytes + 3 * self.ends.nbytes)
+
+    def box(self, index: int) -> Box:
+        top, left = int(self.top[index]), int(self.left[index])
+        return Box(top, left, int(self.bottom[index]) - top, int(self.right[index]) - left)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Which pixels of its box a nucleus has."""
+        box, begin = self.box(index), int(self.ends[index - 1]) if index else 0
+        packed = self.masks[begin : int(self.ends[index])]
+        return np.unpackbits(packed, count=box.height * box.width).reshape(box.shape).view(np.bool_)
+
+    def paint(self, labels: NDArray[np.uint32], box: Box, first: int) -> None:
+        """Give the pixels of the nuclei, numbered from `first`, their number in an array that holds `box`."""
+        meets = (self.top < box.bottom) & (self.bottom > box.y) & (self.left < box.right) & (self.right > box.x)
+        which = np.flatnonzero(meets)
+        corners = (one[which].astype(np.int64) for one in (self.top, self.left, self.bottom, self.right))
+        edges = np.stack([*corners], axis=1) - (box.y, box.x, box.y, box.x)
+        starts = self.ends[which] - mask_bytes(self.nuclei[which])
+        fastest(labels.size).paint(labels, self.masks, starts, edges, first + which)

@@ -1,0 +1,54 @@
+"""The files that prediction writes, one format a module: each takes `Nuclei` as a stream, however many there are.
+
+tif      NAME_labels.tif   label image for anything that reads TIFF
+csv      NAME.csv          table of measurements
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nucleate.io.formats import geojson, imagej_roi, label_tiff, label_zarr, table
+from nucleate.io.formats.progress import Observe
+from nucleate.io.instances import Nuclei
+
+
+class Write(Protocol):
+    """Write all nuclei to `path`, whole or not at all; `observe` is told the share that is done, 0..1.
+
+    Raises `OutputError` where the system refuses: no space, no permission, something in the way.
+    """
+
+    def __call__(self, path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One kind of file: the name that asks for it, what follows the image's name in the file's, and its writer."""
+
+    name: str
+    ending: str
+    write: Write
+
+    def file(self, stem: str) -> str:
+        """The name of the file for an image of this name.
+
+        >>> FORMATS["tif"].file("cells"), FORMATS["csv"].file("plate.1")
+        ('cells_labels.tif', 'plate.1.csv')
+        """
+        return stem + self.ending
+
+
+FORMATS: dict[str, Format] = {
+    one.name: one
+    for one in (
+        Format("tif", "_labels.tif", label_tiff.write),
+        Format("zarr", "_labels.zarr", label_zarr.write),
+        Format("geojson", ".geojson", geojson.write),
+        Format("roi", "_rois.zip", imagej_roi.write),
+        Format("csv", ".csv", table.write),
+    )
+}
+"""The formats by the names that `nucleate predict --format` takes."""

@@ -1,0 +1,48 @@
+"""CSV: one nucleus a row, lengths in pixels and, where the pixel size is known, in micrometres."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+
+from nucleate.io.atomic import atomic
+from nucleate.io.formats.progress import Observe, observed
+from nucleate.io.instances import Nuclei
+from nucleate.types import Nucleus
+
+COLUMNS = tuple(field.name for field in fields(Nucleus) if field.name != "entropy")
+"""The columns that every table has: id, y, x, area, diameter, mean_intensity, score."""
+
+MICROMETRES = ("y_um", "x_um", "area_um2", "diameter_um")
+"""The columns that follow where the pixel size is known; `entropy` comes last, where it was asked for."""
+
+
+def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+    """Write the table of all nuclei, in the order of their numbers.
+
+    `y` and `x` are the mean of the nucleus' pixels, counted from the middle of the first pixel of the whole segmented
+    level, also where only a region of it was segmented; `y_um` and `x_um` are the same in micrometres.
+    """
+    found = nuclei.measurements()
+    first = next(found, None)
+    entropy = first is not None and first.entropy is not None
+    with atomic(path) as file:
+        rows = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
+        rows.writerow((*COLUMNS, *(MICROMETRES if nuclei.pixel_size else ()), *(("entropy",) if entropy else ())))
+        every = chain(() if first is None else (first,), found)
+        for one in observed(every, nuclei.count, observe):
+            rows.writerow(_row(one, nuclei))
+
+
+def _row(nucleus: Nucleus, nuclei: Nuclei) -> list[float | int]:
+    y, x = (round(place + begin, 3) for place, begin in zip((nucleus.y, nucleus.x), nuclei.origin, strict=True))
+    row = [nucleus.id, y, x, nucleus.area, nucleus.diameter, nucleus.mean_intensity, nucleus.score]
+    size = nuclei.pixel_size
+    if size:
+        row += [round(value, 4) for value in (y * size, x * size, nucleus.area * size**2, nucleus.diameter * size)]
+    if nucleus.entropy is not None:
+        row.append(nucleus.entropy)
+    return row

@@ -1,0 +1,142 @@
+"""OME-Zarr images of any size, read by the chunks that a box touches."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from nucleate.errors import ImageError
+from nucleate.io.cache import Cache
+from nucleate.io.image_file import as_pixels, name_of, names_of
+from nucleate.io.reader import Level, Reader, downsample
+from nucleate.io.tiff import length, one_plane, square
+from nucleate.io.zarr_array import ZarrArray
+from nucleate.io.zarr_metadata import BROKEN, read_json
+from nucleate.types import Box, Pixels
+
+KEPT = 2**26
+"""Bytes of decoded chunks that are kept."""
+
+_MOST_CHANNELS = 1024
+
+
+class OmeZarrReader(Reader):
+    """A folder that holds an OME-Zarr image of version 0.4 or 0.5 (https://ngff.openmicroscopy.org), open.
+
+    Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made, of
+    which the first image is read; with `labels`, labels that were written beside an image are one, too. Pixel sizes
+    are those of each level's scale, in the axes' unit.
+
+    Raises `ImageError` for a folder that is missing, broken or no image (labels, a plate), a stack, a level that it
+    does not have, chunks that are too large, and for codecs other than those of `zarr_metadata.COMPRESSORS`.
+    """
+
+    def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
+        self.path, self.level, self.name = path, level, name_of(path)
+        folder, attributes = _image(path, labels)
+        try:
+            self._open(path, folder, attributes)
+        except BROKEN as error:
+            raise ImageError(f"{path} has broken OME-Zarr metadata ({error!r}): export it again.") from error
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+
+    def _open(self, path: Path, folder: Path, attributes: dict[str, Any]) -> None:
+        multiscale = attributes["multiscales"][0]
+        datasets = multiscale["datasets"]
+        arrays = [ZarrArray(_inside(folder, dataset["path"]), Cache(KEPT)) for dataset in datasets]
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
+        shapes = [array.layout.shape for array in arrays]
+        names = "".join("C" if axis.get("type") == "channel" else str(axis["name"]).upper() for axis in axes)
+        if any(len(shape) != len(names) or shape[:-2] != shapes[0][:-2] for shape in shapes):
+            raise ValueError(f"axes {names} of shapes {shapes}")
+        kept, _ = one_plane(names, shapes[0], path)
+        if kept not in ("YX", "CYX"):
+            raise ValueError(f"axes {names}")
+        sizes = [(height, width) for *_, height, width in shapes]
+        self.levels = tuple(Level(size, downsample(sizes[0], size)) for size in sizes)
+        self.check_level()
+        self._array = arrays[self.level]
+        self._array.check_stored()
+        *_, high, wide = self._array.layout.chunk
+        self.piece = min(high, self.shape[0]), min(wide, self.shape[1])
+        self.dtype = as_pixels(np.zeros(0, self._array.layout.dtype.newbyteorder("=")), path).dtype
+        self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])), path)
+        self.pixel_size = _pixel_size(multiscale, datasets[self.level], axes)
+
+    def read(self, box: Box) -> Pixels:
+        self.check_inside(box)
+        before = self._array.layout.shape[:-2]
+        values = self._array.read((*(0 for _ in before), box.y, box.x), (*before, box.bottom, box.right))
+        pixels = np.moveaxis(values.reshape(-1, *box.shape), 0, 2)
+        return np.ascontiguousarray(as_pixels(pixels, self.path))
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a folder with the metadata of Zarr in it."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+
+
+def holds_labels(path: Path) -> bool:
+    """Whether an OME-Zarr folder is of labels, as they are written beside an image, and no image.
+
+    Raises `ImageError` for metadata that cannot be read.
+    """
+    return "image-label" in (_attributes(path) or {})
+
+
+def _attributes(folder: Path) -> dict[str, Any] | None:
+    """What OME-Zarr keeps with a group; None where the folder is none."""
+    newer = read_json(folder / "zarr.json")
+    if newer is None:
+        return read_json(folder / ".zattrs")
+    try:
+        return dict(newer.get("attributes", {}).get("ome", {}))
+    except BROKEN as error:
+        raise ImageError(f"{folder} has broken OME-Zarr metadata ({error!r}): export it again.") from error
+
+
+def _image(path: Path, labels: bool) -> tuple[Path, dict[str, Any]]:
+    """The folder of the image, and its attributes."""
+    folder, found = path, _attributes(path)
+    if found is not None and "multiscales" not in found and "bioformats2raw.layout" in found:
+        folder = path / "0"
+        found = _attributes(folder)
+    if found is None:
+        raise ImageError(f"{path} is no OME-Zarr image: give a file, or a folder that holds one.")
+    if "image-label" in found and not labels:
+        raise ImageError(f"{path} holds labels and no image: give the image that they are of.")
+    if "plate" in found:
+        raise ImageError(f"{path} holds a plate of many images: name the folder of one of them.")
+    if "multiscales" not in found:
+        raise ImageError(f"{path} is a Zarr folder that names no OME-Zarr image: export it as OME-Zarr 0.4 or 0.5.")
+    return folder, found
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The folder of this name inside of another."""
+    within = PurePosixPath(name)
+    place = folder / within
+    outside = within.is_absolute() or ".." in within.parts or "\\" in name
+    if outside or not place.resolve().is_relative_to(folder.resolve()):
+        raise ImageError(f"{folder} names a part that lies outside of it ({name!r:.80}): export it again.")
+    return place
+
+
+def _channels(attributes: dict[str, Any], count: int, path: Path) -> tuple[str, ...]:
+    if count > _MOST_CHANNELS:
+        raise ImageError(f"{path} promises {count} channels, above the limit of {_MOST_CHANNELS}: export it again.")
+    shown = (attributes.get("omero") or {}).get("channels") or []
+    names = tuple(str(channel.get("label") or "") for channel in shown)
+    return names if len(names) == count == len(set(names)) and all(names) else names_of(count)
+
+
+def _pixel_size(multiscale: dict[str, Any], dataset: dict[str, Any], axes: list[dict[str, Any]]) -> float | None:
+    """Micrometres a pixel of one level; None where it is not said, or where a pixel is not square."""
+    sizes = [1.0, 1.0]
+    for transformation in (*dataset["coordinateTransformations"], *multiscale.get("coordinateTransformations", ())):
+        if transformation["type"] == "scale":
+            sizes = [size * scale for size, scale in zip(sizes, transformation["scale"][-2:], strict=True)]
+    return square(*(length(size, axis.get("unit")) for size, axis in zip(sizes, axes[-2:], strict=True)))

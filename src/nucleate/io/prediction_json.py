@@ -1,0 +1,119 @@
+"""What was predicted of one image and where it lies: NAME.json beside the files that prediction writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nucleate.errors import InputError
+from nucleate.io.atomic import write_json
+from nucleate.io.instances import Nuclei
+
+KIND = "nucleate prediction"
+"""Under `kind` in the file, and so told apart from any other JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One prediction. `image` is where the image was, absolute; `level` the one of its pyramid that was segmented;
+    `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Nuclei`; `files` the names of the
+    files in the record's own folder, by format; `identity` is the same for the same image, model and options, and
+    empty where that is not known."""
+
+    image: str
+    level: int
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+    downsample: float
+    pixel_size: float | None
+    count: int
+    files: dict[str, str]
+    identity: str = ""
+
+    @classmethod
+    def of(cls, nuclei: Nuclei, image: Path, level: int, files: dict[str, str], identity: str = "") -> Record:
+        """The record of these nuclei, found in that level of the image."""
+        return cls(
+            image=str(image.resolve()),
+            level=level,
+            origin=nuclei.origin,
+            shape=nuclei.shape,
+            downsample=nuclei.downsample,
+            pixel_size=nuclei.pixel_size,
+            count=nuclei.count,
+            files=files,
+            identity=identity,
+        )
+
+
+def record_file(stem: str) -> str:
+    """The name of the record of an image of this name.
+
+    >>> record_file("plate.1")
+    'plate.1.json'
+    """
+    return f"{stem}.json"
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write the record; raises `OutputError` as `io.atomic.atomic` does."""
+    write_json(path, {"kind": KIND, **asdict(record)})
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a file; None where the file is JSON of another kind.
+
+    Names in `files` that are not plain names of files, and so could lead out of the folder, are refused.
+
+    Raises `InputError` for a file that cannot be read or holds something else than a record should.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): run nucleate predict again.") from error
+    if not isinstance(value, dict) or value.get("kind") != KIND:
+        return None
+    wrong = [field.name for field in fields(Record) if not _fits(field.name, value.get(field.name))]
+    if wrong:
+        raise InputError(f"{path} has no usable {wrong[0]} in it: run nucleate predict again.")
+    known = {field.name: value[field.name] for field in fields(Record) if field.name in value}
+    known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
+    return Record(**known)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value from a file can be that field of a record."""
+    if name == "image":
+        return isinstance(value, str) and Path(value).is_absolute() and "\0" not in value
+    if name == "identity":
+        return value is None or isinstance(value, str)
+    if name in ("level", "count"):
+        return _whole(value)
+    if name in ("origin", "shape"):
+        return (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(map(_whole, value))
+            and (name == "origin" or 0 not in value)
+        )
+    if name == "files":
+        return isinstance(value, dict) and all(isinstance(one, str) and _plain(one) for one in value.values())
+    return (name == "pixel_size" and value is None) or _positive(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _plain(name: str) -> bool:
+    """Whether it names a file in the folder itself, on any system."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")

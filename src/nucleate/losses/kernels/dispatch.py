@@ -1,0 +1,95 @@
+"""When the fast versions are used: compiled kernels once they are ready, and never where they were turned off.
+
+Compiling takes seconds, once: it is done in a thread of its own while the plain twins do the work, and kept in
+numba's cache next to this file (or in the user's cache folder), from where the next process loads it. Without numba
+the plain twins do all the work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from types import ModuleType, TracebackType
+from typing import final
+
+import torch
+from torch import Tensor
+
+_KERNELS = (
+    "cross_entropy_kernels", "region_kernels", "soft_kernels", "divergence_kernels", "lovasz_kernels",
+    "product_kernels",
+)  # fmt: skip
+_enabled = True
+_started = False
+_lock = threading.Lock()
+_ready: dict[str, ModuleType] = {}
+
+
+@final
+class fast:
+    """Use the fast versions of losses (the default) or only their plain twins, for good or within a `with`.
+
+    >>> import torch
+    >>> from nucleate import losses
+    >>> logits, target = torch.zeros(1, 2, 8), torch.zeros(1, 8, dtype=torch.long)
+    >>> with losses.fast(False):
+    ...     round(losses.cross_entropy(logits, target).item(), 4)
+    0.6931
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        global _enabled
+        self._before = _enabled
+        _enabled = enabled
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        global _enabled
+        _enabled = self._before
+
+
+def prepare(*names: str) -> bool:
+    """Compile the kernels of these modules (or of all), or load them from the cache, and wait.
+
+    False where they cannot be had: where numba is not installed, does not fit the other packages, or has no folder to
+    write its cache to. The plain twins then do all the work. Call it before a run whose results must not depend, to the
+    last bit, on when the compiler was done.
+    """
+    try:
+        for name in names or _KERNELS:
+            _ready[name] = importlib.import_module(f"nucleate.losses.kernels.{name}")
+    except (ImportError, RuntimeError):
+        _ready.clear()
+        return False
+    return True
+
+
+def kernels(name: str) -> ModuleType | None:
+    """The module of compiled kernels, or None while there is none; the first call starts the compiler."""
+    global _started
+    if name in _ready:
+        return _ready[name]
+    with _lock:
+        if not _started:
+            _started = True
+            # Not a daemon: a short program that ends while compiling leaves the cache filled for the next one.
+            threading.Thread(target=prepare, name="nucleate-losses-compiler").start()
+    return None
+
+
+def plain_tensor(x: Tensor) -> bool:
+    """Whether a fast version may compute with the values of `x`: no subclass, transformation or tracing between."""
+    return (
+        _enabled
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and torch.autograd.forward_ad.unpack_dual(x).tangent is None
+    )
+
+
+def plain_cpu_tensor(x: Tensor) -> bool:
+    """Whether the memory of `x` can be handed to a kernel."""
+    return plain_tensor(x) and x.device.type == "cpu" and not x.is_neg()

@@ -1,0 +1,63 @@
+"""How far an image is enlarged or reduced, so that its nuclei are seen at the size that is learnt best.
+
+The factor belongs to the whole image, like its intensity statistics: every tile of it uses the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.types import Labels, Maps
+
+DIAMETERS = 24.0, 32.0
+"""Pixels; an image whose median nucleus is smaller than the first is enlarged so that it has this diameter, one whose
+median nucleus is larger than the second is reduced to that."""
+
+FACTORS = 0.6, 2.0
+"""No image is reduced or enlarged further."""
+
+WORTHWHILE = 1.2
+"""A smaller enlargement, or reduction, is not done: interpolation costs more than it gives."""
+
+
+def zoom(diameter: float) -> float:
+    """The factor for images with this median diameter (pixels), within `FACTORS`; 1 where none is known.
+
+    >>> zoom(16.0), zoom(28.0), zoom(40.0), zoom(200.0), zoom(2.0), zoom(0.0)
+    (1.5, 1.0, 0.8, 0.6, 2.0, 1.0)
+    """
+    if diameter <= 0:
+        return 1.0
+    smallest, largest = DIAMETERS
+    factor = float(np.clip(np.clip(1.0, smallest / diameter, largest / diameter), *FACTORS))
+    return factor if max(factor, 1 / factor) >= WORTHWHILE else 1.0
+
+
+def true_diameter(labels: Labels) -> float:
+    """Median over nuclei of the equivalent diameter 2 sqrt(area / pi), in pixels; 0 where there is none."""
+    areas = np.bincount(labels[labels > 0])
+    areas = areas[areas > 0]
+    return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
+
+
+SURE = 0.7
+"""A pixel is counted as nucleus from this probability on, where the size of nuclei is judged."""
+
+MIDDLE = 0.45
+"""The quantile that is taken for the median: the nuclei that a first look misses are the small ones."""
+
+
+def predicted_diameter(maps: Iterable[Maps]) -> float:
+    """The same from a network's maps, without finding the nuclei: about the median (`MIDDLE`) of 2 radius over nucleus
+    pixels, each counted as 1 / radius^2, so that large and small nuclei count alike; 0 where there is no nucleus pixel.
+
+    Maps that an iterator makes are held one at a time.
+    """
+    radius: NDArray[np.float32] = np.sort(np.concatenate([one.radius[one.foreground > SURE] for one in maps]))
+    if radius.size == 0:
+        return 0.0
+    part = np.cumsum(1.0 / np.maximum(radius, 1.0) ** 2, dtype=np.float64)
+    return 2 * float(radius[np.searchsorted(part, MIDDLE * part[-1])])

@@ -1,0 +1,131 @@
+"""A report as one HTML file that needs nothing else: no network, no script, pictures and style inside."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from math import isfinite
+from pathlib import Path
+from string import Template
+
+from nucleate.io.atomic import write_text
+from nucleate.report.chart import Series, line_chart
+from nucleate.report.collect import Curves, Epoch, Report, Table, Value
+from nucleate.report.pictures import article, legend
+
+_LOSS: Series = (("train_loss", "training"), ("valid_loss", "validation"))
+_SCORE: Series = (("score", "validation"),)
+_EPOCH_HEAD = {
+    "epoch": "Epoch",
+    "train_loss": "Training loss",
+    "valid_loss": "Validation loss",
+    "score": "Mean AP",
+    "learning_rate": "Learning rate",
+    "seconds": "Seconds",
+}
+
+
+def render(report: Report, path: Path) -> None:
+    """Write `report` to `path` as one HTML file.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    write_text(path, page(report))
+
+
+def page(report: Report) -> str:
+    """The report as HTML.
+
+    >>> "<h1>Run &lt;3&gt;</h1>" in page(Report(title="Run <3>"))
+    True
+    """
+    here = files("nucleate.report")
+    parts = [_facts(report.facts)] if report.facts else []
+    parts += [_section("Scores", _table(report.scores))] if report.scores else []
+    parts += [_section("Learning curves", _curves(report.curves))] if report.curves and report.curves.epochs else []
+    if report.pictures:
+        rows = [article(picture, number) for number, picture in enumerate(report.pictures, start=1)]
+        parts.append(_section("Pictures", legend(report.pictures) + "\n".join(rows)))
+    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(report.title),
+        style=(here / "page.css").read_text(encoding="utf-8"),
+        summary=f'<p class="summary">{escape(report.summary)}</p>' if report.summary else "",
+        headline=_headline(report.headline),
+        body="\n".join(parts),
+    )
+
+
+def shown(value: Value) -> str:
+    """A value as text: three decimals or significant digits, thousands apart, a dash for what is not finite.
+
+    >>> [shown(value) for value in (0.91234, 1234, 0.00012, 1234.5, float("nan"), "a<b", 0.0)]
+    ['0.912', '1,234', '0.00012', '1,234.5', '–', 'a&lt;b', '0.000']
+    """
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isfinite(value):
+        return "–"
+    if value != 0 and not abs(value) >= 0.001:
+        return f"{value:.3g}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>\n{content}</section>"
+
+
+def _headline(numbers: tuple[tuple[str, Value], ...]) -> str:
+    if not numbers:
+        return ""
+    tiles = "".join(f"<div><dt>{escape(label)}</dt><dd>{shown(value)}</dd></div>" for label, value in numbers)
+    return f'<dl class="headline">{tiles}</dl>'
+
+
+def _facts(facts: tuple[tuple[str, Value], ...]) -> str:
+    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{shown(value)}</dd></div>" for label, value in facts)
+    return _section("The run", f'<dl class="facts">{rows}</dl>')
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
+    rows = "".join(
+        f'<tr><th scope="row">{shown(row[0])}</th>' + "".join(f"<td>{shown(cell)}</td>" for cell in row[1:]) + "</tr>\n"
+        for row in table.rows
+    )
+    # A wide table scrolls by itself, and can be reached by keyboard to do so.
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table>'
+        f"<caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _curves(curves: Curves) -> str:
+    panels = []
+    for title, series in (("Loss", _LOSS), ("Mean AP", _SCORE)):
+        chart = line_chart(title, curves, series)
+        if chart:
+            keys = "".join(f'<span class="key {name}">{escape(text)}</span>' for name, text in series)
+            if curves.kept is not None:
+                keys += f'<span class="key kept">kept, epoch {curves.kept}</span>'
+            if curves.stop is not None:
+                keys += f'<span class="key stop">end decided, epoch {curves.stop}</span>'
+            if curves.over_fitting is not None:
+                keys += '<span class="key over-fitting">over-fitting</span>'
+            panels.append(f"<figure><figcaption><b>{title}</b>{keys}</figcaption>{chart}</figure>")
+    known = [name for name in _EPOCH_HEAD if any(isfinite(getattr(epoch, name)) for epoch in curves.epochs)]
+    table = Table(
+        caption="Every epoch",
+        head=tuple(_EPOCH_HEAD[name] for name in known),
+        rows=tuple(_row(epoch, known) for epoch in curves.epochs),
+    )
+    return (
+        f'<div class="charts">{"".join(panels)}</div>'
+        f"<details><summary>The same as a table</summary>{_table(table)}</details>"
+    )
+
+
+def _row(epoch: Epoch, names: list[str]) -> tuple[Value, ...]:
+    return tuple(getattr(epoch, name) for name in names)

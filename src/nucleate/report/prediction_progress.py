@@ -1,0 +1,74 @@
+"""A prediction's live line, and what there is to say at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nucleate.inference.predict import Summary
+from nucleate.inference.resume import folder_of
+from nucleate.io.image_file import name_of
+from nucleate.postprocess.instances_from_maps import BOUND
+
+
+class PredictionProgress:
+    """Shows on standard error how far a prediction is, how fast, how long still; on Ctrl-C it says how to go on."""
+
+    def __init__(self, images: Sequence[Path], out: Path) -> None:
+        self.images, self.out = images, out
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("Images", total=len(images), text="")
+        self.begin = time.monotonic()
+        self.shares: dict[Path, float] = {}
+        self.megapixels: dict[Path, float] = {}
+
+    def __enter__(self) -> PredictionProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.bar.stop()
+        if kind is KeyboardInterrupt:
+            begun = [name for name in map(name_of, self.images) if folder_of(self.out, name).exists()]
+            what = f"what is known of {begun[0]}" if begun else "what was finished"
+            self.console.print(
+                f"Interrupted; {what} is kept. Continue with the same command and --resume.", markup=False
+            )
+
+    def observe(self, image: Path, share: float, megapixels: float) -> None:
+        """To be called as the work on an image goes on."""
+        self.shares[image] = share
+        self.megapixels[image] = share * megapixels
+        rate = sum(self.megapixels.values()) / max(time.monotonic() - self.begin, 1e-9)
+        finished = sum(share == 1.0 for share in self.shares.values())
+        self.bar.update(
+            self.task,
+            completed=sum(self.shares.values()),
+            text=f"{finished}/{len(self.images)} | {rate:.1f} megapixels/s",
+        )
+
+
+def sentences(summary: Summary) -> Iterator[str]:
+    """What a person should know of a prediction besides how many nuclei there are."""
+    yield from summary.notes
+    if summary.bounded:
+        count, name = sum(summary.bounded.values()), next(iter(summary.bounded))
+        yield (
+            f"{count} nuclei ({'in ' if len(summary.bounded) == 1 else 'the first in '}{name}) reach {BOUND} pixels, as"
+            " far as is looked at, and may be larger: use a coarser level (--level, or --pixel-size), or shrink the"
+            " image."
+        )

@@ -1,0 +1,97 @@
+"""A run's live lines: where it stands, how fast, how long still; how its errors move and what going on may win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from nucleate.training import checkpoint
+from nucleate.training.early_stopping import Ending
+from nucleate.training.trainer import Settings, State
+
+
+class TrainingProgress:
+    """Shows a run on standard error; on Ctrl-C it says how to go on."""
+
+    def __init__(self, settings: Settings, out: Path) -> None:
+        self.settings, self.out = settings, out
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+            transient=True,
+            # Where standard error is a file or a pipe, the line would come out as an empty one.
+            disable=not self.console.is_terminal,
+            refresh_per_second=4,
+        )
+        self.task = self.bar.add_task("", total=None, epoch=1, text="reading the images")
+        self.smooth: float | None = None
+        self.judged, self.trend = 0, ""
+
+    def __enter__(self) -> TrainingProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.bar.stop()
+        if kind is KeyboardInterrupt and (self.out / checkpoint.FILE).exists():
+            self.console.print(f"Interrupted. Continue with the same command and --resume; {self.out} holds the run.")
+
+    def observe(self, state: State, loss: float) -> None:
+        """To be called after each step."""
+        self.smooth = loss if self.smooth is None else 0.95 * self.smooth + 0.05 * loss
+        rate = self.settings.batch * state.step / max(state.seconds, 1e-9)
+        text = f"loss {self.smooth:.3f} | {rate:.1f} images/s"
+        if state.history:
+            text += f" | score {state.history[-1]['score']:.3f} (kept {state.best_score:.3f})"
+        done, left = self._part(state)
+        if left is not None:
+            text += f" | {_clock(left)} left"
+        epoch = 1 + (state.step - 1) // self.settings.steps
+        if len(state.history) > self.judged:
+            self.judged, trend = len(state.history), self._trend(state)
+            self.trend = f"\n{trend}" if trend else ""
+        text += self.trend
+        self.bar.update(self.task, completed=100 * (done or 0), total=100 if done else None, epoch=epoch, text=text)
+
+    def _trend(self, state: State) -> str:
+        """The slopes of both errors and the gain of another epoch as the rule sees them, or why the run ends.
+
+        One epoch alone has no trend.
+        """
+        if state.cool_end is not None:
+            return f"cooling down: {state.why}"
+        if len(state.history) < 2:
+            return ""
+        ending = Ending(self.settings.rule)
+        for row in state.history:
+            evidence = ending.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
+        gain = max(0.0, evidence["expected_gain"], evidence["score_gain"])
+        return (
+            f"an epoch: training error {evidence['train_slope']:+.1%}, validation {evidence['valid_slope']:+.1%}"
+            f" | another may win {gain:.1%}"
+        )
+
+    def _part(self, state: State) -> tuple[float | None, float | None]:
+        """The part of the run that is done, in 0..1, and the seconds left, where a limit or an end is known."""
+        parts = []
+        if self.settings.minutes is not None:
+            parts.append(state.seconds / (60 * self.settings.minutes))
+        if self.settings.epochs is not None:
+            parts.append(state.step / (self.settings.epochs * self.settings.steps))
+        if state.cool_end is not None:
+            parts = [state.step / state.cool_end]
+        if not parts or max(parts) <= 0:
+            return None, None
+        done = min(1.0, max(parts))
+        return done, state.seconds * (1 - done) / done
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

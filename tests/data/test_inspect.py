@@ -1,0 +1,211 @@
+"""The look through a folder: numbers that are right, each oddity named once, nothing raised for one bad file."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from nucleate.data.inspect import inspect, render
+from nucleate.errors import DatasetError
+
+RNG = np.random.default_rng(5)
+
+
+def noise(height=40, width=50, dtype=np.uint8):
+    return RNG.normal(100, 15, (height, width)).astype(dtype)
+
+
+def discs(*areas, height=40, width=50):
+    """A mask of bars, `areas` pixels each, on rows of their own."""
+    labels = np.zeros((height, width), np.uint16)
+    for number, area in enumerate(areas, start=1):
+        rows, rest = divmod(area, 10)
+        top = (number - 1) * 6
+        labels[top : top + rows, :10] = number
+        labels[top + rows, :rest] = number
+    return labels
+
+
+def save(folder, name, image, mask=None):
+    for part, values in (("images", image), ("masks", mask)):
+        (folder / part).mkdir(exist_ok=True)
+        if values is not None:
+            tifffile.imwrite(folder / part / f"{name}.tif", values)
+
+
+def printed(report, width=200):
+    out = io.StringIO()
+    render(report, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def oddities(folder):
+    """All sentences on a folder of one image."""
+    report = inspect(folder)
+    (image,) = report.images
+    assert report.unreadable == report.oddities == ()
+    assert report.sound == (not image.oddities)
+    return list(image.oddities)
+
+
+def test_a_sound_folder(tmp_path):
+    size = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "\u00b5m", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "\u00b5m"}
+    save(tmp_path, "a", noise(), discs(20, 30, 40))
+    save(tmp_path, "b", noise())
+    tifffile.imwrite(tmp_path / "images/c.ome.tif", noise(30, 60), metadata={"axes": "YX", **size})
+    report = inspect(tmp_path)
+    a, b, c = report.images
+    assert (a.name, a.width, a.height, a.channels, a.dtype) == ("a", 50, 40, ("grey",), "uint8")
+    assert (a.labelled, a.nuclei, a.pixel_size) == (True, 3, None)
+    assert a.diameters == pytest.approx(np.percentile(2 * np.sqrt(np.array([20, 30, 40]) / np.pi), (5, 50, 95)))
+    assert (b.labelled, b.nuclei, b.diameters) == (False, None, None)
+    assert c.pixel_size == pytest.approx(0.5)
+    assert report.sound and report.nuclei == 3 and report.diameters == a.diameters
+    text = printed(report)
+    assert "3: 1 labelled, 2 unlabelled" in text and "30 x 60" not in text and "60 x 30" in text
+    assert "Nothing odd was found." in text
+
+
+def test_the_report_goes_through_json(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    save(tmp_path, "b", noise(dtype=np.float32))
+    (tmp_path / "images/c.png").write_bytes(b"text")
+    report = dataclasses.asdict(inspect(tmp_path))
+    read = json.loads(json.dumps(report, allow_nan=False))
+    assert read["images"][0]["nuclei"] == 1 and len(read["unreadable"]) == 1
+
+
+@settings(deadline=None, max_examples=15)
+@given(areas=st.lists(st.integers(1, 50), min_size=1, max_size=6))
+def test_areas_are_counted_whatever_the_numbers_are(tmp_path_factory, areas):
+    folder = tmp_path_factory.mktemp("check")
+    mask = discs(*areas).astype(np.uint32)
+    save(folder, "a", noise(), mask * 1_000_003)
+    report = inspect(folder)
+    assert report.nuclei == len(areas)
+    assert report.diameters == pytest.approx(np.percentile(2 * np.sqrt(np.array(areas) / np.pi), (5, 50, 95)))
+    small = sum(area < 10 for area in areas)
+    sentence = f"{small} {'nucleus' if small == 1 else 'nuclei'} of fewer than 10 pixels."
+    assert report.images[0].oddities == ((sentence,) if small else ())
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.full((9, 9), 7, np.uint8), "The image is constant: every pixel is 7."),
+        (np.full((9, 9), 0, np.uint16), "The image is constant: every pixel is 0."),
+        (np.full((1, 1), 7, np.uint8), "The image is a single pixel."),
+    ],
+)
+def test_images_with_nothing_to_see(tmp_path, image, says):
+    save(tmp_path, "a", image)
+    assert oddities(tmp_path) == [says]
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 4095), (np.float32, 1)])
+def test_saturation_is_seen_at_the_camera_s_own_maximum(tmp_path, dtype, top):
+    image = (RNG.random((100, 100)) * top * 0.9).astype(dtype)
+    image[:4] = top
+    save(tmp_path, "a", image)
+    assert oddities(tmp_path) == []
+    image[:10] = top
+    save(tmp_path, "a", image)
+    (sentence,) = oddities(tmp_path)
+    assert sentence.startswith("10% of grey is at its maximum, ")
+
+
+def test_the_white_ground_of_stained_tissue_is_no_saturation(tmp_path):
+    image = RNG.integers(0, 255, (50, 50, 3), dtype=np.uint8)
+    image[:25] = 255
+    save(tmp_path, "a", image)
+    assert oddities(tmp_path) == []
+
+
+def test_a_mask_without_a_nucleus(tmp_path):
+    save(tmp_path, "a", noise(), np.zeros((40, 50), np.uint8))
+    assert oddities(tmp_path) == ["The mask has no nucleus."]
+    save(tmp_path, "a", noise(), np.full((40, 50), -1, np.int32))
+    assert oddities(tmp_path) == ["The mask has no nucleus."]
+
+
+@pytest.mark.parametrize(("value", "bars", "odd"), [(255, 1, True), (255, 3, True), (1, 3, True), (1, 1, False)])
+def test_a_mask_of_one_value(tmp_path, value, bars, odd):
+    save(tmp_path, "a", noise(), (discs(*[30] * bars) > 0).astype(np.uint8) * value)
+    found = oddities(tmp_path)
+    assert len(found) == odd
+    if odd:
+        assert found[0].startswith(f"The mask has the single value {value} in {bars} piece{'s' if bars > 1 else ''}: ")
+
+
+def test_pieces_far_apart_and_pieces_side_by_side(tmp_path):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[0:6, 0:6] = mask[0:6, 7:13] = 1  # cut by a line of one pixel: still one nucleus
+    mask[10:14, 0:4] = mask[30:34, 40:44] = 2
+    save(tmp_path, "a", noise(), mask)
+    assert oddities(tmp_path) == ["1 nucleus in pieces far apart: give each piece a number of its own."]
+
+
+def test_sizes_that_differ(tmp_path):
+    save(tmp_path, "a", noise(40, 50), discs(20, height=50, width=40))
+    assert oddities(tmp_path) == ["The image is 50 x 40 pixels and its mask 40 x 50."]
+
+
+def test_mixed_folders_and_copies(tmp_path):
+    save(tmp_path, "a", noise())
+    (tmp_path / "images/copy.tif").write_bytes((tmp_path / "images/a.tif").read_bytes())
+    save(tmp_path, "b", noise(dtype=np.uint16))
+    save(tmp_path, "c", RNG.integers(0, 255, (9, 9, 3), dtype=np.uint8))
+    report = inspect(tmp_path)
+    assert report.oddities == (
+        "The folder mixes channels: 3 images of grey, 1 image of red + green + blue.",
+        "The folder mixes types of number: 3 images of uint8, 1 image of uint16.",
+        "a, copy are the same file.",
+    )
+    assert all(sentence in printed(report) for sentence in report.oddities)
+
+
+def test_unreadable_files_are_collected(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    save(tmp_path, "b", noise(), discs(20))
+    save(tmp_path, "c", noise(), discs(20))
+    cut = (tmp_path / "images/a.tif").read_bytes()[:600]
+    (tmp_path / "images/a.tif").write_bytes(cut)
+    (tmp_path / "masks/b.tif").write_bytes(cut)
+    report = inspect(tmp_path)
+    assert [image.name for image in report.images] == ["b", "c"]
+    assert len(report.unreadable) == 1 and "images/a.tif" in report.unreadable[0]
+    b, c = report.images
+    assert (b.labelled, b.nuclei) == (True, None) and "masks/b.tif" in b.oddities[0]
+    assert (c.nuclei, c.oddities, report.nuclei) == (1, (), 1)
+    assert "unreadable" in printed(report)
+
+
+def test_a_folder_of_unreadable_files_only(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"text")
+    report = inspect(tmp_path)
+    assert report.images == () and len(report.unreadable) == 1 and not report.sound
+    assert "not a PNG" in printed(report)
+
+
+def test_what_is_no_data_set_is_raised(tmp_path):
+    with pytest.raises(DatasetError):
+        inspect(tmp_path)
+
+
+def test_a_large_folder_is_summed_up_and_only_odd_images_listed(tmp_path):
+    for number in range(40):
+        save(tmp_path, f"cell{number:03}", noise(8, 8))
+    save(tmp_path, "cell017", np.zeros((8, 8), np.uint8))
+    text = printed(inspect(tmp_path))
+    assert "cell017" in text and "cell016" not in text and "40: 0 labelled, 40 unlabelled" in text
+
+
+def test_names_are_printed_as_they_are(tmp_path):
+    save(tmp_path, "[red]a[bold]", np.zeros((8, 8), np.uint8))
+    assert "[red]a[bold]" in printed(inspect(tmp_path))

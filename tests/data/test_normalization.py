@@ -1,0 +1,139 @@
+"""Intensity laws: percentiles equal numpy's; the result ignores scale, offset and the type that holds the image."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from nucleate.data.normalization import HIGHEST, LOWEST, Normalisation, normalise, percentiles, pick, stretch
+from nucleate.errors import ImageError
+from nucleate.types import Image
+
+RGB = ("red", "green", "blue")
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(1))
+INTEGERS = hnp.arrays(st.sampled_from([np.uint8, np.uint16, np.uint32]), SHAPES)
+PERCENT = st.floats(0, 100)
+
+
+def image(pixels, channels=("grey",)):
+    return Image("cells", np.asarray(pixels), tuple(channels))
+
+
+@settings(deadline=None)
+@given(pixels=INTEGERS, q=st.lists(PERCENT, min_size=1, max_size=4))
+def test_counted_percentiles_equal_sorted_ones(pixels, q):
+    np.testing.assert_allclose(percentiles(pixels, q), np.percentile(pixels, q), rtol=1e-13, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(pixels=hnp.arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32)), q=PERCENT)
+def test_percentiles_of_floats(pixels, q):
+    np.testing.assert_allclose(percentiles(pixels, [q]), [np.percentile(pixels.astype(float), q)], rtol=1e-12)
+
+
+@settings(deadline=None)
+@given(pixels=hnp.arrays(np.uint8, SHAPES), low=st.floats(0, 49), high=st.floats(50, 100))
+def test_normalise_is_its_formula(pixels, low, high):
+    p_low, p_high = np.percentile(pixels, (low, high))
+    result = normalise(image(pixels), 1, Normalisation(low, high))
+    assert result.dtype == np.float32 and result.flags.c_contiguous and result.flags.writeable
+    assert result.shape == (1, *pixels.shape[:2])
+    if p_high - p_low > 1e-6:
+        expected = np.clip((pixels[..., 0] - p_low) / (p_high - p_low), LOWEST, HIGHEST)
+        np.testing.assert_allclose(result[0], expected, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(pixels=hnp.arrays(np.uint8, SHAPES), gain=st.integers(1, 200), offset=st.integers(0, 5000))
+def test_gain_offset_and_type_do_not_matter(pixels, gain, offset):
+    expected = normalise(image(pixels), 1)
+    for dtype in (np.uint16, np.float32):
+        changed = (pixels.astype(np.int64) * gain + offset).astype(dtype)
+        np.testing.assert_allclose(normalise(image(changed), 1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_constant_image_gives_zeros(value, dtype, channels):
+    result = normalise(image(np.full((5, 4, 1), value, dtype)), channels)
+    np.testing.assert_array_equal(result, np.zeros((channels, 5, 4)))
+
+
+def test_a_single_bright_pixel_is_the_highest():
+    pixels = np.zeros((50, 50, 1), np.uint8)
+    pixels[3, 4] = 9
+    result = normalise(image(pixels), 1)[0]
+    assert result[3, 4] == HIGHEST and result.sum() == HIGHEST
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_one_channel_from_colour_is_the_mean(dtype):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(dtype)
+    mean = pixels.mean(axis=2, keepdims=True).astype(np.float32)
+    np.testing.assert_allclose(normalise(image(pixels, RGB), 1), normalise(image(mean), 1), atol=1e-5)
+
+
+def test_the_mean_of_16_bit_colour_does_not_overflow():
+    pixels = np.array([[[1000] * 3, [21_000] * 3, [41_000] * 3]], np.uint16)
+    result = normalise(image(pixels, RGB), 1, Normalisation(0, 100))
+    np.testing.assert_allclose(result, [[[0, 0.5, 1]]], atol=1e-6)
+
+
+def test_three_channels_from_grey_are_copies():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 1), dtype=np.uint8)
+    result = normalise(image(pixels), 3)
+    assert result.shape == (3, 20, 30)
+    np.testing.assert_array_equal(result, np.repeat(normalise(image(pixels), 1), 3, axis=0))
+    result[0] = 5
+    assert result[1].max() < 5, "copies share no memory"
+
+
+def test_channels_of_colour_share_their_statistics():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    low, high = np.percentile(pixels, (1, 99.8))
+    expected = np.clip((np.moveaxis(pixels, 2, 0) - low) / (high - low), LOWEST, HIGHEST)
+    np.testing.assert_allclose(normalise(image(pixels, RGB), 3), expected, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(pixels=hnp.arrays(np.float32, SHAPES, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_any_finite_image_gives_finite_values_in_range(pixels):
+    result = normalise(image(pixels), 1)
+    assert np.isfinite(result).all() and result.min() >= LOWEST and result.max() <= HIGHEST
+
+
+def test_channels_that_mean_something_else_are_not_mixed():
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ImageError, match=r"cells has 3 channels \(DAPI, GFP, Actin\) where 1 are needed"):
+        normalise(image(pixels, ("DAPI", "GFP", "Actin")), 1)
+    with pytest.raises(ImageError, match="where 3 are needed"):
+        normalise(image(pixels[..., :2], ("DAPI", "GFP")), 3)
+
+
+@pytest.mark.parametrize(("channel", "index"), [("DAPI", 0), ("gfp", 1), (1, 0), (2, 1), ("2", 1)])
+def test_pick_by_name_or_number(channel, index):
+    pixels = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
+    picked = pick(image(pixels, ("DAPI", "GFP")), channel)
+    assert picked.channels == (("DAPI", "GFP")[index],)
+    np.testing.assert_array_equal(picked.pixels, pixels[..., index : index + 1])
+
+
+@pytest.mark.parametrize("channel", ["RFP", 0, 3, -1, ""])
+def test_pick_names_the_choice(channel):
+    with pytest.raises(ImageError, match="choose one of DAPI, GFP"):
+        pick(image(np.zeros((3, 4, 2), np.uint8), ("DAPI", "GFP")), channel)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 99), (1, 101), (50, 50), (99, 1), (float("nan"), 99)])
+def test_percentiles_that_are_no_range_are_refused(low, high):
+    with pytest.raises(ImageError, match="no range"):
+        Normalisation(low, high)
+
+
+@settings(deadline=None)
+@given(pixels=hnp.arrays(np.uint16, SHAPES), low=st.floats(0, 1000), width=st.floats(1, 60000))
+def test_stretch_gives_the_same_for_integers_and_floats(pixels, low, width):
+    table, direct = (stretch(p, low, low + width, 0, 1) for p in (pixels, pixels.astype(np.float64)))
+    np.testing.assert_array_equal(table, direct)
