@@ -95,7 +95,7 @@ def test_ranges_are_the_quantiles_of_what_each_convolution_sees():
         assert (outside <= CLIPPED).all(), name
         inside = np.array([np.mean(x[name] <= low), np.mean(x[name] >= high)])
         assert (inside >= min(CLIPPED, 1 / x[name].size)).all(), name
-        assert name.endswith(("first", "second", "head")) == (low >= 0), "after a rectifier"
+        assert name.endswith(("first", "second", "maps")) == (low >= 0), "after a rectifier"
 
 
 def test_ranges_are_the_widest_over_the_images_whatever_their_order():
