@@ -172,8 +172,8 @@ def view(
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
     """Look at images and their nuclei in the browser, until Ctrl-C."""
+    from nucleate.web.app import serve
     from nucleate.web.gallery import Gallery
-    from nucleate.web.serve import serve
 
     gallery = Gallery(folder)
     for problem in gallery.problems:
