@@ -43,7 +43,7 @@ from nucleate.inference.predictor import Predictor
 from nucleate.io.image_file import read_image
 from nucleate.io.reader import MemoryReader
 from nucleate.networks.store import locate, read
-from nucleate.postprocess.instances_from_maps import group
+from nucleate.postprocess.instances_from_maps import instances_from_maps
 
 TILES = (256, 512, 1000, 2048)
 ORIGINS = ((0, 0), (1, 1), (777, 1234), (1500, 301), (2999, 3000), (4097, 2048))
@@ -126,7 +126,7 @@ def images(options: argparse.Namespace, _: Path) -> dict[str, Difference]:
     for path in sorted((options.data / "fluorescence" / "test" / "images").glob("*")):
         reader = MemoryReader(read_image(path))
         pixels = normalise(reader.image, model.manifest.architecture.channels, model.normalisation)
-        whole = group(predictor.engine(pixels), predictor.thresholds).labels
+        whole = instances_from_maps(predictor.engine(pixels), predictor.thresholds).labels
         for tile in tiles:
             stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, tile))
             labels = stream.nuclei(path.stem).read(reader.box)

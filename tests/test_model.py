@@ -32,7 +32,9 @@ def manifest(weights, architecture):
         name="small",
         architecture=store.architecture_part(architecture),
         normalisation=store.NormalisationPart(low=0.5, high=99.5),
-        thresholds=store.ThresholdsPart(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9),
+        thresholds=store.ThresholdsPart(
+            foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9
+        ),
         pixel_size=0.25,
         data=store.DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
@@ -62,7 +64,9 @@ def test_round_trip(folder):
     with torch.no_grad():
         torch.testing.assert_close(read.network(image), made(image), atol=1e-5, rtol=1e-5)
         assert torch.equal(read.network(image), made.folded()(image))
-    assert read.thresholds == Thresholds(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9, certainty=0.0)
+    assert read.thresholds == Thresholds(
+        foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9, seed_foreground=0.0
+    )
     assert read.normalisation == Normalisation(low=0.5, high=99.5)
     assert read.manifest == manifest((folder / store.WEIGHTS).read_bytes(), made.architecture)
     assert store.read_history(folder) == HISTORY
@@ -240,8 +244,8 @@ def altered(folder, *keys, value):
         (("architecture", "widths"), [12]),
         (("normalisation", "low"), 99.5),
         (("normalisation", "high"), 101),
-        (("thresholds", "heat"), 0),
-        (("thresholds", "smallest"), -1),
+        (("thresholds", "peak_threshold"), 0),
+        (("thresholds", "min_area"), -1),
         (("thresholds", "another"), 0.5),
         (("pixel_size",), 0),
         (("training",), None),

@@ -38,7 +38,7 @@ def model(request):
         name="small",
         architecture=architecture_part(network.architecture),
         normalisation=NormalisationPart(low=0.5, high=99.5),
-        thresholds=ThresholdsPart(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9),
+        thresholds=ThresholdsPart(foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9),
         pixel_size=0.25,
         data=DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "µ")

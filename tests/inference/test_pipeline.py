@@ -24,10 +24,12 @@ from nucleate.inference.sliding_window import Passage
 from nucleate.io.reader import MemoryReader
 from nucleate.networks.decode import to_entropy, to_maps
 from nucleate.networks.unet import UNIT, Architecture
-from nucleate.postprocess.instances_from_maps import BOUND, group
+from nucleate.postprocess.instances_from_maps import MAX_DISTANCE, instances_from_maps
 from nucleate.types import Box, Image, Thresholds
 
-THRESHOLDS = Thresholds(foreground=0.5, heat=0.5, separation=0.8, reach=0.9, smallest=6, certainty=0.0)
+THRESHOLDS = Thresholds(
+    foreground=0.5, peak_threshold=0.5, nms_radius=0.8, assign_radius=0.9, min_area=6, seed_foreground=0.0
+)
 
 
 class Painted:
@@ -89,7 +91,7 @@ def in_one_piece(reader, network, thresholds, side):
         return torch.from_numpy(statistics.normalise(reader.read(box), reader.channels))[None]
 
     raw = Passage(network, reader.shape, read, side=side).whole()
-    return group(to_maps(raw, 2), thresholds), raw
+    return instances_from_maps(to_maps(raw, 2), thresholds), raw
 
 
 @settings(deadline=None, max_examples=25)
@@ -105,7 +107,7 @@ def in_one_piece(reader, network, thresholds, side):
 )
 def test_tiles_give_the_nuclei_of_the_whole(seed, shape, tile, side, radius, smallest, certainty, dtype):
     reader = reader_of(fields(seed, shape, dtype))
-    thresholds = replace(THRESHOLDS, smallest=smallest, certainty=certainty)
+    thresholds = replace(THRESHOLDS, min_area=smallest, seed_foreground=certainty)
     assume(not Statistics.of(reader, 5).constant)  # such as one pixel, which holds nothing for a stream
     network = Painted(radius)
     labels, table, _ = streamed(reader, Plan(reader.box, tile, side=side), network=network, thresholds=thresholds)
@@ -144,9 +146,9 @@ def test_a_tile_sees_what_a_hole_in_its_nuclei_depends_on():
         def raw(self, image):
             return torch.from_numpy(raw)[None]
 
-    thresholds = Thresholds(separation=1.9 / 12, reach=1.9 / 12, smallest=1, certainty=0.0)
+    thresholds = Thresholds(nms_radius=1.9 / 12, assign_radius=1.9 / 12, min_area=1, seed_foreground=0.0)
     reader = reader_of(fields(0, shape))
-    whole = group(to_maps(torch.from_numpy(raw)[None], 2), thresholds)
+    whole = instances_from_maps(to_maps(torch.from_numpy(raw)[None], 2), thresholds)
     assert len(whole.centre) == 2 and (whole.labels[29:31, 70] == whole.labels[30, 50]).all() and whole.labels[30, 60]
     labels, _, stream = streamed(reader, Plan(reader.box, 72), network=Said(), thresholds=thresholds)
     assert len(stream.rows[0]) == 2, "the ring lies in one tile, the other nucleus in the next"
@@ -334,7 +336,7 @@ def test_nuclei_that_reach_the_bound_are_counted(radius, offset, bounded):
     stream = streamed(reader_of(pixels), Plan(Box(0, 0, 200, 200), 100), network=network)[2]
     assert stream.nuclei("painted").count == 1
     assert stream.nuclei("painted").bounded() == bounded
-    assert BOUND == 64
+    assert MAX_DISTANCE == 64
 
 
 def test_measures_need_no_pixels_where_there_is_no_nucleus():

@@ -50,7 +50,9 @@ def manifest(weights, network, **changes):
         name="brightness",
         architecture=store.architecture_part(network.architecture),
         normalisation=store.NormalisationPart(low=1.0, high=99.8),
-        thresholds=store.ThresholdsPart(foreground=0.5, heat=0.5, separation=0.6, reach=1.0, smallest=5),
+        thresholds=store.ThresholdsPart(
+            foreground=0.5, peak_threshold=0.5, nms_radius=0.6, assign_radius=1.0, min_area=5
+        ),
         data=store.DataPart(
             source="by hand", labelled=0, nuclei=0, median_diameter=20, validation="none", channels=("DAPI",)
         ),

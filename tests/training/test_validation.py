@@ -18,7 +18,9 @@ from nucleate.training.parallel import Cores
 from nucleate.training.validation import FEWEST, GRID, Validation, hold_out, tune
 from nucleate.types import Maps, Thresholds
 
-PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1, certainty=0.0)
+PLAIN = Thresholds(
+    foreground=0.5, peak_threshold=0.3, nms_radius=0.6, assign_radius=0.7, min_area=1, seed_foreground=0.0
+)
 
 
 def pair_of(labels):

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from nucleate.inference.block_store import Spool
 from nucleate.inference.measurements import Measured, mask_bytes
 from nucleate.io.instances import Found, Nuclei
-from nucleate.postprocess.instances_from_maps import BOUND
-from nucleate.postprocess.steps import fastest
+from nucleate.postprocess import kernels
+from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.types import Box, Nucleus
 
-FURTHEST = 2 * BOUND
+FURTHEST = 2 * MAX_DISTANCE
 """Pixels along an axis: no pixel of a nucleus is further from its centre."""
 
 _MEASURES = ("y", "x", "area", "mean", "score", "entropy")
@@ -159,4 +159,4 @@ class _Row:
         corners = (one[which].astype(np.int64) for one in (self.top, self.left, self.bottom, self.right))
         edges = np.stack([*corners], axis=1) - (box.y, box.x, box.y, box.x)
         starts = self.ends[which] - mask_bytes(self.nuclei[which])
-        fastest(labels.size).paint(labels, self.masks, starts, edges, first + which)
+        kernels.paint_masks(labels, self.masks, starts, edges, first + which)

@@ -35,13 +35,20 @@ from nucleate.io.formats.progress import Observe
 from nucleate.io.reader import Reader
 from nucleate.networks.decode import to_entropy, to_maps
 from nucleate.networks.runtime import return_memory
-from nucleate.postprocess.instances_from_maps import BOUND, Candidates, Extent, Votes, join, vote
+from nucleate.postprocess.instances_from_maps import (
+    MAX_DISTANCE,
+    Candidates,
+    Extent,
+    Votes,
+    cast_votes,
+    instances_from_votes,
+)
 from nucleate.types import Box, Thresholds
 
 DEPENDS = Extent().context + Extent().nucleus
 """Pixels; the label of a pixel depends on no votes further away."""
 
-LOOKED_AT = DEPENDS + 2 * BOUND
+LOOKED_AT = DEPENDS + 2 * MAX_DISTANCE
 """Pixels; how far votes around a tile may reach, and so how much of them it depends on, is known from those within."""
 
 _SUBMITTED = 16  # pieces of work, several for each thread of the pool; after as many, freed memory is given back
@@ -186,7 +193,7 @@ class Stream:
         begin = time.perf_counter()
         raw = self.passage.run(block, pixels)
         spent = time.perf_counter() - begin
-        votes = vote(to_maps(raw, self.classes), self.thresholds, block.gives, block.writes, self.reader.shape)
+        votes = cast_votes(to_maps(raw, self.classes), self.thresholds, block.gives, block.writes, self.reader.shape)
         extent = Extent.of(votes, self.thresholds)
         if self.plan.entropy:
             inner = block.writes.within(block.gives)
@@ -199,7 +206,7 @@ class Stream:
                 "position": candidates.position,
                 "heat": candidates.heat,
                 "radius": candidates.radius,
-                "extent": np.array([extent.points, extent.reach, extent.separation]),
+                "extent": np.array([extent.vote, extent.assign, extent.nms]),
             },
         )
         with self._lock:
@@ -217,13 +224,13 @@ class Stream:
         if votes is not None and len(votes.candidates.position):
             area = tile.grown(extent.nucleus, within=shape).common(self.plan.region)
             assert area is not None  # it holds the tile
-            labels, centres = join(votes, box, self.thresholds)
+            labels, centres = instances_from_votes(votes, box, self.thresholds)
             own = self._own(centres.position, tile)
-            at_bound = reaches_bound(votes, box, area) if extent.points == BOUND else None
+            at_bound = reaches_bound(votes, box, area) if extent.vote == MAX_DISTANCE else None
             bits = self.entropy(area) if self.plan.entropy else None
             cut = np.ascontiguousarray(labels[area.within(box)])
             done = measure(cut, area, centres, own, self.reader.read(area), bits, at_bound)
-            wide = names(centres.position[self.thresholds.reach * centres.radius >= BOUND])
+            wide = names(centres.position[self.thresholds.assign_radius * centres.radius >= MAX_DISTANCE])
             done.rows["bounded"] |= np.isin(done.rows["name"], wide)
         self.spool.put(name, {"rows": done.rows, "masks": done.masks})
 

@@ -49,7 +49,7 @@ class Predictor:
         self.model, self.views = model, views
         self.engine = choose(model, engine, megapixels=views * megapixels, bfloat16=bfloat16)
         self.network: Network = self.engine if views == 1 else Views(self.engine, views)
-        self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, smallest=smallest)
+        self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, min_area=smallest)
 
     def identity(self) -> dict[str, Any]:
         """What its results depend on, for JSON."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from nucleate.inference.tiling import cover, owned, taps
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import Architecture
+from nucleate.postprocess import kernels
 from nucleate.postprocess.rescale import predicted_diameter, zoom
-from nucleate.postprocess.steps import fastest
 from nucleate.types import Box
 
 GLANCE, JUDGED = 192, 384
@@ -205,4 +205,4 @@ def _resampled(x: Tensor, held: Box, box: Box, *, of: tuple[int, int], out: tupl
         )
     )
     planes = np.ascontiguousarray(x[0].cpu().numpy())
-    return torch.from_numpy(fastest(planes.size).resample(planes, rows, columns))[None]
+    return torch.from_numpy(kernels.resample_bilinear(planes, rows, columns))[None]

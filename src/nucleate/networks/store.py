@@ -75,11 +75,11 @@ class ThresholdsPart(_Part):
     """See `nucleate.postprocess.instances_from_maps.Thresholds`."""
 
     foreground: float = Field(gt=0, lt=1)
-    heat: float = Field(gt=0, lt=1)
-    separation: float = Field(ge=0, le=4)
-    reach: float = Field(ge=0, le=4)
-    smallest: int = Field(ge=0)
-    certainty: float = Field(default=0.0, ge=0, lt=1)
+    peak_threshold: float = Field(gt=0, lt=1)
+    nms_radius: float = Field(ge=0, le=4)
+    assign_radius: float = Field(ge=0, le=4)
+    min_area: int = Field(ge=0)
+    seed_foreground: float = Field(default=0.0, ge=0, lt=1)
 
 
 class DataPart(_Part):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from nucleate.inference.predict import Summary
 from nucleate.inference.resume import folder_of
 from nucleate.io.image_file import name_of
-from nucleate.postprocess.instances_from_maps import BOUND
+from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 
 
 class PredictionProgress:
@@ -68,7 +68,7 @@ def sentences(summary: Summary) -> Iterator[str]:
     if summary.bounded:
         count, name = sum(summary.bounded.values()), next(iter(summary.bounded))
         yield (
-            f"{count} nuclei ({'in ' if len(summary.bounded) == 1 else 'the first in '}{name}) reach {BOUND} pixels, as"
-            " far as is looked at, and may be larger: use a coarser level (--level, or --pixel-size), or shrink the"
-            " image."
+            f"{count} nuclei ({'in ' if len(summary.bounded) == 1 else 'the first in '}{name}) extend {MAX_DISTANCE}"
+            " pixels, which is as far as is searched, and may be larger: use a coarser level (--level or --pixel-size)"
+            " or shrink the image."
         )
