@@ -64,9 +64,10 @@ def check(folder: Folder) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
-    from nucleate.data.inspect import inspect, render
+    from nucleate.data.inspect import inspect
+    from nucleate.report.console import print_folder_report
 
-    render(inspect(folder), Console())
+    print_folder_report(inspect(folder), Console())
 
 
 @app.command()
@@ -121,7 +122,7 @@ def predict(
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
+        str, typer.Option(help="What runs the network: auto, torch, openvino or openvino-int8.")
     ] = "auto",
     tta: Annotated[
         int,
@@ -173,8 +174,8 @@ def view(
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
     """Look at images and their nuclei in the browser, until Ctrl-C."""
+    from nucleate.web.app import serve
     from nucleate.web.gallery import Gallery
-    from nucleate.web.serve import serve
 
     gallery = Gallery(folder)
     for problem in gallery.problems:
@@ -206,13 +207,14 @@ def evaluate(
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
 
-    from nucleate.evaluation import evaluate, render, to_json
+    from nucleate.evaluation import evaluate, to_json
     from nucleate.io.atomic import write_text
+    from nucleate.report.console import print_evaluation
 
     found = evaluate(predicted, true)
     if json is not None:
         write_text(json, to_json(found))
-    render(found, Console())
+    print_evaluation(found, Console())
     if json is not None:
         print(f"Wrote {json}.")
 
@@ -225,12 +227,27 @@ def info(
     from rich.console import Console
 
     from nucleate.networks.store import locate, read, read_history
-    from nucleate.report.card import render
+    from nucleate.report.console import print_model
 
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    render(read(folder), read_history(folder), console)
+    print_model(read(folder), read_history(folder), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, and which engine is used on it."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from nucleate.inference.doctor import examine
+
+    table = Table(show_header=False)
+    for name, value in examine():
+        table.add_row(name, Text(value))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 @app.command()
@@ -244,12 +261,13 @@ def curves(
     """Say where training runs should have ended, by each of the known rules, and at what regret."""
     from rich.console import Console
 
-    from nucleate.curves.compare import drawn, outcomes, render
+    from nucleate.curves.compare import drawn, outcomes
     from nucleate.curves.history import read
+    from nucleate.report.console import print_stopping
 
     console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
     for history, found in judged:
-        render(history, found, console)
+        print_stopping(history, found, console)
     if plot is not None:
         from nucleate.report.plots import plot_curves
 
@@ -261,17 +279,11 @@ def curves(
 def losses() -> None:
     """List the loss functions: formula, range, and when to use each."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from nucleate.losses import catalogue
+    from nucleate.report.console import print_losses
 
-    table = Table(show_lines=True)
-    for head in ("loss", "formula", "range", "when to use it"):
-        table.add_column(head, no_wrap=head == "loss")
-    for entry in catalogue():
-        table.add_row(*(Text(text) for text in (entry.name, entry.formula, entry.range, entry.use)))
-    Console().print(table)
+    print_losses(catalogue(), Console())
 
 
 @app.command()

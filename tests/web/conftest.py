@@ -13,8 +13,7 @@ from nucleate.io.formats import FORMATS
 from nucleate.io.instances import MemoryNuclei
 from nucleate.io.prediction_json import Record, record_file, write_record
 from nucleate.types import Nucleus
-from nucleate.web import serve
-from nucleate.web.app import make_app
+from nucleate.web import app
 from nucleate.web.gallery import Gallery
 
 
@@ -43,8 +42,8 @@ def predicted(folder, name, pixels, labels, *, formats=("tif", "csv"), downsampl
 def serving(folder):
     """The address at which a folder is shown, by a server in a thread."""
     gallery = Gallery(folder)
-    with serve._listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(gallery), log_level="warning", ws="none", lifespan="off"))
+    with app._listening(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(app.make_app(gallery), log_level="warning", ws="none", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

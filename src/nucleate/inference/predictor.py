@@ -13,9 +13,7 @@ import torch
 
 from nucleate import __version__
 from nucleate.data.statistics import Statistics
-from nucleate.inference.backends import Engine
 from nucleate.inference.block_store import BlockStore, MemoryBlockStore
-from nucleate.inference.compiled_backends import Int8Engine
 from nucleate.inference.image_input import select_channel
 from nucleate.inference.pipeline import Pipeline, PipelineConfig
 from nucleate.inference.scheduler import thread_pool
@@ -25,7 +23,7 @@ from nucleate.inference.tta import TestTimeAugmentation
 from nucleate.io.formats.progress import Observe
 from nucleate.io.prediction_json import Environment
 from nucleate.io.reader import MemoryReader, Reader
-from nucleate.networks.runtime import one_heap, prefers_bfloat16
+from nucleate.networks.runtime import one_heap
 from nucleate.networks.store import Model
 from nucleate.types import Box, Image, Segmentation
 
@@ -75,7 +73,7 @@ class Predictor:
 
     def environment(self) -> Environment:
         """With what it computes, in the calling thread."""
-        return Environment(**describe(self.engine), threads=torch.get_num_threads(), versions=versions())
+        return Environment(**self.engine.describe(), threads=torch.get_num_threads(), versions=versions())
 
     def segment(self, image: Image) -> Segmentation:
         """The nuclei of an image in memory; none where the image is constant."""
@@ -133,15 +131,6 @@ class Predictor:
         values = {"low": found.low, "high": found.high, "constant": found.constant}
         store.put("statistics", {name: np.array(value) for name, value in values.items()})
         return found
-
-
-def describe(engine: Engine) -> dict[str, str]:
-    """The name of an engine and its number format, as `Environment` has them."""
-    bfloat16 = getattr(engine, "bfloat16", False)
-    if bfloat16 is None:
-        bfloat16 = prefers_bfloat16(torch.device("cpu"))
-    number_format = "int8" if isinstance(engine, Int8Engine) else "bfloat16" if bfloat16 else "float32"
-    return {"engine": type(engine).__name__, "number_format": number_format}
 
 
 def versions() -> dict[str, str]:
