@@ -60,8 +60,7 @@ def predict_rates(data: Path, model: str) -> list[float]:
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
     pixels = sum(read_image(file).pixels[..., 0].size for file in files)
-    # As the command line does: how much there is to do decides the engine.
-    predictor = Predictor(read(locate(model)), megapixels=pixels / 1e6)
+    predictor = Predictor(read(locate(model)))
     request, rates = Request(formats=("tif",)), []
     with tempfile.TemporaryDirectory() as out:
         predict(predictor, files[:3], Path(out), request)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nucleate.errors import InputError
 from nucleate.io.instances import MemoryNuclei
-from nucleate.io.prediction_json import KIND, Record, read_record, record_file, write_record
+from nucleate.io.prediction_json import KIND, Environment, Record, read_record, record_file, write_record
 
 COUNT = st.integers(0, 2**40)
 SIZE = st.floats(1e-9, 1e9)
@@ -26,6 +26,8 @@ RECORDS = st.builds(
     pixel_size=st.none() | SIZE,
     count=COUNT,
     files=st.dictionaries(st.sampled_from(["tif", "csv"]), NAME),
+    environment=st.none()
+    | st.builds(Environment, st.text(), st.text(), COUNT, st.dictionaries(st.text(), st.text(), max_size=3)),
 )
 
 
@@ -94,6 +96,11 @@ def test_another_kind_of_json_is_no_record(tmp_path, text):
         ("files", {"tif": "a\\b"}),
         ("files", {"tif": ""}),
         ("files", {"tif": 3}),
+        ("environment", "torch"),
+        ("environment", {}),
+        ("environment", {"engine": "torch", "number_format": "float32", "threads": -1, "versions": {}}),
+        ("environment", {"engine": "torch", "number_format": None, "threads": 2, "versions": {}}),
+        ("environment", {"engine": "torch", "number_format": "float32", "threads": 2, "versions": {"torch": 2}}),
     ],
 )
 def test_what_cannot_be_is_named(tmp_path, field, value):
