@@ -10,8 +10,8 @@ import uvicorn
 
 from nucleate.data.synthetic.microscopy import tissue
 from nucleate.io.formats import FORMATS
-from nucleate.io.instances import MemoryNuclei
-from nucleate.io.prediction_json import Record, record_file, write_record
+from nucleate.io.instances import MemoryInstances
+from nucleate.io.prediction_json import PredictionRecord, record_file, write_record
 from nucleate.types import Nucleus
 from nucleate.web import serve
 from nucleate.web.app import make_app
@@ -31,11 +31,11 @@ def predicted(folder, name, pixels, labels, *, formats=("tif", "csv"), downsampl
     image = folder / "images" / f"{name}.tif"
     image.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(image, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", tile=(64, 64))
-    nuclei = MemoryNuclei(name, labels.astype(np.int32), table_of(labels), downsample=downsample, **place)
+    nuclei = MemoryInstances(name, labels.astype(np.int32), table_of(labels), downsample=downsample, **place)
     files = {kind: FORMATS[kind].file(name) for kind in formats}
     for kind, file in files.items():
         FORMATS[kind].write(folder / file, nuclei)
-    write_record(folder / record_file(name), Record.of(nuclei, image, 0, files))
+    write_record(folder / record_file(name), PredictionRecord.of(nuclei, image, 0, files))
     return folder
 
 

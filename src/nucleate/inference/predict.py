@@ -23,7 +23,7 @@ from nucleate.inference.predictor import Predictor, is_small
 from nucleate.inference.resume import digest, fingerprint, folder_of, open_work, refuse_unfinished
 from nucleate.io.formats import FORMATS, entropy_tiff
 from nucleate.io.image_file import name_of
-from nucleate.io.prediction_json import Record, read_record, record_file, write_record
+from nucleate.io.prediction_json import PredictionRecord, read_record, record_file, write_record
 from nucleate.networks.runtime import keep_memory
 from nucleate.report.overlay import write_overlay
 from nucleate.types import Image
@@ -274,7 +274,8 @@ class _Work:
             else:
                 entropy_tiff.write(path, region, stream.entropy, pixel_size=nuclei.pixel_size, observe=tell)
         write_record(
-            self.out / record_file(self.name), Record.of(nuclei, self.path, self.source.reader.level, files, mark)
+            self.out / record_file(self.name),
+            PredictionRecord.of(nuclei, self.path, self.source.reader.level, files, mark),
         )
         if self.request.overlay and max(nuclei.shape) <= DRAWN:
             reader = self.source.reader

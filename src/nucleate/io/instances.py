@@ -15,7 +15,7 @@ from nucleate.types import Box, Labels, Nucleus
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Instance:
     """One nucleus: its measurements, and its pixels as the True ones of `mask`, which covers `box` of the image."""
 
     nucleus: Nucleus
@@ -23,7 +23,7 @@ class Found:
     mask: NDArray[np.bool_]
 
 
-class Nuclei(ABC):
+class Instances(ABC):
     """The nuclei of one image, or of a region of it, numbered 1..`count`.
 
     `shape` is (height, width) in pixels of the level that was segmented; `origin` (y, x) where the region begins in
@@ -43,7 +43,7 @@ class Nuclei(ABC):
         """The labels in a box that lies inside; may be called from several threads at once."""
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Instance]:
         """Every nucleus, in the order of their numbers."""
 
     def measurements(self) -> Iterator[Nucleus]:
@@ -51,13 +51,13 @@ class Nuclei(ABC):
         return (found.nucleus for found in self)
 
 
-class MemoryNuclei(Nuclei):
+class MemoryInstances(Instances):
     """The nuclei of an image whose labels 1..N are in memory.
 
     >>> from nucleate.types import Nucleus
     >>> labels = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.int32)
     >>> row = Nucleus(id=1, y=0.333, x=1.667, area=3, diameter=1.954, mean_intensity=7.0, score=0.9)
-    >>> [(found.box, found.mask.tolist()) for found in MemoryNuclei("a", labels, [row])]
+    >>> [(found.box, found.mask.tolist()) for found in MemoryInstances("a", labels, [row])]
     [(Box(y=0, x=1, height=2, width=2), [[True, True], [False, True]])]
     """
 
@@ -79,8 +79,8 @@ class MemoryNuclei(Nuclei):
     def read(self, box: Box) -> NDArray[np.uint32]:
         return self.labels[box.y : box.bottom, box.x : box.right].astype(np.uint32)
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Instance]:
         for row, place in zip(self.table, ndimage.find_objects(self.labels), strict=True):
             y, x = place
             box = Box(y.start, x.start, y.stop - y.start, x.stop - x.start)
-            yield Found(row, box, self.labels[place] == row.id)
+            yield Instance(row, box, self.labels[place] == row.id)

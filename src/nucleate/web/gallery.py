@@ -10,7 +10,7 @@ from typing import Any
 
 from nucleate.errors import InputError, NucleateError
 from nucleate.io.open import open_reader
-from nucleate.io.prediction_json import Record, read_record
+from nucleate.io.prediction_json import PredictionRecord, read_record
 from nucleate.web.cache import Cache
 from nucleate.web.measurements import Measurements
 from nucleate.web.overlay import DEPTH, Overlay
@@ -26,7 +26,7 @@ _GIVE = "give the --out of nucleate predict"
 class Shown:
     """One image, opened: its tiles, and those of its labels and its measurements where they were written."""
 
-    record: Record
+    record: PredictionRecord
     pyramid: Pyramid
     overlay: Overlay | None
     measurements: Measurements | None
@@ -65,7 +65,7 @@ class Gallery:
     """
 
     def __init__(self, folder: Path) -> None:
-        records: dict[str, Record] = {}
+        records: dict[str, PredictionRecord] = {}
         self.problems: list[str] = []
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
@@ -100,7 +100,7 @@ class Gallery:
                 shown.close()
             self._opened.clear()
 
-    def _open(self, record: Record) -> Shown:
+    def _open(self, record: PredictionRecord) -> Shown:
         pyramid = Pyramid(partial(open_reader, Path(record.image)), self._cache)
         files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
         try:

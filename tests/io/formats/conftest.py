@@ -1,11 +1,11 @@
-"""Nuclei to write: of a label image, and of one that is never in memory."""
+"""Instances to write: of a label image, and of one that is never in memory."""
 
 import weakref
 
 import numpy as np
 import pytest
 
-from nucleate.io.instances import Found, MemoryNuclei, Nuclei
+from nucleate.io.instances import Instance, Instances, MemoryInstances
 from nucleate.types import Box, Nucleus
 
 
@@ -28,10 +28,10 @@ def nuclei_of(labels, *, name="cells", entropy=False, **place):
                 entropy=0.125 if entropy else None,
             )
         )
-    return MemoryNuclei(name, labels.astype(np.int32), table, **place)
+    return MemoryInstances(name, labels.astype(np.int32), table, **place)
 
 
-class Field(Nuclei):
+class Field(Instances):
     """Squares of 6 x 6 pixels, one in each cell of 40 x 40, made when they are read; remembers what was asked for."""
 
     def __init__(self, rows, columns):
@@ -53,7 +53,7 @@ class Field(Nuclei):
             self.alive += 1
             self.most = max(self.most, self.alive)
             row = Nucleus(number, 40 * y + 2.5, 40 * x + 2.5, 36, 6.77, 1.0, 0.5)
-            found = Found(row, Box(40 * y, 40 * x, 6, 6), mask)
+            found = Instance(row, Box(40 * y, 40 * x, 6, 6), mask)
             del mask
             yield found
 

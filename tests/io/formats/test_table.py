@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.io.formats import table
-from nucleate.io.instances import MemoryNuclei
+from nucleate.io.instances import MemoryInstances
 from nucleate.types import Nucleus
 
 PIXELS = ["id", "y", "x", "area", "diameter", "mean_intensity", "score"]
@@ -32,7 +32,7 @@ def read(path):
 def test_values_are_read_back_exactly(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("table") / "x.csv"
     labels = np.arange(len(rows) + 1, dtype=np.int32)[None]
-    table.write(path, MemoryNuclei("x", labels, [Nucleus(*row) for row in rows]))
+    table.write(path, MemoryInstances("x", labels, [Nucleus(*row) for row in rows]))
     header, found = read(path)
     assert header == PIXELS == list(table.COLUMNS)
     kinds = (int, float, float, int, float, float, float)

@@ -10,7 +10,7 @@ from typing import Any
 from nucleate.io.atomic import atomic
 from nucleate.io.formats.polygons import Ring, trace
 from nucleate.io.formats.progress import Observe, observed
-from nucleate.io.instances import Found, Nuclei
+from nucleate.io.instances import Instance, Instances
 
 CLASSIFICATION = {"name": "Nucleus", "color": [255, 221, 0]}
 """What QuPath calls the detections, and the red, green and blue that it draws them in."""
@@ -18,7 +18,7 @@ CLASSIFICATION = {"name": "Nucleus", "color": [255, 221, 0]}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "nucleate")
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write a FeatureCollection (RFC 7946), one line a nucleus.
 
     Coordinates are pixel edges in pixels of the whole slide at full resolution: (place in the region + `origin`) x
@@ -35,7 +35,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
         file.write(b"\n]}\n")
 
 
-def feature(found: Found, nuclei: Nuclei) -> dict[str, Any]:
+def feature(found: Instance, nuclei: Instances) -> dict[str, Any]:
     """One nucleus as a GeoJSON Feature."""
     polygons = [[_ring(ring, found, nuclei) for ring in polygon] for polygon in trace(found.mask)]
     several = len(polygons) > 1
@@ -54,7 +54,7 @@ def feature(found: Found, nuclei: Nuclei) -> dict[str, Any]:
     }
 
 
-def measurements(found: Found, nuclei: Nuclei) -> dict[str, float]:
+def measurements(found: Instance, nuclei: Instances) -> dict[str, float]:
     """What is known of a nucleus, under names as QuPath has them; lengths in micrometres where the pixel size is
     known, else in pixels of the segmented level."""
     nucleus, size = found.nucleus, nuclei.pixel_size
@@ -70,14 +70,14 @@ def measurements(found: Found, nuclei: Nuclei) -> dict[str, float]:
     return values
 
 
-def _ring(ring: Ring, found: Found, nuclei: Nuclei) -> list[tuple[float, float]]:
+def _ring(ring: Ring, found: Instance, nuclei: Instances) -> list[tuple[float, float]]:
     """On the whole slide; closed, as GeoJSON has it, by its first corner."""
     top, left = nuclei.origin[0] + found.box.y, nuclei.origin[1] + found.box.x
     scale: float = int(nuclei.downsample) if nuclei.downsample == int(nuclei.downsample) else nuclei.downsample
     return [(round((x + left) * scale, 3), round((y + top) * scale, 3)) for x, y in (*ring, ring[0])]
 
 
-def _identifier(number: int, nuclei: Nuclei) -> str:
+def _identifier(number: int, nuclei: Instances) -> str:
     # A file name that is not UTF-8 reaches Python as lone surrogates.
     name = nuclei.name.encode("utf-8", "backslashreplace").decode("utf-8")
     return str(uuid.uuid5(_NAMESPACE, f"{name} {nuclei.downsample} {nuclei.origin} {nuclei.shape} {number}"))

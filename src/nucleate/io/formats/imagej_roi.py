@@ -12,7 +12,7 @@ from nucleate.io.atomic import atomic
 from nucleate.io.formats.polygons import trace
 from nucleate.io.formats.progress import Observe, observed
 from nucleate.io.formats.zip_stream import ZipStream
-from nucleate.io.instances import Found, Nuclei
+from nucleate.io.instances import Instance, Instances
 
 FURTHEST = 60535
 """Pixels; the largest coordinate that ImageJ takes from the 16 bits of a polygon, of which it leaves 5000 to negative
@@ -21,7 +21,7 @@ ones. The 32-bit floats of a composite ROI are exact up to 2**24."""
 _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0  # the segments of a path, as java.awt.geom.PathIterator numbers them
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write one ROI for each nucleus; filling it selects exactly the pixels of the label.
 
     Coordinates are corners of pixels of the segmented level, counted from its beginning, also where only a region of
@@ -33,7 +33,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
             archive.add(f"{found.nucleus.id}.roi", region(found, nuclei.origin).tobytes())
 
 
-def region(found: Found, origin: tuple[int, int]) -> ImagejRoi:
+def region(found: Instance, origin: tuple[int, int]) -> ImagejRoi:
     """One nucleus as an ROI."""
     top, left = origin[0] + found.box.y, origin[1] + found.box.x
     rings = [np.add(ring, (left, top)) for polygon in trace(found.mask) for ring in polygon]
