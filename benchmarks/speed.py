@@ -53,7 +53,7 @@ def predict_rates(data: Path, model: str) -> list[float]:
     """Megapixels a second, file to label image, of three passes over the test images."""
     from nucleate.inference.predict import Request, predict
     from nucleate.inference.predictor import Predictor
-    from nucleate.io.image_file import read_image
+    from nucleate.io.reader import read_image
     from nucleate.networks.runtime import keep_memory
     from nucleate.networks.store import locate, read
 

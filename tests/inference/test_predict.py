@@ -21,7 +21,7 @@ from nucleate.inference.measurements import measure
 from nucleate.inference.predict import Request, predict
 from nucleate.inference.predictor import Predictor
 from nucleate.io.formats.table import COLUMNS
-from nucleate.io.image_file import read_labels
+from nucleate.io.reader import read_labels
 from nucleate.networks import store
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.instances_from_maps import Candidates

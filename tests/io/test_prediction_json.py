@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
-from nucleate.io.instances import MemoryInstances
 from nucleate.io.prediction_json import KIND, PredictionRecord, read_record, record_file, write_record
 
 COUNT = st.integers(0, 2**40)
@@ -37,9 +36,9 @@ def test_round_trip(tmp_path_factory, record):
     assert read_record(path) == record
 
 
-def test_of_nuclei(tmp_path, monkeypatch):
+def test_of_nuclei(tmp_path, monkeypatch, memory_instances):
     monkeypatch.chdir(tmp_path)
-    nuclei = MemoryInstances("cells", np.zeros((3, 4), np.int32), [], origin=(5, 6), downsample=4.0, pixel_size=0.5)
+    nuclei = memory_instances("cells", np.zeros((3, 4), np.int32), [], origin=(5, 6), downsample=4.0, pixel_size=0.5)
     record = PredictionRecord.of(nuclei, type(tmp_path)("cells.svs"), 1, {"csv": "cells.csv"})
     assert record == PredictionRecord(
         str(tmp_path.resolve() / "cells.svs"), 1, (5, 6), (3, 4), 4.0, 0.5, 0, {"csv": "cells.csv"}

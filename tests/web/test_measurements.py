@@ -5,17 +5,16 @@ import pytest
 
 from nucleate.errors import InputError
 from nucleate.io.formats import table
-from nucleate.io.instances import MemoryInstances
 from nucleate.types import Nucleus
 from nucleate.web import measurements
 from nucleate.web.measurements import Measurements
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, memory_instances):
     rows = [Nucleus(number, 1.5 * number, 2.0, 9, 3.385, 7.25, 0.5) for number in range(1, 1001)]
     labels = np.arange(1001, dtype=np.int32)[None]
-    table.write(tmp_path / "x.csv", MemoryInstances("x", labels, rows, pixel_size=0.5))
+    table.write(tmp_path / "x.csv", memory_instances("x", labels, rows, pixel_size=0.5))
     return tmp_path / "x.csv"
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
+from nucleate.io.cache import Cache
 from nucleate.io.reader import Level, MemoryReader, Reader
 from nucleate.types import Box, Image
 from nucleate.web import pyramid
-from nucleate.web.cache import Cache
 from nucleate.web.pyramid import Contrast, Pyramid
 
 RGB = ("red", "green", "blue")

@@ -21,8 +21,8 @@ from nucleate.inference.instances import SpooledNuclei
 from nucleate.inference.pipeline import Plan, Stream
 from nucleate.inference.predictor import Predictor, is_small
 from nucleate.inference.resume import digest, fingerprint, folder_of, open_work, refuse_unfinished
+from nucleate.io.axes import name_of
 from nucleate.io.formats import FORMATS, entropy_tiff
-from nucleate.io.image_file import name_of
 from nucleate.io.prediction_json import PredictionRecord, read_record, record_file, write_record
 from nucleate.networks.runtime import keep_memory
 from nucleate.report.overlay import write_overlay

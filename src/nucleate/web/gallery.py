@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.errors import InputError, NucleateError
-from nucleate.io.open import open_reader
+from nucleate.io.cache import Cache
 from nucleate.io.prediction_json import PredictionRecord, read_record
-from nucleate.web.cache import Cache
+from nucleate.io.reader import open_reader
 from nucleate.web.measurements import Measurements
 from nucleate.web.overlay import DEPTH, Overlay
-from nucleate.web.pyramid import CACHED, TILE, Pyramid
+from nucleate.web.pyramid import CACHED, TILE, Colours, Pyramid
 
 LABELS = ("tif", "zarr")
 """The formats that outlines are drawn from, the preferred one first."""
@@ -83,7 +83,7 @@ class Gallery:
             raise InputError(self.problems[0] if self.problems else f"{folder} holds no prediction: {_GIVE}.")
         self.folder, self.names, self._records = folder, list(records), list(records.values())
         self._opened: dict[int, Shown] = {}
-        self._cache, self._lock = Cache(CACHED), threading.Lock()
+        self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
 
     def __getitem__(self, number: int) -> Shown:
         """The image of `names[number]`; raises a `NucleateError` where it is not there or cannot be opened."""

@@ -5,30 +5,36 @@ import weakref
 import numpy as np
 import pytest
 
-from nucleate.io.instances import Instance, Instances, MemoryInstances
+from nucleate.io.instances import Instance, Instances
 from nucleate.types import Box, Nucleus
 
 
-def nuclei_of(labels, *, name="cells", entropy=False, **place):
-    """The nuclei of a label image, numbered 1..N, measured by their definitions."""
-    present, ranks = np.unique(labels, return_inverse=True)
-    labels = ranks.reshape(labels.shape) + (present[0] > 0)
-    table = []
-    for number in range(1, labels.max(initial=0) + 1):
-        y, x = np.nonzero(labels == number)
-        table.append(
-            Nucleus(
-                id=number,
-                y=round(float(y.mean()), 3),
-                x=round(float(x.mean()), 3),
-                area=y.size,
-                diameter=round(float(2 * np.sqrt(y.size / np.pi)), 3),
-                mean_intensity=10.5 * number,
-                score=0.75,
-                entropy=0.125 if entropy else None,
+@pytest.fixture(scope="session")
+def nuclei_of(memory_instances):
+    """What makes the nuclei of a label image."""
+
+    def make(labels, *, name="cells", entropy=False, **place):
+        """The nuclei of a label image, numbered 1..N, measured by their definitions."""
+        present, ranks = np.unique(labels, return_inverse=True)
+        labels = ranks.reshape(labels.shape) + (present[0] > 0)
+        table = []
+        for number in range(1, labels.max(initial=0) + 1):
+            y, x = np.nonzero(labels == number)
+            table.append(
+                Nucleus(
+                    id=number,
+                    y=round(float(y.mean()), 3),
+                    x=round(float(x.mean()), 3),
+                    area=y.size,
+                    diameter=round(float(2 * np.sqrt(y.size / np.pi)), 3),
+                    mean_intensity=10.5 * number,
+                    score=0.75,
+                    entropy=0.125 if entropy else None,
+                )
             )
-        )
-    return MemoryInstances(name, labels.astype(np.int32), table, **place)
+        return memory_instances(name, labels.astype(np.int32), table, **place)
+
+    return make
 
 
 class Field(Instances):
@@ -59,11 +65,6 @@ class Field(Instances):
 
     def _gone(self):
         self.alive -= 1
-
-
-@pytest.fixture(scope="session", name="nuclei_of")
-def _nuclei_of():
-    return nuclei_of
 
 
 @pytest.fixture(scope="session", name="field")

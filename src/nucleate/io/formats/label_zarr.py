@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zarr
-from zarr.codecs import ZstdCodec
-
 from nucleate.io.atomic import atomic_folder
 from nucleate.io.formats.label_tiff import label_type
 from nucleate.io.formats.progress import Observe, observed
@@ -26,6 +23,9 @@ def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None
     translation place the labels on the whole segmented level, in micrometres where the pixel size is known. Chunks of
     background are not stored. No more than 2048 x 2048 labels are in memory at once.
     """
+    import zarr  # here, as it takes long to load
+    from zarr.codecs import ZstdCodec
+
     shapes = _shapes(nuclei.shape)
     dtype = label_type(nuclei.count)
     with atomic_folder(path, holds="zarr.json") as folder:
