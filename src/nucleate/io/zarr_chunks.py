@@ -79,6 +79,15 @@ class ChunkedArray:
         self.folder, self._cache = folder, Cache[NDArray[np.generic]](kept)
         self.shape, self.chunk = self._array.shape, self._array.chunks
         self.dtype: np.dtype[np.generic] = np.dtype(self._array.dtype).newbyteorder("=")
+        self._block = self._blocks(kept)
+
+    def _blocks(self, limit: int) -> tuple[int, ...]:
+        """The shape of what is decoded in one go: a chunk, and those of the other channels as far as the limit goes."""
+        block = list(self.chunk)
+        for axis in reversed(range(len(block) - 2)):
+            more = max(1, limit // (math.prod(block) * self.dtype.itemsize))
+            block[axis] = min(self.shape[axis], block[axis] * more)
+        return tuple(block)
 
     def check_stored(self) -> None:
         """Raise `ImageError` where no chunk at all is there, as when only the metadata were copied."""
@@ -88,10 +97,11 @@ class ChunkedArray:
     def read(self, start: tuple[int, ...], stop: tuple[int, ...]) -> NDArray[np.generic]:
         """The values from `start` up to `stop`, one index for each axis, both inside the array."""
         out = np.empty([end - begin for begin, end in zip(start, stop, strict=True)], self.dtype)
-        spans = zip(start, stop, self.chunk, strict=True)
+        spans = zip(start, stop, self._block, strict=True)
+        size = math.prod(self._block) * self.dtype.itemsize
         for index in product(*(range(begin // side, -(-end // side)) for begin, end, side in spans)):
-            origin = [number * side for number, side in zip(index, self.chunk, strict=True)]
-            piece = self._cache.get(index, self._chunk_bytes, partial(self._decoded, origin))
+            origin = [number * side for number, side in zip(index, self._block, strict=True)]
+            piece = self._cache.get(index, size, partial(self._decoded, origin))
             first = [max(begin, o) for begin, o in zip(start, origin, strict=True)]
             last = [min(end, o + side) for end, o, side in zip(stop, origin, piece.shape, strict=True)]
             there = tuple(slice(f - begin, e - begin) for f, e, begin in zip(first, last, start, strict=True))
@@ -99,13 +109,9 @@ class ChunkedArray:
             out[there] = piece[here]
         return out
 
-    @property
-    def _chunk_bytes(self) -> int:
-        return math.prod(self.chunk) * self.dtype.itemsize
-
     def _decoded(self, origin: list[int]) -> NDArray[np.generic]:
-        """The chunk that begins there, as far as it lies inside the array."""
-        part = tuple(slice(o, min(o + side, end)) for o, side, end in zip(origin, self.chunk, self.shape, strict=True))
+        """The block that begins there, as far as it lies inside the array."""
+        part = tuple(slice(o, min(o + side, end)) for o, side, end in zip(origin, self._block, self.shape, strict=True))
         try:
             return np.asarray(self._array[part]).astype(self.dtype, copy=False)
         except ImageError:
