@@ -39,8 +39,7 @@ from protocol import HERE, run
 from nucleate.data.normalization import normalise
 from nucleate.inference.block_store import MemoryBlockStore
 from nucleate.inference.predictor import Predictor
-from nucleate.io.image_file import read_image
-from nucleate.io.reader import MemoryReader
+from nucleate.io.reader import MemoryReader, read_image
 from nucleate.networks.store import locate, read
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 

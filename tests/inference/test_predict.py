@@ -23,8 +23,8 @@ from nucleate.inference.measurements import measure
 from nucleate.inference.predict import Failed, Request, Segmented, Skipped, predict
 from nucleate.inference.predictor import Predictor
 from nucleate.io.formats.table import COLUMNS
-from nucleate.io.image_file import read_labels
 from nucleate.io.prediction_json import read_record
+from nucleate.io.reader import read_labels
 from nucleate.networks import store
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.instances_from_maps import Candidates

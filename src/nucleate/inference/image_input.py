@@ -11,8 +11,7 @@ import numpy as np
 
 from nucleate.data.normalization import index_of
 from nucleate.errors import InputError
-from nucleate.io.open import open_reader
-from nucleate.io.reader import Reader
+from nucleate.io.reader import Reader, open_reader
 from nucleate.types import Box, Pixels
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.05, 5.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nucleate.inference.block_store import BlockStore
 from nucleate.inference.measurements import Measured, mask_bytes
-from nucleate.io.instances import Found, Nuclei
+from nucleate.io.instances import Instance, Instances
 from nucleate.postprocess import kernels
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.types import Box, Nucleus
@@ -56,10 +56,10 @@ def _ordered(rows: NDArray[np.void], masks: NDArray[np.uint8]) -> Measured:
     return Measured(rows[order], masks[np.repeat(begin, length) + step])
 
 
-class StoredInstances(Nuclei):
+class StoredInstances(Instances):
     """The nuclei in a store that `relabel_sequential` has put in order; its `counts` are those of each row of tiles.
 
-    `borders` are the first row of pixels of each row of tiles and one past the last; all else as in `Nuclei`.
+    `borders` are the first row of pixels of each row of tiles and one past the last; all else as in `Instances`.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class StoredInstances(Nuclei):
                 self.rows(index).paint(labels, whole, first)
         return labels
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Instance]:
         nuclei = self.measurements()
         for index in range(len(self._first) - 1):
             row = self.rows(index)
             for step in range(len(row.nuclei)):
                 box = row.box(step)
                 here = Box(box.y - self.origin[0], box.x - self.origin[1], *box.shape)
-                yield Found(next(nuclei), here, row.mask(step))
+                yield Instance(next(nuclei), here, row.mask(step))
 
     def measurements(self) -> Iterator[Nucleus]:
         for index, first in enumerate(self._first[:-1]):

@@ -21,10 +21,10 @@ from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.resume import digest, fingerprint, open_work, refuse_unfinished, work_folder
 from nucleate.inference.scheduler import as_completed, thread_pool
+from nucleate.io.axes import name_of
 from nucleate.io.formats import FORMATS, entropy_tiff
 from nucleate.io.formats.progress import Observe as ObserveShare
-from nucleate.io.image_file import name_of
-from nucleate.io.prediction_json import Record, read_record, record_file, write_record
+from nucleate.io.prediction_json import PredictionRecord, read_record, record_file, write_record
 from nucleate.networks.runtime import keep_memory
 from nucleate.report.overlay import write_overlay
 from nucleate.types import Box, Image
@@ -289,7 +289,7 @@ class _Run:
         )
         self._write(pipeline, nuclei, lambda share: tell(_SEGMENTED + (1 - _SEGMENTED) * share))
         files = request.files(name)
-        record = Record.of(nuclei, path, reader.level, files, digest(identity), self.environment)
+        record = PredictionRecord.of(nuclei, path, reader.level, files, digest(identity), self.environment)
         write_record(self.out / record_file(name), record)
         notes = [image.note] if image.note else []
         if request.overlay and max(nuclei.shape) > DRAWN:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nucleate.errors import InputError
 from nucleate.io.atomic import write_json
-from nucleate.io.instances import Nuclei
+from nucleate.io.instances import Instances
 
 KIND = "nucleate prediction"
 """Under `kind` in the file, and so told apart from any other JSON."""
@@ -28,9 +28,9 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PredictionRecord:
     """One prediction. `image` is where the image was, absolute; `level` the one of its pyramid that was segmented;
-    `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Nuclei`; `files` the names of the
+    `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Instances`; `files` the names of the
     files in the record's own folder, by format; `identity` is the same for the same image, model, environment and
     options, and empty where that is not known, as `environment` is None in files of earlier versions."""
 
@@ -48,13 +48,13 @@ class Record:
     @classmethod
     def of(
         cls,
-        nuclei: Nuclei,
+        nuclei: Instances,
         image: Path,
         level: int,
         files: dict[str, str],
         identity: str = "",
         environment: Environment | None = None,
-    ) -> Record:
+    ) -> PredictionRecord:
         """The record of these nuclei, found in that level of the image."""
         return cls(
             image=str(image.resolve()),
@@ -79,12 +79,12 @@ def record_file(stem: str) -> str:
     return f"{stem}.json"
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: PredictionRecord) -> None:
     """Write the record; raises `OutputError` as `io.atomic.atomic` does."""
     write_json(path, {"kind": KIND, **asdict(record)})
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> PredictionRecord | None:
     """The record in a file; None where the file is JSON of another kind.
 
     Names in `files` that are not plain names of files, and so could lead out of the folder, are refused.
@@ -99,14 +99,14 @@ def read_record(path: Path) -> Record | None:
         raise InputError(f"{path} is not JSON ({error}): run nucleate predict again.") from error
     if not isinstance(value, dict) or value.get("kind") != KIND:
         return None
-    wrong = [field.name for field in fields(Record) if not _fits(field.name, value.get(field.name))]
+    wrong = [field.name for field in fields(PredictionRecord) if not _fits(field.name, value.get(field.name))]
     if wrong:
         raise InputError(f"{path} has no usable {wrong[0]} in it: run nucleate predict again.")
-    known = {field.name: value[field.name] for field in fields(Record) if field.name in value}
+    known = {field.name: value[field.name] for field in fields(PredictionRecord) if field.name in value}
     known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
     if known.get("environment") is not None:
         known["environment"] = Environment(**{one.name: value["environment"][one.name] for one in fields(Environment)})
-    return Record(**known)
+    return PredictionRecord(**known)
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nucleate.inference.predict import Summary
 from nucleate.inference.resume import work_folder
-from nucleate.io.image_file import name_of
+from nucleate.io.axes import name_of
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 
 
