@@ -317,7 +317,7 @@ def test_the_record_says_with_what_an_image_was_segmented(predictor, images, tmp
     threads(2)
     predict(predictor, images, tmp_path / "out")
     environment = read_record(tmp_path / "out" / "plate 0.json").environment
-    assert (environment.engine, environment.number_format, environment.threads) == ("TorchEngine", "float32", 2)
+    assert (environment.engine, environment.number_format, environment.threads) == ("torch", "float32", 2)
     assert environment.versions.keys() >= {"nucleate", "torch", "numpy"}
     assert environment.versions["numpy"] == np.__version__
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from nucleate.inference.block_store import BlockStore
 from nucleate.inference.measurements import Measured, mask_bytes
+from nucleate.io.cache import Cache
 from nucleate.io.instances import Instance, Instances
 from nucleate.postprocess import kernels
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
@@ -78,19 +77,16 @@ class StoredInstances(Instances):
         self.count = int(sum(counts))
         self._store, self._borders = store, borders
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]
-        self._kept: OrderedDict[int, _Row] = OrderedDict()
-        self._lock = threading.Lock()
+        self._decoded = Cache[_Row](_KEPT, at_least=_FEWEST)
 
     def rows(self, index: int) -> _Row:
         """The nuclei of one row of tiles."""
-        with self._lock:
-            if index not in self._kept:
-                while len(self._kept) > _FEWEST and sum(one.nbytes for one in self._kept.values()) > _KEPT:
-                    self._kept.popitem(last=False)
-                found = self._store[f"row-{index}"]
-                self._kept[index] = _Row(found["rows"], found["masks"])
-            self._kept.move_to_end(index)
-            return self._kept[index]
+
+        def decode() -> _Row:
+            found = self._store[f"row-{index}"]
+            return _Row(found["rows"], found["masks"])
+
+        return self._decoded.get(index, 0, decode)
 
     def read(self, box: Box) -> NDArray[np.uint32]:
         whole = Box(box.y + self.origin[0], box.x + self.origin[1], *box.shape)

@@ -12,7 +12,6 @@ region is that of the whole image, cut out.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from nucleate.inference.measurements import NUCLEUS, Measured, measure, names, r
 from nucleate.inference.scheduler import Schedule, do_all
 from nucleate.inference.sliding_window import SIDE, BlankCache, ForwardPass, SlidingWindow
 from nucleate.inference.tiling import tiles
+from nucleate.io.cache import Cache
 from nucleate.io.formats.progress import Observe
 from nucleate.io.reader import Reader
 from nucleate.networks.decode import to_entropy, to_maps
@@ -48,7 +48,8 @@ DEPENDS = Extent().context + Extent().nucleus
 EXAMINED = DEPENDS + 2 * MAX_DISTANCE
 """Pixels; the votes within this distance of a tile tell how far votes reach, and so on how many the tile depends."""
 
-_KEPT = 12  # blocks that are kept decoded: a tile and what it depends on meet nine, its neighbour six of them
+DECODED = 12
+"""Blocks that are kept decoded: a tile and what it depends on meet nine, its neighbour six of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Pipeline:
         self.thresholds, self.store, self.config = thresholds, store, config
         self.window = SlidingWindow(network, reader.shape, 1.0, reader.shape, ())  # until `run` plans it
         self._extents: dict[int, Extent] = {}
-        self._decoded: OrderedDict[str, Arrays] = OrderedDict()
+        self._decoded = Cache[Arrays](0, at_least=DECODED)
         self._lock = threading.Lock()
         region = config.region
         rows, columns = (tiles(length, config.tile) for length in region.shape)
@@ -239,13 +240,4 @@ class Pipeline:
         return Votes(points, Candidates(position[order], heat, radius))
 
     def _decode(self, name: str) -> Arrays:
-        with self._lock:
-            if name in self._decoded:
-                self._decoded.move_to_end(name)
-                return self._decoded[name]
-        found = self.store[name]
-        with self._lock:
-            self._decoded[name] = found
-            while len(self._decoded) > _KEPT:
-                self._decoded.popitem(last=False)
-        return found
+        return self._decoded.get(name, 0, lambda: self.store[name])

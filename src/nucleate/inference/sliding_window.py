@@ -8,8 +8,6 @@ the last bit, although a convolution may round differently for each shape that i
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucleate.inference.tiling import cover, owned, taps
+from nucleate.io.cache import Cache
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import Architecture
 from nucleate.postprocess import kernels
@@ -76,8 +75,7 @@ class BlankCache:
 
     def __init__(self, network: ForwardPass) -> None:
         self.network, self.architecture = network, network.architecture
-        self._kept: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self._outputs = Cache[Tensor](0, at_least=BLANKS)
 
     @property
     def reach(self) -> int:
@@ -90,15 +88,7 @@ class BlankCache:
         if not is_constant(image):
             return self.network.raw(image)
         key = (*image.shape, *image[0, :, 0, 0].tolist())
-        with self._lock:
-            known = self._kept.get(key)
-        if known is None:
-            known = self.network.raw(image)
-            with self._lock:
-                self._kept[key] = known
-                while len(self._kept) > BLANKS:
-                    self._kept.popitem(last=False)
-        return known
+        return self._outputs.get(key, 0, lambda: self.network.raw(image))
 
 
 @dataclass(frozen=True, slots=True)
