@@ -19,8 +19,8 @@ that it keeps. Regret of those counts what the cool-down gains.
 
 The scores, less is better in all: epochs spent over those of the best epoch; regret in loss, the loss of the epoch
 kept over the lowest of the run, less 1; regret in panoptic quality, the highest of the run less that of the epoch
-kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is `Ending`,
-which asks about loss and score, and keeps the epoch that `kept` names.
+kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is
+`LossAndScoreStopping`, which asks about loss and score, and keeps the epoch that `select_epoch` names.
 
 The highest of many noisy numbers is too high. So the images held back are two halves, and beside the plain regret
 stands the crossed one: the best epoch is chosen on one half, and it and the epoch kept are compared on the other; the
@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from nucleate.curves.rules import FixedNumber, Patience, ProgressQuotient
 from nucleate.data.augment import Source
 from nucleate.data.augmentation_parameters import Variation
 from nucleate.data.dataset import find, pair
@@ -52,8 +53,8 @@ from nucleate.inference.backends import TorchEngine
 from nucleate.io.atomic import write_text
 from nucleate.networks.unet import Architecture
 from nucleate.training.criterion import Objective
-from nucleate.training.early_stopping import Ending, Horizon, kept
-from nucleate.training.stopping_rules import FixedNumber, Patience, ProgressQuotient, StoppingRule
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, select_epoch
+from nucleate.training.stopping_rule import StoppingRule
 from nucleate.training.trainer import Settings, train
 from nucleate.training.validation import Judgement, Pair, Validation, hold_out
 from nucleate.types import Thresholds
@@ -193,10 +194,10 @@ def _middle(one: Pair, side: int) -> Pair:
     return np.ascontiguousarray(image[:, *cut]), np.ascontiguousarray(labels[cut])
 
 
-RULES: dict[str, Callable[[], StoppingRule | Ending]] = {
-    "Nucleate": Ending,
-    "Nucleate, up to a limit": lambda: Ending(Settings(epochs=400).rule),
-    "Horizon": Horizon,
+RULES: dict[str, Callable[[], StoppingRule | LossAndScoreStopping]] = {
+    "Nucleate": LossAndScoreStopping,
+    "Nucleate, up to a limit": lambda: LossAndScoreStopping(Settings(epochs=400).rule),
+    "Horizon": EarlyStopping,
     "patience 10": lambda: Patience(10),
     "PQ 0.75": lambda: ProgressQuotient(0.75),
     "fixed 100": lambda: FixedNumber(100),
@@ -229,14 +230,18 @@ def score(folder: Path, plan: Plan, console: Console) -> None:
     console.print(f"Panoptic quality changes by {change:.4f} from epoch to epoch (mean over the second half).")
 
 
-def _judge(rule: StoppingRule | Ending, run: Run) -> tuple[float, ...]:
+def _judge(rule: StoppingRule | LossAndScoreStopping, run: Run) -> tuple[float, ...]:
     """Whether it ended the run, epochs spent, those of the best for loss and for quality, and the three regrets."""
     for errors in zip(run["train"].tolist(), run["valid"].tolist(), run["valid_score"].tolist(), strict=True):
-        decision = rule.update(*errors) if isinstance(rule, Ending) else rule.update(*errors[:2])
+        decision = rule.update(*errors) if isinstance(rule, LossAndScoreStopping) else rule.update(*errors[:2])
         if decision.stop:
             break
     # As `nucleate train` does.
-    epoch = kept(run["valid"][: decision.epoch].tolist()) if isinstance(rule, Ending) else decision.best_epoch
+    epoch = (
+        select_epoch(run["valid"][: decision.epoch].tolist())
+        if isinstance(rule, LossAndScoreStopping)
+        else decision.best_epoch
+    )
     # A fixed number beyond what was recorded is spent all the same, and has at least the best epoch of the record.
     spent = rule.epochs if isinstance(rule, FixedNumber) else decision.epoch
     loss, quality = run["test"], run["test_pq"]
@@ -257,7 +262,7 @@ def lacks(run: Run, kept: Mapping[str, float]) -> tuple[float, float]:
 
 
 KEPT: dict[str, Callable[[Run], int]] = {
-    "`kept`": lambda run: kept(run["valid"].tolist()),
+    "`select_epoch`": lambda run: select_epoch(run["valid"].tolist()),
     "lowest validation loss": lambda run: int(run["valid"].argmin()) + 1,
     "highest validation score": lambda run: int(run["valid_score"].argmax()) + 1,
     "highest validation PQ": lambda run: int(run["valid_pq"].argmax()) + 1,
@@ -274,7 +279,7 @@ def _compare_kept(folder: Path, runs: dict[str, Run], plan: Plan, console: Conso
     cooled = {path.stem: _columns(path) for path in (folder / "cooled").glob("*.csv")}
     if cooled.keys() == runs.keys():
         last = {key: {half: one[half][-1] for half in HALVES} for key, one in cooled.items()}
-        ways["`kept`, of a run with its cool-down"] = {key: lacks(runs[key], last[key]) for key in runs}
+        ways["`select_epoch`, of a run with its cool-down"] = {key: lacks(runs[key], last[key]) for key in runs}
     for name, found in ways.items():
         groups = [[f for key, f in found.items() if key.split("-")[0] == labels] for labels in plan.labels]
         means = (np.mean(group, axis=0) for group in (*groups, list(found.values())))
@@ -285,7 +290,9 @@ def _compare_kept(folder: Path, runs: dict[str, Run], plan: Plan, console: Conso
 def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None:
     """Print what it costs to keep the epoch that cross-validation names: by the mean validation error of the runs from
     each of which one image was left out, and judged on it."""
-    table = Table(title="By which validation error `kept` chooses: epoch kept and regret in PQ, in brackets crossed")
+    table = Table(
+        title="By which validation error `select_epoch` chooses: epoch kept and regret in PQ, in brackets crossed"
+    )
     names = [name for name in runs if list((folder / "folds").glob(f"{name}-*.csv"))]
     for head in ("run", "best", "strips", "images left out in turn", "the last"):
         table.add_column(head)
@@ -293,7 +300,7 @@ def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None
     for name in names:
         run = runs[name]
         folds = np.mean([_columns(path)["valid"] for path in sorted((folder / "folds").glob(f"{name}-*.csv"))], axis=0)
-        epochs = kept(run["valid"].tolist()), kept(folds.tolist()), len(folds)
+        epochs = select_epoch(run["valid"].tolist()), select_epoch(folds.tolist()), len(folds)
         found.append([regrets(run, epoch) for epoch in epochs])
         cells = (
             f"{epoch}: {plain:.4f} ({cross:+.4f})" for epoch, (plain, cross) in zip(epochs, found[-1], strict=True)

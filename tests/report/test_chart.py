@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nucleate.curves.curves import Curves, Epoch
 from nucleate.report.chart import line_chart
-from nucleate.report.collect import Curves, Epoch
 
 SERIES = (("train_loss", "training"), ("valid_loss", "validation"))
 

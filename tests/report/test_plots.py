@@ -9,8 +9,8 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from nucleate.curves.curves import curves
 from nucleate.errors import OutputError
-from nucleate.report.collect import curves
 from nucleate.report.plots import OVER_FITTING, SCORE, TEST, TRAINING, VALIDATION, plot_curves
 
 HISTORY = [{"epoch": i, "train_loss": 1 / i, "valid_loss": 1.1 / i, "score": 1 - 1 / i} for i in range(1, 8)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from nucleate.curves.rules import FixedNumber
 from nucleate.data.augment import Source
 from nucleate.data.augmentation_parameters import Variation
 from nucleate.errors import ModelError, TrainingError
@@ -15,7 +16,6 @@ from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import Architecture
 from nucleate.training import checkpoint, trainer
 from nucleate.training.criterion import LOSSES, Objective
-from nucleate.training.stopping_rules import FixedNumber
 from nucleate.training.trainer import Settings, train
 from nucleate.training.validation import Validation
 from nucleate.types import Thresholds

@@ -8,7 +8,7 @@ from math import isfinite
 
 from matplotlib.ticker import MaxNLocator
 
-from nucleate.report.collect import Curves, Epoch
+from nucleate.curves.curves import Curves, Epoch
 
 _WIDTH, _HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 14, 42

@@ -8,9 +8,10 @@ from math import isfinite
 from pathlib import Path
 from string import Template
 
+from nucleate.curves.curves import Curves, Epoch
 from nucleate.io.atomic import write_text
 from nucleate.report.chart import Series, line_chart
-from nucleate.report.collect import Curves, Epoch, Report, Table, Value
+from nucleate.report.collect import Report, Table, Value
 from nucleate.report.pictures import article, legend
 
 _LOSS: Series = (("train_loss", "training"), ("valid_loss", "validation"))

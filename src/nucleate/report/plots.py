@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nucleate.curves.curves import Curves
 from nucleate.io.atomic import atomic
-from nucleate.report.collect import Curves
 
 TRAINING, VALIDATION, TEST, SCORE, MARK, OVER_FITTING = "#1f6fc5", "#d1560f", "#7a4fb0", "#0f7f6b", "#5f6b7a", "#fbe3e4"
 """Colours of the curves, the epoch kept and the stop, and the part judged over-fitting; the first two differ in

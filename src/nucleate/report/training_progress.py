@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from nucleate.training import checkpoint
-from nucleate.training.early_stopping import Ending
+from nucleate.training.early_stopping import LossAndScoreStopping
 from nucleate.training.trainer import Settings, State
 
 
@@ -68,9 +68,9 @@ class TrainingProgress:
             return f"cooling down: {state.why}"
         if len(state.history) < 2:
             return ""
-        ending = Ending(self.settings.rule)
+        stopping = LossAndScoreStopping(self.settings.rule)
         for row in state.history:
-            evidence = ending.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
+            evidence = stopping.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
         gain = max(0.0, evidence["expected_gain"], evidence["score_gain"])
         return (
             f"an epoch: training error {evidence['train_slope']:+.1%}, validation {evidence['valid_slope']:+.1%}"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import nucleate
+from nucleate.curves.curves import Curves, curves
 from nucleate.data.augment import Source
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import Normalisation, normalise, pick
@@ -22,11 +23,10 @@ from nucleate.inference.select import compare
 from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.scores import Scores, mean_ap
-from nucleate.report.collect import Curves, curves
 from nucleate.report.plots import plot_curves
 from nucleate.training import checkpoint
 from nucleate.training.criterion import Objective
-from nucleate.training.early_stopping import kept
+from nucleate.training.early_stopping import select_epoch
 from nucleate.training.trainer import Observer, Settings, State, train
 from nucleate.training.validation import Pair, Validation, hold_out, tune
 from nucleate.types import Image, Labels, Thresholds
@@ -183,7 +183,7 @@ def run_curves(history: Sequence[Mapping[str, float]], training: store.TrainingP
 def _stopped(state: State) -> str:
     """Why the run ended, and what its cool-down changed."""
     stop = len(state.history) if state.stop_epoch is None else state.stop_epoch
-    before, epochs = kept([row["valid_loss"] for row in state.history[:stop]]), len(state.history) - stop
+    before, epochs = select_epoch([row["valid_loss"] for row in state.history[:stop]]), len(state.history) - stop
     if not before or not epochs:
         return state.why
     score = state.history[before - 1]["score"]

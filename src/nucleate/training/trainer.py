@@ -28,7 +28,7 @@ from nucleate.networks.runtime import device, has_bfloat16, keep_memory, place, 
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.training import checkpoint
 from nucleate.training.criterion import LOSSES, Averaged, Objective, backward
-from nucleate.training.early_stopping import Ending, Horizon, kept
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, select_epoch
 from nucleate.training.optimiser import Optimiser
 from nucleate.training.parallel import Cores
 from nucleate.training.validation import Validation
@@ -73,10 +73,10 @@ class Settings:
         """Steps an epoch."""
         return self.samples // self.batch
 
-    def rule(self) -> Horizon:
+    def rule(self) -> EarlyStopping:
         """What ends the run. The epochs up to a limit are paid for, so it ends earlier only where nothing is won."""
         unlimited = self.minutes is None and self.epochs is None
-        return Horizon(minimum=self.minimum) if unlimited else Horizon(price=0.0, minimum=self.minimum)
+        return EarlyStopping(minimum=self.minimum) if unlimited else EarlyStopping(price=0.0, minimum=self.minimum)
 
 
 @dataclass(slots=True)
@@ -180,7 +180,7 @@ class Run:
         judgement = validation.judge(engine, objective, Thresholds(), cores)
         self.judging = time.monotonic() - begin
         epoch = len(state.history) + 1
-        if kept([*(row["valid_loss"] for row in state.history), judgement.loss]) == epoch:
+        if select_epoch([*(row["valid_loss"] for row in state.history), judgement.loss]) == epoch:
             state.best_epoch, state.best_score = epoch, judgement.score
             self.best = {name: t.clone() for name, t in self.averaged.network.state_dict().items()}
         state.history.append(
@@ -200,7 +200,7 @@ class Run:
 
     def ask(self) -> None:
         """Begin the cool-down where the rule ends the run; at once, without one, where an error is not finite."""
-        state, ending = self.state, Ending(self.settings.rule)
+        state, ending = self.state, LossAndScoreStopping(self.settings.rule)
         # The rule is a function of the curves alone, so a resumed run needs nothing but its history.
         for row in state.history:
             decision = ending.update(row["train_loss"], row["valid_loss"], row["score"])
