@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,19 @@ _SCORE = {"score": ("score", SCORE)}
 
 
 def plot_curves(runs: Sequence[Curves], path: Path, score: str = "Mean AP") -> None:
-    """Write loss and score against epoch to `path`, a row a run: epoch kept and stop marked, over-fitting shaded.
-
-    `score` says which score it is. What is missing leaves a gap; a run without a score has no panel for it.
+    """Write `curves_png` to `path`.
 
     Raises:
         OutputError: `path` cannot be written.
+    """
+    with atomic(path) as file:
+        file.write(curves_png(runs, score))
+
+
+def curves_png(runs: Sequence[Curves], score: str = "Mean AP") -> bytes:
+    """Loss and score against epoch as a PNG, a row a run: epoch kept and stop marked, over-fitting shaded.
+
+    `score` says which score it is. What is missing leaves a gap; a run without a score has no panel for it.
     """
     panels = [("Loss", _LOSS)]
     if any(np.isfinite(epoch.score) for run in runs for epoch in run.epochs):
@@ -44,9 +52,10 @@ def plot_curves(runs: Sequence[Curves], path: Path, score: str = "Mean AP") -> N
     for run, row in zip(runs, rows, strict=True):
         for axes, (title, series) in zip(row, panels, strict=True):
             _draw(axes, f"{title}, {run.name}" if run.name else title, run, series)
-    with atomic(path) as file:
-        # The version of the plotting library is left out, so that the same curves give the same bytes.
-        canvas.print_png(file, metadata={"Software": None})
+    file = BytesIO()
+    # The version of the plotting library is left out, so that the same curves give the same bytes.
+    canvas.print_png(file, metadata={"Software": None})
+    return file.getvalue()
 
 
 def _draw(axes: Axes, title: str, drawn: Curves, series: dict[str, tuple[str, str]]) -> None:
