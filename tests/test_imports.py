@@ -140,7 +140,7 @@ def test_the_table_itself_points_up():
         ("postprocess.matching", "from nucleate.postprocess import instances_from_maps", 1),
         ("postprocess.instances_from_maps", "from nucleate.postprocess import matching", 0),
         ("data.augment", "import nucleate.postprocess.targets, nucleate.training", 1),
-        ("inference.predict", "from nucleate.training.trainer import Settings", 1),
+        ("inference.predict", "from nucleate.training.config import TrainingConfig", 1),
         ("training.fit", "import nucleate\nfrom nucleate.inference import backends", 0),
         ("training.fit", "from nucleate import cli, demo", 2),
         ("networks.store", "from nucleate.modelling import zoo", 1),

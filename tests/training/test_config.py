@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
@@ -42,6 +42,7 @@ def test_over_fitting_is_noted_from_the_epoch_of_lowest_validation_error():
     assert state == decided  # what is decided stays
 
 
+@settings(deadline=None)
 @given(epochs=st.integers(1, 60), cool_down=st.floats(0, 1), samples=st.integers(1, 40))
 def test_a_limit_of_epochs_is_kept_to_the_step(epochs, cool_down, samples):
     config = TrainingConfig(epochs=epochs, cool_down=cool_down, samples=samples, batch=1)
@@ -53,9 +54,10 @@ def test_a_limit_of_epochs_is_kept_to_the_step(epochs, cool_down, samples):
     assert state.cool_end - state.cool_start == max(1, min(round(cool_down * state.step), state.step))
 
 
+@settings(deadline=None)
 @given(
-    minutes=st.floats(0.1, 100),
-    seconds=st.lists(st.floats(0.01, 2), min_size=1, max_size=5),
+    minutes=st.floats(0.1, 2),
+    seconds=st.lists(st.floats(0.05, 2), min_size=1, max_size=5),
     validation=st.floats(0, 1),
 )
 def test_a_limit_of_minutes_is_overstepped_by_no_more_than_a_step(minutes, seconds, validation):

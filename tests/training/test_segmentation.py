@@ -6,14 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from nucleate.postprocess.sthreads import mean_ap
-from nucleate.training.validation import FEWEST, GRID, hold_out
 from torch import nn
 
 from nucleate.data.synthetic.microscopy import fluorescence
 from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import UNIT, Architecture, UNet
+from nucleate.postprocess.scores import mean_ap
 from nucleate.postprocess.targets import whole
+from nucleate.training.config import TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.parallel import Serial, Threads
+from nucleate.training.segmentation import FEWEST, GRID, SegmentationTask, ValidationSet, hold_out, tune_thresholds
 from nucleate.types import Maps, Thresholds
 
 PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1, certainty=0.0)
@@ -108,7 +111,7 @@ class Perfect:
 def test_a_perfect_network_is_judged_perfect():
     validation = ValidationSet(drawn(3))
     judgement = validation.evaluate(Perfect(validation), SegmentationCriterion(), PLAIN)
-    assert judgement.score == 1 and judgement.sthreads.n_true > 10
+    assert judgement.score == 1 and judgement.scores.n_true > 10
     worse = validation.evaluate(Perfect(validation, noise=3.0), SegmentationCriterion(), PLAIN)
     assert worse.score < 1 and worse.loss > judgement.loss
     assert len(judgement.maps) == 3
@@ -127,7 +130,7 @@ def test_what_is_not_held_out_counts_nothing():
     engine.maps = iter(spoilt)
     judgement = validation.evaluate(engine, SegmentationCriterion(), PLAIN)
     assert judgement.loss == pytest.approx(clean.loss, rel=1e-6)
-    assert judgement.sthreads.n_true == clean.sthreads.n_true == sum(len(set(h[h > 0])) for _, h in held)
+    assert judgement.scores.n_true == clean.scores.n_true == sum(len(set(h[h > 0])) for _, h in held)
 
 
 def test_the_loss_is_the_mean_over_all_pixels_of_all_images():
@@ -161,10 +164,10 @@ def noisy_maps(validation, seed, noise):
 def test_tuning_never_lowers_the_score(seed, noise, start):
     validation = ValidationSet(drawn(2, 48, 64, seed=seed))
     maps = noisy_maps(validation, seed, noise)
-    before = validation.sthreads(maps, start)
-    best, sthreads = tune_thresholds(validation, maps, start)
-    assert mean_ap(sthreads) >= mean_ap(before)
-    assert sthreads == validation.sthreads(maps, best)
+    before = validation.scores(maps, start)
+    best, scores = tune_thresholds(validation, maps, start)
+    assert mean_ap(scores) >= mean_ap(before)
+    assert scores == validation.scores(maps, best)
     for name, values in GRID.items():
         value = getattr(best, name)
         assert value in values or value == getattr(start, name)
@@ -174,7 +177,7 @@ def test_tuning_never_lowers_the_score(seed, noise, start):
 def test_tuning_leaves_what_is_perfect():
     validation = ValidationSet(drawn(2, 48, 64))
     maps = noisy_maps(validation, 0, 0.0)
-    if mean_ap(validation.sthreads(maps, PLAIN)) < 1:
+    if mean_ap(validation.scores(maps, PLAIN)) < 1:
         pytest.fail("the maps were meant to be perfect")
     assert tune_thresholds(validation, maps, PLAIN)[0] == PLAIN
 
@@ -193,7 +196,7 @@ def test_images_side_by_side_are_judged_as_in_turn():
     assert len(found.maps) == 5
     for one, other in zip(found.maps, expected.maps, strict=True):
         np.testing.assert_allclose(one.foreground, other.foreground, atol=1e-5)
-    assert found.sthreads.n_true == expected.sthreads.n_true > 0
+    assert found.scores.n_true == expected.scores.n_true > 0
 
 
 def test_the_task_evaluates_in_the_number_format_asked_for_and_tells_its_images_apart():
