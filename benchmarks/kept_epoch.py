@@ -1,4 +1,4 @@
-"""Whether another choice of the epoch to keep would lack less panoptic quality than `select_epoch`, and how little any can.
+"""Whether another choice of the epoch would lack less panoptic quality than `select_epoch`, and how little any can.
 
     python benchmarks/kept_epoch.py
 

@@ -45,18 +45,19 @@ from rich.console import Console
 from rich.table import Table
 
 from nucleate.curves.rules import FixedNumber, Patience, ProgressQuotient
-from nucleate.data.augment import Source
 from nucleate.data.augmentation_parameters import Variation
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import normalise
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import Engine, TorchEngine
 from nucleate.io.atomic import write_text
 from nucleate.networks.unet import Architecture
-from nucleate.training.criterion import Objective
+from nucleate.training.config import Limits, TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, select_epoch
+from nucleate.training.parallel import Parallel, Threads
+from nucleate.training.segmentation import Evaluation, Pair, SegmentationTask, ValidationSet, hold_out
 from nucleate.training.stopping_rule import StoppingRule
-from nucleate.training.trainer import Settings, train
-from nucleate.training.validation import Judgement, Pair, Validation, hold_out
+from nucleate.training.trainer import Result, Trainer, new_network
 from nucleate.types import Thresholds
 
 CURVES = Path(__file__).parent / "curves"
@@ -90,48 +91,47 @@ COLUMNS = ("epoch", "train", "valid", "valid_score", "valid_pq", "test_a", "test
 def record(data: Path, out: Path, plan: Plan) -> None:
     """Record every run that is not there yet, one after the other."""
     held_back = _held_back(data)
-    for name, images, settings in _runs(data, plan):
+    for name, images, config in _runs(data, plan):
         pairs, chosen = _held_out(images)
-        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), settings)
+        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), config)
         for left_out in range(len(images) if name.split("-")[0] in plan.folds else 0):
             rest = [one for index, one in enumerate(images) if index != left_out]
             watched = Watched([_middle(images[left_out], 2 * SEEN)])
-            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, settings)
+            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, config)
 
 
 def cool(data: Path, out: Path, plan: Plan) -> None:
     """Train every run that is not there yet with its cool-down, and write what the weights kept are worth."""
     held_back = _held_back(data)
-    for name, images, settings in _runs(data, plan):
+    for name, images, config in _runs(data, plan):
         path = out / "cooled" / f"{name}.csv"
         if path.exists():
             continue
         pairs, chosen = _held_out(images)
-        cooled = replace(settings, cool_down=Settings().cool_down)
-        result = train([Source.of(*one) for one in pairs], Validation(chosen), NETWORK, cooled)
-        engine, objective = TorchEngine(result.network), Objective(NETWORK.classes, settings.loss)
-        found = [half.judge(engine, objective, Thresholds()) for half in held_back]
+        result = _train(pairs, ValidationSet(chosen), replace(config, cool_down=TrainingConfig().cool_down))
+        engine, criterion = TorchEngine(result.network), SegmentationCriterion(NETWORK.classes, config.loss)
+        found = [half.evaluate(engine, criterion, Thresholds()) for half in held_back]
         values = [one.loss for one in found] + [one.scores.panoptic_quality for one in found]
         _save(path, ("epoch", *COLUMNS[5:]), [[result.state.best_epoch, *values]])
         print(f"{path.name}: {result.state.seconds:.0f} s", flush=True)
 
 
-def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], Settings]]:
-    """Of each run its name, its labelled images and its settings."""
+def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], TrainingConfig]]:
+    """Of each run its name, its labelled images and its config."""
     lists = json.loads((data / "fluorescence" / "few_labels.json").read_text())
     for seed, loss, labels in itertools.product(range(plan.seeds), plan.losses, plan.labels):
         images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
-        settings = Settings(
+        config = TrainingConfig(
             seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
             cool_down=0.0, variation=Variation(crop=128),
         )  # fmt: skip
-        yield f"{labels}-{loss}-{seed}", images, settings
+        yield f"{labels}-{loss}-{seed}", images, config
 
 
-def _held_back(data: Path) -> tuple[Validation, ...]:
+def _held_back(data: Path) -> tuple[ValidationSet, ...]:
     """The two halves of the images that no run learns from or chooses on."""
     others = [_middle(one, SEEN) for one in _read(data / "fluorescence" / "val")]
-    return Validation(others[::2]), Validation(others[1::2])
+    return ValidationSet(others[::2]), ValidationSet(others[1::2])
 
 
 def _held_out(images: list[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -143,31 +143,43 @@ def _held_out(images: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     return pairs, chosen
 
 
-class Watched(Validation):
+class Watched(ValidationSet):
     """Judges the images that choose and, beside them, those held back; keeps what it found on the latter."""
 
-    def __init__(self, chosen: list[Pair], held_back: tuple[Validation, ...] = ()) -> None:
+    def __init__(self, chosen: list[Pair], held_back: tuple[ValidationSet, ...] = ()) -> None:
         super().__init__(chosen)
         self.held_back = held_back
         self.found: list[tuple[float, ...]] = []
 
-    def judge(self, engine: TorchEngine, objective: Objective, thresholds: Thresholds) -> Judgement:
-        halves = [half.judge(engine, objective, thresholds) for half in self.held_back]
+    def evaluate(
+        self,
+        engine: Engine,
+        criterion: SegmentationCriterion,
+        thresholds: Thresholds,
+        parallel: Parallel | None = None,
+    ) -> Evaluation:
+        halves = [half.evaluate(engine, criterion, thresholds, parallel) for half in self.held_back]
         self.found.append((*(one.loss for one in halves), *(one.scores.panoptic_quality for one in halves)))
-        return super().judge(engine, objective, thresholds)
+        return super().evaluate(engine, criterion, thresholds, parallel)
 
 
-def _write(path: Path, pairs: list[Pair], watched: Watched, settings: Settings) -> None:
+def _write(path: Path, pairs: list[Pair], watched: Watched, config: TrainingConfig) -> None:
     """Train for all epochs, where that is not done yet; the run as CSV."""
     if path.exists():
         return
     start = time.monotonic()
-    state = train([Source.of(*one) for one in pairs], watched, NETWORK, settings).state
+    state = _train(pairs, watched, config).state
     rows = []
     for row, other in zip(state.history, watched.found, strict=True):
         rows.append([row["epoch"], row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"], *other])
     _save(path, COLUMNS if watched.held_back else COLUMNS[:5], rows)
     print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _train(pairs: list[Pair], validation: ValidationSet, config: TrainingConfig) -> Result:
+    task = SegmentationTask(pairs, validation, config, NETWORK.classes)
+    with Threads() as threads:
+        return Trainer(new_network(NETWORK, config.seed), task, config, parallel=threads).train()
 
 
 def _save(path: Path, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
@@ -196,7 +208,7 @@ def _middle(one: Pair, side: int) -> Pair:
 
 RULES: dict[str, Callable[[], StoppingRule | LossAndScoreStopping]] = {
     "Nucleate": LossAndScoreStopping,
-    "Nucleate, up to a limit": lambda: LossAndScoreStopping(Settings(epochs=400).rule),
+    "Nucleate, up to a limit": Limits(TrainingConfig(epochs=400)).stopping,
     "Horizon": EarlyStopping,
     "patience 10": lambda: Patience(10),
     "PQ 0.75": lambda: ProgressQuotient(0.75),

@@ -143,6 +143,7 @@ def test_the_table_itself_points_up():
         ("inference.predict", "from nucleate.training.config import TrainingConfig", 1),
         ("training.fit", "import nucleate\nfrom nucleate.inference import backends", 0),
         ("training.fit", "from nucleate import cli, demo", 2),
+        ("training.fit", "from nucleate.report.plots import plot_curves", 1),
         ("networks.store", "from nucleate.modelling import zoo", 1),
         ("novelty", "import os", 1),
     ],
