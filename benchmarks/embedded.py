@@ -17,7 +17,7 @@ from protocol import full, row, score, table
 
 from nucleate.networks import store
 from nucleate.postprocess.scores import mean_ap
-from nucleate.report.model_card import card
+from nucleate.report.card import card
 
 SOURCE = "BBBC038v1, stage 1 training images of the 2018 Data Science Bowl, Broad Bioimage Benchmark Collection"
 LICENCE = "CC0 1.0"

@@ -45,7 +45,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nucleate.curves.rules import FixedNumber, Patience, ProgressQuotient
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import normalise
 from nucleate.inference.backends import Engine, TorchEngine
@@ -123,7 +123,7 @@ def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], TrainingCon
         images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
         config = TrainingConfig(
             seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
-            cool_down=0.0, variation=Variation(crop=128),
+            cool_down=0.0, variation=AugmentationConfig(crop=128),
         )  # fmt: skip
         yield f"{labels}-{loss}-{seed}", images, config
 

@@ -18,7 +18,7 @@ from protocol import full, row, table
 
 from nucleate.networks import store
 from nucleate.postprocess.scores import mean_ap
-from nucleate.report.model_card import card
+from nucleate.report.card import card
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.fit import calibrate, compare_engines, load_labelled
 from nucleate.training.segmentation import ValidationSet

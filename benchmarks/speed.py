@@ -55,15 +55,14 @@ def predict_rates(data: Path, model: str) -> list[float]:
     """Megapixels a second, file to label image, of three passes over the test images."""
     from nucleate.inference.predict import Request, predict
     from nucleate.inference.predictor import Predictor
-    from nucleate.io.image_file import read_image
+    from nucleate.io.reader import read_image
     from nucleate.networks.runtime import keep_memory
     from nucleate.networks.store import locate, read
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
     pixels = sum(read_image(file).pixels[..., 0].size for file in files)
-    # As the command line does: how much there is to do decides the engine.
-    predictor = Predictor(read(locate(model)), megapixels=pixels / 1e6)
+    predictor = Predictor(read(locate(model)))
     request, rates = Request(formats=("tif",)), []
     with tempfile.TemporaryDirectory() as out:
         predict(predictor, files[:3], Path(out), request)

@@ -10,9 +10,10 @@ from PIL import Image
 from rich.console import Console
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.evaluation import evaluate, render, to_json
+from nucleate.evaluation import evaluate, to_json
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
+from nucleate.report.console import print_evaluation
 
 
 def squares(shift=0, count=3, shape=(40, 60)):
@@ -78,7 +79,7 @@ def test_predictions_without_true_labels_are_left_out_and_named(tmp_path, true):
     found = evaluate(tmp_path / "predicted", true)
     assert (found.left_out, found.scores.images, found.scores.panoptic_quality) == (("z",), 3, 1)
     console = Console(file=io.StringIO(), width=120)
-    render(found, console)
+    print_evaluation(found, console)
     assert "left out, without true labels: 1 (the first is z)" in console.file.getvalue()
 
 
@@ -86,7 +87,7 @@ def test_the_table_shows_the_scores(tmp_path, true):
     for name, shift, count in (("a", 1, 3), ("b", 0, 2), ("c", 0, 0)):
         write(tmp_path / "predicted" / f"{name}.tif", squares(shift, count))
     console = Console(file=io.StringIO(), width=120)
-    render(evaluate(tmp_path / "predicted", true), console)
+    print_evaluation(evaluate(tmp_path / "predicted", true), console)
     text = console.file.getvalue()
     assert "3 images, 5 true and 5 predicted nuclei" in text
     lines = {

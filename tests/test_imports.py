@@ -35,7 +35,7 @@ ALLOWED = {
     "curves": {"errors", "io", "training"},
     "report": {
         *("types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data", "networks"),
-        *("inference", "evaluation", "training", "curves", "report.overlay"),
+        *("losses", "inference", "evaluation", "training", "curves", "report.overlay"),
     },
     "web": {"types", "errors", "io", "data", "report.overlay"},
     "demo": {
@@ -62,9 +62,9 @@ LIBRARIES = {
     "postprocess.matching": {"numpy", "scipy"},
     "postprocess.scores": set(),
     "postprocess": {"numpy", "scipy", "skimage", "torch", "numba"},
-    "data": {"numpy", "scipy", "skimage", "torch", "imagecodecs", "rich"},
+    "data": {"numpy", "scipy", "skimage", "torch", "imagecodecs"},
     "networks": {"torch", "numpy", "pydantic", "safetensors"},
-    "evaluation": {"rich"},
+    "evaluation": set(),
     "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn"},
     "cli": {"rich", "typer"},
 }

@@ -11,9 +11,9 @@ from nucleate.inference.predictor import Predictor
 from nucleate.networks.store import locate, read, read_history
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import pool
+from nucleate.report.card import card_files, run_curves
 from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.html import render
-from nucleate.report.model_card import card_files, run_curves
 from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import fit
 from nucleate.training.trainer import Observer

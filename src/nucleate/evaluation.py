@@ -1,4 +1,4 @@
-"""Score predicted label images on disk against the true ones: find the partners, match, pool, show.
+"""Score predicted label images on disk against the true ones: find the partners, match, pool.
 
 Nothing is decided here that bears on the scores; those are defined in `nucleate.postprocess.scores`.
 """
@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from nucleate.errors import DatasetError, ImageError
-from nucleate.io.image_file import name_of, read_labels
+from nucleate.io.axes import name_of
+from nucleate.io.reader import read_labels
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
-from nucleate.postprocess.scores import Scores, mean_ap, pool
+from nucleate.postprocess.scores import Scores, pool
 
 _EXTENSIONS = (".tif", ".tiff", ".png")
 _MARKS = ("_labels", "_cp_masks", "_masks")
@@ -95,31 +93,6 @@ def to_json(evaluation: Evaluation) -> str:
         "left_out": list(evaluation.left_out),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-def render(evaluation: Evaluation, console: Console) -> None:
-    """Print the scores as a table, one row for each IoU threshold, and the qualities below it."""
-    scores = evaluation.scores
-    images = "1 image" if scores.images == 1 else f"{scores.images} images"
-    table = Table(title=f"{images}, {scores.n_true} true and {scores.n_predicted} predicted nuclei")
-    for heading in ("IoU ≥", "TP", "FP", "FN", "precision", "recall", "F1", "AP", "AP, mean of images"):
-        table.add_column(heading, justify="right")
-    for row in scores.at:
-        ratios = (row.precision, row.recall, row.f1, row.ap, row.mean_ap)
-        counts = (str(row.tp), str(row.fp), str(row.fn))
-        table.add_row(f"{row.threshold:g}", *counts, *(f"{ratio:.3f}" for ratio in ratios))
-    console.print(table)
-    if {0.5, 0.6, 0.7, 0.8, 0.9} <= {row.threshold for row in scores.at}:
-        over_images = mean_ap(scores, over_images=True)
-        console.print(f"mean AP, 0.5 to 0.9    {mean_ap(scores):.3f} pooled, {over_images:.3f} mean of images")
-    console.print(
-        f"panoptic quality       {scores.panoptic_quality:.3f} = {scores.segmentation_quality:.3f} segmentation "
-        f"x {scores.recognition_quality:.3f} recognition"
-    )
-    console.print(f"aggregated Jaccard     {scores.aji:.3f} pooled, {scores.mean_aji:.3f} mean of images")
-    if evaluation.left_out:
-        count, example = len(evaluation.left_out), evaluation.left_out[0]
-        console.print(f"left out, without true labels: {count} (the first is {example})", markup=False)
 
 
 def _compare(name: str, predicted: Path, true: Path, thresholds: Sequence[float]) -> ImageEvaluation:

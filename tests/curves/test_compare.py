@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.curves.compare import BOTH, RULES, drawn, outcomes, over_fitting, render
+from nucleate.curves.compare import BOTH, RULES, drawn, outcomes, over_fitting
 from nucleate.curves.history import History
 from nucleate.curves.rules import FixedNumber, Patience
+from nucleate.report.console import print_stopping
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
 
 errors = st.floats(0.1, 10)
@@ -73,7 +74,7 @@ def test_what_is_drawn_is_what_was_decided():
 
 def printed(history, found):
     console = Console(file=StringIO(), width=100)
-    render(history, found, console)
+    print_stopping(history, found, console)
     return console.file.getvalue()
 
 

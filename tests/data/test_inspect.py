@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.data.inspect import inspect, render
+from nucleate.data.inspect import inspect
 from nucleate.errors import DatasetError
+from nucleate.report.console import print_folder_report
 
 RNG = np.random.default_rng(5)
 
@@ -41,7 +42,7 @@ def save(folder, name, image, mask=None):
 
 def printed(report, width=200):
     out = io.StringIO()
-    render(report, Console(file=out, width=width))
+    print_folder_report(report, Console(file=out, width=width))
     return out.getvalue()
 
 

@@ -13,7 +13,7 @@ import tifffile
 import torch
 from skimage.measure import regionprops
 
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, images_in, pair
 from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
@@ -24,14 +24,14 @@ from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
-from nucleate.report.model_card import card_files
+from nucleate.report.card import card_files
 from nucleate.training import fit
 from nucleate.training.checkpoint import FILE, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.types import Thresholds
 
-SHORT = TrainingConfig(epochs=1, samples=8, batch=4, variation=Variation(crop=64))
+SHORT = TrainingConfig(epochs=1, samples=8, batch=4, variation=AugmentationConfig(crop=64))
 SMALL = dataclasses.replace(SHORT, widths=(8, 8))
 """With a small network, where the network does not matter."""
 
@@ -147,7 +147,7 @@ def interrupt_at(step):
 
 
 def test_an_unfinished_run_is_kept_until_resumed(folder, tmp_path):
-    config = dataclasses.replace(SMALL, epochs=3, variation=Variation(crop=32))
+    config = dataclasses.replace(SMALL, epochs=3, variation=AugmentationConfig(crop=32))
     expected = fit.fit(folder, tmp_path / "straight" / "model", config)
     out = tmp_path / "broken off" / "model"
     with pytest.raises(KeyboardInterrupt):

@@ -19,7 +19,9 @@ from nucleate.training.parallel import Serial, Threads
 from nucleate.training.segmentation import FEWEST, GRID, SegmentationTask, ValidationSet, hold_out, tune_thresholds
 from nucleate.types import Maps, Thresholds
 
-PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1, certainty=0.0)
+PLAIN = Thresholds(
+    foreground=0.5, peak_threshold=0.3, nms_radius=0.6, assign_radius=0.7, min_area=1, seed_foreground=0.0
+)
 
 
 def pair_of(labels):
@@ -185,7 +187,7 @@ def test_tuning_leaves_what_is_perfect():
 def test_images_side_by_side_are_judged_as_in_turn():
     torch.manual_seed(0)
     network = UNet(Architecture(widths=(8, 8)))
-    nn.init.normal_(network.head.weight, std=0.3)
+    nn.init.normal_(network.heads.maps.weight, std=0.3)
     draw = np.random.default_rng(0)
     pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(5)]
     engine, validation = TorchEngine(network), ValidationSet(pairs)
@@ -202,7 +204,7 @@ def test_images_side_by_side_are_judged_as_in_turn():
 def test_the_task_evaluates_in_the_number_format_asked_for_and_tells_its_images_apart():
     torch.manual_seed(0)
     network = UNet(Architecture(widths=(8, 8)))
-    nn.init.normal_(network.head.weight, std=0.3)
+    nn.init.normal_(network.heads.maps.weight, std=0.3)
     draw = np.random.default_rng(0)
     pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(2)]
     task = SegmentationTask(pairs[:1], ValidationSet(pairs[1:]), TrainingConfig(loss="focal"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nucleate.curves.rules import FixedNumber
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.errors import ModelError, TrainingError
 from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import Architecture
@@ -21,7 +21,7 @@ from nucleate.training.segmentation import SegmentationTask, ValidationSet
 from nucleate.training.trainer import MAX_GRADIENT_NORM, Trainer, new_network
 from nucleate.types import Thresholds
 
-VARIATION = dataclasses.replace(Variation.suited(2), crop=32)
+VARIATION = dataclasses.replace(AugmentationConfig.suited(2), crop=32)
 SHORT = TrainingConfig(epochs=3, samples=8, batch=4, warm_up=3, cool_down=0.5, variation=VARIATION, widths=(8, 8))
 
 

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
-from rich.console import Console
-from rich.table import Table
-
 from nucleate.curves.curves import Curves, curves
 from nucleate.curves.history import History
 from nucleate.curves.rules import (
@@ -106,29 +103,3 @@ def drawn(history: History, outcome: Outcome) -> Curves:
 def over_fitting(decision: Decision) -> tuple[int, int] | None:
     """The first and the last epoch of what the rule judged over-fitting: from its best epoch to the stop."""
     return (decision.best_epoch, decision.epoch) if decision.cause == "over-fitting" else None
-
-
-def render(history: History, found: Sequence[Outcome], console: Console) -> None:
-    """Print what the first rule says in a sentence, and a table of all rules."""
-    epochs, ours = len(history.valid), found[0].decision
-    # The rule names the epoch of lowest error, which need not be the one that is kept.
-    reason = ours.keeping(found[0].kept) if ours.stop else ours.reason
-    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
-    if history.first != 1:
-        console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
-    table = Table()
-    table.add_column("rule", no_wrap=True)
-    heads = ["stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}"]
-    for head in heads + ["regret, score"] * bool(history.score):
-        table.add_column(head, justify="right")
-    for outcome in found:
-        decision = outcome.decision
-        cells = [str(decision.epoch) if decision.stop else "not yet", f"{decision.epoch / epochs:.0%}"]
-        cells += [str(outcome.kept or "none"), _shown(outcome.regret, ".2%")]
-        cells += [_shown(outcome.score_regret, ".3f")] * bool(history.score)
-        table.add_row(outcome.rule, *cells)
-    console.print(table)
-
-
-def _shown(value: float, form: str) -> str:
-    return format(value, form) if isfinite(value) else "-"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.errors import InputError
 from nucleate.networks.unet import Architecture
 from nucleate.training.checkpoint import TrainingState
@@ -48,7 +48,7 @@ class TrainingConfig:
     weight_decay: float = 0.02
     warm_up: int = 50
     cool_down: float = 0.3
-    variation: Variation | None = None
+    variation: AugmentationConfig | None = None
     widths: tuple[int, ...] = Architecture().widths
 
     def __post_init__(self) -> None:

@@ -144,7 +144,7 @@ def fit(
         thresholds=store.ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
         data=data.part(source or folder.name),
-        training=_training_part(config, state),
+        trainings=(_training_part(config, state),),
         scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,

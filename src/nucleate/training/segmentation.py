@@ -20,13 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from nucleate import losses
-from nucleate.data.augment import Batch, Source
-from nucleate.data.augmentation_parameters import Variation
-from nucleate.data.sampler import Feed
+from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage
+from nucleate.data.sampler import Sampler
 from nucleate.inference.backends import Engine, TorchEngine
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import UNet
-from nucleate.postprocess.instances_from_maps import group
+from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import Scores, mean_ap, pool
 from nucleate.postprocess.targets import Targets, centres, whole
@@ -118,16 +117,16 @@ class ValidationSet:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
 
     def _match(self, maps: Maps, labels: Labels, thresholds: Thresholds) -> Matching:
-        return match(labels, group(maps, thresholds).labels)
+        return match(labels, instances_from_maps(maps, thresholds).labels)
 
 
 GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
-    "heat": (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
-    "separation": (0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 1.1, 1.3),
-    "reach": (0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5),
-    "smallest": (6, 12, 20, 30, 40),
-    "certainty": (0.0, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95),
+    "peak_threshold": (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
+    "nms_radius": (0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 1.1, 1.3),
+    "assign_radius": (0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5),
+    "min_area": (6, 12, 20, 30, 40),
+    "seed_foreground": (0.0, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95),
 }
 """The values among which thresholds are chosen, one threshold after the other."""
 
@@ -165,9 +164,9 @@ class SegmentationTask:
     ) -> None:
         # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
         losses.prepare("cross_entropy_kernels")
-        sources = [Source.of(image, labels) for image, labels in training]
-        variation = config.variation or Variation.suited(len(sources))
-        self.sampler = Feed(sources, config.seed, variation)
+        sources = [TrainingImage.of(image, labels) for image, labels in training]
+        variation = config.variation or AugmentationConfig.suited(len(sources))
+        self.sampler = Sampler(sources, config.seed, variation)
         self.validation = validation
         self.criterion = SegmentationCriterion(classes, config.loss)
         self.identity: dict[str, Any] = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
 from nucleate.data.synthetic.microscopy import tissue
-from nucleate.report.svg import SIDE, drawing, image_element, middle, outlines, picture_data
+from nucleate.report.pictures import SIDE, drawing, image_element, middle, outlines, picture_data
 
 
 def polygons(data: str) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 import pytest
 
 from nucleate.networks import store
-from nucleate.report.model_card import card, card_files, run_curves
+from nucleate.report.card import card, card_files, run_curves
 
 
 @pytest.mark.parametrize(

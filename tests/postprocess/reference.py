@@ -1,5 +1,4 @@
-"""The steps from a network's output to nuclei, each a function of arrays, in NumPy; `compiled_steps` holds the same,
-compiled."""
+"""The inner loops of post-processing in plain NumPy: what `nucleate.postprocess.kernels` must equal to the last bit."""
 
 from __future__ import annotations
 
@@ -8,10 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label as label_pieces
 
+from nucleate.postprocess.kernels import BACKGROUND
 from nucleate.types import Labels
-
-NOTHING = -128
-"""In `points`: this pixel is background."""
 
 Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Of each output of an interpolation along an axis the two pixels that it lies between, and the share of the latter."""
@@ -20,7 +17,7 @@ _WINDOW = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if dy or dx]
 """Steps from a pixel to the others of the 5 x 5 around it."""
 
 
-def resample(x: NDArray[np.float32], rows: Taps, columns: Taps) -> NDArray[np.float32]:
+def resample_bilinear(x: NDArray[np.float32], rows: Taps, columns: Taps) -> NDArray[np.float32]:
     """Bilinear interpolation of planes (C, H, W), first down the columns, then along the rows: each output of an axis
     is (1 - part) x[low] + part x[high], rounded to float32 after each product and sum."""
     for axis, (low, high, part) in ((1, rows), (2, columns)):
@@ -29,7 +26,9 @@ def resample(x: NDArray[np.float32], rows: Taps, columns: Taps) -> NDArray[np.fl
     return x
 
 
-def peaks(heat: NDArray[np.float32], top: int, left: int, height: int, width: int, least: float) -> NDArray[np.int64]:
+def local_maxima(
+    heat: NDArray[np.float32], top: int, left: int, height: int, width: int, least: float
+) -> NDArray[np.int64]:
     """Where in a part of `heat`, counted from its corner, it is at least `least` and the highest of 5 x 5 pixels:
     (N, 2), in reading order."""
     y, x = np.nonzero(heat[top : top + height, left : left + width] >= least)
@@ -43,7 +42,7 @@ def peaks(heat: NDArray[np.float32], top: int, left: int, height: int, width: in
     return np.stack([y, x], axis=1)
 
 
-def point(
+def vote_targets(
     foreground: NDArray[np.float32],
     offset: NDArray[np.float32],
     corner: tuple[int, int],
@@ -52,8 +51,8 @@ def point(
     bound: int,
 ) -> NDArray[np.int8]:
     """For each pixel of a part of an image of this shape how far (y, x), int8 (2, H, W), it is to the pixel that its
-    offset leads to, which lies in the image; `NOTHING` where the foreground is less than `least`."""
-    points = np.full((2, *foreground.shape), NOTHING, dtype=np.int8)
+    offset leads to, which lies in the image; `BACKGROUND` where the foreground is less than `least`."""
+    points = np.full((2, *foreground.shape), BACKGROUND, dtype=np.int8)
     y, x = np.nonzero(foreground >= least)
     for axis, place in enumerate((y + corner[0], x + corner[1])):
         step = np.rint(np.clip(offset[axis, y, x], -bound, bound)).astype(np.int64)
@@ -61,7 +60,9 @@ def point(
     return points
 
 
-def select(position: NDArray[np.int64], heat: NDArray[np.float32], squared: NDArray[np.float64]) -> NDArray[np.bool_]:
+def non_maximum_suppression(
+    position: NDArray[np.int64], heat: NDArray[np.float32], squared: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """Which candidates have no better one within a squared distance; they are sorted by y, then x."""
     y, x = position.T
     keep = np.ones(y.size, dtype=np.bool_)
@@ -76,7 +77,7 @@ def select(position: NDArray[np.int64], heat: NDArray[np.float32], squared: NDAr
     return keep
 
 
-def follow(points: NDArray[np.int8], centre: NDArray[np.int64], squared: NDArray[np.float64]) -> Labels:
+def assign_pixels(points: NDArray[np.int8], centre: NDArray[np.int64], squared: NDArray[np.float64]) -> Labels:
     """For each pixel 1 + the index of the centre that is nearest to where it points, of those within their `squared`
     distance; 0 for background, for a pixel that points out of the array, and where there is no such centre."""
     height, width = points.shape[1:]
@@ -84,7 +85,7 @@ def follow(points: NDArray[np.int8], centre: NDArray[np.int64], squared: NDArray
     if len(centre) == 0:
         return labels
     owner = _nearest(centre, squared, (height, width))
-    y, x = np.nonzero(points[0] != NOTHING)
+    y, x = np.nonzero(points[0] != BACKGROUND)
     row, column = y + points[0, y, x], x + points[1, y, x]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     y, x = y[inside], x[inside]
@@ -114,8 +115,8 @@ def _nearest(centre: NDArray[np.int64], squared: NDArray[np.float64], shape: tup
     return owner.reshape(height, width).astype(np.int32)
 
 
-def tidy(labels: Labels, smallest: int) -> Labels:
-    """As `grouping.tidy`."""
+def keep_largest_component(labels: Labels, min_area: int) -> Labels:
+    """As `instances_from_maps.keep_largest_component`."""
     pieces, count = label_pieces(labels, background=0, connectivity=1, return_num=True)
     if count == 0:
         return np.zeros_like(labels)
@@ -126,7 +127,7 @@ def tidy(labels: Labels, smallest: int) -> Labels:
     order = 1 + np.lexsort((-size[1:], first[1:]))
     stays = order[np.unique(first[order], return_index=True)[1]]
     keep = np.zeros(count + 1, dtype=np.int32)
-    keep[stays] = np.where(size[stays] >= smallest, first[stays], 0)
+    keep[stays] = np.where(size[stays] >= min_area, first[stays], 0)
     return _fill_holes(keep[pieces])
 
 
@@ -151,7 +152,7 @@ def _fill_holes(labels: Labels) -> Labels:
     return filled
 
 
-def total(
+def accumulate(
     labels: Labels, chosen: NDArray[np.bool_], columns: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Of each label k + 1 that is `chosen` how many pixels it has, the sums over them of y, of x and of each of the
@@ -172,7 +173,7 @@ def total(
     return area, sums, edges
 
 
-def pack(labels: Labels, which: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.uint8]:
+def pack_masks(labels: Labels, which: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Of each label k + 1, k in `which`, the pixels of its box in reading order, eight to a byte, the last filled up
     with 0."""
     parts = [
@@ -185,7 +186,7 @@ def _of(which: NDArray[np.int64], edges: NDArray[np.int64]) -> list[tuple[int, l
     return list(zip(which.tolist(), edges[which].tolist(), strict=True))
 
 
-def paint(
+def paint_masks(
     labels: NDArray[np.uint32],
     packed: NDArray[np.uint8],
     starts: NDArray[np.int64],
