@@ -82,17 +82,25 @@ def train(
     channel: Annotated[
         str | None, typer.Option(help="The channel to use, by its name, where images have several.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
+    from nucleate.report.card import card_files
     from nucleate.report.training_progress import TrainingProgress
+    from nucleate.training.config import TrainingConfig
     from nucleate.training.fit import fit
-    from nucleate.training.trainer import Settings
 
-    settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
-    with TrainingProgress(settings, out) as progress:
+    config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    with TrainingProgress(config, out) as progress:
         manifest = fit(
-            folder, out, settings, validation=validation, channel=channel, resume=resume, observe=progress.observe
+            folder,
+            out,
+            config,
+            validation=validation,
+            channel=channel,
+            resume=resume,
+            observe=progress.observe,
+            extra_files=card_files,
         )
     scores = manifest.scores["validation"]
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
@@ -295,11 +303,11 @@ def demo(
     """Train, segment and score on drawn images; write a report."""
     from nucleate.demo import run
     from nucleate.report.training_progress import TrainingProgress
-    from nucleate.training.trainer import Settings
+    from nucleate.training.config import TrainingConfig
 
-    settings = Settings(seed=seed, minutes=minutes)
-    with TrainingProgress(settings, out / "model") as progress:
-        report = run(out, settings, observe=progress.observe)
+    config = TrainingConfig(seed=seed, minutes=minutes)
+    with TrainingProgress(config, out / "model") as progress:
+        report = run(out, config, observe=progress.observe)
     print(f"The report is at {report}")
 
 

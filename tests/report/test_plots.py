@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nucleate.curves.curves import Curves, Epoch, curves
 from nucleate.errors import OutputError
-from nucleate.report.collect import Curves, Epoch, curves
 from nucleate.report.plots import LOSS, OVER_FITTING, SCORE, TEST, TRAINING, VALIDATION, curves_svg, plot_curves
 
 HISTORY = [{"epoch": i, "train_loss": 1 / i, "valid_loss": 1.1 / i, "score": 1 - 1 / i} for i in range(1, 8)]

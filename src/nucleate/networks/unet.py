@@ -58,7 +58,6 @@ class Convolution(nn.Conv2d, ABC):
     """A convolution of size x size, zeros around the image, whose kernel is made from what is learnt: see `applied`.
 
     Learnt are a `weight` (rows, columns, size, size), at first random, and a `bias` of so many numbers, at first zero.
-    While `held` is set, it is applied in place of `applied()`, which is then computed once for several batches.
     """
 
     bias: nn.Parameter
@@ -71,7 +70,6 @@ class Convolution(nn.Conv2d, ABC):
         self.weight = nn.Parameter(torch.empty(*weight, size, size))
         self.bias = nn.Parameter(torch.zeros(bias))
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
-        self.held: tuple[Tensor, Tensor] | None = None
 
     @abstractmethod
     def applied(self) -> tuple[Tensor, Tensor]:
@@ -91,8 +89,7 @@ class Convolution(nn.Conv2d, ABC):
         return rows.view(self.out_channels, size, size, self.in_channels).permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, bias = self.applied() if self.held is None else self.held
-        return F.conv2d(x, kernel, bias, self.stride, self.padding)
+        return F.conv2d(x, *self.applied(), self.stride, self.padding)
 
 
 def _padding(size: int, stride: int) -> int:

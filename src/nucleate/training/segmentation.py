@@ -1,4 +1,4 @@
-"""Which labelled pixels are held out of training, and how a network is judged on them.
+"""The task of segmentation: which labelled pixels are held out, and how a network is evaluated on them.
 
 The rule. With `FEWEST` labelled images or more, every tenth is held out, from the fifth on, in the order of
 their names.
@@ -11,21 +11,27 @@ but such runs over-fit at other epochs than the one that learns from all: `bench
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nucleate.inference.backends import Engine
+from nucleate import losses
+from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage
+from nucleate.data.sampler import Sampler
+from nucleate.inference.backends import Engine, TorchEngine
 from nucleate.networks.decode import to_maps
+from nucleate.networks.unet import UNet
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import Scores, mean_ap, pool
 from nucleate.postprocess.targets import Targets, centres, whole
-from nucleate.training.criterion import Objective, added, mean
-from nucleate.training.parallel import Cores
+from nucleate.training.config import TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.parallel import Parallel, Serial
 from nucleate.types import Labels, Maps, Thresholds
 
 FEWEST = 10
@@ -61,8 +67,8 @@ def _cut(labels: Labels) -> tuple[Labels, Labels]:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """`loss`, the objective over all validation pixels; `scores` of the nuclei found; the `maps` they came from."""
+class Evaluation:
+    """`loss`, the criterion over all validation pixels; `scores` of the nuclei found; the `maps` they came from."""
 
     loss: float
     scores: Scores
@@ -73,30 +79,39 @@ class Judgement:
         """The number that chooses: average precision, pooled, mean over IoU 0.5, 0.6, 0.7, 0.8 and 0.9."""
         return mean_ap(self.scores)
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What the history tells besides."""
+        return {"panoptic_quality": self.scores.panoptic_quality}
 
-class Validation:
-    """The validation images with their targets, ready to judge a network after each epoch."""
+
+class ValidationSet:
+    """The validation images with their targets, ready for a network to be evaluated on after each epoch."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = list(pairs)
         self.targets: list[Targets] = [whole(labels) for _, labels in self.pairs]
 
-    def judge(
-        self, engine: Engine, objective: Objective, thresholds: Thresholds, cores: Cores | None = None
-    ) -> Judgement:
-        """With `cores`, an image on each at once."""
+    def evaluate(
+        self,
+        engine: Engine,
+        criterion: SegmentationCriterion,
+        thresholds: Thresholds,
+        parallel: Parallel | None = None,
+    ) -> Evaluation:
+        """The loss of the engine's maps and the scores of the nuclei in them, several images at once by `parallel`."""
 
         def one(index: int) -> tuple[dict[str, float], Maps, Matching]:
             (image, labels), targets = self.pairs[index], self.targets[index]
             raw = engine.zoomed(torch.from_numpy(image)[None]).cpu()
-            totals = {name: float(value) for name, value in objective.totals(raw, targets).items()}
-            maps = to_maps(raw, objective.classes)
+            totals = {name: float(value) for name, value in criterion.totals(raw, targets).items()}
+            maps = to_maps(raw, criterion.classes)
             return totals, maps, self._match(maps, labels, thresholds)
 
-        indices = range(len(self.pairs))
-        totals, maps, matchings = zip(*(map(one, indices) if cores is None else cores.map(one, indices)), strict=True)
-        loss = mean(added(totals), added(objective.weights(targets) for targets in self.targets))
-        return Judgement(loss, pool(matchings), maps)
+        parallel = parallel or Serial()
+        totals, maps, matchings = zip(*parallel.map(one, range(len(self.pairs))), strict=True)
+        weights = sum_terms(criterion.weights(targets) for targets in self.targets)
+        return Evaluation(weighted_mean(sum_terms(totals), weights), pool(matchings), maps)
 
     def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
@@ -116,7 +131,7 @@ GRID: dict[str, tuple[float, ...]] = {
 """The values among which thresholds are chosen, one threshold after the other."""
 
 
-def tune(validation: Validation, maps: Sequence[Maps], start: Thresholds) -> tuple[Thresholds, Scores]:
+def tune_thresholds(validation: ValidationSet, maps: Sequence[Maps], start: Thresholds) -> tuple[Thresholds, Scores]:
     """The thresholds with the best score: coordinate search from `start`, twice around; ties keep the earlier."""
     best, scores = start, validation.scores(maps, start)
     for _ in range(2):
@@ -132,3 +147,38 @@ def tune(validation: Validation, maps: Sequence[Maps], start: Thresholds) -> tup
         if best == before:
             break
     return best, scores
+
+
+class SegmentationTask:
+    """Learn to find nuclei: what `Trainer` needs to know of labelled images.
+
+    Args:
+        training: Images and labels to learn from.
+        validation: What the network is evaluated on after each epoch.
+        config: Seed, loss and variation of the samples.
+        classes: Classes of pixels, background among them.
+    """
+
+    def __init__(
+        self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
+    ) -> None:
+        # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
+        losses.prepare("cross_entropy_kernels")
+        sources = [TrainingImage.of(image, labels) for image, labels in training]
+        variation = config.variation or AugmentationConfig.suited(len(sources))
+        self.sampler = Sampler(sources, config.seed, variation)
+        self.validation = validation
+        self.criterion = SegmentationCriterion(classes, config.loss)
+        self.identity: dict[str, Any] = {
+            "variation": asdict(variation),
+            "images": [list(source.shape) for source in sources],
+        }
+
+    def batch(self, samples: range) -> Batch:
+        """The samples of these numbers."""
+        return self.sampler.batch(samples)
+
+    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> Evaluation:
+        """The network on the validation images, with thresholds that are not tuned yet."""
+        engine = TorchEngine(network, bfloat16=bfloat16)
+        return self.validation.evaluate(engine, self.criterion, Thresholds(), parallel)

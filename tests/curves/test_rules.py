@@ -1,6 +1,5 @@
 """The known rules against their formulas, and the contract that every rule keeps."""
 
-import json
 import math
 from functools import partial
 
@@ -9,21 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucleate.errors import InputError
-from nucleate.training.early_stopping import Horizon
-from nucleate.training.stopping_rules import (
+from nucleate.curves.rules import (
     Correlation,
     FixedNumber,
     GeneralisationLoss,
     Patience,
     ProgressQuotient,
     SuccessiveStrips,
-    decide,
     pearson,
 )
+from nucleate.errors import InputError
+from nucleate.training.early_stopping import EarlyStopping, decide
 
 RULES = [
-    Horizon,
+    EarlyStopping,
     partial(FixedNumber, 7),
     partial(Patience, 3),
     partial(Patience, 3, 0.5),
@@ -135,35 +133,12 @@ def test_the_best_epoch_is_the_first_lowest_validation_error(make, run):
         decision = rule.update(*pair)
         assert decision.epoch == t
         assert decision.best_epoch == 1 + int(np.argmin([v for _, v in run[:t]]))
-    assert rule.halt("The time is over").best_epoch == decision.best_epoch
-
-
-@every_rule
-@given(run=curves, cut=st.integers(0, 60))
-def test_a_resumed_rule_decides_as_if_it_had_not_been_interrupted(make, run, cut):
-    whole, first, second = make(), make(), make()
-    expected = [whole.update(*pair) for pair in run]
-    found = [first.update(*pair) for pair in run[:cut]]
-    second.load_state(json.loads(json.dumps(first.state_dict(), allow_nan=False)))
-    found += [second.update(*pair) for pair in run[cut:]]
-    assert found == expected
-    assert second.state_dict() == whole.state_dict()
-
-
-@every_rule
-@given(run=curves, minimum=st.integers(1, 30), limit=st.integers(1, 30))
-def test_no_rule_stops_before_the_minimum_or_goes_beyond_the_limit(make, run, minimum, limit):
-    free, bound = make(), make(minimum=minimum, limit=limit)
-    for t, pair in enumerate(run, 1):
-        wanted, decision = free.update(*pair), bound.update(*pair)
-        assert decision.stop == (t >= limit or (wanted.stop and t >= minimum))
-        assert decision.best_epoch == wanted.best_epoch
 
 
 @every_rule
 @given(run=curves, bad=st.sampled_from([math.nan, math.inf, -math.inf]), side=st.booleans())
 def test_an_error_that_is_not_finite_stops_at_once_with_the_last_good_weights(make, run, bad, side):
-    rule = make(minimum=1000)
+    rule = make()
     for pair in run:
         last = rule.update(*pair)
     decision = rule.update(bad, 0.01) if side else rule.update(0.01, bad)
@@ -174,11 +149,8 @@ def test_an_error_that_is_not_finite_stops_at_once_with_the_last_good_weights(ma
     assert decision.reason == (
         f"{where} error is not finite at epoch {len(run) + 1}; the weights of epoch {last.best_epoch} are kept."
     )
-    resumed = make(minimum=1000)
-    resumed.load_state(json.loads(json.dumps(rule.state_dict(), allow_nan=False)))
-    for one in (rule, resumed):
-        after = one.update(0.01, 0.01)
-        assert (after.stop, after.cause, after.best_epoch) == (True, "not finite", last.best_epoch)
+    after = rule.update(0.01, 0.01)
+    assert (after.stop, after.cause, after.best_epoch) == (True, "not finite", last.best_epoch)
 
 
 @every_rule
@@ -205,15 +177,11 @@ def test_every_decision_is_one_sentence_with_finite_numbers(make, run):
 def test_a_verdict_before_the_minimum_is_not_latched():
     """Errors that rise, and then fall for good before the minimum is over, end nothing."""
     run = [(1 - 0.01 * t, 1 + 0.1 * t) for t in range(10)] + [(0.9 * 0.9**t, 0.9 * 0.9**t) for t in range(60)]
-    for rule in (Patience(3, minimum=12), Horizon(minimum=12), Correlation(6, 0.3, minimum=16)):
-        assert stop_of(rule, run) is None
+    assert stop_of(EarlyStopping(minimum=12), run) is None
+    assert stop_of(EarlyStopping(), run) == 8
 
 
 def test_reasons_read_as_sentences():
-    limit = Patience(5, limit=2)
-    limit.update(1, 1)
-    assert limit.update(1, 2).reason == "The limit of 2 epochs is reached; the weights of epoch 1 are kept."
-    assert limit.halt("The 10 minutes are over").reason == "The 10 minutes are over; the weights of epoch 1 are kept."
     waited = decide([1, 1, 1], [1, 2, 2], Patience(2))
     assert waited.reason == "No better validation error for 2 epochs; the weights of epoch 1 are kept."
 
@@ -227,10 +195,9 @@ def test_settings_and_curves_that_make_no_sense_are_refused():
         partial(ProgressQuotient, 1, 1),
         partial(SuccessiveStrips, 0),
         partial(Correlation, 1),
-        partial(Horizon, 2),
-        partial(Horizon, 8, math.nan),
-        partial(Horizon, minimum=0),
-        partial(Horizon, limit=0),
+        partial(EarlyStopping, 2),
+        partial(EarlyStopping, 8, math.nan),
+        partial(EarlyStopping, minimum=0),
     ):
         with pytest.raises(InputError, match="must be"):
             make()
@@ -238,5 +205,3 @@ def test_settings_and_curves_that_make_no_sense_are_refused():
         decide([1, 2], [1], Patience())
     with pytest.raises(InputError, match="no epoch to judge"):
         decide([], [], Patience())
-    with pytest.raises(InputError, match="one of each"):
-        Patience().load_state({"train": [1.0], "valid": []})

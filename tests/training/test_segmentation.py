@@ -13,9 +13,10 @@ from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.scores import mean_ap
 from nucleate.postprocess.targets import whole
-from nucleate.training.criterion import Objective, added, mean
-from nucleate.training.parallel import Cores
-from nucleate.training.validation import FEWEST, GRID, Validation, hold_out, tune
+from nucleate.training.config import TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.parallel import Serial, Threads
+from nucleate.training.segmentation import FEWEST, GRID, SegmentationTask, ValidationSet, hold_out, tune_thresholds
 from nucleate.types import Maps, Thresholds
 
 PLAIN = Thresholds(
@@ -110,18 +111,18 @@ class Perfect:
 
 
 def test_a_perfect_network_is_judged_perfect():
-    validation = Validation(drawn(3))
-    judgement = validation.judge(Perfect(validation), Objective(), PLAIN)
+    validation = ValidationSet(drawn(3))
+    judgement = validation.evaluate(Perfect(validation), SegmentationCriterion(), PLAIN)
     assert judgement.score == 1 and judgement.scores.n_true > 10
-    worse = validation.judge(Perfect(validation, noise=3.0), Objective(), PLAIN)
+    worse = validation.evaluate(Perfect(validation, noise=3.0), SegmentationCriterion(), PLAIN)
     assert worse.score < 1 and worse.loss > judgement.loss
     assert len(judgement.maps) == 3
 
 
 def test_what_is_not_held_out_counts_nothing():
     _, held, _ = hold_out(drawn(2, 64, 120))
-    validation = Validation(held)
-    clean = validation.judge(Perfect(validation), Objective(), PLAIN)
+    validation = ValidationSet(held)
+    clean = validation.evaluate(Perfect(validation), SegmentationCriterion(), PLAIN)
     engine = Perfect(validation)
     spoilt = []
     for maps, (_, labels) in zip(engine.maps, held, strict=True):
@@ -129,23 +130,23 @@ def test_what_is_not_held_out_counts_nothing():
         # Every channel says the opposite where nothing is known.
         spoilt.append(torch.where(unknown & (torch.rand(labels.shape) < 0.5), -maps, maps))
     engine.maps = iter(spoilt)
-    judgement = validation.judge(engine, Objective(), PLAIN)
+    judgement = validation.evaluate(engine, SegmentationCriterion(), PLAIN)
     assert judgement.loss == pytest.approx(clean.loss, rel=1e-6)
     assert judgement.scores.n_true == clean.scores.n_true == sum(len(set(h[h > 0])) for _, h in held)
 
 
 def test_the_loss_is_the_mean_over_all_pixels_of_all_images():
     pairs = [*drawn(1, 32, 32), *drawn(1, 96, 64, seed=1)]
-    validation, objective = Validation(pairs), Objective()
+    validation, criterion = ValidationSet(pairs), SegmentationCriterion()
     maps = [torch.randn(1, 6, *labels.shape) for _, labels in pairs]
     engine = Perfect(validation)
     engine.maps = iter(maps)
     totals = [
-        {k: float(v) for k, v in objective.totals(m, whole(labels)).items()}
+        {k: float(v) for k, v in criterion.totals(m, whole(labels)).items()}
         for m, (_, labels) in zip(maps, pairs, strict=True)
     ]
-    expected = mean(added(totals), added(objective.weights(whole(labels)) for _, labels in pairs))
-    assert validation.judge(engine, objective, PLAIN).loss == pytest.approx(expected)
+    expected = weighted_mean(sum_terms(totals), sum_terms(criterion.weights(whole(labels)) for _, labels in pairs))
+    assert validation.evaluate(engine, criterion, PLAIN).loss == pytest.approx(expected)
 
 
 def noisy_maps(validation, seed, noise):
@@ -163,10 +164,10 @@ def noisy_maps(validation, seed, noise):
 @pytest.mark.parametrize(("seed", "noise"), [(0, 0.05), (1, 0.15), (2, 0.4)])
 @pytest.mark.parametrize("start", [PLAIN, Thresholds(0.95, 0.95, 2.0, 0.1, 500, 0.0)], ids=["usual", "absurd"])
 def test_tuning_never_lowers_the_score(seed, noise, start):
-    validation = Validation(drawn(2, 48, 64, seed=seed))
+    validation = ValidationSet(drawn(2, 48, 64, seed=seed))
     maps = noisy_maps(validation, seed, noise)
     before = validation.scores(maps, start)
-    best, scores = tune(validation, maps, start)
+    best, scores = tune_thresholds(validation, maps, start)
     assert mean_ap(scores) >= mean_ap(before)
     assert scores == validation.scores(maps, best)
     for name, values in GRID.items():
@@ -176,11 +177,11 @@ def test_tuning_never_lowers_the_score(seed, noise, start):
 
 
 def test_tuning_leaves_what_is_perfect():
-    validation = Validation(drawn(2, 48, 64))
+    validation = ValidationSet(drawn(2, 48, 64))
     maps = noisy_maps(validation, 0, 0.0)
     if mean_ap(validation.scores(maps, PLAIN)) < 1:
         pytest.fail("the maps were meant to be perfect")
-    assert tune(validation, maps, PLAIN)[0] == PLAIN
+    assert tune_thresholds(validation, maps, PLAIN)[0] == PLAIN
 
 
 def test_images_side_by_side_are_judged_as_in_turn():
@@ -189,12 +190,28 @@ def test_images_side_by_side_are_judged_as_in_turn():
     nn.init.normal_(network.heads.maps.weight, std=0.3)
     draw = np.random.default_rng(0)
     pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(5)]
-    engine, validation = TorchEngine(network), Validation(pairs)
-    expected = validation.judge(engine, Objective(), PLAIN)
-    with Cores() as cores:
-        found = validation.judge(engine, Objective(), PLAIN, cores)
+    engine, validation = TorchEngine(network), ValidationSet(pairs)
+    expected = validation.evaluate(engine, SegmentationCriterion(), PLAIN)
+    with Threads() as threads:
+        found = validation.evaluate(engine, SegmentationCriterion(), PLAIN, threads)
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert len(found.maps) == 5
     for one, other in zip(found.maps, expected.maps, strict=True):
         np.testing.assert_allclose(one.foreground, other.foreground, atol=1e-5)
     assert found.scores.n_true == expected.scores.n_true > 0
+
+
+def test_the_task_evaluates_in_the_number_format_asked_for_and_tells_its_images_apart():
+    torch.manual_seed(0)
+    network = UNet(Architecture(widths=(8, 8)))
+    nn.init.normal_(network.heads.maps.weight, std=0.3)
+    draw = np.random.default_rng(0)
+    pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(2)]
+    task = SegmentationTask(pairs[:1], ValidationSet(pairs[1:]), TrainingConfig(loss="focal"))
+    found = {bfloat16: task.evaluate(network, bfloat16=bfloat16, parallel=Serial()) for bfloat16 in (False, True)}
+    plain = task.validation.evaluate(TorchEngine(network, bfloat16=False), SegmentationCriterion(loss="focal"), PLAIN)
+    assert found[False].loss == plain.loss != found[True].loss == pytest.approx(plain.loss, rel=0.05)
+    assert found[False].metrics == {"panoptic_quality": found[False].scores.panoptic_quality}
+    assert task.identity["images"] == [[64, 64]]
+    batch = task.batch(range(3, 5))
+    assert torch.equal(batch.image, task.batch(range(2, 5)).image[1:])
