@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nucleate.data.statistics import Statistics
+from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import Arrays, Spool
 from nucleate.inference.instances import SpooledNuclei, number
 from nucleate.inference.measurements import NUCLEUS, Measured, measure, names, reaches_bound

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nucleate.data.statistics import Statistics
+from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import MemorySpool, Spool
 from nucleate.inference.image_input import chosen
 from nucleate.inference.pipeline import Plan, Stream
