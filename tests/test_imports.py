@@ -58,7 +58,7 @@ LIBRARIES = {
     "errors": set(),
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite"},
-    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile", "google_crc32c"},
+    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile"},
     "postprocess.matching": {"numpy", "scipy"},
     "postprocess.scores": set(),
     "postprocess": {"numpy", "scipy", "skimage", "torch", "numba"},
