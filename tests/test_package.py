@@ -32,7 +32,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 LOADED_BY_NAME = {"openvino", "onnxruntime"}
 """Optional packages that are asked for only when an engine is, so no source imports them by a statement."""
 
-LISTENS = ROOT / "src" / "nucleate" / "web" / "serve.py"
+LISTENS = ROOT / "src" / "nucleate" / "web" / "app.py"
 """Opens a socket of its own, on this machine's own address, for the page of `nucleate view`."""
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
