@@ -124,10 +124,11 @@ def predict(
     engine: Annotated[
         str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
     ] = "auto",
-    views: Annotated[
+    tta: Annotated[
         int,
-        typer.Option(help="1, 2 or 4: the mean over so many moved views; slower, a little more accurate."),
+        typer.Option(help="1, 2 or 4: test-time augmentation by so many moved views; slower, a little more accurate."),
     ] = 1,
+    views: Annotated[int | None, typer.Option(hidden=True, help="The former name of --tta.")] = None,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,
@@ -138,7 +139,7 @@ def predict(
     tile: Annotated[int, typer.Option(help="Pixels of a large image that are grouped at once; no result differs.")] = (
         1024
     ),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     from nucleate.data.dataset import images_in
@@ -153,7 +154,7 @@ def predict(
     request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
     predictor = Predictor(
-        read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view), views=views
+        read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view), views=tta if views is None else views
     )
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
