@@ -122,7 +122,7 @@ def predict(
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
+        str, typer.Option(help="What runs the network: auto, torch, openvino or openvino-int8.")
     ] = "auto",
     tta: Annotated[
         int,
@@ -232,6 +232,21 @@ def info(
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
     print_model(read(folder), read_history(folder), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, and which engine is used on it."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from nucleate.inference.doctor import examine
+
+    table = Table(show_header=False)
+    for name, value in examine():
+        table.add_row(name, Text(value))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 @app.command()

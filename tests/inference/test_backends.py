@@ -19,7 +19,7 @@ from nucleate.postprocess.rescale import zoom
 def network(classes=2, channels=1):
     torch.manual_seed(0)
     made = UNet(Architecture(channels, classes, (8, 8)))
-    nn.init.normal_(made.head.weight, std=0.3)
+    nn.init.normal_(made.heads.maps.weight, std=0.3)
     return made
 
 
@@ -27,9 +27,9 @@ def constant(logit=5.0, offset=6.0, radius=30.0):
     """A network that gives the same numbers at each pixel of every image."""
     made = UNet(Architecture(widths=(8,))).folded()
     with torch.no_grad():
-        made.head.weight.zero_()
+        made.heads.maps.weight.zero_()
         values = torch.tensor([-logit, logit, logit, offset / UNIT, -offset / UNIT, np.log(radius / UNIT)])
-        made.head.bias.copy_(values.repeat_interleave(4))
+        made.heads.maps.bias.copy_(values.repeat_interleave(4))
     return made
 
 

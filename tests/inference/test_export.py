@@ -33,7 +33,7 @@ from nucleate.networks.unet import Architecture, UNet
 def model(request):
     torch.manual_seed(0)
     network = UNet(Architecture(channels=2, classes=request.param, widths=(8, 16)))
-    torch.nn.init.normal_(network.head.weight, std=0.3)
+    torch.nn.init.normal_(network.heads.maps.weight, std=0.3)
     manifest = Manifest(
         name="small",
         architecture=architecture_part(network.architecture),
@@ -43,8 +43,8 @@ def model(request):
         data=DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "µ")
         ),
-        training=TrainingPart(
-            seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
+        trainings=(
+            TrainingPart(seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."),
         ),
         scores={},
         versions={},

@@ -37,11 +37,11 @@ def brightness_network(gain=16.0):
         for parameter in network.parameters():
             parameter.zero_()
         for cell, (down, right) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
-            network.stem.weight[cell, 0, 1 + down, 1 + right] = 1
+            network.encoder.stem.weight[cell, 0, 1 + down, 1 + right] = 1
             for channel, weight in ((0, -gain / 2), (1, gain / 2), (2, gain)):
-                network.head.weight[4 * channel + cell, cell] = weight
-                network.head.bias[4 * channel + cell] = -weight / 2
-            network.head.bias[20 + cell] = math.log(RADIUS / UNIT)
+                network.heads.maps.weight[4 * channel + cell, cell] = weight
+                network.heads.maps.bias[4 * channel + cell] = -weight / 2
+            network.heads.maps.bias[20 + cell] = math.log(RADIUS / UNIT)
     return network
 
 
@@ -56,8 +56,10 @@ def manifest(weights, network, **changes):
         data=store.DataPart(
             source="by hand", labelled=0, nuclei=0, median_diameter=20, validation="none", channels=("DAPI",)
         ),
-        training=store.TrainingPart(
-            seed=0, loss="none", epochs=0, steps=0, seconds=0, best_epoch=0, stopped="It was never begun."
+        trainings=(
+            store.TrainingPart(
+                seed=0, loss="none", epochs=0, steps=0, seconds=0, best_epoch=0, stopped="It was never begun."
+            ),
         ),
         scores={},
         versions={},
@@ -148,7 +150,7 @@ def test_constant_images_hold_no_nucleus(predictor, shape, value):
 
 def test_constant_images_hold_no_nucleus_whatever_the_network_says(tmp_path):
     network = brightness_network()
-    torch.nn.init.constant_(network.head.bias[4:12], 9.0)
+    torch.nn.init.constant_(network.heads.maps.bias[4:12], 9.0)
     weights = store.encode_weights(network)
     store.write(tmp_path, manifest(weights, network), weights, [], "")
     predictor = Predictor(store.read(tmp_path), smallest=0)

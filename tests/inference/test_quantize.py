@@ -11,12 +11,11 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
-from nucleate.inference.backends import TorchEngine
-from nucleate.inference.compiled_backends import Int8Engine
+from nucleate.inference.backends import Int8Engine, TorchEngine
 from nucleate.inference.onnx_graph import to_onnx
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.quantize import CLIPPED, FLOATING, MOST, calibrate, input_scale, quantised
-from nucleate.networks.runtime import multiplies_int8
+from nucleate.networks.runtime import processor
 from nucleate.networks.store import locate, read
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.matching import match
@@ -25,7 +24,7 @@ FINITE = st.floats(-100, 100, width=32)
 WEIGHTS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=4, max_dims=4, max_side=4), elements=FINITE)
 
 needs_vnni = pytest.mark.skipif(
-    not multiplies_int8(),
+    not processor().int8,
     reason="needs VNNI or AMX; without them sums of 8-bit products overflow, so no engine uses them",
 )
 
@@ -33,7 +32,7 @@ needs_vnni = pytest.mark.skipif(
 def network(channels=1, widths=(8, 16)):
     torch.manual_seed(0)
     made = UNet(Architecture(channels, 2, widths))
-    nn.init.normal_(made.head.weight, std=0.3)
+    nn.init.normal_(made.heads.maps.weight, std=0.3)
     return made
 
 
@@ -96,7 +95,7 @@ def test_ranges_are_the_quantiles_of_what_each_convolution_sees():
         assert (outside <= CLIPPED).all(), name
         inside = np.array([np.mean(x[name] <= low), np.mean(x[name] >= high)])
         assert (inside >= min(CLIPPED, 1 / x[name].size)).all(), name
-        assert name.endswith(("first", "second", "head")) == (low >= 0), "after a rectifier"
+        assert name.endswith(("first", "second", "maps")) == (low >= 0), "after a rectifier"
 
 
 def test_ranges_are_the_widest_over_the_images_whatever_their_order():

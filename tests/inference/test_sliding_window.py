@@ -117,11 +117,11 @@ def test_the_whole_is_interpolated_as_pytorch_does(shape, radius):
 def test_blocks_of_a_network_give_its_whole(seed, shape, radius):
     torch.manual_seed(seed)
     made = UNet(Architecture(widths=(8, 8)))
-    torch.nn.init.normal_(made.head.weight, std=0.1)
+    torch.nn.init.normal_(made.heads.maps.weight, std=0.1)
     with torch.no_grad():
-        made.head.weight[20:] = 0
-        made.head.bias[20:] = math.log(radius / UNIT)
-        made.head.bias[4:8] = 1.0
+        made.heads.maps.weight[20:] = 0
+        made.heads.maps.bias[20:] = math.log(radius / UNIT)
+        made.heads.maps.bias[4:8] = 1.0
     engine, image = TorchEngine(made, bfloat16=False), image_of(seed, shape)
     whole = passage_of(engine, image, 10**4).whole()
     torch.testing.assert_close(passage_of(engine, image, 100).whole(), whole, atol=1e-5, rtol=1e-5)

@@ -22,7 +22,7 @@ def engine_of():
     """A network with biases, as trained ones have: so what lies beyond a border counts."""
     torch.manual_seed(0)
     network = UNet(Architecture(widths=(8, 8)))
-    torch.nn.init.normal_(network.head.weight, std=0.2)
+    torch.nn.init.normal_(network.heads.maps.weight, std=0.2)
     for name, bias in network.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(bias, std=0.3)

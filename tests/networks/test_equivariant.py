@@ -67,7 +67,7 @@ def random_network(widths, channels, classes, seed):
     torch.manual_seed(seed)
     network = UNet(Architecture(channels, classes, widths)).double()
     with torch.no_grad():
-        nn.init.normal_(network.head.weight, std=0.3)
+        nn.init.normal_(network.heads.maps.weight, std=0.3)
         for name, parameter in network.named_parameters():
             if name.endswith(("bias", "gain")):
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -102,8 +102,8 @@ def test_neither_kernels_nor_maps_are_the_same_for_all_inputs():
     with torch.no_grad():
         maps = network(image)[0]
     assert all(float(one.std()) > 1e-3 for one in maps)
-    kernel, _ = network.encode[0].first.applied()
-    assert len(torch.unique(kernel.detach().round(decimals=9))) == network.encode[0].first.weight.numel()
+    kernel, _ = network.encoder.blocks[0].first.applied()
+    assert len(torch.unique(kernel.detach().round(decimals=9))) == network.encoder.blocks[0].first.weight.numel()
 
 
 def test_what_is_first_used_in_prediction_can_be_used_in_training():
@@ -115,7 +115,7 @@ def test_what_is_first_used_in_prediction_can_be_used_in_training():
     image = torch.rand(1, 1, 16, 16, dtype=torch.float64)
     with torch.inference_mode():
         network(image)
-        equivariant.blocks(network.encode[0].first.weight)
+        equivariant.blocks(network.encoder.blocks[0].first.weight)
     network(image).square().sum().backward()
     assert all(bool(parameter.grad.abs().max() > 0) for parameter in network.parameters())
 

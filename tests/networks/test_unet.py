@@ -17,7 +17,7 @@ def network(widths=(8, 8), channels=1, classes=2, seed=0, dtype=torch.float32):
     torch.manual_seed(seed)
     made = UNet(Architecture(channels, classes, tuple(widths)))
     with torch.no_grad():
-        nn.init.normal_(made.head.weight, std=0.3)
+        nn.init.normal_(made.heads.maps.weight, std=0.3)
         for name, parameter in made.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.3)

@@ -25,7 +25,7 @@ PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 def network(classes=2):
     torch.manual_seed(0)
     made = UNet(Architecture(classes=classes, widths=(8, 8)))
-    torch.nn.init.normal_(made.head.weight, std=0.3)
+    torch.nn.init.normal_(made.heads.maps.weight, std=0.3)
     return made
 
 
@@ -225,7 +225,7 @@ def test_gradients_are_added_to_those_that_are_there():
 def test_a_loss_that_is_not_finite_is_an_error_with_advice():
     made, batch = network(), make(1)
     with torch.no_grad():
-        made.head.bias.fill_(float("nan"))
+        made.heads.maps.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="learning rate"):
         backward(made, Objective(), [batch], **HERE)
 

@@ -186,7 +186,7 @@ def test_tuning_leaves_what_is_perfect():
 def test_images_side_by_side_are_judged_as_in_turn():
     torch.manual_seed(0)
     network = UNet(Architecture(widths=(8, 8)))
-    nn.init.normal_(network.head.weight, std=0.3)
+    nn.init.normal_(network.heads.maps.weight, std=0.3)
     draw = np.random.default_rng(0)
     pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(5)]
     engine, validation = TorchEngine(network), Validation(pairs)

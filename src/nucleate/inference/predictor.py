@@ -47,7 +47,7 @@ class Predictor:
     ) -> None:
         one_heap()
         self.model, self.views = model, views
-        self.engine = choose(model, engine, megapixels=views * megapixels, bfloat16=bfloat16)
+        self.engine = choose(model, engine, bfloat16=bfloat16)
         self.network: Network = self.engine if views == 1 else Views(self.engine, views)
         self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, min_area=smallest)
 

@@ -14,6 +14,7 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -168,16 +169,65 @@ class Residual(nn.Module):
         return x + change
 
 
+class Encoder(nn.Module):
+    """Image (N, channels, H, W) to features, finest first: level l is (N, widths[l], H / 2^(l + 1), W / 2^(l + 1)).
+
+    It sees each channel twice, as it is and as its square root, in which faint nuclei beside bright ones show. The
+    image is taken to half resolution at once, so that no convolution runs at full resolution.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = FromImage(2 * channels, widths[0], 4, stride=2)
+        self.down = nn.ModuleList(Between(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(Residual(width) for width in widths[1:])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = [self.stem(torch.cat([image, torch.sqrt(F.relu(image))], dim=1))]
+        for down, block in zip(self.down, self.blocks, strict=True):
+            features.append(block(down(features[-1])))
+        return features
+
+
+class Decoder(nn.Module):
+    """Features of an `Encoder` to one, (N, widths[0], H / 2, W / 2). Skips are added, not concatenated."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(Between(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(Residual(width) for width in widths[:-1])
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
+        for level in reversed(range(len(self.up))):
+            enlarged = F.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
+            x = self.blocks[level](features[level] + enlarged)
+        return x
+
+
+class Heads(nn.Module):
+    """The feature of a `Decoder` to all maps before their rearrangement, see `UNet.packed`."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.maps = ToMaps(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed: Tensor = self.maps(F.relu(x))
+        return packed
+
+
 class UNet(nn.Module):
     """Image (N, channels, H, W) to maps (N, classes + 4, H, W); H and W multiples of `architecture.stride`.
 
-    The network sees each channel twice, as it is and as its square root, in which faint nuclei beside bright ones show.
-    The image is taken to half resolution at once and the maps are brought back by sub-pixel rearrangement (Shi et
-    al., 2016), so that no convolution runs at full resolution. Skips are added, not concatenated.
+    `encoder`, `decoder` and `heads` can be called alone. The maps are brought back to full resolution by sub-pixel
+    rearrangement (Shi et al., 2016).
 
     >>> network = UNet(Architecture(channels=1, widths=(8, 8)))
     >>> network(torch.zeros(1, 1, 16, 24)).shape
     torch.Size([1, 6, 16, 24])
+    >>> [tuple(feature.shape) for feature in network.encoder(torch.zeros(1, 1, 16, 24))]
+    [(1, 8, 8, 12), (1, 8, 4, 6)]
 
     Raises ValueError for a width that is not a multiple of 8.
     """
@@ -188,13 +238,9 @@ class UNet(nn.Module):
         widths = architecture.widths
         if any(width % equivariant.ORDER for width in widths):
             raise ValueError(f"widths must be multiples of {equivariant.ORDER}, not {widths}")
-        pairs = list(itertools.pairwise(widths))
-        self.stem = FromImage(2 * architecture.channels, widths[0], 4, stride=2)
-        self.down = nn.ModuleList(Between(a, b, 2, stride=2) for a, b in pairs)
-        self.encode = nn.ModuleList(Residual(width) for width in widths[1:])
-        self.up = nn.ModuleList(Between(b, a, 1) for a, b in pairs)
-        self.decode = nn.ModuleList(Residual(width) for width in widths[:-1])
-        self.head = ToMaps(widths[0], architecture.classes)
+        self.encoder = Encoder(architecture.channels, widths)
+        self.decoder = Decoder(widths)
+        self.heads = Heads(widths[0], architecture.classes)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.pixel_shuffle(self.packed(image), 2)
@@ -202,14 +248,7 @@ class UNet(nn.Module):
     def packed(self, image: Tensor) -> Tensor:
         """The maps before their rearrangement, (N, 4 (classes + 4), H / 2, W / 2): channel 4 c + 2 dy + dx at (y, x)
         is map c at pixel (2 y + dy, 2 x + dx)."""
-        x = self.stem(torch.cat([image, torch.sqrt(F.relu(image))], dim=1))
-        skips = []
-        for down, encode in zip(self.down, self.encode, strict=True):
-            skips.append(x)
-            x = encode(down(x))
-        for up, decode in reversed(list(zip(self.up, self.decode, strict=True))):
-            x = decode(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        maps: Tensor = self.head(F.relu(x))
+        maps: Tensor = self.heads(self.decoder(self.encoder(image)))
         return maps
 
     def folded(self) -> UNet:

@@ -149,8 +149,8 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
     facts.add_row("thresholds", ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items()))
     facts.add_row("versions", ", ".join(f"{name} {value}" for name, value in manifest.versions.items()))
     if manifest.engines:
-        rates = (f"{name} {part.megapixels_per_second:.2f}" for name, part in manifest.engines.measured.items())
-        facts.add_row("engines", f"{', '.join(rates)} megapixels/s ({manifest.engines.processor})")
+        qualities = (f"{name} {score:.3f}" for name, score in manifest.engines.panoptic_quality.items())
+        facts.add_row("engines", f"panoptic quality on the validation images: {', '.join(qualities)}")
     console.print(facts)
     for name, scores in manifest.scores.items():
         console.print(_model_scores(name, scores))

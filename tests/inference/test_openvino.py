@@ -14,12 +14,12 @@ from torch import nn
 from nucleate.data.normalization import normalise
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
 from nucleate.errors import InputError
-from nucleate.inference.backends import TorchEngine
-from nucleate.inference.compiled_backends import Int8Engine, OnnxEngine, OpenVinoEngine, load
+from nucleate.inference import backends
+from nucleate.inference.backends import Int8Engine, OpenVinoEngine, TorchEngine, load
 from nucleate.inference.quantize import calibrate
 from nucleate.networks.unet import Architecture, UNet
 
-COMPILED = (OnnxEngine, OpenVinoEngine)
+COMPILED = (OpenVinoEngine,)
 BFLOAT16 = 0.05
 """Of the largest output: how far bfloat16, whose numbers have 8 bits, may be from float32."""
 
@@ -27,13 +27,13 @@ BFLOAT16 = 0.05
 def network(channels=1, classes=2, widths=(8, 16)):
     torch.manual_seed(0)
     made = UNet(Architecture(channels, classes, widths))
-    nn.init.normal_(made.head.weight, std=0.3)
+    nn.init.normal_(made.heads.maps.weight, std=0.3)
     return made
 
 
 def exact(kind, made):
     """An engine of this kind in float32."""
-    return kind(made) if kind is OnnxEngine else kind(made, bfloat16=False)
+    return kind(made, bfloat16=False)
 
 
 @pytest.fixture(scope="module", params=COMPILED)
@@ -127,17 +127,16 @@ def test_an_image_that_is_a_part_of_another_is_read_where_it_is(pair):
 def test_compiled_once_for_each_number_of_threads(threads):
     compiled = []
 
-    class Counting(OnnxEngine):
-        def compile(self, threads, size):
+    class Counting(OpenVinoEngine):
+        def _compile(self, threads, size):
             compiled.append(threads)
-            return super().compile(threads, size)
+            return super()._compile(threads, size)
 
     engine, image = Counting(network()), torch.zeros(1, 1, 8, 8)
     with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(engine.raw, [image] * 8))
     engine.raw(image)
     assert compiled == [2, 1]
-    assert engine.compiled().get_session_options().intra_op_num_threads == 2
 
 
 @pytest.mark.parametrize("numbers", ["bfloat16", "float32", "integers"])
@@ -145,9 +144,9 @@ def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(
     compiled = []
 
     class Counting(OpenVinoEngine):
-        def compile(self, threads, size):
+        def _compile(self, threads, size):
             compiled.append(size)
-            return super().compile(threads, size)
+            return super()._compile(threads, size)
 
     engine = Counting(network(), ranges() if numbers == "integers" else None, bfloat16=numbers == "bfloat16")
     images = [torch.randn(1, 1, *size) for size in ((24, 40), (40, 24), (32, 32))]
@@ -161,42 +160,36 @@ def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(
 
 @pytest.mark.parametrize(("each", "streams"), [(2, 1), (1, 2), (4, 1)])
 def test_a_stream_for_each_call_that_runs_at_once(threads, each, streams):
-    found = OpenVinoEngine(network()).settings(each, faster=False)
+    found = OpenVinoEngine(network()).settings(each)
     assert (found["NUM_STREAMS"], found["INFERENCE_NUM_THREADS"]) == (streams, streams * each)
 
 
 @pytest.mark.parametrize("asked", [True, False, None])
 @pytest.mark.parametrize("faster", [True, False])
-def test_bfloat16_where_it_is_faster_or_where_asked_for(asked, faster):
-    found = OpenVinoEngine(network(), bfloat16=asked).settings(1, faster)
-    assert found["INFERENCE_PRECISION_HINT"] == ("bf16" if (faster if asked is None else asked) else "f32")
-
-
-@pytest.mark.parametrize("faster", [True, False])
-def test_the_trial_decides_where_the_processor_has_bfloat16(monkeypatch, faster):
-    """Whether OpenVINO finds it on this processor or not, it is never used where the trial was lost."""
+def test_bfloat16_where_it_is_faster_or_where_asked_for(monkeypatch, asked, faster):
+    """Whether OpenVINO has it on this processor or not, it is not used where float32 is faster."""
+    monkeypatch.setattr(backends, "prefers_bfloat16", lambda where: faster)
     has = "BF16" in load("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    monkeypatch.setattr("nucleate.inference.compiled_backends.prefers_bfloat16", lambda where: faster)
-    asked, of_engine = [], OpenVinoEngine.settings
-
-    def spied(self, threads, faster):
-        asked.append(faster)
-        return of_engine(self, threads, faster)
-
-    monkeypatch.setattr(OpenVinoEngine, "settings", spied)
-    OpenVinoEngine(network()).raw(torch.zeros(1, 1, 32, 32))
-    assert set(asked) == {has and faster}
+    expected = has and faster if asked is None else asked
+    engine = OpenVinoEngine(network(), bfloat16=asked)
+    assert engine.settings(1)["INFERENCE_PRECISION_HINT"] == ("bf16" if expected else "f32")
+    assert engine.describe() == {"engine": "openvino", "number_format": "bfloat16" if expected else "float32"}
 
 
-@pytest.mark.parametrize(("kind", "package"), [(OnnxEngine, "onnxruntime"), (OpenVinoEngine, "openvino")])
-@pytest.mark.parametrize("missing", ["onnx", None])
-def test_a_package_that_is_not_installed_is_named(monkeypatch, kind, package, missing):
-    monkeypatch.setitem(sys.modules, missing or package, None)
+@pytest.mark.parametrize("missing", ["onnx", "openvino"])
+def test_a_package_that_is_not_installed_is_named(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError) as refused:
-        kind(network())
-    assert str(refused.value) == (
-        f"The package {missing or package} is not installed: pip install 'nucleate[engines]'."
-    )
+        OpenVinoEngine(network())
+    assert str(refused.value) == f"The package {missing} is not installed: pip install 'nucleate[engines]'."
+
+
+def test_every_engine_says_what_its_results_depend_on():
+    found = [one.describe() for one in (TorchEngine(network(), bfloat16=False), Int8Engine(network(), ranges()))]
+    assert found == [
+        {"engine": "torch", "number_format": "float32"},
+        {"engine": "openvino-int8", "number_format": "int8"},
+    ]
 
 
 def test_what_is_installed_is_loaded():

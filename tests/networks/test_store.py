@@ -6,6 +6,8 @@ import json
 import jsonschema
 import pytest
 import torch
+from safetensors.torch import load as load_file
+from safetensors.torch import save as save_file
 
 import nucleate
 from nucleate.data.normalization import Normalisation
@@ -20,10 +22,15 @@ HISTORY = [
 ]
 
 
+TRAINING = store.TrainingPart(
+    seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
+)
+
+
 def network(seed=0):
     torch.manual_seed(seed)
     made = UNet(Architecture(channels=2, classes=3, widths=(8, 16)))
-    torch.nn.init.normal_(made.head.weight)
+    torch.nn.init.normal_(made.heads.maps.weight)
     return made
 
 
@@ -39,9 +46,7 @@ def manifest(weights, architecture):
         data=store.DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
         ),
-        training=store.TrainingPart(
-            seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
-        ),
+        trainings=(TRAINING,),
         scores={"validation": {"panoptic_quality": 0.5, "aji": 0.4, "thresholds": []}},
         versions={"nucleate": nucleate.__version__},
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -73,63 +78,146 @@ def test_round_trip(folder):
     assert (folder / store.CARD).read_text() == "# small\n"
 
 
-PART = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
-"""How an engine did."""
-
-
 def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     read = store.read(folder)
     assert read.manifest.engines is None  # as in a folder from before engines were compared
-    engines = store.EnginesPart(processor="x86_64 AVX2 float32 x 2", measured={"torch": PART, "onnx": PART})
+    engines = store.EnginesPart(panoptic_quality={"torch": 0.5, "openvino": 0.25})
     assert engines.ranges == {}  # as in a folder from before there were integers
-    engines = engines.model_copy(update={"ranges": {"decode.0.first": (0.0, 1.5)}})
+    engines = engines.model_copy(update={"ranges": {"decoder.blocks.0.first": (0.0, 1.5)}})
     path = folder / store.MANIFEST
     path.write_text(read.manifest.model_copy(update={"engines": engines}).model_dump_json())
     assert store.read_manifest(folder).engines == engines
-    assert engines.measured["onnx"].seconds(3.0) == 3.0
+
+
+def with_engines(folder, **engines):
+    path = folder / store.MANIFEST
+    document = json.loads(path.read_text())
+    document["engines"] = engines
+    path.write_text(json.dumps(document))
 
 
 @pytest.mark.parametrize(
-    "measured",
-    [
-        {},
-        {"onnx": PART},
-        {"torch": {**PART, "megapixels_per_second": 0.0}},
-        {"torch": {**PART, "panoptic_quality": 1.5}},
-        {"torch": {"panoptic_quality": 0.5}},
-        {"torch": PART, "tensorrt": PART},
-    ],
+    "quality", [{}, {"openvino": 0.5}, {"torch": 1.5}, {"torch": "good"}, {"torch": 0.5, "tensorrt": 0.5}, None, [0.5]]
 )
-def test_a_comparison_of_engines_that_was_altered_is_refused(folder, measured):
-    path = folder / store.MANIFEST
-    document = json.loads(path.read_text())
-    document["engines"] = {"processor": "x", "measured": measured}
-    path.write_text(json.dumps(document))
+def test_a_comparison_of_engines_that_was_altered_is_refused(folder, quality):
+    with_engines(folder, panoptic_quality=quality)
     with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
         store.read(folder)
 
 
 @pytest.mark.parametrize("limits", [[1.0, 0.5], [0.0], [0.0, 1.0, 2.0], [0.0, "much"], [0.0, float("inf")]])
 def test_ranges_that_were_altered_are_refused(folder, limits):
-    path = folder / store.MANIFEST
-    document = json.loads(path.read_text())
-    document["engines"] = {"processor": "x", "measured": {"torch": PART}, "ranges": {"decode.0.first": limits}}
-    path.write_text(json.dumps(document))
+    with_engines(folder, panoptic_quality={"torch": 0.5}, ranges={"decoder.blocks.0.first": limits})
     with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
         store.read(folder)
 
 
 def test_ranges_of_a_convolution_that_is_not_there_are_refused(folder):
-    path = folder / store.MANIFEST
-    document = json.loads(path.read_text())
-    ranges = {"decode.0.first": [0.0, 1.0]}
-    document["engines"] = {"processor": "x", "measured": {"torch": PART}, "ranges": ranges}
-    path.write_text(json.dumps(document))
-    assert store.read(folder).manifest.engines.ranges == {"decode.0.first": (0.0, 1.0)}
-    ranges["decode.7.first"] = [0.0, 1.0]
-    path.write_text(json.dumps(document))
-    with pytest.raises(ModelError, match=r"model\.json .*no convolution decode\.7\.first.*copy the model again"):
+    ranges = {"decoder.blocks.0.first": [0.0, 1.0]}
+    with_engines(folder, panoptic_quality={"torch": 0.5}, ranges=ranges)
+    assert store.read(folder).manifest.engines.ranges == {"decoder.blocks.0.first": (0.0, 1.0)}
+    with_engines(folder, panoptic_quality={"torch": 0.5}, ranges=ranges | {"decoder.blocks.7.first": [0.0, 1.0]})
+    with pytest.raises(ModelError, match=r"model\.json .*no convolution decoder\.blocks\.7\.first.*copy the model"):
         store.read(folder)
+
+
+MODULES_1 = {
+    "encoder.stem": "stem",
+    "encoder.down": "down",
+    "encoder.blocks": "encode",
+    "decoder.up": "up",
+    "decoder.blocks": "decode",
+    "heads.maps": "head",
+}
+
+
+def as_format_1(folder):
+    """The same model as versions before wrote it."""
+
+    def old(name):
+        return next(other + name.removeprefix(new) for new, other in MODULES_1.items() if name.startswith(new))
+
+    document = json.loads((folder / store.MANIFEST).read_text())
+    weights = save_file({old(n): t for n, t in load_file((folder / store.WEIGHTS).read_bytes()).items()})
+    (folder / store.WEIGHTS).write_bytes(weights)
+    thresholds = {"foreground": 0.4, "heat": 0.2, "separation": 0.7, "reach": 0.8, "smallest": 9}
+    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
+    measured = dict.fromkeys(("torch", "openvino", "onnx"), part)
+    engines = {"processor": "x86_64 AVX2", "measured": measured, "ranges": {"decode.0.first": [0.0, 1.5]}}
+    architecture = {key: value for key, value in document["architecture"].items() if key != "parts"}
+    others = {key: document[key] for key in ("name", "normalisation", "pixel_size", "data", "scores", "versions")}
+    before = {
+        **others,
+        "format": 1,
+        "architecture": architecture,
+        "thresholds": thresholds,
+        "training": document["trainings"][0],
+        "engines": engines,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    (folder / store.MANIFEST).write_text(json.dumps(before))
+    return before
+
+
+def test_a_folder_of_format_1_is_read_as_before(folder):
+    now = store.read(folder)
+    as_format_1(folder)
+    before = store.read(folder)
+    same = {"weights_sha256": now.manifest.weights_sha256, "engines": None}
+    assert before.manifest.model_copy(update=same) == now.manifest
+    assert before.manifest.engines.panoptic_quality == {"torch": 0.5, "openvino": 0.5}
+    assert before.manifest.engines.ranges == {"decoder.blocks.0.first": (0.0, 1.5)}
+    image = torch.randn(1, 2, 12, 16)
+    with torch.no_grad():
+        assert torch.equal(before.network(image), now.network(image))
+
+
+@pytest.mark.parametrize("key", ["thresholds", "training", "engines", "architecture"])
+@pytest.mark.parametrize("value", [None, 5, [1], {"torch": 5}, {"measured": {"torch": 5}}])
+def test_a_manifest_of_format_1_that_was_altered_is_refused(folder, key, value):
+    document = as_format_1(folder)
+    document[key] = value
+    (folder / store.MANIFEST).write_text(json.dumps(document))
+    if key == "engines" and value is None:
+        assert store.read(folder).manifest.engines is None
+        return
+    with pytest.raises(ModelError, match=r"model\.json is cut or altered at"):
+        store.read(folder)
+
+
+@pytest.mark.parametrize("parts", [("encoder",), ("encoder", "decoder")])
+def test_a_model_may_hold_a_part_of_a_network(folder, parts):
+    made, whole = network(), store.read(folder)
+    weights = store.encode_weights(made, parts=parts)
+    assert len(weights) < len(store.encode_weights(made))
+    part = whole.manifest.architecture.model_copy(update={"parts": parts})
+    update = {"architecture": part, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    store.write(folder, whole.manifest.model_copy(update=update), weights, HISTORY, "")
+    with pytest.raises(ModelError, match=f"holds the {' and '.join(parts)} of a network alone"):
+        store.read(folder)
+    read = store.read(folder, whole=False)
+    for name, tensor in read.network.state_dict().items():
+        assert torch.equal(tensor, whole.network.state_dict()[name]) or name.partition(".")[0] not in parts
+
+
+def test_a_part_that_is_not_named_is_refused(folder):
+    document = json.loads((folder / store.MANIFEST).read_text())
+    for parts, match in ((["encoder"], store.WEIGHTS), (["decoder"], "parts"), ([], "parts")):
+        document["architecture"]["parts"] = parts
+        (folder / store.MANIFEST).write_text(json.dumps(document))
+        with pytest.raises(ModelError, match=match):
+            store.read(folder, whole=False)
+
+
+def test_lineage_and_several_trainings_are_kept(folder):
+    read = store.read(folder)
+    ancestors = (store.Ancestor(name="fluorescence", weights_sha256="a" * 64),)
+    second = TRAINING.model_copy(update={"epochs": 1, "stopped": "Again."})
+    manifest = read.manifest.model_copy(update={"lineage": ancestors, "trainings": (TRAINING, second)})
+    store.write(folder, manifest, (folder / store.WEIGHTS).read_bytes(), [*HISTORY, HISTORY[0]], "")
+    again = store.read_manifest(folder)
+    assert again == manifest and again.training == second
+    assert store.read_history(folder) == [*HISTORY, HISTORY[0]]
 
 
 def test_written_twice_is_the_same_bytes(folder, tmp_path):
@@ -164,8 +252,8 @@ def test_manifest_fits_its_own_schema(folder):
     schema = store.Manifest.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(content, schema)
-    assert content["format"] == 1
-    for broken in ({**content, "format": 2}, {**content, "extra": 1}, {**content, "weights_sha256": "0"}):
+    assert content["format"] == 2
+    for broken in ({**content, "format": 3}, {**content, "extra": 1}, {**content, "weights_sha256": "0"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
 
@@ -232,7 +320,7 @@ def altered(folder, *keys, value):
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("format",), 2),
+        (("format",), 3),
         (("name",), 5),
         (("architecture", "name"), "transformer"),
         (("architecture", "channels"), 0),
@@ -248,7 +336,7 @@ def altered(folder, *keys, value):
         (("thresholds", "min_area"), -1),
         (("thresholds", "another"), 0.5),
         (("pixel_size",), 0),
-        (("training",), None),
+        (("trainings",), None),
         (("weights_sha256",), "abc"),
     ],
     ids=str,
