@@ -154,7 +154,11 @@ def predict(
     request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
     predictor = Predictor(
-        read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view), views=tta if views is None else views
+        read(locate(model)),
+        smallest=min_size,
+        engine=engine,
+        megapixels=megapixels(files, view),
+        views=tta if views is None else views,
     )
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
@@ -238,15 +242,11 @@ def info(
 def doctor() -> None:
     """Show what this machine has, and which engine is used on it."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from nucleate.inference.doctor import examine
+    from nucleate.report.console import print_facts
 
-    table = Table(show_header=False)
-    for name, value in examine():
-        table.add_row(name, Text(value))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_facts(examine(), Console(width=None if sys.stdout.isatty() else 160))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The mean of several views of an image: what it is, that tiles do not change it, and what `--views` does."""
+"""The mean of several views of an image: what it is, that tiles do not change it, and what `--tta` does."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_the_engine_is_told_the_shape_that_it_will_see():
 
 @pytest.mark.parametrize("count", [0, 3, 8, -1])
 def test_another_number_is_refused(count):
-    with pytest.raises(InputError, match=f"--views is {count}: choose from 1, 2, 4"):
+    with pytest.raises(InputError, match=f"--tta is {count}: choose from 1, 2, 4"):
         Views(ENGINE, count)
 
 

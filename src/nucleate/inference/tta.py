@@ -26,7 +26,7 @@ class Views:
 
     def __init__(self, network: Network, count: int) -> None:
         if count not in MOVED:
-            raise InputError(f"--views is {count}: choose from {', '.join(map(str, (1, *MOVED)))}.")
+            raise InputError(f"--tta is {count}: choose from {', '.join(map(str, (1, *MOVED)))}.")
         self.network, self.architecture = network, network.architecture
         self.half = network.architecture.stride // 2
         self.moved = [(self.half * y, self.half * x) for y, x in MOVED[count]]
