@@ -44,8 +44,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.data.augment import Source
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig, TrainingImage
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import normalise
 from nucleate.inference.backends import TorchEngine
@@ -107,7 +106,7 @@ def cool(data: Path, out: Path, plan: Plan) -> None:
             continue
         pairs, chosen = _held_out(images)
         cooled = replace(settings, cool_down=Settings().cool_down)
-        result = train([Source.of(*one) for one in pairs], Validation(chosen), NETWORK, cooled)
+        result = train([TrainingImage.of(*one) for one in pairs], Validation(chosen), NETWORK, cooled)
         engine, objective = TorchEngine(result.network), Objective(NETWORK.classes, settings.loss)
         found = [half.judge(engine, objective, Thresholds()) for half in held_back]
         values = [one.loss for one in found] + [one.scores.panoptic_quality for one in found]
@@ -122,7 +121,7 @@ def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], Settings]]:
         images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
         settings = Settings(
             seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
-            cool_down=0.0, variation=Variation(crop=128),
+            cool_down=0.0, variation=AugmentationConfig(crop=128),
         )  # fmt: skip
         yield f"{labels}-{loss}-{seed}", images, settings
 
@@ -161,7 +160,7 @@ def _write(path: Path, pairs: list[Pair], watched: Watched, settings: Settings) 
     if path.exists():
         return
     start = time.monotonic()
-    state = train([Source.of(*one) for one in pairs], watched, NETWORK, settings).state
+    state = train([TrainingImage.of(*one) for one in pairs], watched, NETWORK, settings).state
     rows = []
     for row, other in zip(state.history, watched.found, strict=True):
         rows.append([row["epoch"], row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"], *other])

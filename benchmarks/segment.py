@@ -33,9 +33,8 @@ from torch import Tensor
 from nucleate import cli
 from nucleate.inference import select
 from nucleate.inference.backends import Engine
-from nucleate.inference.block_store import MemorySpool
-from nucleate.inference.image_input import View, open_source
-from nucleate.inference.pipeline import Plan
+from nucleate.inference.block_store import MemoryBlockStore
+from nucleate.inference.image_input import Selection, open_image
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.quantize import Ranges
 from nucleate.inference.sliding_window import SIDE
@@ -119,11 +118,11 @@ def predict(model: str, slide: Path, out: Path, extra: Sequence[str]) -> None:
 
 def in_one_piece(options: argparse.Namespace) -> None:
     """Group all pixels at once."""
-    predictor = Predictor(read(locate(options.model)), engine=options.engine)
+    predictor = Predictor(read(locate(options.model)), engine=options.engine, side=options.block)
     options.out.mkdir(parents=True, exist_ok=True)
-    with open_source(options.slide, View()).reader as reader:
-        stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape), side=options.block))
-        label_tiff.write(options.out / f"{reader.name}_labels.tif", stream.nuclei(reader.name))
+    with open_image(options.slide, Selection()).reader as reader:
+        pipeline = predictor.run(reader, MemoryBlockStore(), region=reader.box, tile=max(reader.shape))
+        label_tiff.write(options.out / f"{reader.name}_labels.tif", pipeline.instances(reader.name))
 
 
 def main() -> None:

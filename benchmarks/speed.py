@@ -26,7 +26,7 @@ from protocol import PEER, full, run, write_plan
 
 def train_rate(data: Path, seconds: float) -> float:
     """Images a second of Nucleate's training loop."""
-    from nucleate.data.augment import Source
+    from nucleate.data.augment import TrainingImage
     from nucleate.networks.unet import Architecture
     from nucleate.training.fit import load
     from nucleate.training.trainer import Settings, State, train
@@ -34,7 +34,7 @@ def train_rate(data: Path, seconds: float) -> float:
 
     case = full(data, "fluorescence")
     labelled = load(case.train, case.val)
-    sources = [Source.of(image, labels) for image, labels in labelled.training]
+    sources = [TrainingImage.of(image, labels) for image, labels in labelled.training]
     settings = Settings(samples=10**6, minutes=1e6)
     marks: list[tuple[int, float]] = []
 
@@ -53,15 +53,14 @@ def predict_rates(data: Path, model: str) -> list[float]:
     """Megapixels a second, file to label image, of three passes over the test images."""
     from nucleate.inference.predict import Request, predict
     from nucleate.inference.predictor import Predictor
-    from nucleate.io.image_file import read_image
+    from nucleate.io.reader import read_image
     from nucleate.networks.runtime import keep_memory
     from nucleate.networks.store import locate, read
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
     pixels = sum(read_image(file).pixels[..., 0].size for file in files)
-    # As the command line does: how much there is to do decides the engine.
-    predictor = Predictor(read(locate(model)), megapixels=pixels / 1e6)
+    predictor = Predictor(read(locate(model)))
     request, rates = Request(formats=("tif",)), []
     with tempfile.TemporaryDirectory() as out:
         predict(predictor, files[:3], Path(out), request)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from protocol import few, full, row, table
 
-from nucleate.data.augment import Source
+from nucleate.data.augment import TrainingImage
 from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import Architecture
 from nucleate.training.criterion import Objective
@@ -44,7 +44,7 @@ def main() -> None:
     architecture = Architecture(channels=len(images.channels))
     settings = Settings(seed=options.seed, epochs=1, samples=options.steps * Settings().batch)
     tuned_on = Validation(labelled.validation) if options.few else judges
-    result = train([Source.of(*pair) for pair in labelled.training], tuned_on, architecture, settings)
+    result = train([TrainingImage.of(*pair) for pair in labelled.training], tuned_on, architecture, settings)
     objective, engine = Objective(architecture.classes), TorchEngine(result.network)
     thresholds, _ = tune(tuned_on, tuned_on.judge(engine, objective, Thresholds()).maps, Thresholds())
     judgement = judges.judge(engine, objective, thresholds)

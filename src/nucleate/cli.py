@@ -126,9 +126,11 @@ def predict(
     ] = "auto",
     tta: Annotated[
         int,
-        typer.Option(help="1, 2 or 4: test-time augmentation by so many moved views; slower, a little more accurate."),
+        typer.Option(
+            help="Test-time augmentation: the mean over 1, 2 or 4 moved images; slower, a little more accurate."
+        ),
     ] = 1,
-    views: Annotated[int | None, typer.Option(hidden=True, help="The former name of --tta.")] = None,
+    views: Annotated[int | None, typer.Option(hidden=True, help="The old name of --tta.")] = None,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,
@@ -136,30 +138,25 @@ def predict(
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
     min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
-    tile: Annotated[int, typer.Option(help="Pixels of a large image that are grouped at once; no result differs.")] = (
+    tile: Annotated[int, typer.Option(help="Side of the tiles of a large image, in pixels; no result differs.")] = (
         1024
     ),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     from nucleate.data.dataset import images_in
-    from nucleate.inference.image_input import View, megapixels
+    from nucleate.inference.image_input import Selection
     from nucleate.inference.predict import Request, predict
     from nucleate.inference.predictor import Predictor
     from nucleate.networks.store import locate, read
     from nucleate.report.prediction_progress import PredictionProgress, sentences
 
-    view = View.of(level, pixel_size, region)
+    selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
+    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
-    predictor = Predictor(
-        read(locate(model)),
-        smallest=min_size,
-        engine=engine,
-        megapixels=megapixels(files, view),
-        views=tta if views is None else views,
-    )
+    tta = tta if views is None else views
+    predictor = Predictor(read(locate(model)), min_area=min_size, engine=engine, tta=tta)
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):

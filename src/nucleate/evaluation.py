@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.io.image_file import name_of, read_labels
+from nucleate.io.axes import name_of
+from nucleate.io.reader import read_labels
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 

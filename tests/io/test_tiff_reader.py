@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import ImageError
-from nucleate.io.image_file import read_image
-from nucleate.io.reader import downsample
+from nucleate.io.base import downsample
+from nucleate.io.reader import read_image
 from nucleate.io.tiff_reader import TiffReader
 from nucleate.types import Box
 

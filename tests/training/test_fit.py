@@ -12,7 +12,7 @@ import tifffile
 import torch
 from skimage.measure import regionprops
 
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, images_in, pair
 from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
@@ -26,7 +26,7 @@ from nucleate.training.criterion import Objective
 from nucleate.training.trainer import Settings, State
 from nucleate.types import Thresholds
 
-SHORT = Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64))
+SHORT = Settings(epochs=1, samples=8, batch=4, variation=AugmentationConfig(crop=64))
 OPTIONS = {"height": 64, "width": 96, "diameter": 16}
 FILES = {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CURVES, store.CARD}
 
@@ -137,7 +137,7 @@ def interrupt_at(step):
 
 
 def test_an_unfinished_run_is_kept_until_resumed(small, folder, tmp_path):
-    settings = Settings(epochs=3, samples=8, batch=4, variation=Variation(crop=32))
+    settings = Settings(epochs=3, samples=8, batch=4, variation=AugmentationConfig(crop=32))
     expected = fit.fit(folder, tmp_path / "straight" / "model", settings)
     out = tmp_path / "broken off" / "model"
     with pytest.raises(KeyboardInterrupt):

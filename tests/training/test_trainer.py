@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nucleate.data.augment import Source
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig, TrainingImage
 from nucleate.errors import ModelError, TrainingError
 from nucleate.inference.backends import TorchEngine
 from nucleate.networks.unet import Architecture
@@ -21,7 +20,7 @@ from nucleate.training.validation import Validation
 from nucleate.types import Thresholds
 
 SMALL = Architecture(widths=(8, 8))
-VARIATION = dataclasses.replace(Variation.suited(2), crop=32)
+VARIATION = dataclasses.replace(AugmentationConfig.suited(2), crop=32)
 SHORT = Settings(epochs=3, samples=8, batch=4, warm_up=3, cool_down=0.5, variation=VARIATION)
 
 
@@ -37,7 +36,7 @@ def discs(seed, side=48):
 
 
 def run(settings=SHORT, **options):
-    sources = [Source.of(*discs(seed)) for seed in range(2)]
+    sources = [TrainingImage.of(*discs(seed)) for seed in range(2)]
     return train(sources, Validation([discs(7)]), SMALL, settings, **options)
 
 
@@ -293,7 +292,9 @@ class Broken(Validation):
 
 @pytest.mark.parametrize("limits", [{}, {"minimum": 9}])
 def test_a_validation_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(limits):
-    result = train([Source.of(*discs(0))], Broken([discs(7)]), SMALL, dataclasses.replace(SHORT, epochs=20, **limits))
+    result = train(
+        [TrainingImage.of(*discs(0))], Broken([discs(7)]), SMALL, dataclasses.replace(SHORT, epochs=20, **limits)
+    )
     assert len(result.state.history) == 3 and result.state.best_epoch == 2
     assert result.state.why == "Validation error is not finite at epoch 3."
     assert all(torch.isfinite(tensor).all() for tensor in result.network.state_dict().values())
@@ -330,7 +331,7 @@ def test_the_weights_of_the_epoch_that_is_kept_are_those_that_are_given():
             return SimpleNamespace(loss=next(self.losses), scores=judgement.scores, score=len(self.seen) / 10)
 
     validation = Rising([discs(7)])
-    result = train([Source.of(*discs(0))], validation, SMALL, SHORT)
+    result = train([TrainingImage.of(*discs(0))], validation, SMALL, SHORT)
     assert (result.state.best_epoch, result.state.best_score) == (2, 0.2)
     folded = result.network.folded().state_dict()
     assert all(torch.equal(folded[name], tensor) for name, tensor in validation.seen[1].items())
@@ -356,7 +357,7 @@ def test_a_run_that_was_varied_otherwise_is_not_continued(tmp_path, monkeypatch)
     settings = dataclasses.replace(SHORT, variation=None)
     with pytest.raises(KeyboardInterrupt):
         run(settings, folder=tmp_path, observe=stopping_at(3))
-    monkeypatch.setattr(Variation, "suited", classmethod(lambda cls, images: cls(crop=64)))
+    monkeypatch.setattr(AugmentationConfig, "suited", classmethod(lambda cls, images: cls(crop=64)))
     with pytest.raises(ModelError, match="variation"):
         run(settings, folder=tmp_path, resume=True)
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import MemoryInstances
 
 from nucleate.errors import InputError
+from nucleate.io.cache import Cache
 from nucleate.io.formats import table
-from nucleate.io.instances import MemoryNuclei
 from nucleate.io.reader import Level, MemoryReader, Reader
 from nucleate.types import Box, Image, Nucleus
-from nucleate.web.cache import Cache
 from nucleate.web.tiles import Contrast, ImageTiles, LabelTiles, Measurements, _sample
 
 RGB = ("red", "green", "blue")
@@ -192,7 +192,7 @@ def test_there_are_no_other_tiles_of_labels(level, row, column):
 def path(tmp_path):
     rows = [Nucleus(number, 1.5 * number, 2.0, 9, 3.385, 7.25, 0.5) for number in range(1, 1001)]
     labels = np.arange(1001, dtype=np.int32)[None]
-    table.write(tmp_path / "x.csv", MemoryNuclei("x", labels, rows, pixel_size=0.5))
+    table.write(tmp_path / "x.csv", MemoryInstances("x", labels, rows, pixel_size=0.5))
     return tmp_path / "x.csv"
 
 

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.io.image_file import is_image, name_of, read_image, read_labels
+from nucleate.io.axes import name_of
 from nucleate.io.ome_zarr import holds_labels, is_zarr
+from nucleate.io.reader import is_image, read_image, read_labels
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _MASK_ENDING = re.compile(r"(.+?)(_cp)?_masks")

@@ -14,7 +14,8 @@ from skimage import measure
 
 from nucleate.data.dataset import find
 from nucleate.errors import ImageError
-from nucleate.io.image_file import RGB, read_image, read_labels
+from nucleate.io.axes import RGB
+from nucleate.io.reader import read_image, read_labels
 from nucleate.types import Image, Labels, Sample
 
 _SMALL = 10  # pixels; below it a nucleus is more likely a slip of the brush

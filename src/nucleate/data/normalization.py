@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.io.image_file import RGB
+from nucleate.io.axes import RGB
 from nucleate.types import Image, Pixels
 
 LOWEST, HIGHEST = -1.0, 4.0

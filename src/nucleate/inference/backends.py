@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import InputError
-from nucleate.inference.sliding_window import Passage
+from nucleate.inference.sliding_window import SlidingWindow
 from nucleate.networks.decode import to_maps
 from nucleate.networks.graph import reach
 from nucleate.networks.runtime import autocast, device, place, prefers_bfloat16
@@ -80,7 +80,11 @@ class Engine(ABC):
     def zoomed(self, image: Tensor) -> Tensor:
         """As `raw`, of the image resized by the factor that suits its nuclei; for the image's own pixels."""
         shape = image.shape[-2], image.shape[-1]
-        return Passage(self, shape, lambda box: image[..., *box.within(Box(0, 0, *shape))]).whole()
+
+        def read(box: Box) -> Tensor:
+            return image[..., *box.within(Box(0, 0, *shape))]
+
+        return SlidingWindow.plan(self, shape, read).whole(read)
 
     @cached_property
     def reach(self) -> int:

@@ -29,7 +29,8 @@ NUCLEUS = np.dtype(
 )
 """One nucleus on disk. `name` is y 2^32 + x of its centre, so that names rise in the order of centres; `y`, `x` its
 centroid, `top` ... `width` its box, all in pixels of the segmented level; `mean` of its pixels' values; `entropy` in
-bits, NaN where it was not asked for; `bounded`: something of it reaches as far as is looked at."""
+bits, NaN where it was not asked for;
+`bounded`: it extends to the longest distance that is searched, so it may be larger."""
 
 
 @dataclass(frozen=True, slots=True)

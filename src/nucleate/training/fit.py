@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import nucleate
-from nucleate.data.augment import Source
+from nucleate.data.augment import TrainingImage
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import Normalisation, normalise, pick
 from nucleate.errors import DatasetError, ModelError, OutputError
@@ -97,7 +97,7 @@ def fit(
     architecture = Architecture(channels=len(data.channels))
     judge = Validation(data.validation)
     result = train(
-        [Source.of(image, labels) for image, labels in data.training],
+        [TrainingImage.of(image, labels) for image, labels in data.training],
         judge,
         architecture,
         settings,

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from nucleate import losses
-from nucleate.data.augment import Batch, Source, joined
-from nucleate.data.augmentation_parameters import Variation
-from nucleate.data.sampler import Feed, split
+from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage, joined
+from nucleate.data.sampler import Sampler, split
 from nucleate.errors import InputError, TrainingError
 from nucleate.inference.backends import TorchEngine
 from nucleate.networks.equivariant import ORDER
@@ -60,7 +59,7 @@ class Settings:
     weight_decay: float = 0.02
     warm_up: int = 50
     cool_down: float = 0.3
-    variation: Variation | None = None
+    variation: AugmentationConfig | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples:
@@ -240,7 +239,7 @@ class Run:
 
 
 def train(
-    sources: Sequence[Source],
+    sources: Sequence[TrainingImage],
     validation: Validation,
     architecture: Architecture,
     settings: Settings,
@@ -253,7 +252,7 @@ def train(
     keep_memory()
     # Were the kernels to come into use in the middle of a run, a resumed one would differ from it in the last bits.
     losses.prepare("cross_entropy_kernels")
-    variation = settings.variation or Variation.suited(len(sources))
+    variation = settings.variation or AugmentationConfig.suited(len(sources))
     settings = replace(settings, variation=variation)
     run = Run(architecture, settings)
     if resume and folder is not None:
@@ -261,7 +260,7 @@ def train(
         checkpoint.expect(folder, saved, _identity(architecture, settings, sources))
         run.restore(tensors, saved["state"])
     state, objective = run.state, Objective(architecture.classes, settings.loss)
-    feed = Feed(sources, settings.seed, variation)
+    feed = Sampler(sources, settings.seed, variation)
     begin = time.monotonic() - state.seconds
     recent: list[float] = []
     with Cores() as cores:
@@ -293,7 +292,7 @@ def train(
     return Result(run.averaged.network, state)
 
 
-def _identity(architecture: Architecture, settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
+def _identity(architecture: Architecture, settings: Settings, sources: Sequence[TrainingImage]) -> dict[str, Any]:
     """What must be the same for a run to go on as if it had not been interrupted. Its limits may change."""
     plan = {name: value for name, value in asdict(settings).items() if name not in ("minutes", "epochs", "minimum")}
     shapes = [list(source.shape) for source in sources]

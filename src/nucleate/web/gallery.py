@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.errors import InputError, NucleateError
-from nucleate.io.open import open_reader
-from nucleate.io.prediction_json import Record, read_record
-from nucleate.web.cache import Cache
-from nucleate.web.tiles import CACHED, OUTLINE_DEPTH, TILE, ImageTiles, LabelTiles, Measurements
+from nucleate.io.cache import Cache
+from nucleate.io.prediction_json import PredictionRecord, read_record
+from nucleate.io.reader import open_reader
+from nucleate.web.tiles import CACHED, OUTLINE_DEPTH, TILE, Colours, ImageTiles, LabelTiles, Measurements
 
 LABELS = ("tif", "zarr")
 """The formats that outlines are drawn from, the preferred one first."""
@@ -24,7 +24,7 @@ _GIVE = "give the --out of nucleate predict"
 class Shown:
     """One image, opened: its tiles, and those of its labels and its measurements where they were written."""
 
-    record: Record
+    record: PredictionRecord
     tiles: ImageTiles
     labels: LabelTiles | None
     measurements: Measurements | None
@@ -63,7 +63,7 @@ class Gallery:
     """
 
     def __init__(self, folder: Path) -> None:
-        records: dict[str, Record] = {}
+        records: dict[str, PredictionRecord] = {}
         self.problems: list[str] = []
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
@@ -81,7 +81,7 @@ class Gallery:
             raise InputError(self.problems[0] if self.problems else f"{folder} holds no prediction: {_GIVE}.")
         self.folder, self.names, self._records = folder, list(records), list(records.values())
         self._opened: dict[int, Shown] = {}
-        self._cache, self._lock = Cache(CACHED), threading.Lock()
+        self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
 
     def __getitem__(self, number: int) -> Shown:
         """The image of `names[number]`; raises a `NucleateError` where it is not there or cannot be opened."""
@@ -98,7 +98,7 @@ class Gallery:
                 shown.close()
             self._opened.clear()
 
-    def _open(self, record: Record) -> Shown:
+    def _open(self, record: PredictionRecord) -> Shown:
         tiles = ImageTiles(partial(open_reader, Path(record.image)), self._cache)
         files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
         try:

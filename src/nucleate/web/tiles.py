@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from nucleate.data.normalization import percentiles, stretch
 from nucleate.errors import InputError
-from nucleate.io.image_file import RGB
+from nucleate.io.axes import RGB
+from nucleate.io.cache import Cache
 from nucleate.io.reader import Reader
 from nucleate.types import Box, Pixels
-from nucleate.web.cache import Cache
 
 TILE = 256
 """Pixels; the side of a tile."""
@@ -73,9 +73,11 @@ class ImageTiles:
     pixels of the level below, made tile by tile. May be used from several threads at once.
     """
 
-    def __init__(self, open_level: Callable[[int], Reader], cache: Cache | None = None, tile: int = TILE) -> None:
+    def __init__(
+        self, open_level: Callable[[int], Reader], cache: Cache[Colours] | None = None, tile: int = TILE
+    ) -> None:
         self._open_level, self._tile, self._lock = open_level, tile, threading.Lock()
-        self._cache = cache or Cache(CACHED)
+        self._cache = cache or Cache[Colours](CACHED)
         self._readers = {0: open_level(0)}
         base = self._readers[0]
         self.stored, self.shape = base.levels, base.shape
@@ -88,8 +90,8 @@ class ImageTiles:
         Raises `InputError` where there is no such tile, and `ImageError` where the file cannot be read any more.
         """
         box = self._box(level, row, column)
-        made: Colours = self._cache.get((self, level, row, column), lambda: self._make(level, row, column, box))
-        return made
+        size = 3 * box.height * box.width
+        return self._cache.get((self, level, row, column), size, lambda: self._make(level, row, column, box))
 
     def close(self) -> None:
         with self._lock:
