@@ -247,15 +247,11 @@ def info(
 def doctor() -> None:
     """Show what this machine has, and which engine is used on it."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from nucleate.inference.doctor import examine
+    from nucleate.report.console import print_facts
 
-    table = Table(show_header=False)
-    for name, value in examine():
-        table.add_row(name, Text(value))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_facts(examine(), Console(width=None if sys.stdout.isatty() else 160))
 
 
 @app.command()

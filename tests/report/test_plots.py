@@ -127,6 +127,12 @@ def test_a_chart_says_in_words_what_it_shows_and_names_are_escaped() -> None:
     assert "over-fitting" not in curves_svg(Curves(run.epochs, 4), "Loss", ONE)
 
 
+def test_one_epoch_is_a_dot_and_the_only_number_of_its_axis() -> None:
+    root = ElementTree.fromstring(curves_svg(curves([{"epoch": 7, "train_loss": 0.5}]), "Loss", ONE))
+    assert [word for word in root.itertext() if word.strip() == "7"]
+    assert not [word for word in root.itertext() if word.strip().startswith(("6.", "7."))]
+
+
 def test_a_chart_is_the_same_each_time_and_takes_its_colours_from_the_page() -> None:
     run = curves(HISTORY, kept=3, stop=5, over_fitting=(3, 5))
     chart = curves_svg(run, "Loss", LOSS)

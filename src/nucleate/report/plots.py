@@ -134,6 +134,8 @@ def _draw(axes: Axes, title: str, run: Curves, series: Series) -> None:
     axes.set_xlabel("Epoch", color=_INK)
     axes.tick_params(colors=_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(epochs) == 1:
+        axes.set_xticks(epochs)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
