@@ -252,7 +252,7 @@ def train(
     """Train until a limit or the rule ends the run; the checkpoint is kept in `folder`."""
     keep_memory()
     # Were the kernels to come into use in the middle of a run, a resumed one would differ from it in the last bits.
-    losses.prepare("cross_entropy_kernels")
+    losses.warm_up("cross_entropy")
     variation = settings.variation or Variation.suited(len(sources))
     settings = replace(settings, variation=variation)
     run = Run(architecture, settings)
