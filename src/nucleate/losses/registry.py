@@ -74,7 +74,7 @@ class Entry:
 _BY_NAME: dict[str, Entry] = {}
 
 
-def loss(kind: str, *, formula: str, range: str, use: str, module: str | None = None) -> Callable[[Function], Function]:
+def loss(kind: str, formula: str, range: str, use: str, module: str | None = None) -> Callable[[Function], Function]:
     """Enter the function below into the catalogue, and make its module.
 
     Args:
