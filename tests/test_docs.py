@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from nucleate import losses
 from nucleate.cli import app, main
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +163,10 @@ def test_the_description_is_what_the_readme_says():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert all("/" in url for url in project.get("urls", {}).values())
     assert project["readme"] == "README.md" and "nuclei" in project["description"]
+
+
+def test_every_loss_is_in_the_table_of_its_family():
+    page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    rows = dict(line.strip("| ").split(" | ") for line in page.splitlines() if "| `" in line)
+    for entry in losses.catalogue():
+        assert f"`{entry.name}`" in rows[entry.kind]

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.kernels.dispatch import plain_cpu_tensor
-from nucleate.losses.kernels.layout import layout_of, words
+from nucleate.losses.kernels import layout_of, plain_cpu_tensor, words
 from nucleate.networks.unet import UNIT
 from nucleate.postprocess.targets import Targets
 

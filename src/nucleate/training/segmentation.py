@@ -163,7 +163,7 @@ class SegmentationTask:
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
         # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
-        losses.prepare("cross_entropy_kernels")
+        losses.warm_up("cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from nucleate.losses.kernels import softmax, tiles
-from nucleate.losses.kernels.compiled import kernel, step
-from nucleate.losses.kernels.scalars import choose, f32, i32, larger
-from nucleate.losses.kernels.softmax import row
-from nucleate.losses.kernels.stream import settle
-from nucleate.losses.kernels.views import hold, lent, part
+from nucleate.losses.autograd import total
+from nucleate.losses.kernels.compiler import kernel, step
+from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
+from nucleate.losses.kernels.memory import Layout, empty_like, flat_mask, flat_weights, words
+from nucleate.losses.kernels.scalars import f32, i32
+from nucleate.losses.kernels.threads import over_blocks
+from nucleate.losses.kernels.tiles import (
+    add_up,
+    block_at,
+    copy,
+    exponentials,
+    fill,
+    load,
+    logarithm,
+    row,
+    scale_by,
+    store,
+)
 
 
 @step
@@ -62,10 +78,10 @@ def _weigh_by(each: Any, chosen: Any, pixel: Any) -> None:
 @step
 def _chosen(mask: Any, each: Any, first: int, chosen: Any, pixel: Any) -> None:
     n = chosen.size
-    softmax.fill(chosen, f32(1.0))
+    fill(chosen, f32(1.0))
     if mask.size:
         _select(part(mask, first, n), chosen)
-    softmax.copy(chosen, pixel)
+    copy(chosen, pixel)
     if each.size:
         _weigh_by(part(each, first, n), chosen, pixel)
 
@@ -93,12 +109,6 @@ def _slope(share: Any, total: Any, pixel: Any, out: Any) -> None:
 
 
 @step
-def _scale_by(scale: Any, pixel: Any) -> None:
-    for j in range(pixel.size):
-        pixel[j] *= scale
-
-
-@step
 def _gradient(e: Any, s: Any, slope: Any, pixel: Any, out: Any) -> None:
     for j in range(e.size):
         out[j] = choose(pixel[j] == 0, f32(0.0), e[j] * slope[j] - pixel[j] * s[j])
@@ -116,46 +126,92 @@ def soft_tiles(
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`: adds (total, weight, targets in error) to `out`; `scale` times the gradient."""
     size = classes * block
-    x, target, gradient, mask, each = lent(x), lent(target), lent(gradient), lent(mask), lent(each)
+    x, target, gradient, mask, each = borrowed(x), borrowed(target), borrowed(gradient), borrowed(mask), borrowed(each)
     floats = np.empty(3 * size + 9 * block, f32)
     tile_of, soft_of, e_of = part(floats, 0, size), part(floats, size, size), part(floats, 2 * size, size)
     work = part(floats, 3 * size, 9 * block)
     # Planes of float32 are read where they are; all else goes through a tile.
     direct = not (rows or narrow_x)
     logits = x.view(f32) if direct else tile_of
-    blocks = (plane + block - 1) // block
     for b in range(begin, end):
-        image, inside = b // blocks, (b % blocks) * block
-        n = min(block, plane - inside)
-        pixel0 = image * plane + inside
-        first = pixel0 * classes if rows else image * plane * classes + inside
+        _, n, pixel0, first = block_at(b, plane, block, classes, rows)
         tile, soft, e = part(tile_of, 0, classes * n), part(soft_of, 0, classes * n), part(e_of, 0, classes * n)
         top, total, shared = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
         share, pixel, chosen = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         sums, below, slope = row(work, 6, block, n), row(work, 7, block, n), row(work, 8, block, n)
         begins, apart = (first, plane) if direct else (0, n)
         if not direct:
-            tiles.load(x, narrow_x, rows, first, plane, tile, e, n)
-        tiles.load(target, narrow_t, rows, first, plane, soft, e, n)
+            load(x, narrow_x, rows, first, plane, tile, e, n)
+        load(target, narrow_t, rows, first, plane, soft, e, n)
         _chosen(mask, each, pixel0, chosen, pixel)
-        softmax.exponentials(logits, begins, apart, classes, top, total, e)
+        exponentials(logits, begins, apart, classes, top, total, e)
         for zeros in (shared, share, sums):
-            softmax.fill(zeros, f32(0.0))
-        softmax.fill(below, f32(-np.inf))
+            fill(zeros, f32(0.0))
+        fill(below, f32(-np.inf))
         for c in range(classes):
             s = row(soft, c, n, n)
             _check(s, sums, below)
             _shares(weight[c], keep, spread, s)
             _gather(s, part(logits, begins + c * apart, n), top, share, shared)
-        softmax.logarithm(total, slope)
+        logarithm(total, slope)
         out[2] += _wrong(sums, below, chosen, tolerance)
         out[0] += _cost(slope, share, shared, pixel)
-        out[1] += _weight(share, pixel) if by_weight else softmax.add_up(chosen)
+        out[1] += _weight(share, pixel) if by_weight else add_up(chosen)
         if wanted:
-            _scale_by(scale, pixel)
+            scale_by(scale, pixel)
             _slope(share, total, pixel, slope)
             for c in range(classes):
                 _gradient(row(e, c, n, n), row(soft, c, n, n), slope, pixel, row(tile, c, n, n))
-            tiles.store(gradient, narrow_x, rows, first, plane, tile, e, n)
-    settle()
-    hold(floats)
+            store(gradient, narrow_x, rows, first, plane, tile, e, n)
+    fence()
+    keep_alive(floats)
+
+
+def fused_total(
+    at: Layout,
+    tolerance: float,
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    each: Tensor | None,
+    smoothing: float,
+    normalize: str,
+    mean: bool,
+    twin: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor] | None:
+    """(total, weight) as the plain version gives it, for a target of probabilities in the shape of the logits.
+
+    None for a target whose sums are off by more than `tolerance`: the plain version says what is wrong with it.
+    """
+    shares = np.ones(at.classes, np.float32) if weight is None else weight.float().numpy()
+    chosen, pixel = flat_mask(mask), flat_weights(each)
+    narrow = [x.dtype == torch.bfloat16 for x in (logits, target)]
+    sources = [words(x, at.rows, dim) for x in (logits, target)]
+    wanted = logits.requires_grad and torch.is_grad_enabled()
+
+    def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
+        gradient = empty_like(logits.detach()) if write else None
+        into = sources[0] if gradient is None else words(gradient, at.rows, dim)
+
+        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
+            soft_tiles(
+                *sources, into, *narrow, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
+                np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
+                np.float32(tolerance), begin, end, np.float32(factor), write, sums,
+            )  # fmt: skip
+
+        return over_blocks(at.blocks, 3, work), gradient
+
+    # Without class weights a target weighs 1, so the weight is known before the pass that would count it.
+    simple = mean and weight is None and mask is None and each is None
+    scale = float(1 / torch.tensor(at.pixels, dtype=torch.float32)) if simple else 1.0
+    (value, amount, wrong), gradient = run(scale, wanted)
+    if wrong:
+        return None
+    weighed = torch.tensor(at.pixels if simple else amount, dtype=torch.float32)
+    scalar = torch.tensor(value, dtype=torch.float32)
+    if not wanted:
+        return scalar, weighed
+    return total(scalar, [gradient], scale, lambda factor: [run(factor, True)[1]], twin, [logits]), weighed

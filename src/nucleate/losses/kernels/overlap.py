@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from nucleate.losses.kernels import softmax, tiles
-from nucleate.losses.kernels.compiled import kernel, step
+from nucleate.losses.autograd import Twin, applied
+from nucleate.losses.kernels.compiler import kernel, step
+from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
 from nucleate.losses.kernels.labels import count, count_selected, narrow, read_labels
-from nucleate.losses.kernels.scalars import LOG2_E, choose, exp2, f32, i32, larger
-from nucleate.losses.kernels.softmax import row
-from nucleate.losses.kernels.stream import settle
-from nucleate.losses.kernels.views import hold, lent, part
+from nucleate.losses.kernels.memory import IGNORED, Layout, bytes_of, empty_like, flat_mask, words
+from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32, i32
+from nucleate.losses.kernels.threads import over_blocks
+from nucleate.losses.kernels.tiles import block_at, copy, exponentials, fill, load, row, store
 
 
 @step
@@ -129,23 +134,19 @@ def count_tiles(
 
     `labels`, where it is not empty, receives the labels as bytes, 255 where not selected.
     """
-    x, target, mask, labels = lent(x), lent(target), lent(mask), lent(labels)
+    x, target, mask, labels = borrowed(x), borrowed(target), borrowed(mask), borrowed(labels)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 3 * block, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
-    work, label_of = part(floats, 2 * size_of, 3 * block), lent(integers)
+    work, label_of = part(floats, 2 * size_of, 3 * block), borrowed(integers)
     missing = row(work, 2, block, block)
-    softmax.fill(missing, f32(-np.inf))
+    fill(missing, f32(-np.inf))
     # Planes of float32 are read where they are; all else goes through a tile.
     direct = not (rows or bfloat16)
     logits = x.view(f32) if direct else tile_of
-    blocks = (plane + block - 1) // block
     columns = 3 * classes + 2
     for b in range(begin, end):
-        image, inside = b // blocks, (b % blocks) * block
-        n = min(block, plane - inside)
-        pixel0 = image * plane + inside
-        first = pixel0 * classes if rows else image * plane * classes + inside
+        image, n, pixel0, first = block_at(b, plane, block, classes, rows)
         tile, p, label = part(tile_of, 0, classes * n), part(p_of, 0, classes * n), part(label_of, 0, n)
         inverse = row(work, 1, block, n)
         into = part(out, image * columns, columns)
@@ -155,22 +156,22 @@ def count_tiles(
             narrow(label, part(labels, pixel0, n))
         begins, apart = (first, plane) if direct else (0, n)
         if not direct:
-            tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
+            load(x, bfloat16, rows, first, plane, tile, p, n)
         if classes <= _FEW:
             x_0 = _class_of_few(logits, begins, apart, 0, classes, n, missing)
             x_1 = _class_of_few(logits, begins, apart, 1, classes, n, missing)
             x_2 = _class_of_few(logits, begins, apart, 2, classes, n, missing)
             _sums_of_few(x_0, x_1, x_2, label, into, classes)
             continue
-        softmax.exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
+        exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
         _inverse(inverse, label)
         for c in range(classes):
             overlap, predicted = _sums(row(p, c, n, n), inverse, label, i32(c))
             into[c] += overlap
             into[classes + c] += predicted
             into[2 * classes + c] += count(label, i32(c))
-    hold(floats)
-    hold(integers)
+    keep_alive(floats)
+    keep_alive(integers)
 
 
 @kernel(
@@ -182,28 +183,24 @@ def gradient_tiles(
     size: int, mask: Any, ignore: int, ignores: bool, by_both: Any, by_predicted: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`; by_both and by_predicted hold the derivative by the counts of (image, class)."""
-    x, gradient, target, mask = lent(x), lent(gradient), lent(target), lent(mask)
+    x, gradient, target, mask = borrowed(x), borrowed(gradient), borrowed(target), borrowed(mask)
     size_of = classes * block
     floats, integers = np.empty(2 * size_of + 4 * block + _FEW * _APART, f32), np.empty(block, i32)
     tile_of, p_of = part(floats, 0, size_of), part(floats, size_of, size_of)
-    work, label_of = part(floats, 2 * size_of, 4 * block), lent(integers)
+    work, label_of = part(floats, 2 * size_of, 4 * block), borrowed(integers)
     few, missing = part(floats, 2 * size_of + 4 * block, _FEW * _APART), row(work, 3, block, block)
-    softmax.fill(missing, f32(-np.inf))
+    fill(missing, f32(-np.inf))
     # Planes of float32 are read where they are; all else goes through a tile.
     direct = not (rows or bfloat16)
     logits = x.view(f32) if direct else tile_of
-    blocks = (plane + block - 1) // block
     for b in range(begin, end):
-        image, inside = b // blocks, (b % blocks) * block
-        n = min(block, plane - inside)
-        pixel0 = image * plane + inside
-        first = pixel0 * classes if rows else image * plane * classes + inside
+        image, n, pixel0, first = block_at(b, plane, block, classes, rows)
         tile, p, label = part(tile_of, 0, classes * n), part(p_of, 0, classes * n), part(label_of, 0, n)
         inverse = row(work, 1, block, n)
         read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
         begins, apart = (first, plane) if direct else (0, n)
         if not direct:
-            tiles.load(x, bfloat16, rows, first, plane, tile, p, n)
+            load(x, bfloat16, rows, first, plane, tile, p, n)
         if classes <= _FEW:
             elsewhere = _of_few(by_predicted, image * classes, classes)
             more = _of_few(by_both, image * classes, classes)
@@ -212,20 +209,95 @@ def gradient_tiles(
             x_2 = _class_of_few(logits, begins, apart, 2, classes, n, missing)
             _gradient_of_few(x_0, x_1, x_2, label, elsewhere, more, few)
             for c in range(classes):
-                softmax.copy(part(few, c * _APART, n), row(p, c, n, n))
-            tiles.store(gradient, bfloat16, rows, first, plane, p, tile, n)
+                copy(part(few, c * _APART, n), row(p, c, n, n))
+            store(gradient, bfloat16, rows, first, plane, p, tile, n)
             continue
-        softmax.exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
+        exponentials(logits, begins, apart, classes, row(work, 0, block, n), inverse, p)
         _inverse(inverse, label)
         along = row(work, 2, block, n)
-        softmax.fill(along, f32(0.0))
+        fill(along, f32(0.0))
         for c in range(classes):
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
             _add_slope(row(p, c, n, n), label, i32(c), both + predicted, predicted, along)
         for c in range(classes):
             both, predicted = by_both[image * classes + c], by_predicted[image * classes + c]
             _gradient(row(p, c, n, n), inverse, label, i32(c), both + predicted, predicted, along)
-        tiles.store(gradient, bfloat16, rows, first, plane, p, tile, n)
-    settle()
-    hold(floats)
-    hold(integers)
+        store(gradient, bfloat16, rows, first, plane, p, tile, n)
+    fence()
+    keep_alive(floats)
+    keep_alive(integers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    layout: Layout
+    images: int
+    labels: tuple[NDArray[np.uint8], int, NDArray[np.bool_], int, bool]
+
+    def count(self, logits: Tensor) -> tuple[NDArray[np.float64], _Job]:
+        """(images, 3 C + 2): overlap, predicted, labelled pixels of each class; selected pixels; labels in error.
+
+        And the job with labels that are read faster.
+        """
+        at, source = self.layout, words(logits, self.layout.rows, 1)
+        fits = at.classes < IGNORED
+        narrow = empty_like(torch.empty(at.pixels if fits else 0, dtype=torch.uint8, device="meta")).numpy()
+
+        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
+            count_tiles(
+                source, logits.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, *self.labels,
+                narrow, begin, end, sums,
+            )  # fmt: skip
+
+        found = over_blocks(at.blocks, self.images * (3 * at.classes + 2), work).reshape(self.images, -1)
+        return found, replace(self, labels=(narrow, 1, np.empty(0, np.bool_), IGNORED, True)) if fits else self
+
+    def gradient(self, logits: Tensor, by_counts: Tensor) -> Tensor:
+        at, source = self.layout, words(logits, self.layout.rows, 1)
+        result = empty_like(logits.detach())
+        into = words(result, at.rows, 1)
+        by_both, by_predicted = (x.flatten().numpy() for x in by_counts.detach().float().unbind(1))
+
+        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
+            gradient_tiles(
+                source, into, logits.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block,
+                *self.labels, by_both, by_predicted, begin, end,
+            )  # fmt: skip
+
+        over_blocks(at.blocks, 1, work)
+        return result
+
+
+def region_counts(
+    layout: Layout, logits: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int | None, twin: Twin
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Of logits (N, C, ...) and indices: (N, 2, C) overlap and predicted, (N, C) labelled, (N,) selected pixels.
+
+    None for labels out of range. twin(logits) -> (N, 2, C) is the plain version.
+    """
+    flat, size = bytes_of(target)
+    ignored = 0 if ignore_index is None else ignore_index
+    job = _Job(layout, len(logits), (flat, size, flat_mask(mask), ignored, ignore_index is not None))
+    found, job = job.count(logits)
+    if found[:, -1].any():
+        return None
+    sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, layout.classes)).float()
+    both = applied(_Counts, sums[:, :2].contiguous(), job, twin, logits)
+    return both, sums[:, 2], torch.from_numpy(found[:, -2]).float()
+
+
+@final
+class _Counts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, job: _Job, twin: Twin, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.job, ctx.twin = job, twin
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
+        (logits,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            (found,) = torch.autograd.grad(ctx.twin(logits), logits, gradients[0], create_graph=True)
+            return None, None, None, found
+        return None, None, None, ctx.job.gradient(logits, gradients[0])

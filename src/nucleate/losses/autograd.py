@@ -1,4 +1,4 @@
-"""The autograd node of every fast version: a total whose gradient was written in the same pass."""
+"""Functions with a derivative of their own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from nucleate.losses.differentiable import applied
-
 Twin = Callable[..., Tensor]
 Gradients = Callable[[float], list[Tensor | None]]
+
+
+def applied(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
+    """`function.apply(*arguments)`, of a function that gives one tensor."""
+    result: Tensor = function.apply(*arguments)
+    return result
 
 
 @final
@@ -20,7 +24,7 @@ class Total(torch.autograd.Function):
 
     The gradients were scaled by what the backward pass is expected to bring, so that as a rule they are handed over
     as they are: the only extra memory is the gradient itself. A second backward pass computes them again, and a
-    derivative of the derivative goes through the plain twin.
+    derivative of the derivative goes through the plain version.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
 """How functions become machine code: small steps, and the kernels that are made of them and kept on disk.
 
-What keeps a loop from becoming vector code, found by measuring: a branch (write `scalars.choose`), a division that
+What keeps a loop from becoming vector code, found by measuring: a branch (write `choose`), a division that
 has to raise (hence error_model="numpy"), a loop over 64-bit integers beside float32, output in place of an input that
 is another argument, and more than eight pairs of arrays that might overlap. What makes compiling slow: assigning to
 slices, arrays of two axes, and the wrappers that a function needs to be called from Python.
@@ -74,16 +74,16 @@ def step(function: Function) -> Function:
     return cast(Function, made(function))
 
 
-def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Function], Function]:
+def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Function], Callable[..., Any]]:
     """A function of that signature, compiled at once or loaded from numba's cache; it runs without the lock.
 
     The cache only looks at the file that a kernel stands in, not at those of its steps; the digest of all of them in
     the name keeps a kernel from being loaded that was made of older ones.
     """
 
-    def compile_now(function: Function) -> Function:
+    def compile_now(function: Function) -> Callable[..., Any]:
         function.__qualname__ = f"{function.__name__}_{_SOURCES}"
-        made = njit(signature, cache=True, **{**_OPTIONS, "fastmath": fastmath})
-        return cast(Function, made(function))
+        made: Callable[..., Any] = njit(signature, cache=True, **{**_OPTIONS, "fastmath": fastmath})(function)
+        return made
 
     return compile_now

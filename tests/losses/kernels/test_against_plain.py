@@ -1,4 +1,4 @@
-"""Every fast version against its plain twin: value, gradient, second derivative, and when it steps aside."""
+"""Every fast version against its plain version: value, gradient, second derivative, and when it steps aside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nucleate.losses.kernels import matrix_unit, products
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled() -> Iterator[None]:
-    assert losses.prepare()
+    assert losses.warm_up()
     yield
 
 
@@ -41,7 +41,7 @@ def both(call: Callable[..., Tensor], *inputs: Tensor) -> tuple[Result, Result]:
             (x.detach().double() if wide else x.detach()).clone(memory_format=torch.preserve_format).requires_grad_()
             for x in inputs
         ]
-        with losses.fast(fast):
+        with losses.use_kernels(fast):
             value = call(*leaves)
             value.backward()
         found.append((value.detach(), [x.grad for x in leaves]))
@@ -120,7 +120,7 @@ def test_cross_entropy(size: tuple[int, ...], dtype: torch.dtype, layout: str, s
         assert uses_kernel(call(x.clone().requires_grad_()))
         agree(*both(call, x), [x], bound_of(dtype))
     pair = losses.total_and_weight(losses.cross_entropy, x, target, **options)
-    with losses.fast(False):
+    with losses.use_kernels(False):
         plain = losses.total_and_weight(losses.cross_entropy, x, target, **options)
     torch.testing.assert_close(pair, plain, rtol=4e-6, atol=1e-6)
 
@@ -354,7 +354,7 @@ def test_second_derivative_goes_through_the_twin(name: str) -> None:
     found = []
     for fast in (True, False):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        with losses.fast(fast):
+        with losses.use_kernels(fast):
             value = call(x)
             assert uses_kernel(value) == fast
             (slope,) = torch.autograd.grad(value, x, create_graph=True)

@@ -1,16 +1,12 @@
-"""Rows of length 1 beside the plain version, and memory that is used again."""
+"""Rows of length 1 beside the plain version."""
 
 from __future__ import annotations
 
-import sys
-
-import pytest
 import torch
 from torch import Tensor
 
 from nucleate import losses
-from nucleate.losses.contrastive import unit
-from nucleate.losses.kernels import memory
+from nucleate.losses.embeddings import unit
 
 
 def rows() -> Tensor:
@@ -40,25 +36,5 @@ def test_the_second_derivative_is_that_of_the_plain_version() -> None:
         return torch.autograd.grad(first.pow(2).sum(), x)[0]
 
     found = second()
-    with losses.fast(False):
+    with losses.use_kernels(False):
         torch.testing.assert_close(found, second())
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="memory is taken again on Linux only; elsewhere `unwritten` is torch.empty_like"
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_memory_of_a_gradient_serves_the_next_one_of_its_size_and_never_two_at_once(dtype: torch.dtype) -> None:
-    like = torch.empty(2, 3, 1024, 1024, dtype=dtype).to(memory_format=torch.channels_last)
-    memory.forget()
-    first = memory.unwritten(like)
-    assert (first.shape, first.stride(), first.dtype) == (like.shape, like.stride(), like.dtype)
-    second = memory.unwritten(like)
-    place = first.data_ptr()
-    assert second.data_ptr() != place
-    view = first.flatten(2)
-    del first
-    assert memory.unwritten(like).data_ptr() != place  # a view still holds it
-    memory.forget()
-    del view
-    assert memory.unwritten(like).data_ptr() == place
