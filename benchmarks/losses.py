@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate import losses
-from nucleate.losses.kernels.memory import forget
+from nucleate.losses.kernels import release_memory
 
 Pass = Callable[[], None]
 Setup = Callable[[], tuple[Pass, Pass | None]]
@@ -237,7 +237,7 @@ def peak_mib(run: Pass) -> float | None:
         return None
     run()  # what is made once, such as threads, is no part of it
     gc.collect()
-    forget()  # the memory that is kept for the next gradient is
+    release_memory()  # the memory that is kept for the next gradient is
     # What the allocator keeps for later would hide what the pass takes.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -295,7 +295,7 @@ def main() -> int:
         sys.path.append(found.stdout.strip())
     torch.set_num_threads(chosen.threads)
     start = time.perf_counter()
-    compiled = losses.prepare()
+    compiled = losses.warm_up()
     print(f"kernels {'ready' if compiled else 'not available'} after {time.perf_counter() - start:.1f} s")
     print(f"{'':52}{'ours ms':>9}{'theirs':>9}{'ratio':>7}{'wanted':>7}{'MiB':>7}{'theirs':>8}")
     rows = []

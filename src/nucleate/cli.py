@@ -82,18 +82,25 @@ def train(
     channel: Annotated[
         str | None, typer.Option(help="The channel to use, by its name, where images have several.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
+    from nucleate import api
     from nucleate.report.training_progress import TrainingProgress
-    from nucleate.training.fit import fit
-    from nucleate.training.trainer import Settings
+    from nucleate.training.config import TrainingConfig
 
-    settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
-    with TrainingProgress(settings, out) as progress:
-        manifest = fit(
-            folder, out, settings, validation=validation, channel=channel, resume=resume, observe=progress.observe
+    config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    with TrainingProgress(config, out) as progress:
+        model = api.train(
+            folder,
+            out,
+            config=config,
+            validation=validation,
+            channel=channel,
+            resume=resume,
+            observe=progress.observe,
         )
+    manifest = model.manifest
     scores = manifest.scores["validation"]
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
     print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
@@ -144,11 +151,10 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
+    from nucleate import api
     from nucleate.data.dataset import images_in
     from nucleate.inference.image_input import Selection
     from nucleate.inference.predict import Request, predict
-    from nucleate.inference.predictor import Predictor
-    from nucleate.networks.store import locate, read
     from nucleate.report.prediction_progress import PredictionProgress, sentences
 
     selection = Selection.of(level, pixel_size, region)
@@ -156,7 +162,7 @@ def predict(
     request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
     tta = tta if views is None else views
-    predictor = Predictor(read(locate(model)), min_area=min_size, engine=engine, tta=tta)
+    predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):
@@ -239,15 +245,11 @@ def info(
 def doctor() -> None:
     """Show what this machine has, and which engine is used on it."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from nucleate.inference.doctor import examine
+    from nucleate.report.console import print_facts
 
-    table = Table(show_header=False)
-    for name, value in examine():
-        table.add_row(name, Text(value))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_facts(examine(), Console(width=None if sys.stdout.isatty() else 160))
 
 
 @app.command()
@@ -295,11 +297,11 @@ def demo(
     """Train, segment and score on drawn images; write a report."""
     from nucleate.demo import run
     from nucleate.report.training_progress import TrainingProgress
-    from nucleate.training.trainer import Settings
+    from nucleate.training.config import TrainingConfig
 
-    settings = Settings(seed=seed, minutes=minutes)
-    with TrainingProgress(settings, out / "model") as progress:
-        report = run(out, settings, observe=progress.observe)
+    config = TrainingConfig(seed=seed, minutes=minutes)
+    with TrainingProgress(config, out / "model") as progress:
+        report = run(out, config, observe=progress.observe)
     print(f"The report is at {report}")
 
 

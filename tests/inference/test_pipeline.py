@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nucleate.data.statistics import Statistics
+from nucleate.data.normalization import Statistics
 from nucleate.errors import ImageError, OutputError
 from nucleate.inference import scheduler
 from nucleate.inference.block_store import FolderBlockStore, MemoryBlockStore

@@ -75,7 +75,7 @@ def manifest(weights, network, **changes):
 def predictor(tmp_path_factory):
     folder, network = tmp_path_factory.mktemp("model"), brightness_network()
     weights = store.encode_weights(network)
-    store.write(folder, manifest(weights, network), weights, [], "made by hand\n")
+    store.write(folder, manifest(weights, network), weights, [])
     return Predictor(store.read(folder), bfloat16=False)
 
 
@@ -155,7 +155,7 @@ def test_constant_images_hold_no_nucleus_whatever_the_network_says(tmp_path):
     network = brightness_network()
     torch.nn.init.constant_(network.heads.maps.bias[4:12], 9.0)
     weights = store.encode_weights(network)
-    store.write(tmp_path, manifest(weights, network), weights, [], "")
+    store.write(tmp_path, manifest(weights, network), weights, [])
     predictor = Predictor(store.read(tmp_path), min_area=0)
     assert predictor.segment(image_of(domes(PLACES)[0])).nuclei
     assert predictor.segment(image_of(np.full((30, 30, 1), 7, np.uint8))).nuclei == ()

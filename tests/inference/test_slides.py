@@ -26,7 +26,7 @@ EVERY = tuple(FORMATS)
 def folder(tmp_path_factory):
     folder, network = tmp_path_factory.mktemp("model"), brightness_network()
     weights = store.encode_weights(network)
-    store.write(folder, manifest(weights, network), weights, [], "made by hand\n")
+    store.write(folder, manifest(weights, network), weights, [])
     return folder
 
 

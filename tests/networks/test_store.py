@@ -57,7 +57,7 @@ def manifest(weights, architecture):
 def folder(tmp_path):
     made = network()
     weights = store.encode_weights(made)
-    store.write(tmp_path / "small", manifest(weights, made.architecture), weights, HISTORY, "# small\n")
+    store.write(tmp_path / "small", manifest(weights, made.architecture), weights, HISTORY, {store.CARD: b"# small\n"})
     return tmp_path / "small"
 
 
@@ -223,7 +223,7 @@ def test_lineage_and_several_trainings_are_kept(folder):
 def test_written_twice_is_the_same_bytes(folder, tmp_path):
     read = store.read(folder)
     weights = store.encode_weights(read.network)
-    store.write(tmp_path / "again", read.manifest, weights, store.read_history(folder), "# small\n")
+    store.write(tmp_path / "again", read.manifest, weights, store.read_history(folder), {store.CARD: b"# small\n"})
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == files
     assert files.keys() == {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CARD}
@@ -239,7 +239,7 @@ def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
     whole, half = store.encode_weights(made), store.encode_weights(made, half=True)
     tensors = sum(p.numel() for p in made.folded().parameters())
     assert len(whole) - len(half) == pytest.approx(2 * tensors, abs=64)
-    store.write(folder, manifest(half, made.architecture), half, HISTORY, "")
+    store.write(folder, manifest(half, made.architecture), half, HISTORY)
     read = store.read(folder)
     assert all(p.dtype == torch.float32 for p in read.network.parameters())
     image = torch.randn(1, 2, 12, 16)

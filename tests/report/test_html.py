@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nucleate.curves.curves import curves
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
 from nucleate.errors import OutputError
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
-from nucleate.report.collect import Picture, Report, curves, headline, picture, score_table
+from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.html import page, render, shown
 from nucleate.report.pictures import SIDE
 

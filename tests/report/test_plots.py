@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nucleate.curves.curves import Curves, Epoch, curves
 from nucleate.errors import OutputError
-from nucleate.report.collect import Curves, Epoch, curves
 from nucleate.report.plots import LOSS, OVER_FITTING, SCORE, TEST, TRAINING, VALIDATION, curves_svg, plot_curves
 
 HISTORY = [{"epoch": i, "train_loss": 1 / i, "valid_loss": 1.1 / i, "score": 1 - 1 / i} for i in range(1, 8)]
@@ -125,6 +125,12 @@ def test_a_chart_says_in_words_what_it_shows_and_names_are_escaped() -> None:
     assert all(key in words for key in ("kept: epoch 4", "end decided: epoch 8", "over-fitting", "<Loss>"))
     assert "var(--over-fitting)" in chart
     assert "over-fitting" not in curves_svg(Curves(run.epochs, 4), "Loss", ONE)
+
+
+def test_one_epoch_is_a_dot_and_the_only_number_of_its_axis() -> None:
+    root = ElementTree.fromstring(curves_svg(curves([{"epoch": 7, "train_loss": 0.5}]), "Loss", ONE))
+    assert [word for word in root.itertext() if word.strip() == "7"]
+    assert not [word for word in root.itertext() if word.strip().startswith(("6.", "7."))]
 
 
 def test_a_chart_is_the_same_each_time_and_takes_its_colours_from_the_page() -> None:

@@ -6,23 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
+from nucleate.curves.curves import Curves, curves
 from nucleate.curves.history import History
-from nucleate.report.collect import Curves, curves
-from nucleate.training.early_stopping import Ending, Horizon, kept
-from nucleate.training.stopping_rules import (
+from nucleate.curves.rules import (
     Correlation,
-    Decision,
     FixedNumber,
     GeneralisationLoss,
     Patience,
     ProgressQuotient,
-    StoppingRule,
     SuccessiveStrips,
-    decide,
 )
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
+from nucleate.training.stopping_rule import Decision, StoppingRule
 
 RULES: Mapping[str, Callable[[], StoppingRule]] = {
-    "Horizon": Horizon,
+    "Horizon": EarlyStopping,
     "patience 5": lambda: Patience(5),
     "patience 10": lambda: Patience(10),
     "patience 20": lambda: Patience(20),
@@ -36,8 +34,7 @@ RULES: Mapping[str, Callable[[], StoppingRule]] = {
 """The rules that are compared; each call makes a fresh one."""
 
 BOTH = "Horizon, score too"
-"""What Nucleate does: it ends a run by `nucleate.training.early_stopping.Ending`, and keeps the epoch that
-`nucleate.training.early_stopping.kept` names. Only where the history has a score."""
+"""What Nucleate does, by `LossAndScoreStopping` and `select_epoch`. Only where the history has a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] =
     decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
     both = {BOTH: _by_both(history)} if history.score else {}
     for name, decision in (both | decisions).items():
-        epoch = kept(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
+        epoch = select_epoch(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
         error, lowest = _value_and_best(history.test or history.valid, epoch, min)
         score, highest = _value_and_best(history.score, epoch, max)
         regret = (error - lowest) / abs(lowest) if lowest else nan
@@ -76,9 +73,9 @@ def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] =
 
 
 def _by_both(history: History) -> Decision:
-    ending = Ending()
+    stopping = LossAndScoreStopping()
     for row in zip(history.train, history.valid, history.score, strict=True):
-        decision = ending.update(*row)
+        decision = stopping.update(*row)
         if decision.stop:
             break
     return decision

@@ -77,7 +77,7 @@ def inspect(folder: Path) -> FolderReport:
         except ImageError as error:
             unreadable.append(str(error))
             continue
-        copies[hashlib.sha256(sample.image.read_bytes()).hexdigest()].append(sample.name)
+        copies[_digest(image)].append(sample.name)
         report, area = _inspect_image(sample, image)
         reports.append(report)
         areas.append(area)
@@ -105,7 +105,7 @@ def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[n
     areas, readable = np.zeros(0, np.int64), False
     if sample.mask is not None:
         try:
-            labels = read_labels(sample.mask)
+            labels = read_labels(sample.mask, (height, width))
             readable = True
         except ImageError as error:
             oddities.append(str(error))
@@ -130,6 +130,12 @@ def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[n
         oddities=tuple(oddities),
     )
     return report, areas
+
+
+def _digest(image: Image) -> str:
+    """The same for the same file; for the same pixels, where an image is a folder."""
+    whole = image.path.read_bytes() if image.path is not None and image.path.is_file() else image.pixels.tobytes()
+    return hashlib.sha256(whole).hexdigest()
 
 
 def _image_oddities(image: Image) -> list[str]:

@@ -74,8 +74,8 @@ class Selection:
             )
         if self.region is not None and (min(self.region.y, self.region.x) < 0 or min(self.region.shape) < 1):
             raise InputError(
-                "--region is the first row and column, from 0, and the height and width, from 1:"
-                f" {_listed(self.region)} is none."
+                "A region is the first row and column, from 0, and the height and width, from 1, and"
+                f" {_listed(self.region)} is not."
             )
 
 
@@ -122,7 +122,7 @@ def open_image(path: Path, selection: Selection) -> OpenImage:
                     reader.close()
                     reader = open_reader(path, level)
                 note = f"{path}: level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
-        return OpenImage(reader, _region(reader, selection.region), size, note)
+        return OpenImage(reader, select_region(reader, selection.region), size, note)
     except BaseException:
         reader.close()
         raise
@@ -152,13 +152,14 @@ def is_plausible(size: float) -> bool:
     return SMALLEST_SIZE <= size <= LARGEST_SIZE
 
 
-def _region(reader: Reader, region: Box | None) -> Box:
+def select_region(reader: Reader, region: Box | None) -> Box:
+    """The region, or all of the image; raises `InputError` where it reaches out of the image."""
     if region is None:
         return reader.box
     height, width = reader.shape
     if region.bottom > height or region.right > width:
         raise InputError(
-            f"--region {_listed(region)} reaches out of {reader.path or reader.name}, whose level {reader.level} is"
+            f"The region {_listed(region)} reaches out of {reader.path or reader.name}, whose level {reader.level} is"
             f" {height} x {width} pixels: give Y X HEIGHT WIDTH inside it."
         )
     return region

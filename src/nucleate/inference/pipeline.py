@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nucleate.data.statistics import Statistics
+from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import Arrays, BlockStore
 from nucleate.inference.instances import StoredInstances, relabel_sequential
 from nucleate.inference.measurements import NUCLEUS, Measured, measure, names, reaches_bound

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nucleate import __version__
-from nucleate.data.statistics import Statistics
+from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import BlockStore, MemoryBlockStore
 from nucleate.inference.image_input import select_channel
 from nucleate.inference.pipeline import Pipeline, PipelineConfig

@@ -72,22 +72,22 @@ def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple
     return axes, shape
 
 
-def as_pixels(values: NDArray[np.generic], path: Path | None) -> Pixels:
+def as_pixels(values: NDArray[np.generic], where: object) -> Pixels:
     """Values in a type that pixels have: 8 and 16 bit stay, a bilevel image becomes 0 and 255, others float32.
 
     Raises:
-        ImageError: naming `path`, for what is no number, NaN or infinite.
+        ImageError: naming `where`, for what is no number, NaN or infinite.
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype in (np.uint8, np.uint16):
         return values
     if values.dtype.kind not in "uif":
-        raise ImageError(f"{path} has pixels of type {values.dtype}: save them as 8-bit, 16-bit or float numbers.")
-    refuse_not_finite(values, path)
+        raise ImageError(f"{where} has pixels of type {values.dtype}: save them as 8-bit, 16-bit or float numbers.")
+    refuse_not_finite(values, where)
     with np.errstate(over="ignore"):
         pixels = values.astype(np.float32)
-    refuse_not_finite(pixels, path)
+    refuse_not_finite(pixels, where)
     return pixels
 
 

@@ -27,8 +27,8 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 )
 """The endings of files, and of OME-Zarr folders, that can be read as images, in lower case."""
 
-OUTLINE_SUFFIXES: frozenset[str] = frozenset({".geojson", ".zip"})
-"""The endings of files with the outlines of nuclei: GeoJSON, and ImageJ regions of interest."""
+OUTLINE_ENDINGS = (".geojson", "_rois.zip")
+"""The ends of the names of files with the outlines of nuclei: GeoJSON, and ImageJ regions of interest."""
 
 LABEL_MARKS = ("_labels", "_cp_masks", "_masks", "_rois")
 """What the name of a label file may have beyond the name of its image."""
@@ -52,7 +52,7 @@ def holds_outlines(path: Path) -> bool:
     >>> holds_outlines(Path("cells.geojson")), holds_outlines(Path("cells_rois.zip")), holds_outlines(Path("cells.tif"))
     (True, True, False)
     """
-    return path.suffix.lower() in OUTLINE_SUFFIXES and not path.name.startswith(".")
+    return path.name.lower().endswith(OUTLINE_ENDINGS) and not path.name.startswith(".")
 
 
 def unmarked(name: str) -> str:

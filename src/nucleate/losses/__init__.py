@@ -1,3 +1,4 @@
+# ruff: noqa: F403, F405, I001
 """Loss functions for PyTorch: exact, fast, and each a sum with a weight.
 
     from nucleate import losses
@@ -8,199 +9,39 @@ Only torch and numpy are needed. `losses.catalogue()` lists every function with 
 a module class too (`losses.CrossEntropy(...)`), and is found by its name (`losses.by_name("lovasz_hinge")`).
 """
 
-from nucleate.errors import LossInputError
-from nucleate.losses.boundary import boundary, signed_distance
-from nucleate.losses.contrastive import clip, decoupled, info_nce, nt_xent, siglip
-from nucleate.losses.cross_entropy import binary_cross_entropy, cross_entropy, focal
-from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, Probabilities
-from nucleate.losses.divergence import (
-    generalized_kl,
-    hellinger,
-    jensen_shannon,
-    kl_divergence,
-    renyi,
-    total_variation,
-    wasserstein_1d,
-)
-from nucleate.losses.entropy import entropy, expected_calibration_error, information, mutual_information, perplexity
-from nucleate.losses.kernels.dispatch import fast, prepare
-from nucleate.losses.labelled_pairs import dense_info_nce, sup_con
-from nucleate.losses.linear_cross_entropy import linear_cross_entropy
-from nucleate.losses.lovasz import lovasz_hinge, lovasz_softmax
-from nucleate.losses.margin import (
-    exponential,
-    hinge,
-    logistic,
-    modified_huber,
-    perceptron,
-    ramp,
-    smoothed_hinge,
-    squared_hinge,
-    zero_one,
-)
-from nucleate.losses.modules import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Entropy,
-    ExpectedCalibrationError,
-    Exponential,
-    Focal,
-    GeneralizedKL,
-    Hellinger,
-    Hinge,
-    Information,
-    JensenShannon,
-    KLDivergence,
-    LinearCrossEntropy,
-    Logistic,
-    Loss,
-    MarginRanking,
-    ModifiedHuber,
-    MulticlassHinge,
-    MutualInformation,
-    Perceptron,
-    Perplexity,
-    Ramp,
-    Renyi,
-    SmoothedHinge,
-    SquaredHinge,
-    TotalVariation,
-    TripletMargin,
-    Wasserstein1D,
-    ZeroOne,
-)
-from nucleate.losses.overlap import dice, focal_tversky, generalized_dice, jaccard, tversky
-from nucleate.losses.ranking import margin_ranking, multiclass_hinge, triplet_margin
-from nucleate.losses.reduction import Accumulation, TotalAndWeight, mean_of, total_and_weight
-from nucleate.losses.redundancy import barlow_twins, vicreg
-from nucleate.losses.registry import Entry, by_name, catalogue
-from nucleate.losses.set_modules import (
-    CLIP,
-    BarlowTwins,
-    Boundary,
-    Decoupled,
-    DenseInfoNCE,
-    Dice,
-    FocalTversky,
-    GeneralizedDice,
-    InfoNCE,
-    Jaccard,
-    LovaszHinge,
-    LovaszSoftmax,
-    NTXent,
-    SigLIP,
-    SupCon,
-    Tversky,
-    VICReg,
-)
-from nucleate.losses.validation import checks
+from inspect import ismodule as _is_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-__all__ = [
-    "CLIP",
-    "Accumulation",
-    "BarlowTwins",
-    "BinaryCrossEntropy",
-    "Boundary",
-    "CrossEntropy",
-    "Decoupled",
-    "DenseInfoNCE",
-    "Dice",
-    "Distribution",
-    "Entropy",
-    "Entry",
-    "ExpectedCalibrationError",
-    "Exponential",
-    "Focal",
-    "FocalTversky",
-    "GeneralizedDice",
-    "GeneralizedKL",
-    "Hellinger",
-    "Hinge",
-    "InfoNCE",
-    "Information",
-    "Jaccard",
-    "JensenShannon",
-    "KLDivergence",
-    "LinearCrossEntropy",
-    "LogProbabilities",
-    "Logistic",
-    "Logits",
-    "Loss",
-    "LossInputError",
-    "LovaszHinge",
-    "LovaszSoftmax",
-    "MarginRanking",
-    "ModifiedHuber",
-    "MulticlassHinge",
-    "MutualInformation",
-    "NTXent",
-    "Perceptron",
-    "Perplexity",
-    "Probabilities",
-    "Ramp",
-    "Renyi",
-    "SigLIP",
-    "SmoothedHinge",
-    "SquaredHinge",
-    "SupCon",
-    "TotalAndWeight",
-    "TotalVariation",
-    "TripletMargin",
-    "Tversky",
-    "VICReg",
-    "Wasserstein1D",
-    "ZeroOne",
-    "barlow_twins",
-    "binary_cross_entropy",
-    "boundary",
-    "by_name",
-    "catalogue",
-    "checks",
-    "clip",
-    "cross_entropy",
-    "decoupled",
-    "dense_info_nce",
-    "dice",
-    "entropy",
-    "expected_calibration_error",
-    "exponential",
-    "fast",
-    "focal",
-    "focal_tversky",
-    "generalized_dice",
-    "generalized_kl",
-    "hellinger",
-    "hinge",
-    "info_nce",
-    "information",
-    "jaccard",
-    "jensen_shannon",
-    "kl_divergence",
-    "linear_cross_entropy",
-    "logistic",
-    "lovasz_hinge",
-    "lovasz_softmax",
-    "margin_ranking",
-    "mean_of",
-    "modified_huber",
-    "multiclass_hinge",
-    "mutual_information",
-    "nt_xent",
-    "perceptron",
-    "perplexity",
-    "prepare",
-    "ramp",
-    "renyi",
-    "siglip",
-    "signed_distance",
-    "smoothed_hinge",
-    "squared_hinge",
-    "sup_con",
-    "total_and_weight",
-    "total_variation",
-    "triplet_margin",
-    "tversky",
-    "vicreg",
-    "wasserstein_1d",
-    "zero_one",
-]
+from nucleate.errors import LossInputError as LossInputError
+
+# The families in the order that the catalogue lists them in. Each says in `__all__` what it offers.
+from nucleate.losses.entropy import *
+from nucleate.losses.cross_entropy import *
+from nucleate.losses.linear_cross_entropy import *
+from nucleate.losses.divergence import *
+from nucleate.losses.margin import *
+from nucleate.losses.ranking import *
+from nucleate.losses.overlap import *
+from nucleate.losses.lovasz import *
+from nucleate.losses.boundary import *
+from nucleate.losses.contrastive import *
+from nucleate.losses.labelled_pairs import *
+from nucleate.losses.redundancy import *
+
+from nucleate.losses.distribution import *
+from nucleate.losses.kernels import use_kernels as use_kernels, warm_up as warm_up
+from nucleate.losses.reduction import *
+from nucleate.losses.registry import *
+from nucleate.losses.validation import *
+
+fast, prepare = use_kernels, warm_up  # what version 0.1 calls them
+
+globals().update({entry.module.__name__: entry.module for entry in catalogue()})
+if _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Loss]:
+        """The modules, such as `CrossEntropy`, which are made from the functions."""
+        raise AttributeError(name)
+
+
+__all__ = sorted(name for name, value in globals().items() if name[0] != "_" and not _is_module(value))

@@ -12,13 +12,22 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_weights, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["boundary", "signed_distance"]
 
+
+@loss(
+    "overlap",
+    "sum p D, D the signed distance to the contour",
+    "any",
+    "contours matter; together with dice or cross entropy",
+)
 def boundary(
     prediction: Tensor | Distribution,
     target: Tensor,

@@ -16,96 +16,16 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import first_row, gather
-from nucleate.losses.kernels import contrastive as blocks
-from nucleate.losses.kernels.unit import unit_rows
-from nucleate.losses.reduction import finish, held, reduce, select
-from nucleate.losses.validation import (
-    checking,
-    require_choice,
-    require_floating,
-    require_mask,
-    require_shape,
-    require_weights,
-    shape,
-)
+from nucleate.losses.embeddings import finish_rows, own_columns, product, require_temperature, rows
+from nucleate.losses.kernels import blocks
+from nucleate.losses.reduction import finish
+from nucleate.losses.registry import loss
+from nucleate.losses.validation import shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-
-def unit(x: Tensor, dim: int = -1) -> Tensor:
-    """Rows scaled to length 1; a row of zeros stays 0 and has a finite gradient."""
-
-    def plain(rows: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(rows, dim=dim, keepdim=True)
-        return rows / torch.where(length == 0, 1.0, length)
-
-    fast = unit_rows(x, plain) if dim in (-1, x.ndim - 1) else None
-    return plain(x) if fast is None else fast
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b.T in the type that sums are held in, also inside a region of automatic mixed precision."""
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b.transpose(-1, -2)
-
-
-def rows(
-    loss: str, named: dict[str, Tensor], similarity: str, mask: Tensor | None, weight: Tensor | None, check: bool | None
-) -> tuple[list[Tensor], bool]:
-    """The selected rows of each input, scaled; all inputs have one shape (N, D)."""
-    require_choice(loss, "similarity", similarity, ("cosine", "dot"))
-    (first_name, first), *rest = named.items()
-    require_floating(loss, first_name, first)
-    if first.ndim != 2:
-        raise LossInputError(f"{loss}: {first_name} must have shape (N, D), one embedding a row, got {shape(first)}")
-    for name, x in rest:
-        require_floating(loss, name, x)
-        require_shape(loss, name, x, shape(first), first_name)
-    if mask is not None:
-        require_mask(loss, mask, (len(first),), "the rows")
-    read = checking(check, first)
-    if weight is not None:
-        require_weights(loss, "weight", weight, (len(first),), "the rows, one weight each", read)
-    taken = [held(x if mask is None else x[mask]) for x in named.values()]
-    return ([unit(x) for x in taken] if similarity == "cosine" else taken), read
-
-
-def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> float | Tensor:
-    if isinstance(temperature, Tensor) and temperature.numel() != 1:
-        raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
-    if read or not isinstance(temperature, Tensor):
-        value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
-        if not 0 < value < torch.inf:
-            raise LossInputError(f"{loss}: temperature must be positive and finite, got {value:g}")
-    return held(temperature).reshape(()) if isinstance(temperature, Tensor) else temperature
-
-
-def finish_rows(
-    loss: str,
-    values: Tensor,
-    valid: Tensor | None,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    reduction: str,
-    read: bool,
-    group: ProcessGroup | None,
-) -> Tensor:
-    """Weigh the anchors, leave out those that are not `valid`, and reduce; "none" gives one value for each row."""
-    weights = None if weight is None else (weight if mask is None else weight[mask]).to(values.dtype)
-    if weights is not None:
-        values = values * weights
-    if valid is not None:
-        values = select(values, valid)
-        weights = valid.to(values.dtype) if weights is None else select(weights, valid)
-    if reduction == "none" and mask is not None:
-        values = values.new_zeros(mask.shape).masked_scatter(mask, values)
-    return reduce(loss, values, weights, reduction=reduction, check=read, group=group)
-
-
-def own_columns(n: int, columns: int, begin: int, device: torch.device) -> Tensor:
-    """True at (i, begin + i): where each local row meets itself or its partner among all rows; shape (n, columns)."""
-    return torch.arange(columns, device=device) == torch.arange(begin, begin + n, device=device).unsqueeze(1)
+__all__ = ["clip", "decoupled", "info_nce", "nt_xent", "siglip"]
 
 
 def _toward(query: Tensor, keys: Tensor, temperature: float | Tensor, begin: int) -> Tensor:
@@ -127,6 +47,7 @@ def _row_weights(
     return share, amount, float(1 / amount) if alone else 1.0
 
 
+@loss("contrastive", "-log softmax(s_i / T)_i", "0..inf", "queries and their keys, one direction", module="InfoNCE")
 def info_nce(
     query: Tensor,
     key: Tensor,
@@ -165,6 +86,7 @@ def info_nce(
     return finish_rows("info_nce", _toward(q, keys, t, begin), None, mask, weight, reduction, read, group)
 
 
+@loss("contrastive", "(info_nce(a, b) + info_nce(b, a)) / 2", "0..inf", "two kinds of view of one thing", module="CLIP")
 def clip(
     first: Tensor,
     second: Tensor,
@@ -207,6 +129,9 @@ def clip(
     return finish_rows("clip", values, None, mask, weight, reduction, read, group)
 
 
+@loss(
+    "contrastive", "info_nce against both views", "0..inf", "two augmentations of one image (SimCLR)", module="NTXent"
+)
 def nt_xent(
     first: Tensor,
     second: Tensor,
@@ -247,6 +172,7 @@ def _without_self(x: Tensor, same: Tensor, other: Tensor, temperature: float | T
     return torch.logsumexp(torch.cat((across, among), 1), 1) - across[own]
 
 
+@loss("contrastive", "info_nce without the pair below the line", "any", "small batches")
 def decoupled(
     query: Tensor,
     key: Tensor,
@@ -282,6 +208,13 @@ def decoupled(
     return finish_rows("decoupled", values, None, mask, weight, reduction, read, group)
 
 
+@loss(
+    "contrastive",
+    "sum log(1 + exp(-y (s / T + b)))",
+    "0..inf",
+    "large batches without a softmax over them",
+    module="SigLIP",
+)
 def siglip(
     first: Tensor,
     second: Tensor,

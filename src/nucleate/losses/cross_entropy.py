@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.losses.kernels.cross_entropy import index_total, soft_total
+from nucleate.losses.kernels import kernels
+from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
-from nucleate.losses.targets import ClassTarget, class_axis, class_target, class_weights, position_weights, weigh
+from nucleate.losses.registry import loss
+from nucleate.losses.targets import (
+    ClassTarget,
+    class_axis,
+    class_target,
+    class_weights,
+    position_weights,
+    positions_of,
+    weigh,
+)
 from nucleate.losses.validation import (
     checking,
     require_between,
@@ -28,7 +38,10 @@ from nucleate.losses.validation import (
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["binary_cross_entropy", "cross_entropy", "focal"]
 
+
+@loss("cross entropy", "-sum w t log softmax(x)", "0..inf", "one class out of several: the first choice")
 def cross_entropy(
     logits: Tensor,
     target: Tensor,
@@ -114,26 +127,43 @@ def cross_entropy_of(
     def twin(x: Tensor) -> Tensor:
         return plain(x)[0].sum()
 
-    alone = reduction == "mean" and group is None
     pair = None
-    if reduction != "none" and _fits(target, mask, positions):
-        pair = index_total(
-            logits, target, dim, mask, weight, each, ignore_index, label_smoothing, normalize, alone, twin
-        )
-    elif reduction != "none" and ignore_index is None and _fits(target, mask, positions, logits.shape):
+    if reduction != "none" and (mask is None or (mask.dtype == torch.bool and mask.shape == positions)):
         tolerance = sum_tolerance(target.dtype) if read else math.inf
-        pair = soft_total(logits, target, dim, mask, weight, each, label_smoothing, normalize, alone, tolerance, twin)
+        alone = reduction == "mean" and group is None
+        pair = _by_kernel(
+            ignore_index, tolerance, logits, target, dim, mask, weight, each, label_smoothing, normalize, alone, twin
+        )
     if pair is not None:
         return finish(name, *pair, reduction=reduction, check=read, group=group)
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
 
 
-def _fits(target: Tensor, mask: Tensor | None, positions: tuple[int, ...], rows: tuple[int, ...] | None = None) -> bool:
-    """Whether there is nothing to say about shapes and types: of class indices, or of probabilities of shape `rows`."""
-    expected = positions if rows is None else rows
-    if target.shape != expected or (rows is None and (target.is_floating_point() or target.is_complex())):
-        return False
-    return mask is None or (mask.dtype == torch.bool and mask.shape == positions)
+def _by_kernel(
+    ignore_index: int | None,
+    tolerance: float,
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    each: Tensor | None,
+    *rule: Any,
+) -> tuple[Tensor, Tensor] | None:
+    """(total, weight) by the kernel of class indices or that of probabilities, or None where neither will do."""
+    constants = target, mask, weight, each
+    own: float | None = ignore_index
+    module = None
+    if target.shape == positions_of(logits, dim) and not (target.is_floating_point() or target.is_complex()):
+        layout = common_layout([logits], dim, constants)
+        module = None if layout is None else kernels("cross_entropy")
+    elif target.shape == logits.shape and ignore_index is None:
+        layout, own = common_layout([logits, target], dim, constants, tiles=3), tolerance
+        module = None if layout is None else kernels("soft_cross_entropy")
+    if module is None:
+        return None
+    pair: tuple[Tensor, Tensor] | None = module.fused_total(layout, own, logits, target, dim, mask, weight, each, *rule)
+    return pair
 
 
 def _expected_surprisal(
@@ -163,6 +193,63 @@ def _mix(a: Tensor, b: Tensor, share: float) -> Tensor:
     return b if share == 1 else (1 - share) * a + share * b
 
 
+@loss(
+    "cross entropy",
+    "-v t log s(x) - (1 - t) log s(-x)",
+    "0..inf",
+    "yes or no, or several answers that do not exclude each other",
+)
+def binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    positive_weight: float | Tensor = 1.0,
+    label_smoothing: float = 0.0,
+    normalize: str = "weight",
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """The cross entropy of yes and no on one raw score: -v t log s(x) - (1 - t) log s(-x), s the sigmoid; 0..inf.
+
+    Args:
+        logits: raw scores x, any shape.
+        target: the probability of yes in 0..1 (or bool, or 0 and 1 of an integer type), the same shape.
+        mask: boolean, the same shape; True selects.
+        weight: one weight for each element, the same shape.
+        positive_weight: v, what a yes costs against a no: a number, or a tensor of one element.
+        label_smoothing: e in 0..1; the target becomes (1 - e) t + e / 2.
+        normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
+        reduction, check, group: as in `cross_entropy`.
+
+    >>> import torch
+    >>> binary_cross_entropy(torch.tensor([-1e4, 1e4]), torch.tensor([1, 1])).item()
+    5000.0
+    """
+    name = "binary_cross_entropy"
+    require_choice(name, "normalize", normalize, ("weight", "count"))
+    require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+    require_floating(name, "logits", logits)
+    read = checking(check, logits)
+    require_shape(name, "target", target, shape(logits), "the logits")
+    if mask is not None:
+        require_mask(name, mask, shape(logits), "the logits")
+    if weight is not None:
+        require_weights(name, "weight", weight, shape(logits), "the logits", read)
+    x = select(held(logits), mask)
+    t = select(target.to(x.dtype), mask)
+    if read:
+        require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
+    if label_smoothing:
+        t = _mix(t, torch.full_like(t, 0.5), label_smoothing)
+    values = -times(t, F.logsigmoid(x)) * positive_weight - times(1 - t, F.logsigmoid(-x))
+    values, weights = weigh(values, None, mask, weight, normalize)
+    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+@loss("cross entropy", "-sum w t (1 - q)^g log q", "0..inf", "most pixels are easy and drown the hard ones")
 def focal(
     logits: Tensor,
     target: Tensor,
@@ -225,53 +312,3 @@ def log_complement(log_q: Tensor, dim: int) -> Tensor:
     top = torch.zeros_like(log_q, dtype=torch.bool).scatter_(dim, log_q.detach().argmax(dim, keepdim=True), True)
     others = torch.logsumexp(log_q.clamp(min=lowest).masked_fill(top, lowest), dim, keepdim=True)
     return torch.where(top, others, torch.log1p(-log_q.exp().masked_fill(top, 0.0)))
-
-
-def binary_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    positive_weight: float | Tensor = 1.0,
-    label_smoothing: float = 0.0,
-    normalize: str = "weight",
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
-    """The cross entropy of yes and no on one raw score: -v t log s(x) - (1 - t) log s(-x), s the sigmoid; 0..inf.
-
-    Args:
-        logits: raw scores x, any shape.
-        target: the probability of yes in 0..1 (or bool, or 0 and 1 of an integer type), the same shape.
-        mask: boolean, the same shape; True selects.
-        weight: one weight for each element, the same shape.
-        positive_weight: v, what a yes costs against a no: a number, or a tensor of one element.
-        label_smoothing: e in 0..1; the target becomes (1 - e) t + e / 2.
-        normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
-        reduction, check, group: as in `cross_entropy`.
-
-    >>> import torch
-    >>> binary_cross_entropy(torch.tensor([-1e4, 1e4]), torch.tensor([1, 1])).item()
-    5000.0
-    """
-    name = "binary_cross_entropy"
-    require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
-    require_floating(name, "logits", logits)
-    read = checking(check, logits)
-    require_shape(name, "target", target, shape(logits), "the logits")
-    if mask is not None:
-        require_mask(name, mask, shape(logits), "the logits")
-    if weight is not None:
-        require_weights(name, "weight", weight, shape(logits), "the logits", read)
-    x = select(held(logits), mask)
-    t = select(target.to(x.dtype), mask)
-    if read:
-        require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
-    if label_smoothing:
-        t = _mix(t, torch.full_like(t, 0.5), label_smoothing)
-    values = -times(t, F.logsigmoid(x)) * positive_weight - times(1 - t, F.logsigmoid(-x))
-    values, weights = weigh(values, None, mask, weight, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from nucleate.losses.differentiable import applied
+from nucleate.losses.autograd import applied
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -14,6 +14,8 @@ from nucleate.errors import LossInputError
 from nucleate.losses.reduction import held
 from nucleate.losses.validation import require_simplex
 
+__all__ = ["Distribution", "LogProbabilities", "Logits", "Probabilities"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distribution(ABC):

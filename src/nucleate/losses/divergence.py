@@ -12,8 +12,10 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
 from nucleate.losses.entropy import nats_of, prepared
-from nucleate.losses.kernels.divergence import divergence_total
+from nucleate.losses.kernels import kernels
+from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.reduction import finish, held, reduce, select, times
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
 from nucleate.losses.validation import (
     checking,
@@ -26,6 +28,16 @@ from nucleate.losses.validation import (
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+__all__ = [
+    "generalized_kl",
+    "hellinger",
+    "jensen_shannon",
+    "kl_divergence",
+    "renyi",
+    "total_variation",
+    "wasserstein_1d",
+]
 
 Between = Callable[[Distribution, Distribution, int], Tensor]
 
@@ -77,8 +89,12 @@ def _fast(
     def twin(a: Tensor, b: Tensor) -> Tensor:
         return weigh(between(Logits(a), Logits(b), dim) * unit, None, mask, weight, "weight")[0].sum()
 
-    total = divergence_total(x, y, dim, mask, weight, symmetric, float(1 / amount / unit) if alone else 1 / unit, twin)
-    return None if total is None else (total / unit, amount)
+    layout = common_layout([x, y], dim, [mask, weight], tiles=5)
+    module = None if layout is None else kernels("divergence")
+    if module is None:
+        return None
+    scale = float(1 / amount / unit) if alone else 1 / unit
+    return module.divergence_total(layout, x, y, dim, mask, weight, symmetric, scale, twin) / unit, amount
 
 
 def _kl(p: Distribution, q: Distribution, dim: int) -> Tensor:
@@ -96,6 +112,13 @@ def _js(p: Distribution, q: Distribution, dim: int) -> Tensor:
     return (of_p + of_q).sum(dim) / 2
 
 
+@loss(
+    "divergence",
+    "sum p (log p - log q)",
+    "0..inf",
+    "keep a prediction q near a reference p: distillation, on-line updates, drift",
+    module="KLDivergence",
+)
 def kl_divergence(
     *,
     p: Tensor | Distribution,
@@ -133,6 +156,7 @@ def kl_divergence(
     return _divergence("kl_divergence", between, p, q, class_dim, mask, weight, reduction, check, group, (False, unit))
 
 
+@loss("divergence", "(KL(p||m) + KL(q||m)) / 2", "0..ln 2", "two predictions of equal standing")
 def jensen_shannon(
     *,
     p: Tensor | Distribution,
@@ -163,6 +187,7 @@ def jensen_shannon(
     return _divergence("jensen_shannon", between, p, q, class_dim, mask, weight, reduction, check, group, (True, unit))
 
 
+@loss("divergence", "sum |p - q| / 2", "0..1", "the largest change of any probability")
 def total_variation(
     *,
     p: Tensor | Distribution,
@@ -191,6 +216,7 @@ def total_variation(
     return _divergence("total_variation", between, p, q, class_dim, mask, weight, reduction, check, group)
 
 
+@loss("divergence", "sqrt(sum (sqrt p - sqrt q)^2 / 2)", "0..1", "a bounded distance that is a metric")
 def hellinger(
     *,
     p: Tensor | Distribution,
@@ -222,6 +248,7 @@ def hellinger(
     return _divergence("hellinger", between, p, q, class_dim, mask, weight, reduction, check, group)
 
 
+@loss("divergence", "log(sum p^a q^(1-a)) / (a - 1)", "0..inf", "between forgiving (small a) and strict (large a)")
 def renyi(
     *,
     p: Tensor | Distribution,
@@ -260,43 +287,13 @@ def renyi(
     return _divergence("renyi", between, p, q, class_dim, mask, weight, reduction, check, group)
 
 
-def wasserstein_1d(
-    *,
-    p: Tensor | Distribution,
-    q: Tensor | Distribution,
-    power: float = 1.0,
-    class_dim: int = 1,
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
-    """sum_k |P_k - Q_k|^power over cumulative sums P, Q: the work of moving p to q, in classes; range 0..C - 1.
-
-    For classes that stand in an order, one apart. power=1 is the earth mover's distance; power=2 its smooth
-    relative. Other arguments as in `kl_divergence`.
-
-    >>> import torch
-    >>> from nucleate import losses
-    >>> p, q = losses.Probabilities(torch.eye(4)[:1]), losses.Probabilities(torch.eye(4)[3:])
-    >>> wasserstein_1d(p=p, q=q).item()
-    3.0
-
-    Source: Hou et al., Squared earth mover's distance-based loss for training deep neural networks (2016).
-    """
-    if not 1 <= power < math.inf:
-        raise LossInputError(f"wasserstein_1d: power must be finite and at least 1, got {power:g}")
-
-    def between(one: Distribution, other: Distribution, dim: int) -> Tensor:
-        moved = (one.probabilities(dim) - other.probabilities(dim)).cumsum(dim)
-        # The last cumulative sum is 1 in both: only rounding is left there.
-        moved = moved.narrow(dim, 0, moved.shape[dim] - 1)
-        return safe_power(moved.abs(), power).sum(dim)
-
-    return _divergence("wasserstein_1d", between, p, q, class_dim, mask, weight, reduction, check, group)
-
-
+@loss(
+    "divergence",
+    "sum p log(p/q) - p + q",
+    "0..inf",
+    "amounts that need not sum to 1: counts, photons",
+    module="GeneralizedKL",
+)
 def generalized_kl(
     *,
     p: Tensor,
@@ -334,3 +331,41 @@ def generalized_kl(
     values = (times(one, safe_log(one)) - times(one, safe_log(other)) - one + other).sum(dim)
     values, weights = weigh(values, None, mask, each, "weight")
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+@loss("divergence", "sum |P_k - Q_k|", "0..C - 1", "classes in an order: near misses cost less", module="Wasserstein1D")
+def wasserstein_1d(
+    *,
+    p: Tensor | Distribution,
+    q: Tensor | Distribution,
+    power: float = 1.0,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """sum_k |P_k - Q_k|^power over cumulative sums P, Q: the work of moving p to q, in classes; range 0..C - 1.
+
+    For classes that stand in an order, one apart. power=1 is the earth mover's distance; power=2 its smooth
+    relative. Other arguments as in `kl_divergence`.
+
+    >>> import torch
+    >>> from nucleate import losses
+    >>> p, q = losses.Probabilities(torch.eye(4)[:1]), losses.Probabilities(torch.eye(4)[3:])
+    >>> wasserstein_1d(p=p, q=q).item()
+    3.0
+
+    Source: Hou et al., Squared earth mover's distance-based loss for training deep neural networks (2016).
+    """
+    if not 1 <= power < math.inf:
+        raise LossInputError(f"wasserstein_1d: power must be finite and at least 1, got {power:g}")
+
+    def between(one: Distribution, other: Distribution, dim: int) -> Tensor:
+        moved = (one.probabilities(dim) - other.probabilities(dim)).cumsum(dim)
+        # The last cumulative sum is 1 in both: only rounding is left there.
+        moved = moved.narrow(dim, 0, moved.shape[dim] - 1)
+        return safe_power(moved.abs(), power).sum(dim)
+
+    return _divergence("wasserstein_1d", between, p, q, class_dim, mask, weight, reduction, check, group)

@@ -13,11 +13,14 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, distribution
 from nucleate.losses.reduction import finish, reduce, times
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_axis, class_target, position_weights, positions_of, weigh
 from nucleate.losses.validation import checking, require_choice, require_mask, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+__all__ = ["entropy", "expected_calibration_error", "information", "mutual_information", "perplexity"]
 
 
 def nats_of(loss: str, base: float) -> float:
@@ -54,6 +57,7 @@ def entropy_at(p: Distribution, dim: int) -> Tensor:
     return -times(p.probabilities(dim), p.log_probabilities(dim)).sum(dim)
 
 
+@loss("entropy", "-sum p log p", "0..ln C", "how unsure a prediction is; which tile to label next")
 def entropy(
     p: Tensor | Distribution,
     *,
@@ -84,6 +88,7 @@ def entropy(
     return reduce("entropy", values, weights, reduction=reduction, check=read, group=group)
 
 
+@loss("entropy", "exp(H(p))", "1..C", "entropy as a number of equally likely classes")
 def perplexity(
     p: Tensor | Distribution,
     *,
@@ -109,6 +114,7 @@ def perplexity(
     return reduce("perplexity", values, weights, reduction=reduction, check=read, group=group)
 
 
+@loss("entropy", "-log p(outcome)", "0..inf", "how surprising what happened was")
 def information(
     p: Tensor | Distribution,
     outcome: Tensor,
@@ -143,6 +149,12 @@ def information(
     return reduce("information", values, weights, reduction=reduction, check=read, group=group)
 
 
+@loss(
+    "entropy",
+    "H(mean p_m) - mean H(p_m)",
+    "0..ln min(C, M)",
+    "where several predictions disagree, apart from where all are unsure",
+)
 def mutual_information(
     predictions: Tensor | Sequence[Tensor | Distribution],
     *,
@@ -184,6 +196,12 @@ def mutual_information(
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 
+@loss(
+    "entropy",
+    "sum n_b/n |accuracy_b - confidence_b|",
+    "0..1",
+    "whether stated probabilities can be believed; a measure without gradient",
+)
 def expected_calibration_error(
     p: Tensor | Distribution,
     target: Tensor,

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.contrastive import (
+from nucleate.losses.distributed import first_row, gather
+from nucleate.losses.embeddings import (
     finish_rows,
     own_columns,
     product,
@@ -17,15 +18,18 @@ from nucleate.losses.contrastive import (
     rows,
     unit,
 )
-from nucleate.losses.distributed import first_row, gather
 from nucleate.losses.reduction import held, reduce, select, times
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import position_weights, positions_of
 from nucleate.losses.validation import checking, require_choice, require_floating, require_mask, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["dense_info_nce", "sup_con"]
 
+
+@loss("contrastive", "-mean over positives of log softmax", "0..inf", "labels say which belong together")
 def sup_con(
     features: Tensor,
     labels: Tensor,
@@ -73,6 +77,7 @@ def sup_con(
     return finish_rows(name, values, anchor, mask, weight, reduction, read, group)
 
 
+@loss("contrastive", "info_nce of matched pixels", "0..inf", "pre-training for segmentation", module="DenseInfoNCE")
 def dense_info_nce(
     query: Tensor,
     key: Tensor,

@@ -11,15 +11,19 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.cross_entropy import cross_entropy_of
-from nucleate.losses.kernels import linear_cross_entropy as blocks
+from nucleate.losses.kernels import blocks
 from nucleate.losses.reduction import finish, held
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_target, class_weights, position_weights
 from nucleate.losses.validation import checking, require_choice, require_floating, require_shape, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["linear_cross_entropy"]
 
+
+@loss("cross entropy", "cross_entropy(W x + b)", "0..inf", "so many classes that their logits do not fit")
 def linear_cross_entropy(
     features: Tensor,
     projection: Tensor,

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import gather
 from nucleate.losses.distribution import Distribution, distribution
-from nucleate.losses.kernels.lovasz import extension
+from nucleate.losses.kernels import kernels, plain_cpu_tensor
 from nucleate.losses.margin import signs
 from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_target, class_weights, hard_target
 from nucleate.losses.validation import (
     checking,
@@ -27,7 +28,18 @@ from nucleate.losses.validation import (
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["lovasz_hinge", "lovasz_softmax"]
 
+_FEWEST = 1 << 13  # errors in all rows, below which torch.sort is as fast as the kernel
+_MOST = 1 << 31  # pixels in a row: an index and a label share 32 bits
+
+
+@loss(
+    "overlap",
+    "Lovász extension of 1 - Jaccard, hinge errors",
+    "0..inf",
+    "the best intersection over union of one class",
+)
 def lovasz_hinge(
     score: Tensor,
     target: Tensor,
@@ -75,6 +87,9 @@ def lovasz_hinge(
     return _weighed(name, errors, positive, None, empty, over, reduction, read, group)
 
 
+@loss(
+    "overlap", "Lovász extension of 1 - Jaccard, |t - p|", "0..1", "the best intersection over union of several classes"
+)
 def lovasz_softmax(
     prediction: Tensor | Distribution,
     target: Tensor,
@@ -162,9 +177,11 @@ def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
     """
     if not errors.shape[-1]:
         return errors.sum(-1)
-    fast = extension(errors, positive)
-    if fast is not None:
-        return fast
+    fits = errors.dtype == torch.float32 and errors.numel() >= _FEWEST and errors.shape[-1] < _MOST
+    module = kernels("lovasz") if fits and plain_cpu_tensor(errors) and plain_cpu_tensor(positive) else None
+    if module is not None:
+        value: Tensor = module.extension(errors, positive)
+        return value
     ordered, order = errors.sort(dim=-1, descending=True)
     hot = positive.gather(-1, order)
     found = hot.cumsum(-1)

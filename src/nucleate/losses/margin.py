@@ -7,7 +7,7 @@ said: labels="binary" (the default) means {0, 1} or bool, labels="signed" means 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import weigh
 from nucleate.losses.validation import (
     checking,
@@ -28,6 +29,18 @@ from nucleate.losses.validation import (
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+__all__ = [
+    "exponential",
+    "hinge",
+    "logistic",
+    "modified_huber",
+    "perceptron",
+    "ramp",
+    "smoothed_hinge",
+    "squared_hinge",
+    "zero_one",
+]
 
 
 def signs(loss: str, target: Tensor, labels: str, selected: Tensor | None, read: bool, like: Tensor) -> Tensor:
@@ -54,42 +67,59 @@ def _whole_from_0_to_1(target: Tensor, y: Tensor) -> bool:
     return bool(least >= 0) and bool(greatest <= 1)
 
 
-def _of_margin(
-    name: str,
-    of: Callable[[Tensor], Tensor],
-    score: Tensor,
-    target: Tensor,
-    labels: str,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    reduction: str,
-    check: bool | None,
-    group: ProcessGroup | None,
-) -> Tensor:
-    require_floating(name, "score", score)
-    require_shape(name, "target", target, shape(score), "the score")
-    if mask is not None:
-        require_mask(name, mask, shape(score), "the score")
-    read = checking(check, score)
-    if weight is not None:
-        require_weights(name, "weight", weight, shape(score), "the score", read)
-    s = select(held(score), mask)
-    z = signs(name, target, labels, mask, read, s) * s
-    values, weights = weigh(of(z), None, mask, weight, "weight")
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+class MarginLoss(Protocol):
+    """How every function of this family is called, but those of several scores."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: str = "binary",
+        mask: Tensor | None = None,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        check: bool | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Tensor: ...
 
 
-def hinge(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
+    """The loss of a score and a label whose value at the margin z is `function`."""
+    name = function.__name__
+
+    def of_score(
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: str = "binary",
+        mask: Tensor | None = None,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        check: bool | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Tensor:
+        require_floating(name, "score", score)
+        require_shape(name, "target", target, shape(score), "the score")
+        if mask is not None:
+            require_mask(name, mask, shape(score), "the score")
+        read = checking(check, score)
+        if weight is not None:
+            require_weights(name, "weight", weight, shape(score), "the score", read)
+        s = select(held(score), mask)
+        z = signs(name, target, labels, mask, read, s) * s
+        values, weights = weigh(function(z), None, mask, weight, "weight")
+        return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+    of_score.__name__, of_score.__qualname__, of_score.__doc__ = name, name, function.__doc__
+    return of_score
+
+
+@loss("margin", "max(0, 1 - z)", "0..inf", "a margin is enough; support vectors")
+@_of_margin
+def hinge(z: Tensor) -> Tensor:
     """max(0, 1 - z): 0 once the margin is 1; range 0..inf; slope 0 at its kink.
 
     z = y s for the score s and the label's sign y; `labels` says how `target` is written; `mask` (boolean) selects,
@@ -101,24 +131,12 @@ def hinge(
 
     Source: Cortes and Vapnik, Support-vector networks (1995).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return F.relu(1 - z)
-
-    return _of_margin("hinge", of, score, target, labels, mask, weight, reduction, check, group)
+    return F.relu(1 - z)
 
 
-def squared_hinge(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "max(0, 1 - z)^2", "0..inf", "hinge without a kink; outliers weigh more")
+@_of_margin
+def squared_hinge(z: Tensor) -> Tensor:
     """max(0, 1 - z)^2: the hinge without its kink; range 0..inf.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -129,24 +147,12 @@ def squared_hinge(
 
     Source: Lee and Mangasarian, SSVM: a smooth support vector machine (2001).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return F.relu(1 - z).square()
-
-    return _of_margin("squared_hinge", of, score, target, labels, mask, weight, reduction, check, group)
+    return F.relu(1 - z).square()
 
 
-def smoothed_hinge(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "(1 - z)^2 / 2 between 0 and 1, linear below", "0..inf", "hinge with a continuous gradient")
+@_of_margin
+def smoothed_hinge(z: Tensor) -> Tensor:
     """1/2 - z below 0, (1 - z)^2 / 2 from 0 to 1, then 0; range 0..inf.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -157,24 +163,12 @@ def smoothed_hinge(
 
     Source: J. D. M. Rennie, Smooth hinge classification (2005).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return torch.where(z < 0, 0.5 - z, F.relu(1 - z).square() / 2)
-
-    return _of_margin("smoothed_hinge", of, score, target, labels, mask, weight, reduction, check, group)
+    return torch.where(z < 0, 0.5 - z, F.relu(1 - z).square() / 2)
 
 
-def modified_huber(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "max(0, 1 - z)^2, -4 z below -1", "0..inf", "smooth, and linear for outliers")
+@_of_margin
+def modified_huber(z: Tensor) -> Tensor:
     """-4 z below -1, then max(0, 1 - z)^2; range 0..inf; outliers count linearly.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -185,24 +179,12 @@ def modified_huber(
 
     Source: T. Zhang, Solving large scale linear prediction problems using SGD (2004).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return torch.where(z < -1, -4 * z, F.relu(1 - z.clamp(min=-1)).square())
-
-    return _of_margin("modified_huber", of, score, target, labels, mask, weight, reduction, check, group)
+    return torch.where(z < -1, -4 * z, F.relu(1 - z.clamp(min=-1)).square())
 
 
-def logistic(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "log(1 + exp(-z))", "0..inf", "probabilities from one score")
+@_of_margin
+def logistic(z: Tensor) -> Tensor:
     """log(1 + exp(-z)), the cross entropy of one score; range 0..inf; exact at any z.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -213,24 +195,12 @@ def logistic(
 
     Source: D. R. Cox, The regression analysis of binary sequences (1958).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return -F.logsigmoid(z)
-
-    return _of_margin("logistic", of, score, target, labels, mask, weight, reduction, check, group)
+    return -F.logsigmoid(z)
 
 
-def exponential(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "exp(-z)", "0..inf", "boosting; clean labels only")
+@_of_margin
+def exponential(z: Tensor) -> Tensor:
     """exp(-z), as in boosting; range 0..inf; above float32's largest number for z below -88.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -241,24 +211,12 @@ def exponential(
 
     Source: Freund and Schapire, A decision-theoretic generalization of on-line learning (1997).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return torch.exp(-z)
-
-    return _of_margin("exponential", of, score, target, labels, mask, weight, reduction, check, group)
+    return torch.exp(-z)
 
 
-def perceptron(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "max(0, -z)", "0..inf", "only the sign matters")
+@_of_margin
+def perceptron(z: Tensor) -> Tensor:
     """max(0, -z): 0 as soon as the sign is right; range 0..inf.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -269,24 +227,12 @@ def perceptron(
 
     Source: F. Rosenblatt, The perceptron (1958).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return F.relu(-z)
-
-    return _of_margin("perceptron", of, score, target, labels, mask, weight, reduction, check, group)
+    return F.relu(-z)
 
 
-def ramp(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "min(1, max(0, 1 - z))", "0..1", "labels with gross errors")
+@_of_margin
+def ramp(z: Tensor) -> Tensor:
     """min(1, max(0, 1 - z)): a hinge that an outlier cannot dominate; range 0..1; not convex.
 
     z = y s for the score s and the label's sign y; arguments as in `hinge`.
@@ -297,24 +243,12 @@ def ramp(
 
     Source: Collobert et al., Trading convexity for scalability (2006).
     """
-
-    def of(z: Tensor) -> Tensor:
-        return F.relu(1 - z) - F.relu(-z)
-
-    return _of_margin("ramp", of, score, target, labels, mask, weight, reduction, check, group)
+    return F.relu(1 - z) - F.relu(-z)
 
 
-def zero_one(
-    score: Tensor,
-    target: Tensor,
-    *,
-    labels: str = "binary",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
+@loss("margin", "z <= 0", "0..1", "the share that is wrong; a measure without gradient")
+@_of_margin
+def zero_one(z: Tensor) -> Tensor:
     """1 where z <= 0, else 0: the share that is wrong; range 0..1; a score of 0 decides nothing and is wrong.
 
     It has no slope and so no gradient: for measuring, not for training. Arguments as in `hinge`.
@@ -323,9 +257,5 @@ def zero_one(
     >>> zero_one(torch.tensor([3.0, -0.1, 0.0, 2.0]), torch.tensor([1, 1, 1, 1])).item()
     0.5
     """
-
-    def of(z: Tensor) -> Tensor:
-        # A NaN stays NaN instead of being counted as right.
-        return torch.where(z.isnan(), z, (z <= 0).to(z.dtype)).detach()
-
-    return _of_margin("zero_one", of, score, target, labels, mask, weight, reduction, check, group)
+    # A NaN stays NaN instead of being counted as right.
+    return torch.where(z.isnan(), z, (z <= 0).to(z.dtype)).detach()

@@ -17,11 +17,14 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution, safe_power
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import Counts, counts
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_weights
 from nucleate.losses.validation import require_between, require_choice
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+__all__ = ["dice", "focal_tversky", "generalized_dice", "jaccard", "tversky"]
 
 
 def overlap(
@@ -55,6 +58,7 @@ def overlap(
     return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
 
 
+@loss("overlap", "1 - 2 |P and T| / (|P| + |T|)", "0..1", "small regions on a large background")
 def dice(
     prediction: Tensor | Distribution,
     target: Tensor,
@@ -100,6 +104,56 @@ def dice(
     return overlap("dice", c, weight, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
 
 
+@loss("overlap", "dice with classes weighed by 1 / |T|^2", "0..1", "classes of very different size")
+def generalized_dice(
+    prediction: Tensor | Distribution,
+    target: Tensor,
+    *,
+    class_dim: int = 1,
+    multilabel: bool = False,
+    over: str = "image",
+    empty: str = "penalize",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    check: bool | None = None,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """1 - 2 sum_c v_c |P_c and T_c| / sum_c v_c (|P_c| + |T_c|), v_c = 1 / |T_c|^2, for each image; range 0..1.
+
+    A class without a labelled pixel takes the largest v of the image ("penalize") or none ("skip"). `weight` (one
+    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch. Other arguments as in `dice`.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
+    >>> round(generalized_dice(logits, torch.tensor([[0, 0, 0, 1]])).item(), 4)
+    0.3125
+
+    Source: Sudre et al., Generalised Dice overlap as a deep learning loss function (2017).
+    """
+    name = "generalized_dice"
+    require_choice(name, "empty", empty, ("penalize", "skip"))
+    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
+    w = class_weights(name, weight, c.both, 1, c.read)
+    present = c.labelled > 0
+    share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)
+    if empty == "penalize":
+        largest = share.amax(1, keepdim=True)
+        share = torch.where(present, share, largest.masked_fill(largest == 0, 1.0))
+    if w is not None:
+        share = share * w.flatten().to(share.dtype)
+    either = c.predicted + c.labelled
+    wrong = (share * (either - 2 * c.both)).sum(1)
+    # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
+    nothing = (~present).all(1).to(share.dtype)
+    counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
+    values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
+    weights = counted.to(values.dtype)
+    return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
+
+
+@loss("overlap", "1 - |P and T| / |P or T|", "0..1", "the score itself is intersection over union")
 def jaccard(
     prediction: Tensor | Distribution,
     target: Tensor,
@@ -131,6 +185,7 @@ def jaccard(
     return overlap("jaccard", c, weight, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
 
 
+@loss("overlap", "1 - TP / (TP + a FP + b FN)", "0..1", "misses and false alarms that cost differently")
 def tversky(
     prediction: Tensor | Distribution,
     target: Tensor,
@@ -167,6 +222,7 @@ def tversky(
     )  # fmt: skip
 
 
+@loss("overlap", "tversky^g", "0..1", "tversky, with more or less weight on nearly solved images")
 def focal_tversky(
     prediction: Tensor | Distribution,
     target: Tensor,
@@ -228,51 +284,3 @@ def focal_tversky_of(
         raise LossInputError(f"{name}: gamma must be positive and finite, got {gamma:g}")
     c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
     return overlap(name, c, weight, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)
-
-
-def generalized_dice(
-    prediction: Tensor | Distribution,
-    target: Tensor,
-    *,
-    class_dim: int = 1,
-    multilabel: bool = False,
-    over: str = "image",
-    empty: str = "penalize",
-    mask: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
-    reduction: str = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
-    """1 - 2 sum_c v_c |P_c and T_c| / sum_c v_c (|P_c| + |T_c|), v_c = 1 / |T_c|^2, for each image; range 0..1.
-
-    A class without a labelled pixel takes the largest v of the image ("penalize") or none ("skip"). `weight` (one
-    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch. Other arguments as in `dice`.
-
-    >>> import torch
-    >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
-    >>> round(generalized_dice(logits, torch.tensor([[0, 0, 0, 1]])).item(), 4)
-    0.3125
-
-    Source: Sudre et al., Generalised Dice overlap as a deep learning loss function (2017).
-    """
-    name = "generalized_dice"
-    require_choice(name, "empty", empty, ("penalize", "skip"))
-    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    w = class_weights(name, weight, c.both, 1, c.read)
-    present = c.labelled > 0
-    share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)
-    if empty == "penalize":
-        largest = share.amax(1, keepdim=True)
-        share = torch.where(present, share, largest.masked_fill(largest == 0, 1.0))
-    if w is not None:
-        share = share * w.flatten().to(share.dtype)
-    either = c.predicted + c.labelled
-    wrong = (share * (either - 2 * c.both)).sum(1)
-    # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
-    nothing = (~present).all(1).to(share.dtype)
-    counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
-    values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
-    weights = counted.to(values.dtype)
-    return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")

@@ -13,6 +13,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distribution import safe_power, safe_sqrt
 from nucleate.losses.margin import signs
 from nucleate.losses.reduction import held, reduce, select, times
+from nucleate.losses.registry import loss
 from nucleate.losses.targets import (
     class_target,
     class_weights,
@@ -35,7 +36,10 @@ from nucleate.losses.validation import (
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["margin_ranking", "multiclass_hinge", "triplet_margin"]
 
+
+@loss("margin", "max(0, m + s_j - s_y)", "0..inf", "several classes by margin")
 def multiclass_hinge(
     logits: Tensor,
     target: Tensor,
@@ -87,6 +91,7 @@ def multiclass_hinge(
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 
+@loss("margin", "max(0, m - y (a - b))", "0..inf", "which of two ranks higher")
 def margin_ranking(
     first: Tensor,
     second: Tensor,
@@ -126,6 +131,7 @@ def margin_ranking(
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 
+@loss("margin", "max(0, m + d(a, p) - d(a, n))", "0..inf", "nearer to the like than to the unlike")
 def triplet_margin(
     anchor: Tensor,
     positive: Tensor,

@@ -19,6 +19,8 @@ from nucleate.losses.validation import require_choice
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"]
+
 REDUCTIONS = ("mean", "sum", "none", "pair")  # "pair" is what total_and_weight asks for
 
 

@@ -10,17 +10,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.contrastive import product, rows
 from nucleate.losses.distributed import gather
+from nucleate.losses.embeddings import product, rows
 from nucleate.losses.reduction import reduce
+from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = ["barlow_twins", "vicreg"]
+
 _FLOOR = 1e-5  # added to a variance: a feature that is constant over the batch has no spread to divide by
 
 
+@loss("contrastive", "sum (1 - C_ii)^2 + l sum C_ij^2", "0..inf", "no negatives; wide embeddings")
 def barlow_twins(
     first: Tensor,
     second: Tensor,
@@ -57,6 +61,13 @@ def barlow_twins(
     return _of_batch(name, loss, n, reduction, read)
 
 
+@loss(
+    "contrastive",
+    "invariance + variance + covariance",
+    "0..inf",
+    "no negatives; each cause of collapse by name",
+    module="VICReg",
+)
 def vicreg(
     first: Tensor,
     second: Tensor,

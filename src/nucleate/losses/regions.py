@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
-from nucleate.losses.kernels.regions import Twin, region_counts
+from nucleate.losses.kernels import kernels
+from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.reduction import held, select
 from nucleate.losses.targets import ClassTarget, class_axis, class_target, positions_of
 from nucleate.losses.validation import (
@@ -170,10 +172,17 @@ def _fits(logits: Tensor, target: Tensor, class_dim: int, mask: Tensor | None) -
 
 
 def _fast(
-    logits: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int | None, over: str, twin: Twin
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    ignore_index: int | None,
+    over: str,
+    twin: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """The same sums from the kernel, or None."""
-    found = region_counts(logits, target, mask, ignore_index, twin)
+    layout = common_layout([logits], 1, [target, mask], by_image=True)
+    module = None if layout is None else kernels("overlap")
+    found = None if module is None else module.region_counts(layout, logits, target, mask, ignore_index, twin)
     if found is None:
         return None
     pair, labelled, selected = found

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 
+__all__ = ["checks"]
+
 _enabled: bool | None = None
 
 

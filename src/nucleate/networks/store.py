@@ -3,15 +3,15 @@
 weights.safetensors   the folded network: plain convolutions
 model.json            `Manifest`, checked when read; it holds the checksum of the weights and is written last
 history.jsonl         one line an epoch
-curves.png            the same as a picture
-README.md             the card: what it was trained on, how it scores, how to use it
+curves.png            the same as a picture; not needed to predict
+README.md             the card: what it was trained on, how it scores, how to use it; not needed either
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -287,13 +287,22 @@ def encode_weights(network: UNet, *, half: bool = False, parts: Sequence[PartNam
     return encoded
 
 
-def write(folder: Path, manifest: Manifest, weights: bytes, history: Sequence[dict[str, Any]], card: str) -> None:
-    """Write a model folder; the manifest last, so that a folder with a manifest is whole."""
-    lines = "".join(json.dumps(row) + "\n" for row in history)
+def write(
+    folder: Path,
+    manifest: Manifest,
+    weights: bytes,
+    history: Sequence[Mapping[str, Any]],
+    extra: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a model folder, `extra` files of it by their names among them.
+
+    The manifest is written last, so that a folder with a manifest is whole.
+    """
+    lines = "".join(json.dumps(dict(row)) + "\n" for row in history)
     parts = {
         WEIGHTS: weights,
         HISTORY: lines.encode(),
-        CARD: card.encode(),
+        **(extra or {}),
         MANIFEST: (manifest.model_dump_json(indent=2) + "\n").encode(),
     }
     for name, content in parts.items():

@@ -225,6 +225,14 @@ def print_stopping(history: History, found: Sequence[Outcome], console: Console)
     console.print(table)
 
 
+def print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
+    """Print names and values in two columns."""
+    table = Table(show_header=False)
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    console.print(table)
+
+
 def print_losses(entries: Iterable[Entry], console: Console) -> None:
     """Print the loss functions: name, formula, range and use."""
     table = Table(show_lines=True)

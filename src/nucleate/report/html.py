@@ -8,8 +8,9 @@ from math import isfinite
 from pathlib import Path
 from string import Template
 
+from nucleate.curves.curves import Curves, Epoch
 from nucleate.io.atomic import write_text
-from nucleate.report.collect import Curves, Epoch, Report, Table, Value
+from nucleate.report.collect import Report, Table, Value
 from nucleate.report.pictures import article, legend
 from nucleate.report.plots import LOSS, MEAN_AP, curves_svg
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
 from math import isfinite
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nucleate.curves.curves import Curves
 from nucleate.io.atomic import atomic
-from nucleate.report.collect import Curves
 
 TRAINING, VALIDATION, TEST, SCORE, MARK, OVER_FITTING = "#1f6fc5", "#d1560f", "#7a4fb0", "#0f7f6b", "#5f6b7a", "#fbe3e4"
 """Colours of the curves, the epoch kept and the stop, and the part judged over-fitting; the first two differ in
@@ -50,29 +50,37 @@ MEAN_AP: Series = {"score": ("score", SCORE)}
 
 
 def plot_curves(runs: Sequence[Curves], path: Path, score: str = "Mean AP") -> None:
-    """Write loss and score against epoch to a PNG file, a row a run: epoch kept and stop marked, over-fitting shaded.
-
-    The same curves give the same bytes.
-
-    Args:
-        runs: what is drawn. What is missing leaves a gap; a run without a score has no panel for it.
-        path: the file to write.
-        score: which score it is.
+    """Write `curves_png` to a file.
 
     Raises:
         OutputError: `path` cannot be written.
     """
+    with atomic(path) as file:
+        file.write(curves_png(runs, score))
+
+
+def curves_png(runs: Sequence[Curves], score: str = "Mean AP") -> bytes:
+    """Loss and score against epoch as a PNG, a row a run: epoch kept and stop marked, over-fitting shaded.
+
+    Args:
+        runs: what is drawn. What is missing leaves a gap; a run without a score has no panel for it.
+        score: which score it is.
+
+    Returns:
+        The content of the file; the same curves give the same bytes.
+    """
     panels = [("Loss", LOSS)] + [(score, MEAN_AP)] * any(_finite(run, "score") for run in runs)
     figure = _figure(runs, panels, (5 * max(len(panels), 1.4), 4 * len(runs)))
-    with atomic(path) as file:
-        # The version of the plotting library is left out of the file.
-        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    file = BytesIO()
+    # The version of the plotting library is left out of the file.
+    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    return file.getvalue()
 
 
 def curves_svg(run: Curves, title: str, series: Series) -> str:
     """One panel as an `svg` element, with a text for those who cannot see it; "" where no value is finite.
 
-    >>> from nucleate.report.collect import curves
+    >>> from nucleate.curves.curves import curves
     >>> chart = curves_svg(curves([{"train_loss": 2.0}, {"train_loss": 1.0}], kept=2), "Loss", LOSS)
     >>> chart.count("<svg"), "training from 2 to 1; kept epoch 2" in chart
     (1, True)
@@ -126,6 +134,8 @@ def _draw(axes: Axes, title: str, run: Curves, series: Series) -> None:
     axes.set_xlabel("Epoch", color=_INK)
     axes.tick_params(colors=_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(epochs) == 1:
+        axes.set_xticks(epochs)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

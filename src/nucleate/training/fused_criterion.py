@@ -1,4 +1,4 @@
-"""The fast twin of `Objective.derivative`: a compiled pass over the packed maps, on the thread that calls it."""
+"""The fast twin of `SegmentationCriterion.derivative`: a compiled pass over the packed maps, on the calling thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.kernels.dispatch import plain_cpu_tensor
-from nucleate.losses.kernels.layout import layout_of, words
+from nucleate.losses.kernels import layout_of, plain_cpu_tensor, words
 from nucleate.networks.unet import UNIT
 from nucleate.postprocess.targets import Targets
 
@@ -28,7 +27,7 @@ def _kernels() -> ModuleType | None:
 
 
 def derivative(packed: Tensor, targets: Targets, shares: Mapping[str, float]) -> tuple[dict[str, float], Tensor] | None:
-    """What `Objective.derivative` gives for two classes and cross entropy; None where only the plain twin will do."""
+    """As `SegmentationCriterion.derivative`, for two classes and cross entropy; None where only the plain twin can."""
     at = layout_of(packed, 1) if plain_cpu_tensor(packed) else None
     module = _kernels() if at is not None and at.rows else None
     if at is None or module is None:

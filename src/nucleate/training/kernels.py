@@ -10,12 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from nucleate.losses.kernels import softmax, tiles
-from nucleate.losses.kernels.compiled import kernel, step
-from nucleate.losses.kernels.scalars import LOG2_E, choose, exp2, f32, larger, log
-from nucleate.losses.kernels.softmax import row
-from nucleate.losses.kernels.stream import settle
-from nucleate.losses.kernels.views import hold, lent, part
+from nucleate.losses.kernels import (
+    LOG2_E,
+    borrowed,
+    choose,
+    exp2,
+    f32,
+    fence,
+    fill,
+    keep_alive,
+    kernel,
+    larger,
+    load,
+    log,
+    part,
+    row,
+    step,
+    store,
+)
 
 MAPS = 6
 """Two logits of classes, the logit of the heat, offset y and x, log radius."""
@@ -104,21 +116,27 @@ def objective_rows(
     times its share.
     """
     n, channels = width, 4 * MAPS
-    packed, gradient, classes, known, heat = lent(packed), lent(gradient), lent(classes), lent(known), lent(heat)
-    offset, radius, weight = lent(offset), lent(radius), lent(weight)
+    packed, gradient, classes, known, heat = (
+        borrowed(packed),
+        borrowed(gradient),
+        borrowed(classes),
+        borrowed(known),
+        borrowed(heat),
+    )
+    offset, radius, weight = borrowed(offset), borrowed(radius), borrowed(weight)
     size = channels * n
     floats = np.empty(3 * size + 7 * n, f32)
     maps_of, slopes_of, spare = part(floats, 0, size), part(floats, size, size), part(floats, 2 * size, size)
     work = part(floats, 3 * size, 7 * n)
     weights, nucleus, truth = row(work, 0, n, n), row(work, 1, n, n), row(work, 2, n, n)
     target, scale, logit, ones = row(work, 3, n, n), row(work, 4, n, n), row(work, 5, n, n), row(work, 6, n, n)
-    softmax.fill(ones, _ONE)
+    fill(ones, _ONE)
     log_unit = log(f32(unit))
     line = 2 * width
     plane = 2 * height * line
     for r in range(begin, end):
         image, y = r // height, r % height
-        tiles.load(packed, bfloat16, True, r * size, 0, maps_of, spare, n)
+        load(packed, bfloat16, True, r * size, 0, maps_of, spare, n)
         for sub in range(4):
             first = image * plane + (2 * y + sub // 2) * line + sub % 2
             a, b, h = sub, 4 + sub, 8 + sub
@@ -140,6 +158,6 @@ def objective_rows(
             c = 20 + sub
             out[3] += _smooth(row(maps_of, c, n, n), _ONE, target, ones, nucleus, shares[3],
                               row(slopes_of, c, n, n))  # fmt: skip
-        tiles.store(gradient, bfloat16, True, r * size, 0, slopes_of, spare, n)
-    settle()
-    hold(floats)
+        store(gradient, bfloat16, True, r * size, 0, slopes_of, spare, n)
+    fence()
+    keep_alive(floats)

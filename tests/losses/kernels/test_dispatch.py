@@ -1,4 +1,4 @@
-"""Without a compiler, and while it is at work, the plain twins do everything."""
+"""Without a compiler, and while it is at work, the plain versions do everything."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def run(program: str, **environment: str) -> list[str]:
 
 def test_without_numba() -> None:
     missing = "import sys; sys.modules['numba'] = None\n"
-    found = run(missing + CALL + "print(losses.prepare())")
+    found = run(missing + CALL + "print(losses.warm_up())")
     assert found[-1] == "False"
-    assert found[:-1] == run("from nucleate import losses; losses.prepare()\n" + CALL)
+    assert found[:-1] == run("from nucleate import losses; losses.warm_up()\n" + CALL)
 
 
 def test_without_a_folder_for_the_cache(tmp_path: pytest.TempPathFactory) -> None:
@@ -40,7 +40,7 @@ def test_without_a_folder_for_the_cache(tmp_path: pytest.TempPathFactory) -> Non
         "def no(*a, **k): raise RuntimeError('cannot cache function: no locator available')\n"
         "c.CacheImpl.__init__ = no\n"
     )
-    assert run(refused + CALL + "print(losses.prepare())")[-1] == "False"
+    assert run(refused + CALL + "print(losses.warm_up())")[-1] == "False"
 
 
 def test_the_first_call_does_not_wait_for_the_compiler() -> None:

@@ -1,30 +1,250 @@
-"""The fast cross entropy: one pass over the logits gives the total and writes the gradient."""
+"""Cross entropy and its gradient in one pass over the logits, a tile of pixels at a time.
+
+Every target is a share s_c of each class: w_c ((1 - e) t_c + e / C). With d the logits below the largest and
+S = sum s_c, a pixel of weight v costs v (S log sum exp d - sum s_c d_c), and its gradient is v (S q_c - s_c).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.kernels.dispatch import kernels, plain_cpu_tensor
-from nucleate.losses.kernels.layout import IGNORED, Layout, bytes_of, layout_of, words
-from nucleate.losses.kernels.memory import unwritten
+from nucleate.losses.autograd import total
+from nucleate.losses.kernels.compiler import kernel, step
+from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
+from nucleate.losses.kernels.labels import count, count_selected, narrow, read_labels
+from nucleate.losses.kernels.memory import (
+    IGNORED,
+    Layout,
+    bytes_of,
+    empty_like,
+    flat_mask,
+    flat_weights,
+    words,
+)
+from nucleate.losses.kernels.scalars import f32, i32, log
 from nucleate.losses.kernels.threads import over_blocks
-from nucleate.losses.kernels.total import total
+from nucleate.losses.kernels.tiles import block_at, dot, exponential, fill, load, logarithm, row, scale_by, store
 
 _INT32 = 1 << 31  # the kernels hold labels in 32 bits
 
 
+@step
+def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
+    """Class by class: to look them up in a table of all classes takes longer."""
+    for j in range(label.size):
+        out[j] += choose(label[j] == c, value, f32(0.0))
+
+
+@step
+def _plus(a: Any, rest: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = a[j] + rest
+
+
+@step
+def _weigh(label: Any, out: Any) -> None:
+    for j in range(label.size):
+        out[j] = choose(label[j] >= 0, f32(1.0), f32(0.0))
+
+
+@step
+def _weigh_by(each: Any, label: Any, out: Any) -> None:
+    for j in range(label.size):
+        out[j] = choose(label[j] >= 0, each[j], f32(0.0))
+
+
+@step
+def _weights(each: Any, first: int, label: Any, pixel: Any) -> None:
+    if each.size:
+        _weigh_by(part(each, first, label.size), label, pixel)
+    else:
+        _weigh(label, pixel)
+
+
+@step
+def _next_class(x: Any, c: Any, label: Any, top: Any, own: Any) -> None:
+    for j in range(label.size):
+        top[j] = larger(top[j], x[j])
+        own[j] += choose(label[j] == c, x[j], f32(0.0))
+
+
+@step
+def _spread(x: Any, top: Any, missed: Any, spread: Any) -> None:
+    for j in range(x.size):
+        spread[j] += missed * (x[j] - top[j])
+
+
+@step
+def _cost(log_total: Any, share: Any, extra: Any, own: Any, top: Any, spread: Any, pixel: Any) -> float:
+    """The value of a block of pixels; a share of 0 silences any x, and a weight of 0 the pixel."""
+    total = f32(0.0)
+    for j in range(pixel.size):
+        shared = choose(extra[j] == 0, f32(0.0), extra[j] * (own[j] - top[j])) + spread[j]
+        total += choose(pixel[j] == 0, f32(0.0), pixel[j] * (share[j] * log_total[j] - shared))
+    return float(total)
+
+
+@step
+def _multiply(total: Any, pixel: Any, products: Any) -> None:
+    for j in range(products.size):
+        products[j] *= choose(pixel[j] == 0, f32(1.0), total[j])
+
+
+@step
+def _log_sum(total: Any, pixel: Any, products: Any) -> float:
+    """The sum of log(total) over the selected pixels: one logarithm for eight, whose product float32 holds."""
+    n = products.size
+    fill(products, f32(1.0))
+    for k in range(8):
+        _multiply(row(total, k, n, n), row(pixel, k, n, n), products)
+    found = f32(0.0)
+    for j in range(n):
+        found += log(products[j])
+    for j in range(8 * n, total.size):
+        found += choose(pixel[j] == 0, f32(0.0), log(total[j]))
+    return float(found)
+
+
+@step
+def _slope(total: Any, share: Any, scale: Any, pixel: Any, out: Any) -> None:
+    for j in range(total.size):
+        out[j] = choose(pixel[j] == 0, f32(0.0), scale * pixel[j] * share[j] / total[j])
+
+
+@step
+def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: Any, missed: Any, out: Any) -> None:
+    for j in range(out.size):
+        g = e[j] * slope[j] - pixel[j] * choose(label[j] == c, hit, missed)
+        out[j] = choose(label[j] >= 0, g, f32(0.0))
+
+
+@kernel(
+    "void(uint8[::1], int64, boolean[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, uint8[::1], "
+    "int64, int64, float64[::1])"
+)
+def index_weight(
+    target: Any, size: int, mask: Any, each: Any, extras: Any, rest: float, alike: bool, ignore: int, ignores: bool,
+    labels: Any, begin: int, end: int, out: Any,
+) -> None:  # fmt: skip
+    """The weight of pixels `begin` to `end`, added to out[1]; labels out of range to out[2].
+
+    `labels`, where it is not empty, receives the labels as bytes, 255 where ignored.
+    """
+    block = 1024
+    target, mask, each, extras, labels = (
+        borrowed(target),
+        borrowed(mask),
+        borrowed(each),
+        borrowed(extras),
+        borrowed(labels),
+    )
+    floats, integers = np.empty(2 * block, f32), np.empty(block, i32)
+    work, label_of = borrowed(floats), borrowed(integers)
+    fill(row(work, 0, block, block), extras[0] + rest)
+    for first in range(begin, end, block):
+        n = min(block, end - first)
+        label, share = part(label_of, 0, n), row(work, 0, block, n)
+        pixel = row(work, 1, block, n)
+        out[2] += read_labels(target, size, mask, first, extras.size, ignore, ignores, label)
+        if each.size:
+            _weigh_by(part(each, first, n), label, pixel)
+            if not alike:
+                fill(share, rest)
+                for c in range(extras.size):
+                    _add_where(label, i32(c), extras[c], share)
+            out[1] += dot(pixel, share)
+        elif alike:
+            out[1] += count_selected(label) * float(extras[0] + rest)
+        else:
+            for c in range(extras.size):
+                out[1] += count(label, i32(c)) * float(extras[c] + rest)
+        if labels.size:
+            narrow(label, part(labels, first, n))
+    keep_alive(floats)
+    keep_alive(integers)
+
+
+@kernel(
+    "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, "
+    "boolean[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32, boolean, int64, boolean, "
+    "int64, int64, float32, boolean, float64[::1])"
+)
+def index_tiles(
+    x: Any, gradient: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any,
+    size: int, mask: Any, each: Any, hits: Any, misses: Any, extras: Any, rest: float, alike: bool, ignore: int,
+    ignores: bool, begin: int, end: int, scale: float, wanted: bool, out: Any,
+) -> None:  # fmt: skip
+    """Blocks `begin` to `end`: adds the total to out[0], labels out of range to out[2]; `scale` times the gradient.
+
+    s_c is hits[c] at the label and misses[c] elsewhere, extras[c] the difference and `rest` the sum of all misses.
+    """
+    x, gradient, target, mask, each = borrowed(x), borrowed(gradient), borrowed(target), borrowed(mask), borrowed(each)
+    hits, misses, extras = borrowed(hits), borrowed(misses), borrowed(extras)
+    size_of = classes * block
+    floats, integers = np.empty(2 * size_of + 8 * block, f32), np.empty(block, i32)
+    tile_of, e_of = part(floats, 0, size_of), part(floats, size_of, size_of)
+    work, label_of = part(floats, 2 * size_of, 8 * block), borrowed(integers)
+    fill(row(work, 0, block, block), extras[0] + rest)
+    fill(row(work, 1, block, block), extras[0])
+    # Planes of float32 are read where they are; all else goes through a tile.
+    direct = not (rows or bfloat16)
+    logits = x.view(f32) if direct else tile_of
+    for b in range(begin, end):
+        _, n, pixel0, first = block_at(b, plane, block, classes, rows)
+        begins, apart = (first, plane) if direct else (0, n)
+        tile, e, label = part(tile_of, 0, classes * n), part(e_of, 0, classes * n), part(label_of, 0, n)
+        share, extra, top = row(work, 0, block, n), row(work, 1, block, n), row(work, 2, block, n)
+        own, spread, total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
+        pixel, slope = row(work, 6, block, n), row(work, 7, block, n)
+        out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
+        _weights(each, pixel0, label, pixel)
+        if not alike:
+            fill(extra, f32(0.0))
+            for c in range(classes):
+                _add_where(label, i32(c), extras[c], extra)
+            _plus(extra, rest, share)
+        if not direct:
+            load(x, bfloat16, rows, first, plane, tile, e, n)
+        fill(top, f32(-np.inf))
+        fill(own, f32(0.0))
+        for c in range(classes):
+            _next_class(part(logits, begins + c * apart, n), i32(c), label, top, own)
+        fill(total, f32(0.0))
+        fill(spread, f32(0.0))
+        for c in range(classes):
+            z = part(logits, begins + c * apart, n)
+            exponential(z, top, total, row(e, c, n, n))
+            if misses[c] != 0:
+                _spread(z, top, misses[c], spread)
+        if alike and not each.size:
+            out[0] += share[0] * _log_sum(total, pixel, part(slope, 0, n // 8))
+            fill(slope, f32(0.0))
+        else:
+            logarithm(total, slope)
+        out[0] += _cost(slope, share, extra, own, top, spread, pixel)
+        if wanted:
+            _slope(total, share, scale, pixel, slope)
+            scale_by(scale, pixel)
+            for c in range(classes):
+                into = row(tile, c, n, n)
+                _gradient_of_class(row(e, c, n, n), slope, pixel, label, i32(c), hits[c], misses[c], into)
+            store(gradient, bfloat16, rows, first, plane, tile, e, n)
+    fence()
+    keep_alive(floats)
+    keep_alive(integers)
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One call with class indices, ready for the kernel."""
+    """One call with class indices, ready for the kernels."""
 
-    module: ModuleType
     layout: Layout
     dim: int
     target: NDArray[np.uint8]
@@ -49,7 +269,7 @@ class _Job:
             each, extras, rest = np.empty(0, np.float32), np.ones_like(extras), np.float32(0)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
-            self.module.index_weight(
+            index_weight(
                 self.target, self.size, self.mask, each, extras, rest, self.alike or not by_weight, self.ignore,
                 self.ignores, narrow, begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
@@ -64,12 +284,12 @@ class _Job:
     def run(self, logits: Tensor, scale: float, wanted: bool) -> tuple[float, float, Tensor | None]:
         """The total, how many labels are out of range, and `scale` times the gradient."""
         x, at = logits.detach(), self.layout
-        gradient = unwritten(x) if wanted else None
+        gradient = empty_like(x) if wanted else None
         source = words(x, at.rows, self.dim)
         into = source if gradient is None else words(gradient, at.rows, self.dim)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
-            self.module.index_tiles(
+            index_tiles(
                 source, into, x.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, self.target,
                 self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.rest, self.alike,
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
@@ -79,27 +299,34 @@ class _Job:
         return value, wrong, gradient
 
 
-def index_total(
+def fused_total(
+    layout: Layout,
+    ignore_index: int | None,
     logits: Tensor,
     target: Tensor,
     dim: int,
     mask: Tensor | None,
     weight: Tensor | None,
     each: Tensor | None,
-    ignore_index: int | None,
     smoothing: float,
     normalize: str,
     mean: bool,
     twin: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor] | None:
-    """(total, weight) as the plain twin gives it, or None where only the twin will do.
+    """(total, weight) as the plain version gives it, or None where only the plain version will do.
 
-    None also for labels out of range: the twin says what is wrong with them. `mean` says that the total will be
-    divided by the weight, and so what the backward pass will bring.
+    None also for labels out of range: the plain version says what is wrong with them. `mean` says that the total
+    will be divided by the weight, and so what the backward pass will bring.
     """
-    job = _job(logits, target, dim, mask, weight, each, ignore_index, smoothing)
-    if job is None:
+    if not -_INT32 <= (ignore_index or 0) < _INT32:
         return None
+    labels, size = bytes_of(target)
+    shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
+    misses, extras = shares * np.float32(smoothing / layout.classes), shares * np.float32(1 - smoothing)
+    job = _Job(
+        layout, dim, labels, size, flat_mask(mask), flat_weights(each), misses + extras, misses, extras,
+        misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
+    )  # fmt: skip
     by_weight = normalize == "weight"
     if weight is None and each is None and ignore_index is None:
         # Every pixel weighs 1. Labels in error are found in the pass itself.
@@ -123,93 +350,3 @@ def index_total(
         return [job.run(logits, factor, True)[2]]
 
     return total(scalar, [gradient], scale, again, twin, [logits]), weighed
-
-
-def soft_total(
-    logits: Tensor,
-    target: Tensor,
-    dim: int,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    each: Tensor | None,
-    smoothing: float,
-    normalize: str,
-    mean: bool,
-    tolerance: float,
-    twin: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor] | None:
-    """The same for a target of probabilities in the shape of the logits, whose sums may be off by `tolerance`."""
-    constants = [x for x in (target, mask, weight, each) if x is not None]
-    if any(x.requires_grad for x in constants) or not all(plain_cpu_tensor(x) for x in (logits, *constants)):
-        return None
-    at, other = layout_of(logits, dim, tiles=3), layout_of(target, dim, tiles=3)
-    module = None if at is None or other is None or at.rows != other.rows else kernels("soft_kernels")
-    if at is None or module is None:
-        return None
-    shares = np.ones(at.classes, np.float32) if weight is None else weight.float().numpy()
-    chosen, pixel = _flat_mask(mask), _flat_weights(each)
-    narrow = [x.dtype == torch.bfloat16 for x in (logits, target)]
-    sources = [words(x, at.rows, dim) for x in (logits, target)]
-    wanted = logits.requires_grad and torch.is_grad_enabled()
-
-    def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
-        gradient = unwritten(logits.detach()) if write else None
-        into = sources[0] if gradient is None else words(gradient, at.rows, dim)
-
-        def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
-            module.soft_tiles(
-                *sources, into, *narrow, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
-                np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
-                np.float32(tolerance), begin, end, np.float32(factor), write, sums,
-            )  # fmt: skip
-
-        return over_blocks(at.blocks, 3, work), gradient
-
-    # Without class weights a target weighs 1, so the weight is known before the pass that would count it.
-    simple = mean and weight is None and mask is None and each is None
-    scale = float(1 / torch.tensor(at.pixels, dtype=torch.float32)) if simple else 1.0
-    (value, amount, wrong), gradient = run(scale, wanted)
-    if wrong:
-        return None
-    weighed = torch.tensor(at.pixels if simple else amount, dtype=torch.float32)
-    scalar = torch.tensor(value, dtype=torch.float32)
-    if not wanted:
-        return scalar, weighed
-    return total(scalar, [gradient], scale, lambda factor: [run(factor, True)[1]], twin, [logits]), weighed
-
-
-def _flat_mask(mask: Tensor | None) -> NDArray[np.bool_]:
-    return np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy()
-
-
-def _flat_weights(each: Tensor | None) -> NDArray[np.float32]:
-    return np.empty(0, np.float32) if each is None else each.float().contiguous().view(-1).numpy()
-
-
-def _job(
-    logits: Tensor,
-    target: Tensor,
-    dim: int,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    each: Tensor | None,
-    ignore_index: int | None,
-    smoothing: float,
-) -> _Job | None:
-    """The call in the kernel's terms, or None where it cannot take it."""
-    constants = [x for x in (target, mask, weight, each) if x is not None]
-    if any(x.requires_grad or not plain_cpu_tensor(x) for x in constants) or not plain_cpu_tensor(logits):
-        return None
-    layout = layout_of(logits, dim)
-    if layout is None or not -_INT32 <= (ignore_index or 0) < _INT32:
-        return None
-    module = kernels("cross_entropy_kernels")
-    if module is None:
-        return None
-    labels, size = bytes_of(target)
-    shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
-    misses, extras = shares * np.float32(smoothing / layout.classes), shares * np.float32(1 - smoothing)
-    return _Job(
-        module, layout, dim, labels, size, _flat_mask(mask), _flat_weights(each), misses + extras, misses, extras,
-        misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
-    )  # fmt: skip

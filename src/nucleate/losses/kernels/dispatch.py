@@ -1,8 +1,8 @@
-"""When the fast versions are used: compiled kernels once they are ready, and never where they were turned off.
+"""When the kernels are used: once they are compiled, and never where they were turned off.
 
-Compiling takes seconds, once: it is done in a thread of its own while the plain twins do the work, and kept in
+Compiling takes seconds, once: it is done in a thread of its own while the plain versions do the work, and kept in
 numba's cache next to this file (or in the user's cache folder), from where the next process loads it. Without numba
-the plain twins do all the work.
+the plain versions do all the work.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-_KERNELS = (
-    "cross_entropy_kernels", "region_kernels", "soft_kernels", "divergence_kernels", "lovasz_kernels",
-    "product_kernels",
-)  # fmt: skip
+_KERNELS = ("cross_entropy", "overlap", "soft_cross_entropy", "divergence", "lovasz", "product_kernels")
 _enabled = True
 _started = False
 _lock = threading.Lock()
@@ -26,13 +23,13 @@ _ready: dict[str, ModuleType] = {}
 
 
 @final
-class fast:
-    """Use the fast versions of losses (the default) or only their plain twins, for good or within a `with`.
+class use_kernels:
+    """Use the fast versions of losses (the default) or only the plain ones, for good or within a `with`.
 
     >>> import torch
     >>> from nucleate import losses
     >>> logits, target = torch.zeros(1, 2, 8), torch.zeros(1, 8, dtype=torch.long)
-    >>> with losses.fast(False):
+    >>> with losses.use_kernels(False):
     ...     round(losses.cross_entropy(logits, target).item(), 4)
     0.6931
     """
@@ -50,12 +47,12 @@ class fast:
         _enabled = self._before
 
 
-def prepare(*names: str) -> bool:
-    """Compile the kernels of these modules (or of all), or load them from the cache, and wait.
+def warm_up(*names: str) -> bool:
+    """Compile the kernels of these families (or of all), or load them from the cache, and wait.
 
     False where they cannot be had: where numba is not installed, does not fit the other packages, or has no folder to
-    write its cache to. The plain twins then do all the work. Call it before a run whose results must not depend, to the
-    last bit, on when the compiler was done.
+    write its cache to. The plain versions then do all the work. Call it before a run whose results must not depend, to
+    the last bit, on when the compiler was done.
     """
     try:
         for name in names or _KERNELS:
@@ -75,7 +72,7 @@ def kernels(name: str) -> ModuleType | None:
         if not _started:
             _started = True
             # Not a daemon: a short program that ends while compiling leaves the cache filled for the next one.
-            threading.Thread(target=prepare, name="nucleate-losses-compiler").start()
+            threading.Thread(target=warm_up, name="nucleate-losses-compiler").start()
     return None
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nucleate.losses.kernels.compiled import inline, step
-from nucleate.losses.kernels.scalars import choose, f32, i32
-from nucleate.losses.kernels.views import part
+from nucleate.losses.kernels.compiler import inline, step
+from nucleate.losses.kernels.intrinsics import choose, part
+from nucleate.losses.kernels.scalars import f32, i32
 
 IGNORED, WRONG = i32(-1), i32(-2)
 

@@ -1,60 +1,133 @@
-"""Memory for gradients, which a kernel writes once from end to end, and which the next pass takes again."""
+"""Tensors as the kernels see them: how classes lie in memory, and memory for gradients that is used again."""
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import sys
+import math
 import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_FEWEST = 1 << 21  # bytes; below, malloc as a rule hands out memory that it has at hand
-_MOST = 1 << 28  # bytes of a block that is kept
-_KEPT = 2  # blocks: a divergence has two gradients
-_ALIGNED = 1 << 21  # a huge page
-_spare: list[tuple[int, mmap.mmap]] = []
+from nucleate.losses.kernels.dispatch import plain_cpu_tensor
+
+IGNORED = 255  # of labels in bytes
+_MOST_CLASSES = 512
+_CACHE = 1 << 16  # numbers in all tiles of a block, 256 KiB: they stay in the second cache
+_FEWEST = 1 << 15  # numbers, below which the call costs more than the loop
+_LARGE = 1 << 21  # bytes; below, malloc as a rule hands out memory that it has at hand
+_MOST = 1 << 28  # bytes of a buffer that is kept
+_KEPT = 2  # buffers: a divergence has two gradients
+_LINE = 64  # bytes that are read and written together
+_spare: dict[int, NDArray[np.uint8]] = {}
 
 
-def unwritten(like: Tensor) -> Tensor:
-    """An empty tensor in the layout of `like` (which may be on "meta"), on huge pages where the system has them.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`rows`: the classes of a pixel lie together; else in planes of `plane` pixels. `blocks` of `block` pixels."""
+
+    rows: bool
+    plane: int
+    block: int
+    blocks: int
+    classes: int
+    pixels: int
+
+
+def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False) -> Layout | None:
+    """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it.
+
+    A block has `tiles` numbers for each logit at hand. `by_image` ends a block where an image ends, the first axis
+    being images and the second classes.
+    """
+    classes = x.shape[dim]
+    if x.dtype not in (torch.float32, torch.bfloat16) or not 2 <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:
+        return None
+    pixels = x.numel() // classes
+    plane = math.prod(x.shape[dim + 1 :])
+    rows = x.movedim(dim, -1).is_contiguous()
+    if rows:
+        plane = plane if by_image else pixels
+    elif not x.is_contiguous() or plane < 64:
+        return None
+    # Rows of a tile that are a large power of 2 apart would share a few places of the cache, hence the odd multiple.
+    block = max(64, (min(1024, _CACHE // (tiles * classes)) // 128 - 1) // 2 * 256 + 128)
+    blocks = pixels // plane * -(-plane // block)
+    return Layout(rows, plane, block, blocks, classes, pixels)
+
+
+def common_layout(
+    inputs: Sequence[Tensor], dim: int, constants: Iterable[Tensor | None], tiles: int = 2, by_image: bool = False
+) -> Layout | None:
+    """The one layout of all `inputs`, or None where the kernels cannot take these inputs or constants.
+
+    Constants are targets, masks and weights, of which no gradient is wanted.
+    """
+    given = [x for x in constants if x is not None]
+    if any(x.requires_grad for x in given) or not all(plain_cpu_tensor(x) for x in (*inputs, *given)):
+        return None
+    first, *others = (layout_of(x, dim, tiles, by_image) for x in inputs)
+    return first if all(x is not None and first is not None and x.rows == first.rows for x in others) else None
+
+
+def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:
+    """The memory of `x` as words of two bytes, in the order that the layout describes."""
+    flat = (x.detach().movedim(dim, -1) if rows else x.detach()).reshape(-1)
+    array: NDArray[np.int16] = flat.view(torch.int16).numpy()
+    return array
+
+
+def bytes_of(labels: Tensor) -> tuple[NDArray[np.uint8], int]:
+    """The memory of integers as bytes, and the bytes of each: 1 (unsigned) or 8."""
+    held = labels if labels.dtype in (torch.bool, torch.uint8) else labels.long()
+    return held.contiguous().view(-1).view(torch.uint8).numpy(), held.itemsize
+
+
+def flat_mask(mask: Tensor | None) -> NDArray[np.bool_]:
+    """The selected pixels one after the other; empty for all."""
+    return np.empty(0, np.bool_) if mask is None else mask.contiguous().view(-1).numpy()
+
+
+def flat_weights(weights: Tensor | None) -> NDArray[np.float32]:
+    """The pixels' weights one after the other; empty for 1 each."""
+    return np.empty(0, np.float32) if weights is None else weights.float().contiguous().view(-1).numpy()
+
+
+def empty_like(like: Tensor) -> Tensor:
+    """An empty tensor in the layout of `like` (which may be on "meta"), in memory that was used before.
 
     A large tensor from malloc is new memory at each call, and touching it page by page costs several times what
     writing it does. Here the memory of a gradient that is no longer used serves the next one of its size.
     """
-    if like.nbytes < _FEWEST or sys.platform != "linux":
+    if like.nbytes < _LARGE:
         return torch.empty_like(like, device="cpu")
-    held = _block(like.nbytes)
-    offset = -np.frombuffer(held, np.uint8, 1).ctypes.data % _ALIGNED
-    owner = np.frombuffer(held, np.uint8, like.nbytes, offset)
+    buffer = _buffer(like.nbytes + _LINE)
+    offset = -buffer.ctypes.data % _LINE
+    owner = buffer[offset : offset + like.nbytes]
     if like.nbytes <= _MOST:
-        weakref.finalize(owner, _give_back, like.nbytes, held).atexit = False
+        weakref.finalize(owner, _give_back, buffer).atexit = False
     flat = torch.from_numpy(owner).view(like.dtype)
     shape = torch.empty_like(like, device="meta")
     return flat.as_strided(shape.shape, shape.stride())
 
 
-def forget() -> None:
+def release_memory() -> None:
     """Give the memory that is kept for the next gradients back to the system."""
     _spare.clear()
 
 
-def _block(size: int) -> mmap.mmap:
-    for kept in tuple(_spare):
-        if kept[0] == size:
-            try:
-                _spare.remove(kept)
-            except ValueError:  # another thread was faster
-                continue
-            return kept[1]
-    made = mmap.mmap(-1, size + _ALIGNED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without huge pages
-        made.madvise(mmap.MADV_HUGEPAGE)
-    return made
+def _buffer(size: int) -> NDArray[np.uint8]:
+    for key, kept in tuple(_spare.items()):
+        # Another thread may take it first.
+        if len(kept) == size and _spare.pop(key, None) is not None:
+            return kept
+    return np.empty(size, np.uint8)
 
 
-def _give_back(size: int, block: mmap.mmap) -> None:
-    _spare.append((size, block))
-    del _spare[:-_KEPT]
+def _give_back(buffer: NDArray[np.uint8]) -> None:
+    _spare[id(buffer)] = buffer
+    for key in tuple(_spare)[:-_KEPT]:
+        _spare.pop(key, None)

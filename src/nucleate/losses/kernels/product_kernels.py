@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nucleate.losses.kernels import matrix_unit, softmax
-from nucleate.losses.kernels.compiled import kernel, step
-from nucleate.losses.kernels.scalars import bits_of_float, exp2, f32, float_of_bits, i32, larger
-from nucleate.losses.kernels.views import hold, lent, part
+from nucleate.losses.kernels import matrix_unit
+from nucleate.losses.kernels.compiler import kernel, step
+from nucleate.losses.kernels.intrinsics import bits_of_float, borrowed, float_of_bits, keep_alive, larger, part
+from nucleate.losses.kernels.scalars import exp2, f32, i32
+from nucleate.losses.kernels.tiles import fill
 
 AT_HAND = matrix_unit.at_hand()
 TILE, CHUNK = 32, 256
@@ -97,9 +98,9 @@ def row_sums(
 
     top and total hold what columns before gave. s at the column own_i goes to at_own_i.
     """
-    high, low, c_high, c_low = lent(high), lent(low), lent(c_high), lent(c_low)
+    high, low, c_high, c_low = borrowed(high), borrowed(low), borrowed(c_high), borrowed(c_low)
     floats = np.empty(TILE * CHUNK, f32)
-    s_of = lent(floats)
+    s_of = borrowed(floats)
     matrix_unit.begin()
     for at in range(0, columns, CHUNK):
         n = min(CHUNK, columns - at)
@@ -115,7 +116,7 @@ def row_sums(
                 if 0 <= j < n:
                     at_own[i] = s[j]
     matrix_unit.end()
-    hold(floats)
+    keep_alive(floats)
 
 
 def row_slopes(
@@ -127,11 +128,17 @@ def row_slopes(
     An empty share or shares is left out. A pair is row i with column own_i, or where `turned` column j with row own_j;
     less_i or less_j is what it is reduced by, before the parts are rounded: what is left of it may be small.
     """
-    high, low, c_high, c_low = lent(high), lent(low), lent(c_high), lent(c_low)
-    v_high, v_low, tops, shares, out = lent(v_high), lent(v_low), lent(tops), lent(shares), lent(out)
+    high, low, c_high, c_low = borrowed(high), borrowed(low), borrowed(c_high), borrowed(c_low)
+    v_high, v_low, tops, shares, out = (
+        borrowed(v_high),
+        borrowed(v_low),
+        borrowed(tops),
+        borrowed(shares),
+        borrowed(out),
+    )
     size = TILE * CHUNK
     floats, words = np.empty(size, f32), np.empty(2 * size, np.int16)
-    s_of, p_high, p_low = lent(floats), part(words, 0, size), part(words, size, size)
+    s_of, p_high, p_low = borrowed(floats), part(words, 0, size), part(words, size, size)
     matrix_unit.begin()
     for at in range(0, columns, CHUNK):
         n = min(CHUNK, columns - at)
@@ -147,7 +154,7 @@ def row_slopes(
                     _one_way(s, top[i], share[i])
                 else:
                     _other_way(s, part(tops, at, n), part(shares, at, n))
-                softmax.fill(part(s_of, r * CHUNK + n, 32 * steps - n), f32(0.0))
+                fill(part(s_of, r * CHUNK + n, 32 * steps - n), f32(0.0))
                 if not turned:
                     j = own[i] - first - at
                     if 0 <= j < n:
@@ -164,8 +171,8 @@ def row_slopes(
                     out[tile * TILE * depth + d :], 4 * depth, steps, True,
                 )  # fmt: skip
     matrix_unit.end()
-    hold(floats)
-    hold(words)
+    keep_alive(floats)
+    keep_alive(words)
 
 
 def both_slopes(
@@ -180,17 +187,17 @@ def both_slopes(
     at a time, (depth, TALL), the last filled up with 0.
     """
     high, low, t_high, t_low, c_high, c_low = (
-        lent(high),
-        lent(low),
-        lent(t_high),
-        lent(t_low),
-        lent(c_high),
-        lent(c_low),
+        borrowed(high),
+        borrowed(low),
+        borrowed(t_high),
+        borrowed(t_low),
+        borrowed(c_high),
+        borrowed(c_low),
     )
-    v_high, v_low, by_rows, by_columns = lent(v_high), lent(v_low), lent(by_rows), lent(by_columns)
+    v_high, v_low, by_rows, by_columns = borrowed(v_high), borrowed(v_low), borrowed(by_rows), borrowed(by_columns)
     size = TILE * CHUNK
     floats, words, pairs = np.empty(size, f32), np.empty(2 * size, np.int16), np.empty(2 * size, np.int32)
-    s_of, p_high, p_low = lent(floats), part(words, 0, size), part(words, size, size)
+    s_of, p_high, p_low = borrowed(floats), part(words, 0, size), part(words, size, size)
     w_high, w_low = part(pairs, 0, size), part(pairs, size, size)
     tiles, chunks = top.size // TILE, (columns + CHUNK - 1) // CHUNK
     matrix_unit.begin()
@@ -208,7 +215,7 @@ def both_slopes(
                         i = tile * TILE + r
                         s = part(s_of, r * CHUNK, n)
                         _one_way(s, top[i], share[i])
-                        softmax.fill(part(s_of, r * CHUNK + n, 32 * steps - n), f32(0.0))
+                        fill(part(s_of, r * CHUNK + n, 32 * steps - n), f32(0.0))
                         j = own[i] - first - at
                         if 0 <= j < n:
                             s[j] -= less[i]
@@ -232,9 +239,9 @@ def both_slopes(
                             by_columns[(chunk * depth + d) * CHUNK + j :], 4 * CHUNK, count, True,
                         )  # fmt: skip
     matrix_unit.end()
-    hold(floats)
-    hold(words)
-    hold(pairs)
+    keep_alive(floats)
+    keep_alive(words)
+    keep_alive(pairs)
 
 
 if AT_HAND:

@@ -9,57 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from nucleate.losses.kernels.compiled import inline
+from nucleate.losses.kernels.compiler import inline
+from nucleate.losses.kernels.intrinsics import bits_of_float, choose, float_of_bits
 
 f32 = np.float32
 i32 = np.int32
-
-
-@intrinsic
-def float_of_bits(typing_context: Any, bits: Any) -> Any:
-    """The float32 whose bits are this int32."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), code
-
-
-@intrinsic
-def bits_of_float(typing_context: Any, value: Any) -> Any:
-    """The bits of a float32 as an int32."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
-
-    return types.int32(types.float32), code
-
-
-@intrinsic
-def choose(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
-    """`a if condition else b` of one type, without a branch: a branch becomes a masked store, which is slow."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.select(*arguments)
-
-    return a(types.boolean, a, a), code
-
-
-@intrinsic
-def larger(typing_context: Any, a: Any, b: Any) -> Any:
-    """The larger of two float32; where one is NaN the other."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = context.get_value_type(types.float32)
-        return builder.call(
-            builder.module.declare_intrinsic("llvm.maxnum", [number], ir.FunctionType(number, [number] * 2)), arguments
-        )
-
-    return types.float32(types.float32, types.float32), code
 
 
 LOG2_E = f32(1.4426950408889634)

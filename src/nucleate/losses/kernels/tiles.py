@@ -1,8 +1,9 @@
 """Blocks of pixels between memory and the cache, as one row of float32 for each class, whatever the layout.
 
-"Planes" is (N, C, H, W): a class is already contiguous. "Rows" is channels-last, (N, H, W, C), and has to be turned:
-squares of 8 or 4 pixels by as many classes in registers, the last square of a row over the one before where the classes
-are no multiple. Of 2 or 3 classes there is no square, but copies with a constant stride of 2 or 3 become vector code.
+"Planes" is (N, C, H, W): a class is already contiguous. "Rows" is channels-last, (N, H, W, C), and has to be
+transposed: squares of 8 or 4 pixels by as many classes in registers, the last square of a row over the one before
+where the classes are no multiple. Of 2 or 3 classes there is no square, but copies with a constant stride of 2 or 3
+become vector code.
 """
 
 from __future__ import annotations
@@ -11,18 +12,55 @@ from typing import Any
 
 import numpy as np
 
-from nucleate.losses.kernels.compiled import step
-from nucleate.losses.kernels.scalars import bfloat16_of_float, float_of_bfloat16
-from nucleate.losses.kernels.squares import turn_4, turn_8
-from nucleate.losses.kernels.stream import stream
-from nucleate.losses.kernels.views import part
+from nucleate.losses.kernels.compiler import step
+from nucleate.losses.kernels.intrinsics import LINE, before_line, larger, part, store_line, transpose_4, transpose_8
+from nucleate.losses.kernels.scalars import LOG2_E, bfloat16_of_float, exp2, f32, float_of_bfloat16, log
 
 _LARGE = 1 << 22  # words of two bytes, more than the cache of a core holds
 
 
 @step
-def _copy(source: Any, out: Any) -> None:
+def fill(out: Any, value: Any) -> None:
     for j in range(out.size):
+        out[j] = value
+
+
+@step
+def copy(source: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = source[j]
+
+
+@step
+def row(array: Any, k: int, size: int, n: int) -> Any:
+    """The first n numbers of row k, each row of `size`; borrowed."""
+    return part(array, k * size, n)
+
+
+@step
+def scale_by(scale: Any, x: Any) -> None:
+    for j in range(x.size):
+        x[j] *= scale
+
+
+@step
+def block_at(b: int, plane: int, block: int, classes: int, rows: bool) -> tuple[int, int, int, int]:
+    """Of block b: the image, how many pixels, the first of them, and where its first logit lies."""
+    blocks = (plane + block - 1) // block
+    image, inside = b // blocks, (b % blocks) * block
+    pixel = image * plane + inside
+    return image, min(block, plane - inside), pixel, pixel * classes if rows else image * plane * classes + inside
+
+
+@step
+def stream(source: Any, out: Any) -> None:
+    head = min(before_line(out), out.size)
+    tail = head + (out.size - head) // LINE * LINE
+    for j in range(head):
+        out[j] = source[j]
+    for j in range(head, tail, LINE):
+        store_line(source, out, j)
+    for j in range(tail, out.size):
         out[j] = source[j]
 
 
@@ -47,18 +85,18 @@ def read(words: Any, bfloat16: bool, first: int, out: Any) -> None:
     if bfloat16:
         _widen(part(words, first, out.size), out)
     else:
-        _copy(part(words, 2 * first, 2 * out.size).view(np.float32), out)
+        copy(part(words, 2 * first, 2 * out.size).view(np.float32), out)
 
 
 @step
 def write(words: Any, bfloat16: bool, first: int, source: Any) -> None:
-    """The way back of `read`; a kernel that writes ends with `stream.settle`."""
+    """The way back of `read`; a kernel that writes ends with `fence`."""
     if bfloat16:
         _narrow(source, part(words, first, source.size))
         return
     out = part(words, 2 * first, 2 * source.size).view(np.float32)
     if words.size < _LARGE:
-        _copy(source, out)
+        copy(source, out)
     else:
         stream(source, out)
 
@@ -96,19 +134,19 @@ def _put_together(source: Any, n: int, out: Any) -> None:
 
 
 @step
-def _turn(source: Any, lines: int, out: Any) -> None:
+def _transpose(source: Any, lines: int, out: Any) -> None:
     """out[k, j] = source[j, k] for each of `lines` j, both flat."""
     width = out.size // lines
     if lines >= 8 and width >= 8:
         for j in range(0, lines, 8):
             for k in range(0, width, 8):
                 at, c = min(j, lines - 8), min(k, width - 8)
-                turn_8(source, at * width + c, width, out, c * lines + at, lines)
+                transpose_8(source, at * width + c, width, out, c * lines + at, lines)
     elif lines >= 4 and width >= 4:
         for j in range(0, lines, 4):
             for k in range(0, width, 4):
                 at, c = min(j, lines - 4), min(k, width - 4)
-                turn_4(source, at * width + c, width, out, c * lines + at, lines)
+                transpose_4(source, at * width + c, width, out, c * lines + at, lines)
     else:
         for j in range(lines):
             for k in range(width):
@@ -131,7 +169,7 @@ def load(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: A
     if tile.size <= 3 * n:
         _take_apart(source, n, tile)
     else:
-        _turn(source, n, tile)
+        _transpose(source, n, tile)
 
 
 @step
@@ -144,5 +182,57 @@ def store(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: 
     if tile.size <= 3 * n:
         _put_together(tile, n, spare)
     else:
-        _turn(tile, tile.size // n, spare)
+        _transpose(tile, tile.size // n, spare)
     write(words, bfloat16, first, spare)
+
+
+@step
+def maximum(x: Any, top: Any) -> None:
+    for j in range(top.size):
+        top[j] = larger(top[j], x[j])
+
+
+@step
+def exponential(x: Any, top: Any, total: Any, out: Any) -> None:
+    """exp(x - top) into `out`, which may not be x, and added to `total`."""
+    for j in range(out.size):
+        e = exp2((x[j] - top[j]) * LOG2_E)
+        out[j] = e
+        total[j] += e
+
+
+@step
+def exponentials(x: Any, begin: int, apart: int, classes: int, top: Any, total: Any, out: Any) -> None:
+    """The largest logit of each pixel, then exp(x - top) of every class into `out`, and the sum over classes.
+
+    Class c lies at begin + c * apart.
+    """
+    n = top.size
+    fill(top, f32(-np.inf))
+    for c in range(classes):
+        maximum(part(x, begin + c * apart, n), top)
+    fill(total, f32(0.0))
+    for c in range(classes):
+        exponential(part(x, begin + c * apart, n), top, total, row(out, c, n, n))
+
+
+@step
+def logarithm(x: Any, out: Any) -> None:
+    for j in range(x.size):
+        out[j] = log(x[j])
+
+
+@step
+def dot(a: Any, b: Any) -> float:
+    total = f32(0.0)
+    for j in range(a.size):
+        total += a[j] * b[j]
+    return float(total)
+
+
+@step
+def add_up(a: Any) -> float:
+    total = f32(0.0)
+    for j in range(a.size):
+        total += a[j]
+    return float(total)
