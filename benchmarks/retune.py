@@ -20,7 +20,7 @@ from nucleate.networks import store
 from nucleate.postprocess.scores import mean_ap
 from nucleate.report.card import card
 from nucleate.training.criterion import SegmentationCriterion
-from nucleate.training.fit import calibrate, compare_engines, load_labelled
+from nucleate.training.fit import compare_engines, load_labelled, tune_prediction
 from nucleate.training.segmentation import ValidationSet
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         store.write(folder, old.model_copy(update={"engines": found}), weights, store.read_history(folder))
         print(found.model_dump_json(indent=2))
         return
-    thresholds, scores, engines = calibrate(network, validation, criterion)
+    thresholds, scores, engines = tune_prediction(network, validation, criterion)
     manifest = old.model_copy(
         update={
             "thresholds": store.ThresholdsPart(**asdict(thresholds)),

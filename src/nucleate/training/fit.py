@@ -136,7 +136,7 @@ def fit(
         trainer = Trainer(network, task, config, parallel=threads, checkpoint=checkpoint, observe=observe)
         result = trainer.train(resume=resume)
     state, weights = result.state, store.encode_weights(result.network)
-    thresholds, scores, engines = calibrate(result.network, task.validation, task.criterion)
+    thresholds, scores, engines = tune_prediction(result.network, task.validation, task.criterion)
     manifest = store.Manifest(
         name=name or out.name,
         architecture=store.architecture_part(architecture),
@@ -170,7 +170,7 @@ def _training_part(config: TrainingConfig, state: TrainingState) -> store.Traini
     )
 
 
-def calibrate(
+def tune_prediction(
     network: UNet, validation: ValidationSet, criterion: SegmentationCriterion
 ) -> tuple[Thresholds, Scores, store.EnginesPart]:
     """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
