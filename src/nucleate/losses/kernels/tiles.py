@@ -2,8 +2,8 @@
 
 "Planes" is (N, C, H, W): a class is already contiguous. "Rows" is channels-last, (N, H, W, C), and has to be
 transposed: squares of 8 or 4 pixels by as many classes in registers, the last square of a row over the one before
-where the classes are no multiple. Of 2 or 3 classes there is no square, but copies with a constant stride of 2 or 3 become
-vector code.
+where the classes are no multiple. Of 2 or 3 classes there is no square, but copies with a constant stride of 2 or 3
+become vector code.
 """
 
 from __future__ import annotations
