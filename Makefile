@@ -12,12 +12,13 @@ BENCHMARKS := losses horizon
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 
 help:
 	@echo "make demo    draw images, train, segment and score for about two minutes; writes demo/report.html"
 	@echo "make test    every test and every example in the documentation"
 	@echo "make check   style, types, and which part may import which"
+	@echo "make docs    the documentation as web pages, in build/docs"
 	@echo "make bench   the benchmarks that need no data from elsewhere"
 	@echo "make clean   remove the environment and all that was made here"
 
@@ -33,6 +34,10 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_imports.py
+
+docs: .venv/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "The documentation is at build/docs/index.html"
 
 bench: $(READY)
 	@set -e; for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
@@ -52,4 +57,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Making the environment in .venv; the first time takes some minutes."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.docs: $(READY)
+	@$(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@

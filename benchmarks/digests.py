@@ -40,12 +40,9 @@ for style in ("fluorescence", "tissue"):
 TRAIN = """
 import sys
 from pathlib import Path
-try:
-    from nucleate.training.config import TrainingConfig as Settings
-except ImportError:
-    from nucleate.training.trainer import Settings
+from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import fit
-fit(Path(sys.argv[1]), Path(sys.argv[2]), Settings(seed=0, epochs=1, samples=120))
+fit(Path(sys.argv[1]), Path(sys.argv[2]), TrainingConfig(seed=0, epochs=1, samples=120))
 """
 
 

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from protocol import full, row, score, table
 
-from nucleate.io.atomic import atomic
 from nucleate.networks import store
 from nucleate.postprocess.scores import mean_ap
-from nucleate.training.fit import card
+from nucleate.report.card import card
 
 SOURCE = "BBBC038v1, stage 1 training images of the 2018 Data Science Bowl, Broad Bioimage Benchmark Collection"
 LICENCE = "CC0 1.0"
-PACKAGE = Path(__file__).parents[1] / "src" / "nucleate" / "models"
+PACKAGE = Path(__file__).parents[1] / "src" / "nucleate" / "networks" / "pretrained"
 
 
 def main() -> None:
@@ -49,10 +48,8 @@ def main() -> None:
             }
         )
         folder = PACKAGE / modality
-        text = card(manifest, scores, where="the test images, which it had never seen")
-        store.write(folder, manifest, weights, store.read_history(run / "model"), text)
-        with atomic(folder / store.CURVES) as file:
-            file.write((run / "model" / store.CURVES).read_bytes())
+        extra = {store.CARD: card(manifest, "test").encode(), store.CURVES: (run / "model" / store.CURVES).read_bytes()}
+        store.write(folder, manifest, weights, store.read_history(run / "model"), extra)
     print(table(rows))
 
 

@@ -33,18 +33,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.training.early_stopping import Horizon
-from nucleate.training.stopping_rules import (
+from nucleate.curves.rules import (
     Correlation,
     FixedNumber,
     GeneralisationLoss,
     Patience,
     ProgressQuotient,
-    StoppingRule,
     SuccessiveStrips,
-    Verdict,
     pearson,
 )
+from nucleate.training.early_stopping import EarlyStopping
+from nucleate.training.stopping_rule import StoppingRule, Verdict
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -79,7 +78,7 @@ class StripMeans(StoppingRule):
 
 def known_rules(epochs: int) -> dict[str, Factory]:
     """Every rule of the table, by name; each call makes a fresh one."""
-    rules: dict[str, Factory] = {OURS: Horizon, f"fixed {epochs}": lambda: FixedNumber(epochs)}
+    rules: dict[str, Factory] = {OURS: EarlyStopping, f"fixed {epochs}": lambda: FixedNumber(epochs)}
     for n in (20, 30, 40):
         rules[f"fixed {n}"] = lambda n=n: FixedNumber(n)
     for n in (3, 5, 8, 10, 12, 15, 20):
@@ -198,10 +197,10 @@ def render(outcomes: dict[str, Outcome], curves: Curves, console: Console) -> No
 def cross_validate(curves: Curves, console: Console) -> None:
     """Choose the settings on some tasks by one stated rule, score them on the tasks left out."""
     grid = list(itertools.product((6, 8, 10), (0.0005, 0.0008, 0.0012), (0.3, 0.5, 0.7)))
-    outcomes = [Outcome.of(lambda s=setting: Horizon(*s), curves) for setting in grid]
+    outcomes = [Outcome.of(lambda s=setting: EarlyStopping(*s), curves) for setting in grid]
     full = Outcome.of(lambda: FixedNumber(curves.valid.shape[1]), curves)
     patience = {n: Outcome.of(lambda n=n: Patience(n), curves) for n in (10, 15)}
-    default = Outcome.of(Horizon, curves)
+    default = Outcome.of(EarlyStopping, curves)
 
     def chosen(runs: NDArray[np.bool_]) -> int:
         """The smallest share with at most 0.25% of excess and a regret at most 0.35 points above the full budget's."""
@@ -240,7 +239,7 @@ def synthetic(console: Console, epochs: int = 400, runs: int = 150) -> None:
     Error falls as t ** -c to a floor; in three quarters of the runs it rises again from epoch 40, 100 or 250. What the
     rule is shown has log-normal noise of the size given.
     """
-    rules: dict[str, Factory] = {OURS: Horizon, "Horizon, price 0.0004": lambda: Horizon(price=0.0004)}
+    rules: dict[str, Factory] = {OURS: EarlyStopping, "Horizon, price 0.0004": lambda: EarlyStopping(price=0.0004)}
     rules |= {name: known_rules(epochs)[name] for name in ("patience 10", "patience 20", "PQ 0.75")}
     rules |= {"fixed 100": lambda: FixedNumber(100), "fixed 400": lambda: FixedNumber(400)}
     t = np.arange(1, epochs + 1)
@@ -322,7 +321,7 @@ def main() -> None:
 
 
 def _microseconds() -> float:
-    rng, rule, spent = np.random.default_rng(0), Horizon(), []
+    rng, rule, spent = np.random.default_rng(0), EarlyStopping(), []
     for errors in (1 / np.arange(1, 1001)[:, None] + 0.1 * rng.random((1000, 2))).tolist():
         start = time.perf_counter()
         rule.update(*errors)

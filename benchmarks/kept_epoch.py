@@ -1,4 +1,4 @@
-"""Whether another choice of the epoch to keep would lack less panoptic quality than `kept`, and how little any can.
+"""Whether another choice of the epoch would lack less panoptic quality than `select_epoch`, and how little any can.
 
     python benchmarks/kept_epoch.py
 
@@ -26,12 +26,12 @@ from own_curves import CURVES, PLANS, Run, load, regrets
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.training.early_stopping import kept
+from nucleate.training.early_stopping import select_epoch
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Run], int]
 Smoothing = Callable[[Floats], Floats]
-STANDING = "`kept`"
+STANDING = "`select_epoch`"
 STRIPS, PARTS = (1, 3, 5, 7, 9, 12), (0, 0.01, 0.02, 0.03, 0.05)
 
 CURVES_OF: dict[str, Callable[[Run], Floats]] = {
@@ -57,7 +57,7 @@ def smoothings() -> dict[str, Smoothing]:
 
 def rules() -> Iterator[tuple[str, str, Rule]]:
     """Form, name and rule."""
-    yield "as it is", STANDING, lambda run: kept(run["valid"].tolist())
+    yield "as it is", STANDING, lambda run: select_epoch(run["valid"].tolist())
     yield "the last", "the last", lambda run: len(run["valid"])
     for (name, curve), (way, smooth), part in product(CURVES_OF.items(), smoothings().items(), PARTS):
         yield (
@@ -139,11 +139,11 @@ def _around(values: Floats, reach: int, itself: bool) -> Floats:
 
 def floors(runs: dict[tuple[str, str], Run], long: NDArray[np.bool_], console: Console) -> None:
     """Print what oracles lack."""
-    table = Table(title="What oracles lack of the best epoch, and `kept`")
+    table = Table(title="What oracles lack of the best epoch, and `select_epoch`")
     for head in ("epoch", "all runs", "long runs"):
         table.add_column(head)
     rows: dict[str, list[tuple[float, float]]] = {
-        STANDING: [regrets(r, kept(r["valid"].tolist())) for r in runs.values()]
+        STANDING: [regrets(r, select_epoch(r["valid"].tolist())) for r in runs.values()]
     }
     rows["lowest loss on the images held back themselves"] = [
         regrets(run, _first_lowest(run["test"])) for run in runs.values()
@@ -157,7 +157,10 @@ def floors(runs: dict[tuple[str, str], Run], long: NDArray[np.bool_], console: C
         plain = np.array(found)
         table.add_row(name, *("{:.4f} ({:+.4f})".format(*plain[group].mean(axis=0)) for group in (long | True, long)))
     for name, choose in (
-        ("one half of the images held back judged alone: `kept`", lambda run, _: kept(run["valid"].tolist())),
+        (
+            "one half of the images held back judged alone: `select_epoch`",
+            lambda run, _: select_epoch(run["valid"].tolist()),
+        ),
         ("the same: the best epoch of the other half", lambda run, other: _first_lowest(-run[other])),
     ):
         ways = (("test_pq_a", "test_pq_b"), ("test_pq_b", "test_pq_a"))
@@ -190,7 +193,7 @@ def main() -> None:
     seeds = np.array([int(name[-1]) for _, name in runs])
     splits = {f"seeds {some}": np.isin(seeds, some) for some in ((0, 1, 2), (3, 4), (0, 2, 4), (1, 3))}
     splits |= {"1 and 2 labels": few, "5 and more": ~few, "the 40": ~long, "the 12 long": long}
-    table = Table(title="The best rule on some runs, and its regret on the others; in brackets that of `kept`")
+    table = Table(title="The best rule on some runs, and its regret on the others; in brackets that of `select_epoch`")
     for head in ("chosen on", "rule", "others", "of them long", "one for few, one for many", "of them long"):
         table.add_column(head)
     for name, some in splits.items():

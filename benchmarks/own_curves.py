@@ -19,8 +19,8 @@ that it keeps. Regret of those counts what the cool-down gains.
 
 The scores, less is better in all: epochs spent over those of the best epoch; regret in loss, the loss of the epoch
 kept over the lowest of the run, less 1; regret in panoptic quality, the highest of the run less that of the epoch
-kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is `Ending`,
-which asks about loss and score, and keeps the epoch that `kept` names.
+kept. All three on the images held back. A rule keeps the epoch of lowest validation loss. "Nucleate" is
+`LossAndScoreStopping`, which asks about loss and score, and keeps the epoch that `select_epoch` names.
 
 The highest of many noisy numbers is too high. So the images held back are two halves, and beside the plain regret
 stands the crossed one: the best epoch is chosen on one half, and it and the epoch kept are compared on the other; the
@@ -44,18 +44,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nucleate.data.augment import Source
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.curves.rules import FixedNumber, Patience, ProgressQuotient
+from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import normalise
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import Backend, TorchBackend
 from nucleate.io.atomic import write_text
 from nucleate.networks.unet import Architecture
-from nucleate.training.criterion import Objective
-from nucleate.training.early_stopping import Ending, Horizon, kept
-from nucleate.training.stopping_rules import FixedNumber, Patience, ProgressQuotient, StoppingRule
-from nucleate.training.trainer import Settings, train
-from nucleate.training.validation import Judgement, Pair, Validation, hold_out
+from nucleate.training.config import Limits, TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, select_epoch
+from nucleate.training.parallel import Parallel, Threads
+from nucleate.training.segmentation import Evaluation, Pair, SegmentationTask, ValidationSet, hold_out
+from nucleate.training.stopping_rule import StoppingRule
+from nucleate.training.trainer import Result, Trainer, new_network
 from nucleate.types import Thresholds
 
 CURVES = Path(__file__).parent / "curves"
@@ -89,48 +91,47 @@ COLUMNS = ("epoch", "train", "valid", "valid_score", "valid_pq", "test_a", "test
 def record(data: Path, out: Path, plan: Plan) -> None:
     """Record every run that is not there yet, one after the other."""
     held_back = _held_back(data)
-    for name, images, settings in _runs(data, plan):
+    for name, images, config in _runs(data, plan):
         pairs, chosen = _held_out(images)
-        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), settings)
+        _write(out / f"{name}.csv", pairs, Watched(chosen, held_back), config)
         for left_out in range(len(images) if name.split("-")[0] in plan.folds else 0):
             rest = [one for index, one in enumerate(images) if index != left_out]
             watched = Watched([_middle(images[left_out], 2 * SEEN)])
-            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, settings)
+            _write(out / "folds" / f"{name}-{left_out}.csv", rest, watched, config)
 
 
 def cool(data: Path, out: Path, plan: Plan) -> None:
     """Train every run that is not there yet with its cool-down, and write what the weights kept are worth."""
     held_back = _held_back(data)
-    for name, images, settings in _runs(data, plan):
+    for name, images, config in _runs(data, plan):
         path = out / "cooled" / f"{name}.csv"
         if path.exists():
             continue
         pairs, chosen = _held_out(images)
-        cooled = replace(settings, cool_down=Settings().cool_down)
-        result = train([Source.of(*one) for one in pairs], Validation(chosen), NETWORK, cooled)
-        engine, objective = TorchEngine(result.network), Objective(NETWORK.classes, settings.loss)
-        found = [half.judge(engine, objective, Thresholds()) for half in held_back]
+        result = _train(pairs, ValidationSet(chosen), replace(config, cool_down=TrainingConfig().cool_down))
+        engine, criterion = TorchBackend(result.network), SegmentationCriterion(NETWORK.classes, config.loss)
+        found = [half.evaluate(engine, criterion, Thresholds()) for half in held_back]
         values = [one.loss for one in found] + [one.scores.panoptic_quality for one in found]
         _save(path, ("epoch", *COLUMNS[5:]), [[result.state.best_epoch, *values]])
         print(f"{path.name}: {result.state.seconds:.0f} s", flush=True)
 
 
-def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], Settings]]:
-    """Of each run its name, its labelled images and its settings."""
+def _runs(data: Path, plan: Plan) -> Iterator[tuple[str, list[Pair], TrainingConfig]]:
+    """Of each run its name, its labelled images and its config."""
     lists = json.loads((data / "fluorescence" / "few_labels.json").read_text())
     for seed, loss, labels in itertools.product(range(plan.seeds), plan.losses, plan.labels):
         images = _read(data / "fluorescence" / "train", None if labels == "all" else lists[str(seed)][: int(labels)])
-        settings = Settings(
+        config = TrainingConfig(
             seed=seed, loss=loss, epochs=plan.epochs, minimum=plan.epochs, samples=plan.samples, learning_rate=4e-3,
-            cool_down=0.0, variation=Variation(crop=128),
+            cool_down=0.0, variation=AugmentationConfig(crop=128),
         )  # fmt: skip
-        yield f"{labels}-{loss}-{seed}", images, settings
+        yield f"{labels}-{loss}-{seed}", images, config
 
 
-def _held_back(data: Path) -> tuple[Validation, ...]:
+def _held_back(data: Path) -> tuple[ValidationSet, ...]:
     """The two halves of the images that no run learns from or chooses on."""
     others = [_middle(one, SEEN) for one in _read(data / "fluorescence" / "val")]
-    return Validation(others[::2]), Validation(others[1::2])
+    return ValidationSet(others[::2]), ValidationSet(others[1::2])
 
 
 def _held_out(images: list[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -142,31 +143,43 @@ def _held_out(images: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     return pairs, chosen
 
 
-class Watched(Validation):
+class Watched(ValidationSet):
     """Judges the images that choose and, beside them, those held back; keeps what it found on the latter."""
 
-    def __init__(self, chosen: list[Pair], held_back: tuple[Validation, ...] = ()) -> None:
+    def __init__(self, chosen: list[Pair], held_back: tuple[ValidationSet, ...] = ()) -> None:
         super().__init__(chosen)
         self.held_back = held_back
         self.found: list[tuple[float, ...]] = []
 
-    def judge(self, engine: TorchEngine, objective: Objective, thresholds: Thresholds) -> Judgement:
-        halves = [half.judge(engine, objective, thresholds) for half in self.held_back]
+    def evaluate(
+        self,
+        engine: Backend,
+        criterion: SegmentationCriterion,
+        thresholds: Thresholds,
+        parallel: Parallel | None = None,
+    ) -> Evaluation:
+        halves = [half.evaluate(engine, criterion, thresholds, parallel) for half in self.held_back]
         self.found.append((*(one.loss for one in halves), *(one.scores.panoptic_quality for one in halves)))
-        return super().judge(engine, objective, thresholds)
+        return super().evaluate(engine, criterion, thresholds, parallel)
 
 
-def _write(path: Path, pairs: list[Pair], watched: Watched, settings: Settings) -> None:
+def _write(path: Path, pairs: list[Pair], watched: Watched, config: TrainingConfig) -> None:
     """Train for all epochs, where that is not done yet; the run as CSV."""
     if path.exists():
         return
     start = time.monotonic()
-    state = train([Source.of(*one) for one in pairs], watched, NETWORK, settings).state
+    state = _train(pairs, watched, config).state
     rows = []
     for row, other in zip(state.history, watched.found, strict=True):
         rows.append([row["epoch"], row["train_loss"], row["valid_loss"], row["score"], row["panoptic_quality"], *other])
     _save(path, COLUMNS if watched.held_back else COLUMNS[:5], rows)
     print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _train(pairs: list[Pair], validation: ValidationSet, config: TrainingConfig) -> Result:
+    task = SegmentationTask(pairs, validation, config, NETWORK.classes)
+    with Threads() as threads:
+        return Trainer(new_network(NETWORK, config.seed), task, config, parallel=threads).train()
 
 
 def _save(path: Path, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
@@ -193,10 +206,10 @@ def _middle(one: Pair, side: int) -> Pair:
     return np.ascontiguousarray(image[:, *cut]), np.ascontiguousarray(labels[cut])
 
 
-RULES: dict[str, Callable[[], StoppingRule | Ending]] = {
-    "Nucleate": Ending,
-    "Nucleate, up to a limit": lambda: Ending(Settings(epochs=400).rule),
-    "Horizon": Horizon,
+RULES: dict[str, Callable[[], StoppingRule | LossAndScoreStopping]] = {
+    "Nucleate": LossAndScoreStopping,
+    "Nucleate, up to a limit": Limits(TrainingConfig(epochs=400)).stopping,
+    "Horizon": EarlyStopping,
     "patience 10": lambda: Patience(10),
     "PQ 0.75": lambda: ProgressQuotient(0.75),
     "fixed 100": lambda: FixedNumber(100),
@@ -229,14 +242,18 @@ def score(folder: Path, plan: Plan, console: Console) -> None:
     console.print(f"Panoptic quality changes by {change:.4f} from epoch to epoch (mean over the second half).")
 
 
-def _judge(rule: StoppingRule | Ending, run: Run) -> tuple[float, ...]:
+def _judge(rule: StoppingRule | LossAndScoreStopping, run: Run) -> tuple[float, ...]:
     """Whether it ended the run, epochs spent, those of the best for loss and for quality, and the three regrets."""
     for errors in zip(run["train"].tolist(), run["valid"].tolist(), run["valid_score"].tolist(), strict=True):
-        decision = rule.update(*errors) if isinstance(rule, Ending) else rule.update(*errors[:2])
+        decision = rule.update(*errors) if isinstance(rule, LossAndScoreStopping) else rule.update(*errors[:2])
         if decision.stop:
             break
     # As `nucleate train` does.
-    epoch = kept(run["valid"][: decision.epoch].tolist()) if isinstance(rule, Ending) else decision.best_epoch
+    epoch = (
+        select_epoch(run["valid"][: decision.epoch].tolist())
+        if isinstance(rule, LossAndScoreStopping)
+        else decision.best_epoch
+    )
     # A fixed number beyond what was recorded is spent all the same, and has at least the best epoch of the record.
     spent = rule.epochs if isinstance(rule, FixedNumber) else decision.epoch
     loss, quality = run["test"], run["test_pq"]
@@ -257,7 +274,7 @@ def lacks(run: Run, kept: Mapping[str, float]) -> tuple[float, float]:
 
 
 KEPT: dict[str, Callable[[Run], int]] = {
-    "`kept`": lambda run: kept(run["valid"].tolist()),
+    "`select_epoch`": lambda run: select_epoch(run["valid"].tolist()),
     "lowest validation loss": lambda run: int(run["valid"].argmin()) + 1,
     "highest validation score": lambda run: int(run["valid_score"].argmax()) + 1,
     "highest validation PQ": lambda run: int(run["valid_pq"].argmax()) + 1,
@@ -274,7 +291,7 @@ def _compare_kept(folder: Path, runs: dict[str, Run], plan: Plan, console: Conso
     cooled = {path.stem: _columns(path) for path in (folder / "cooled").glob("*.csv")}
     if cooled.keys() == runs.keys():
         last = {key: {half: one[half][-1] for half in HALVES} for key, one in cooled.items()}
-        ways["`kept`, of a run with its cool-down"] = {key: lacks(runs[key], last[key]) for key in runs}
+        ways["`select_epoch`, of a run with its cool-down"] = {key: lacks(runs[key], last[key]) for key in runs}
     for name, found in ways.items():
         groups = [[f for key, f in found.items() if key.split("-")[0] == labels] for labels in plan.labels]
         means = (np.mean(group, axis=0) for group in (*groups, list(found.values())))
@@ -285,7 +302,9 @@ def _compare_kept(folder: Path, runs: dict[str, Run], plan: Plan, console: Conso
 def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None:
     """Print what it costs to keep the epoch that cross-validation names: by the mean validation error of the runs from
     each of which one image was left out, and judged on it."""
-    table = Table(title="By which validation error `kept` chooses: epoch kept and regret in PQ, in brackets crossed")
+    table = Table(
+        title="By which validation error `select_epoch` chooses: epoch kept and regret in PQ, in brackets crossed"
+    )
     names = [name for name in runs if list((folder / "folds").glob(f"{name}-*.csv"))]
     for head in ("run", "best", "strips", "images left out in turn", "the last"):
         table.add_column(head)
@@ -293,7 +312,7 @@ def _compare_folds(folder: Path, runs: dict[str, Run], console: Console) -> None
     for name in names:
         run = runs[name]
         folds = np.mean([_columns(path)["valid"] for path in sorted((folder / "folds").glob(f"{name}-*.csv"))], axis=0)
-        epochs = kept(run["valid"].tolist()), kept(folds.tolist()), len(folds)
+        epochs = select_epoch(run["valid"].tolist()), select_epoch(folds.tolist()), len(folds)
         found.append([regrets(run, epoch) for epoch in epochs])
         cells = (
             f"{epoch}: {plain:.4f} ({cross:+.4f})" for epoch, (plain, cross) in zip(epochs, found[-1], strict=True)

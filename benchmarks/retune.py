@@ -16,12 +16,12 @@ from pathlib import Path
 
 from protocol import full, row, table
 
-from nucleate.io.atomic import atomic
 from nucleate.networks import store
 from nucleate.postprocess.scores import mean_ap
-from nucleate.training.criterion import Objective
-from nucleate.training.fit import card, engines_of, load, ready
-from nucleate.training.validation import Validation
+from nucleate.report.card import card
+from nucleate.training.criterion import SegmentationCriterion
+from nucleate.training.fit import calibrate, compare_engines, load_labelled
+from nucleate.training.segmentation import ValidationSet
 
 
 def main() -> None:
@@ -36,15 +36,15 @@ def main() -> None:
     trained = store.read(folder)
     old, network = trained.manifest, trained.network
     case = full(options.data, "fluorescence" if network.architecture.channels == 1 else "brightfield")
-    judge = Validation(load(case.train, case.val).validation)
-    objective = Objective(network.architecture.classes, old.training.loss)
+    validation = ValidationSet(load_labelled(case.train, case.val).validation)
+    criterion = SegmentationCriterion(network.architecture.classes, old.training.loss)
     if options.engines:
-        found = engines_of(network, judge, objective, trained.thresholds)
-        weights, text = (folder / store.WEIGHTS).read_bytes(), (folder / store.CARD).read_text()
-        store.write(folder, old.model_copy(update={"engines": found}), weights, store.read_history(folder), text)
+        found = compare_engines(network, validation, criterion, trained.thresholds)
+        weights = (folder / store.WEIGHTS).read_bytes()
+        store.write(folder, old.model_copy(update={"engines": found}), weights, store.read_history(folder))
         print(found.model_dump_json(indent=2))
         return
-    thresholds, scores, engines = ready(network, judge, objective)
+    thresholds, scores, engines = calibrate(network, validation, criterion)
     manifest = old.model_copy(
         update={
             "thresholds": store.ThresholdsPart(**asdict(thresholds)),
@@ -53,9 +53,8 @@ def main() -> None:
         }
     )
     weights, curves = ((folder / name).read_bytes() for name in (store.WEIGHTS, store.CURVES))
-    store.write(options.out, manifest, weights, store.read_history(folder), card(manifest, scores))
-    with atomic(options.out / store.CURVES) as file:
-        file.write(curves)
+    extra = {store.CARD: card(manifest).encode(), store.CURVES: curves}
+    store.write(options.out, manifest, weights, store.read_history(folder), extra)
     print(thresholds)
     print(table({"validation": row(scores)}))
 

@@ -1,6 +1,6 @@
 """Scores a finished model on the test images, as `nucleate predict` and a user get them.
 
-    python benchmarks/score.py fluorescence --data DATA [-- --views 4 --engine torch ...]
+    python benchmarks/score.py fluorescence --data DATA [-- --tta 4 --engine torch ...]
 
 MODEL is a folder, or the name of an embedded model. What stands behind `--` goes to `nucleate predict`. Prints a table,
 and as its last line JSON; `seconds` are those of the whole command, to be compared within one run of the machine only.

@@ -37,13 +37,11 @@ from numpy.typing import NDArray
 from protocol import HERE, run
 
 from nucleate.data.normalization import normalise
-from nucleate.inference.block_store import MemorySpool
-from nucleate.inference.pipeline import Plan
+from nucleate.inference.block_store import MemoryBlockStore
 from nucleate.inference.predictor import Predictor
-from nucleate.io.image_file import read_image
-from nucleate.io.reader import MemoryReader
+from nucleate.io.reader import MemoryReader, read_image
 from nucleate.networks.store import locate, read
-from nucleate.postprocess.instances_from_maps import group
+from nucleate.postprocess.instances_from_maps import instances_from_maps
 
 TILES = (256, 512, 1000, 2048)
 ORIGINS = ((0, 0), (1, 1), (777, 1234), (1500, 301), (2999, 3000), (4097, 2048))
@@ -126,10 +124,10 @@ def images(options: argparse.Namespace, _: Path) -> dict[str, Difference]:
     for path in sorted((options.data / "fluorescence" / "test" / "images").glob("*")):
         reader = MemoryReader(read_image(path))
         pixels = normalise(reader.image, model.manifest.architecture.channels, model.normalisation)
-        whole = group(predictor.engine(pixels), predictor.thresholds).labels
+        whole = instances_from_maps(predictor.engine(pixels), predictor.thresholds).labels
         for tile in tiles:
-            stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, tile))
-            labels = stream.nuclei(path.stem).read(reader.box)
+            pipeline = predictor.run(reader, MemoryBlockStore(), region=reader.box, tile=tile)
+            labels = pipeline.instances(path.stem).read(reader.box)
             sums[f"tile {tile}"] += astuple(difference(labels, whole))
     return {name: Difference(*map(int, counts)) for name, counts in sums.items()}
 

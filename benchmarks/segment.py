@@ -32,10 +32,9 @@ from torch import Tensor
 
 from nucleate import cli
 from nucleate.inference import select
-from nucleate.inference.backends import Engine
-from nucleate.inference.block_store import MemorySpool
-from nucleate.inference.image_input import View, open_source
-from nucleate.inference.pipeline import Plan
+from nucleate.inference.backends import Backend
+from nucleate.inference.block_store import MemoryBlockStore
+from nucleate.inference.image_input import Selection, open_image
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.quantize import Ranges
 from nucleate.inference.sliding_window import SIDE
@@ -51,7 +50,7 @@ class Clock:
         self.spans: list[tuple[float, float]] = []
         self.loading = 0.0  # seconds until the model and its engine were ready
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: Backend) -> Backend:
         run = engine.run
 
         def timed(image: Tensor) -> Tensor:
@@ -78,7 +77,9 @@ def watched(*, float32: bool) -> Iterator[Clock]:
     """Meanwhile every engine is watched by a clock; where float32 is asked for, it computes in nothing else."""
     clock, make = Clock(), select.make  # through which the command line and `Predictor` get theirs
 
-    def watched_make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Engine:
+    def watched_make(
+        network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None
+    ) -> Backend:
         if float32:
             name, bfloat16 = name.removesuffix("-int8"), False
         return clock.watch(make(network, name, bfloat16=bfloat16, ranges=ranges))
@@ -119,11 +120,11 @@ def predict(model: str, slide: Path, out: Path, extra: Sequence[str]) -> None:
 
 def in_one_piece(options: argparse.Namespace) -> None:
     """Group all pixels at once."""
-    predictor = Predictor(read(locate(options.model)), engine=options.engine)
+    predictor = Predictor(read(locate(options.model)), engine=options.engine, side=options.block)
     options.out.mkdir(parents=True, exist_ok=True)
-    with open_source(options.slide, View()).reader as reader:
-        stream = predictor.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape), side=options.block))
-        label_tiff.write(options.out / f"{reader.name}_labels.tif", stream.nuclei(reader.name))
+    with open_image(options.slide, Selection()).reader as reader:
+        pipeline = predictor.run(reader, MemoryBlockStore(), region=reader.box, tile=max(reader.shape))
+        label_tiff.write(options.out / f"{reader.name}_labels.tif", pipeline.instances(reader.name))
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from nucleate.data.synthetic.microscopy import fluorescence
-from nucleate.io.image_file import read_image, read_labels
+from nucleate.io.reader import read_image, read_labels
 
 TILE = 512
 PATTERN = 4096  # pixels; the side of the mosaic that is repeated, a multiple of TILE

@@ -26,42 +26,43 @@ from protocol import PEER, full, run, write_plan
 
 def train_rate(data: Path, seconds: float) -> float:
     """Images a second of Nucleate's training loop."""
-    from nucleate.data.augment import Source
     from nucleate.networks.unet import Architecture
-    from nucleate.training.fit import load
-    from nucleate.training.trainer import Settings, State, train
-    from nucleate.training.validation import Validation
+    from nucleate.training.checkpoint import TrainingState
+    from nucleate.training.config import TrainingConfig
+    from nucleate.training.fit import load_labelled
+    from nucleate.training.parallel import Threads
+    from nucleate.training.segmentation import SegmentationTask, ValidationSet
+    from nucleate.training.trainer import Trainer, new_network
 
     case = full(data, "fluorescence")
-    labelled = load(case.train, case.val)
-    sources = [Source.of(image, labels) for image, labels in labelled.training]
-    settings = Settings(samples=10**6, minutes=1e6)
+    labelled = load_labelled(case.train, case.val)
+    config = TrainingConfig(samples=10**6, minutes=1e6)
     marks: list[tuple[int, float]] = []
 
-    def observe(state: State, _: float) -> None:
+    def observe(state: TrainingState, _: float) -> None:
         marks.append((state.step, time.monotonic()))
         if marks[-1][1] - marks[0][1] > seconds:
             raise InterruptedError
 
-    with contextlib.suppress(InterruptedError):
-        train(sources, Validation(labelled.validation[:1]), Architecture(), settings, observe=observe)
+    task = SegmentationTask(labelled.training, ValidationSet(labelled.validation[:1]), config)
+    with contextlib.suppress(InterruptedError), Threads() as threads:
+        Trainer(new_network(Architecture(), config.seed), task, config, parallel=threads, observe=observe).train()
     (first, begin), (last, end) = marks[4], marks[-1]
-    return settings.batch * (last - first) / (end - begin)
+    return config.batch * (last - first) / (end - begin)
 
 
 def predict_rates(data: Path, model: str) -> list[float]:
     """Megapixels a second, file to label image, of three passes over the test images."""
     from nucleate.inference.predict import Request, predict
     from nucleate.inference.predictor import Predictor
-    from nucleate.io.image_file import read_image
+    from nucleate.io.reader import read_image
     from nucleate.networks.runtime import keep_memory
     from nucleate.networks.store import locate, read
 
     keep_memory()
     files = sorted((full(data, "fluorescence").test / "images").glob("*.png"))
     pixels = sum(read_image(file).pixels[..., 0].size for file in files)
-    # As the command line does: how much there is to do decides the engine.
-    predictor = Predictor(read(locate(model)), megapixels=pixels / 1e6)
+    predictor = Predictor(read(locate(model)))
     request, rates = Request(formats=("tif",)), []
     with tempfile.TemporaryDirectory() as out:
         predict(predictor, files[:3], Path(out), request)

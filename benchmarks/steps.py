@@ -18,13 +18,13 @@ from pathlib import Path
 
 from protocol import few, full, row, table
 
-from nucleate.data.augment import Source
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import Architecture
-from nucleate.training.criterion import Objective
-from nucleate.training.fit import Labelled, load
-from nucleate.training.trainer import Settings, train
-from nucleate.training.validation import Validation, tune
+from nucleate.training.config import TrainingConfig
+from nucleate.training.fit import LabelledImages, load_labelled
+from nucleate.training.parallel import Threads
+from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
+from nucleate.training.trainer import Trainer, new_network
 from nucleate.types import Thresholds
 
 
@@ -36,33 +36,35 @@ def main() -> None:
     parser.add_argument("--few", type=int, help="so many labelled images")
     options = parser.parse_args()
     case = full(options.data, "fluorescence")
-    images = load(case.train, case.val)
+    images = load_labelled(case.train, case.val)
     names = sorted(path.stem for path in (case.train / "images").glob("*.png"))
     labelled, known = choose(options, images)
     left_out = [pair for index, pair in enumerate(images.training) if index % 6 == 5 and names[index] not in known]
-    judges = Validation([*images.validation, *left_out])
+    judges = ValidationSet([*images.validation, *left_out])
     architecture = Architecture(channels=len(images.channels))
-    settings = Settings(seed=options.seed, epochs=1, samples=options.steps * Settings().batch)
-    tuned_on = Validation(labelled.validation) if options.few else judges
-    result = train([Source.of(*pair) for pair in labelled.training], tuned_on, architecture, settings)
-    objective, engine = Objective(architecture.classes), TorchEngine(result.network)
-    thresholds, _ = tune(tuned_on, tuned_on.judge(engine, objective, Thresholds()).maps, Thresholds())
-    judgement = judges.judge(engine, objective, thresholds)
+    config = TrainingConfig(seed=options.seed, epochs=1, samples=options.steps * TrainingConfig().batch)
+    tuned_on = ValidationSet(labelled.validation) if options.few else judges
+    task = SegmentationTask(labelled.training, tuned_on, config)
+    with Threads() as threads:
+        result = Trainer(new_network(architecture, config.seed), task, config, parallel=threads).train()
+    criterion, engine = task.criterion, TorchBackend(result.network)
+    thresholds, _ = tune_thresholds(tuned_on, tuned_on.evaluate(engine, criterion, Thresholds()).maps, Thresholds())
+    judgement = judges.evaluate(engine, criterion, thresholds)
     rows = {"all": row(judgement.scores)}
-    rows["val"] = row(Validation(images.validation).judge(engine, objective, thresholds).scores)
+    rows["val"] = row(ValidationSet(images.validation).evaluate(engine, criterion, thresholds).scores)
     print(table(rows))
     errors = {"training error": result.state.history[-1]["train_loss"], "error": judgement.loss}
     print(json.dumps({"steps": options.steps, "few": options.few, **errors, "rows": rows}))
 
 
-def choose(options: argparse.Namespace, images: Labelled) -> tuple[Labelled, set[str]]:
+def choose(options: argparse.Namespace, images: LabelledImages) -> tuple[LabelledImages, set[str]]:
     """What is learnt from, and the names of the images that it may share with those left out."""
     if options.few is None:
         rest = [pair for index, pair in enumerate(images.training) if index % 6 != 5]
         return replace(images, training=rest), set()
     with tempfile.TemporaryDirectory() as folder:
         case = few(options.data, options.seed, options.few, Path(folder))
-        return load(case.train), {path.stem for path in (case.train / "images").iterdir()}
+        return load_labelled(case.train), {path.stem for path in (case.train / "images").iterdir()}
 
 
 if __name__ == "__main__":

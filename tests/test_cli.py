@@ -15,11 +15,11 @@ import tifffile
 
 from nucleate import __version__
 from nucleate.cli import main
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.data.synthetic.microscopy import write_folder
+from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import LOSSES
 from nucleate.training.fit import fit
-from nucleate.training.trainer import Settings
 
 COMMANDS = ("check", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")
@@ -38,7 +38,7 @@ def cells(tmp_path_factory):
 def trained(cells, tmp_path_factory):
     """A model that has seen eight crops: enough for every command, too little to be any good."""
     folder = tmp_path_factory.mktemp("models") / "model"
-    fit(cells, folder, Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64)))
+    fit(cells, folder, TrainingConfig(epochs=1, samples=8, batch=4, variation=AugmentationConfig(crop=64)))
     return folder
 
 

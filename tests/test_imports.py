@@ -35,16 +35,19 @@ ALLOWED = {
     "curves": {"errors", "io", "training"},
     "report": {
         *("types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data", "networks"),
-        *("inference", "evaluation", "training", "curves", "report.overlay"),
+        *("losses", "inference", "evaluation", "training", "curves", "report.overlay"),
     },
     "web": {"types", "errors", "io", "data", "report.overlay"},
+    "api": {
+        *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report"),
+    },
     "demo": {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
         *("training",),
     },
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "demo", "web"),
+        *("curves", "api", "demo", "web"),
     },
     "__main__": {"cli"},
 }
@@ -58,13 +61,13 @@ LIBRARIES = {
     "errors": set(),
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite"},
-    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile", "google_crc32c"},
+    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile"},
     "postprocess.matching": {"numpy", "scipy"},
     "postprocess.scores": set(),
     "postprocess": {"numpy", "scipy", "skimage", "torch", "numba"},
-    "data": {"numpy", "scipy", "skimage", "torch", "imagecodecs", "rich"},
+    "data": {"numpy", "scipy", "skimage", "torch", "imagecodecs"},
     "networks": {"torch", "numpy", "pydantic", "safetensors"},
-    "evaluation": {"rich"},
+    "evaluation": {"numpy"},
     "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn"},
     "cli": {"rich", "typer"},
 }
@@ -95,6 +98,8 @@ def faults(module, source):
     found = []
     for name in imported(source):
         top, _, rest = name.partition(".")
+        if part == "version" and rest.startswith("api"):
+            continue  # the front door, which the package opens when one of its names is asked for
         if top == "nucleate":
             target = part_of(rest) or ("version" if rest in ("", "__version__") else None)
             if target is None:
@@ -140,9 +145,10 @@ def test_the_table_itself_points_up():
         ("postprocess.matching", "from nucleate.postprocess import instances_from_maps", 1),
         ("postprocess.instances_from_maps", "from nucleate.postprocess import matching", 0),
         ("data.augment", "import nucleate.postprocess.targets, nucleate.training", 1),
-        ("inference.predict", "from nucleate.training.trainer import Settings", 1),
+        ("inference.predict", "from nucleate.training.config import TrainingConfig", 1),
         ("training.fit", "import nucleate\nfrom nucleate.inference import backends", 0),
         ("training.fit", "from nucleate import cli, demo", 2),
+        ("training.fit", "from nucleate.report.plots import plot_curves", 1),
         ("networks.store", "from nucleate.modelling import zoo", 1),
         ("novelty", "import os", 1),
     ],

@@ -1,21 +1,17 @@
 """What surrounds the code: dependencies declared and pinned, files in the package, documents that tell the truth."""
 
 import ast
-import doctest
 import re
-import shlex
 import sys
 import tomllib
 from importlib import import_module, resources
 from pathlib import Path
 
 import pytest
-import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import nucleate
-from nucleate.cli import app
 from nucleate.networks.store import CARD, CURVES, EMBEDDED, HISTORY, MANIFEST, WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +28,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 LOADED_BY_NAME = {"openvino", "onnxruntime"}
 """Optional packages that are asked for only when an engine is, so no source imports them by a statement."""
 
-LISTENS = ROOT / "src" / "nucleate" / "web" / "serve.py"
+LISTENS = ROOT / "src" / "nucleate" / "web" / "app.py"
 """Opens a socket of its own, on this machine's own address, for the page of `nucleate view`."""
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -141,40 +137,6 @@ def test_nothing_unpickles_evaluates_or_downloads(path):
 )
 def test_faults_are_found(source, found):
     assert faults(source) == found
-
-
-def readme():
-    return (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_example_in_the_readme_is_true():
-    (example,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
-    test = doctest.DocTestParser().get_doctest(example, {}, "README.md", "README.md", 0)
-    assert test.examples and doctest.DocTestRunner().run(test).failed == 0
-
-
-def test_the_commands_in_the_readme_exist():
-    commands = typer.main.get_command(app).commands
-    lines = re.findall(r"^ {4}nucleate (.*?)(?: {2,}#.*)?$", readme(), re.MULTILINE)
-    assert {line.split()[0] for line in lines} >= {"check", "train", "predict", "evaluate", "info"}
-    for line in lines:
-        name, *arguments = shlex.split(line)
-        known = {option for parameter in commands[name].params for option in parameter.opts}
-        assert {argument for argument in arguments if argument.startswith("--")} <= known, line
-
-
-def test_the_make_targets_in_the_documents_exist():
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    named = set()
-    for document in ("README.md", "CONTRIBUTING.md", ".ci/run"):
-        named |= set(re.findall(r"(?:^ {4}|`|^)make ([a-z]+)", (ROOT / document).read_text(), re.MULTILINE))
-    assert {"demo", "test", "check"} <= named <= set(targets)
-
-
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
-def test_links_in_a_document_lead_somewhere(document):
-    links = re.findall(r"\]\(([^)#]+)", (ROOT / document).read_text(encoding="utf-8"))
-    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
 
 
 def test_the_scripts_that_make_runs_exist():

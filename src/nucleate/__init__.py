@@ -1,7 +1,32 @@
 """Nucleate: train a nucleus segmenter on your own microscope images.
 
-The command line (`nucleate --help`) is the main door. In Python, `from nucleate import losses` gives the loss
-functions alone; importing this package imports nothing else.
+    import nucleate
+
+    model = nucleate.load("fluorescence")
+    result = model.segment(array)
+    result.labels, result.table
+
+`load`, `train` and `evaluate` are what the command line calls, too. `from nucleate import losses` gives the loss
+functions alone. Importing this package loads nothing else: torch comes with the first of these names.
 """
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nucleate.api import Result, Segmenter, evaluate, load, train
+
+__all__ = ["Result", "Segmenter", "__version__", "evaluate", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nucleate import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -64,9 +64,10 @@ def check(folder: Folder) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
-    from nucleate.data.inspect import inspect, render
+    from nucleate.data.inspect import inspect
+    from nucleate.report.console import print_folder_report
 
-    render(inspect(folder), Console())
+    print_folder_report(inspect(folder), Console())
 
 
 @app.command()
@@ -81,18 +82,25 @@ def train(
     channel: Annotated[
         str | None, typer.Option(help="The channel to use, by its name, where images have several.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
+    from nucleate import api
     from nucleate.report.training_progress import TrainingProgress
-    from nucleate.training.fit import fit
-    from nucleate.training.trainer import Settings
+    from nucleate.training.config import TrainingConfig
 
-    settings = Settings(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
-    with TrainingProgress(settings, out) as progress:
-        manifest = fit(
-            folder, out, settings, validation=validation, channel=channel, resume=resume, observe=progress.observe
+    config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    with TrainingProgress(config, out) as progress:
+        model = api.train(
+            folder,
+            out,
+            config=config,
+            validation=validation,
+            channel=channel,
+            resume=resume,
+            observe=progress.observe,
         )
+    manifest = model.manifest
     scores = manifest.scores["validation"]
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
     print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
@@ -121,12 +129,15 @@ def predict(
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs the network: auto, torch, openvino, openvino-int8 or onnx.")
+        str, typer.Option(help="What runs the network: auto, torch, openvino or openvino-int8.")
     ] = "auto",
-    views: Annotated[
+    tta: Annotated[
         int,
-        typer.Option(help="1, 2 or 4: the mean over so many moved views; slower, a little more accurate."),
+        typer.Option(
+            help="Test-time augmentation: the mean over 1, 2 or 4 moved images; slower, a little more accurate."
+        ),
     ] = 1,
+    views: Annotated[int | None, typer.Option(hidden=True, help="The old name of --tta.")] = None,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,
@@ -134,26 +145,24 @@ def predict(
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
     min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
-    tile: Annotated[int, typer.Option(help="Pixels of a large image that are grouped at once; no result differs.")] = (
+    tile: Annotated[int, typer.Option(help="Side of the tiles of a large image, in pixels; no result differs.")] = (
         1024
     ),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
+    from nucleate import api
     from nucleate.data.dataset import images_in
-    from nucleate.inference.image_input import View, megapixels
+    from nucleate.inference.image_input import Selection
     from nucleate.inference.predict import Request, predict
-    from nucleate.inference.predictor import Predictor
-    from nucleate.networks.store import locate, read
     from nucleate.report.prediction_progress import PredictionProgress, sentences
 
-    view = View.of(level, pixel_size, region)
+    selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    request = Request(view, tile, names, overlay=overlay, entropy=entropy, resume=resume)
+    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
-    predictor = Predictor(
-        read(locate(model)), smallest=min_size, engine=engine, megapixels=megapixels(files, view), views=views
-    )
+    tta = tta if views is None else views
+    predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):
@@ -171,8 +180,8 @@ def view(
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
     """Look at images and their nuclei in the browser, until Ctrl-C."""
+    from nucleate.web.app import serve
     from nucleate.web.gallery import Gallery
-    from nucleate.web.serve import serve
 
     gallery = Gallery(folder)
     for problem in gallery.problems:
@@ -204,13 +213,14 @@ def evaluate(
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
 
-    from nucleate.evaluation import evaluate, render, to_json
+    from nucleate.evaluation import evaluate, to_json
     from nucleate.io.atomic import write_text
+    from nucleate.report.console import print_evaluation
 
     found = evaluate(predicted, true)
     if json is not None:
         write_text(json, to_json(found))
-    render(found, Console())
+    print_evaluation(found, Console())
     if json is not None:
         print(f"Wrote {json}.")
 
@@ -223,12 +233,23 @@ def info(
     from rich.console import Console
 
     from nucleate.networks.store import locate, read, read_history
-    from nucleate.report.card import render
+    from nucleate.report.console import print_model
 
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    render(read(folder), read_history(folder), console)
+    print_model(read(folder), read_history(folder), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, and which engine is used on it."""
+    from rich.console import Console
+
+    from nucleate.inference.doctor import examine
+    from nucleate.report.console import print_facts
+
+    print_facts(examine(), Console(width=None if sys.stdout.isatty() else 160))
 
 
 @app.command()
@@ -242,12 +263,13 @@ def curves(
     """Say where training runs should have ended, by each of the known rules, and at what regret."""
     from rich.console import Console
 
-    from nucleate.curves.compare import drawn, outcomes, render
+    from nucleate.curves.compare import drawn, outcomes
     from nucleate.curves.history import read
+    from nucleate.report.console import print_stopping
 
     console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
     for history, found in judged:
-        render(history, found, console)
+        print_stopping(history, found, console)
     if plot is not None:
         from nucleate.report.plots import plot_curves
 
@@ -259,17 +281,11 @@ def curves(
 def losses() -> None:
     """List the loss functions: formula, range, and when to use each."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from nucleate.losses import catalogue
+    from nucleate.report.console import print_losses
 
-    table = Table(show_lines=True)
-    for head in ("loss", "formula", "range", "when to use it"):
-        table.add_column(head, no_wrap=head == "loss")
-    for entry in catalogue():
-        table.add_row(*(Text(text) for text in (entry.name, entry.formula, entry.range, entry.use)))
-    Console().print(table)
+    print_losses(catalogue(), Console())
 
 
 @app.command()
@@ -281,11 +297,11 @@ def demo(
     """Train, segment and score on drawn images; write a report."""
     from nucleate.demo import run
     from nucleate.report.training_progress import TrainingProgress
-    from nucleate.training.trainer import Settings
+    from nucleate.training.config import TrainingConfig
 
-    settings = Settings(seed=seed, minutes=minutes)
-    with TrainingProgress(settings, out / "model") as progress:
-        report = run(out, settings, observe=progress.observe)
+    config = TrainingConfig(seed=seed, minutes=minutes)
+    with TrainingProgress(config, out / "model") as progress:
+        report = run(out, config, observe=progress.observe)
     print(f"The report is at {report}")
 
 

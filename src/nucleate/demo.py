@@ -11,19 +11,29 @@ from nucleate.inference.predictor import Predictor
 from nucleate.networks.store import locate, read, read_history
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import pool
+from nucleate.report.card import card_files, run_curves
 from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.html import render
-from nucleate.training.fit import fit, run_curves
-from nucleate.training.trainer import Observer, Settings
+from nucleate.training.config import TrainingConfig
+from nucleate.training.fit import fit
+from nucleate.training.trainer import Observer
 
 
-def run(out: Path, settings: Settings, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:
+def run(out: Path, config: TrainingConfig, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:
     """Draw `out`/train and `out`/test, train `out`/model, and write `out`/report.html, whose path is returned."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"{out} is not an empty folder: delete it, or choose another --out.")
-    write_folder(out / "train", style, 12, settings.seed)
-    write_folder(out / "test", style, 6, settings.seed + 1)
-    fit(out / "train", out / "model", settings, observe=observe, name=f"{style} demo", source="drawn images")
+    write_folder(out / "train", style, 12, config.seed)
+    write_folder(out / "test", style, 6, config.seed + 1)
+    fit(
+        out / "train",
+        out / "model",
+        config,
+        observe=observe,
+        name=f"{style} demo",
+        source="drawn images",
+        extra_files=card_files,
+    )
     model = read(locate(str(out / "model")))
     predictor = Predictor(model)
     matchings: list[Matching] = []

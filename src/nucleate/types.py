@@ -105,11 +105,11 @@ class Thresholds:
     networks, and tuning begins there: a few held-out nuclei cannot tell all of them."""
 
     foreground: float = 0.5
-    heat: float = 0.2
-    separation: float = 1.2
-    reach: float = 1.0
-    smallest: int = 20
-    certainty: float = 0.95
+    peak_threshold: float = 0.2
+    nms_radius: float = 1.2
+    assign_radius: float = 1.0
+    min_area: int = 20
+    seed_foreground: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)

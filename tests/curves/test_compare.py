@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.curves.compare import BOTH, RULES, drawn, outcomes, over_fitting, render
+from nucleate.curves.compare import BOTH, RULES, drawn, outcomes, over_fitting
 from nucleate.curves.history import History
-from nucleate.training.early_stopping import Ending, Horizon, decide, kept
-from nucleate.training.stopping_rules import FixedNumber, Patience
+from nucleate.curves.rules import FixedNumber, Patience
+from nucleate.report.console import print_stopping
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
 
 errors = st.floats(0.1, 10)
 runs = st.lists(st.tuples(errors, errors, errors, errors), min_size=1, max_size=60)
@@ -23,10 +24,10 @@ OVER = History("over", tuple(1 / t for t in range(1, 60)), tuple(1 / t + 0.004 *
 def test_regret_is_the_plain_distance_to_the_best_epoch(rows):
     train, valid, test, score = zip(*rows, strict=True)
     both, *others = outcomes(History("run", train, valid, test, score))
-    ending, decision = Ending(), None
+    stopping, decision = LossAndScoreStopping(), None
     for row in zip(train, valid, score, strict=True):
-        decision = ending.update(*row) if decision is None or not decision.stop else decision
-    assert (both.rule, both.decision, both.kept) == (BOTH, decision, kept(valid[: decision.epoch]))
+        decision = stopping.update(*row) if decision is None or not decision.stop else decision
+    assert (both.rule, both.decision, both.kept) == (BOTH, decision, select_epoch(valid[: decision.epoch]))
     assert both.regret == pytest.approx(test[both.kept - 1] / min(test) - 1)
     for outcome in others:
         decision = decide(train, valid, RULES[outcome.rule]())
@@ -46,10 +47,10 @@ def found_without_test(train, valid):
 
 
 def test_what_is_not_finite_does_not_count_as_the_best():
-    for outcome in outcomes(History("run", (1, 1), (1, nan), (2, nan), (nan, 0.5)), {"Horizon": Horizon}):
+    for outcome in outcomes(History("run", (1, 1), (1, nan), (2, nan), (nan, 0.5)), {"ours": EarlyStopping}):
         assert outcome.decision.cause == "not finite" and outcome.kept == 1
         assert outcome.regret == 0 and isnan(outcome.score_regret)
-    [outcome] = outcomes(History("run", (1,), (nan,)), {"Horizon": Horizon})
+    [outcome] = outcomes(History("run", (1,), (nan,)), {"ours": EarlyStopping})
     assert outcome.kept == 0 and isnan(outcome.regret)
     [outcome] = outcomes(History("run", (1, 1), (-2.0, -1.0)), {"first": lambda: FixedNumber(1)})
     assert outcome.regret == 0
@@ -73,7 +74,7 @@ def test_what_is_drawn_is_what_was_decided():
 
 def printed(history, found):
     console = Console(file=StringIO(), width=100)
-    render(history, found, console)
+    print_stopping(history, found, console)
     return console.file.getvalue()
 
 

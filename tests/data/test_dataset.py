@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.data.dataset import find, images_in, pair
+from nucleate.data.inspect import inspect
 from nucleate.errors import DatasetError, ImageError
-from nucleate.types import Sample
+from nucleate.io.formats import FORMATS
+from nucleate.types import Nucleus, Sample
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -101,7 +103,9 @@ def test_every_image_is_found_once_in_order_whatever_the_order_of_creation(tmp_p
         (["notes.txt", ".a.png"], "holds no image"),
         (["images/notes.txt"], "holds no image"),
         (["images/a.png", "images/a.tif"], r"a\.png and a\.tif have the same name"),
-        (["images/a.png", "masks/a.png", "masks/a.tif"], r"masks/a\.png and a\.tif have the same name"),
+        (["images/a.png", "masks/a.png", "masks/a.tif"], r"masks/a\.png and a\.tif mask the same image"),
+        (["images/a.png", "masks/a.png", "masks/a_labels.tif"], r"masks/a\.png and a_labels\.tif mask the same image"),
+        (["images/a.png", "labels/a.geojson", "labels/a_rois.zip"], "mask the same image"),
         (["images/a.png", "masks/b.png"], r"masks/b\.png has no image named b: add"),
         (["images/a.png", "masks/b.png", "masks/c.png"], r"masks/b\.png has no image named b \(and 1 more masks\)"),
         (["images/a.png", "masks/a.png", "labels/a.png"], "masks/ and labels/"),
@@ -144,6 +148,29 @@ def test_pair_reads_both_and_compares_their_sizes(tmp_path):
     tifffile.imwrite(tmp_path / "a_masks.tif", np.eye(7, 5, dtype=np.uint16))
     with pytest.raises(ImageError, match=r"a\.tif is 7 x 5 pixels and its mask .*a_masks\.tif is 5 x 7"):
         pair(find(tmp_path).labelled[0])
+
+
+@pytest.mark.parametrize("kind", ["tif", "zarr", "geojson", "roi"])
+@pytest.mark.parametrize("layout", ["images", "imagesTr", "side by side"])
+def test_every_format_that_is_written_is_a_mask(tmp_path, memory_instances, kind, layout):
+    labels = np.zeros((40, 60), np.int32)
+    labels[3:9, 4:12], labels[20:25, 30:31] = 1, 2
+    image, mask = {
+        "images": ("images/a.tif", f"masks/{FORMATS[kind].file('a')}"),
+        "imagesTr": ("imagesTr/a_0000.tif", f"labelsTr/{FORMATS[kind].file('a')}"),
+        "side by side": ("a.tif", f"a_masks{Path(FORMATS[kind].file('a')).suffix}"),
+    }[layout]
+    (tmp_path / image).parent.mkdir(exist_ok=True)
+    tifffile.imwrite(tmp_path / image, np.arange(2400, dtype=np.uint16).reshape(40, 60))
+    rows = [Nucleus(number, 1.0, 1.0, 1, 1.0, 1.0, 0.5) for number in (1, 2)]
+    FORMATS[kind].write(tmp_path / mask, memory_instances("a", labels, rows))
+    dataset = find(tmp_path)
+    if (kind, layout) == ("roi", "side by side"):  # no name of an archive says that it is the mask of an image
+        assert not dataset.labelled
+    else:
+        (sample,) = dataset.labelled
+        np.testing.assert_array_equal(pair(sample)[1], labels)
+        assert inspect(tmp_path).nuclei == 2
 
 
 def test_pair_needs_a_mask(tmp_path):

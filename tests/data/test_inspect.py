@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.data.inspect import inspect, render
+from nucleate.data.inspect import inspect
 from nucleate.errors import DatasetError
+from nucleate.report.console import print_folder_report
 
 RNG = np.random.default_rng(5)
 
@@ -41,7 +43,7 @@ def save(folder, name, image, mask=None):
 
 def printed(report, width=200):
     out = io.StringIO()
-    render(report, Console(file=out, width=width))
+    print_folder_report(report, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -209,3 +211,16 @@ def test_a_large_folder_is_summed_up_and_only_odd_images_listed(tmp_path):
 def test_names_are_printed_as_they_are(tmp_path):
     save(tmp_path, "[red]a[bold]", np.zeros((8, 8), np.uint8))
     assert "[red]a[bold]" in printed(inspect(tmp_path))
+
+
+def test_images_that_are_folders_and_copies_of_them(tmp_path):
+    for name in ("a", "b"):
+        group = zarr.create_group(tmp_path / f"{name}.zarr", zarr_format=3)
+        group.create_array("0", shape=(40, 50), chunks=(20, 50), dtype="u1")[:] = discs(20, 30)
+        scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+        axes = [{"name": axis, "type": "space"} for axis in "yx"]
+        datasets = [{"path": "0", "coordinateTransformations": scale}]
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    report = inspect(tmp_path)
+    assert [(one.name, one.width, one.height) for one in report.images] == [("a", 50, 40), ("b", 50, 40)]
+    assert report.oddities == ("a, b are the same file.",)

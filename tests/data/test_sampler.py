@@ -7,9 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucleate.data.augment import Source
-from nucleate.data.augmentation_parameters import Variation
-from nucleate.data.sampler import Feed, split
+from nucleate.data.augment import AugmentationConfig, TrainingImage
+from nucleate.data.sampler import Sampler, split
 from nucleate.postprocess.targets import Targets
 
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
@@ -19,7 +18,7 @@ def feed(seed=0):
     rng = np.random.default_rng(5)
     labels = np.kron(rng.integers(0, 3, (8, 8)), np.ones((8, 8))).astype(np.int32)
     images = [rng.random((1, 64, 64)).astype(np.float32) for _ in range(3)]
-    return Feed([Source.of(image, labels) for image in images], seed, Variation(crop=32))
+    return Sampler([TrainingImage.of(image, labels) for image in images], seed, AugmentationConfig(crop=32))
 
 
 @given(begin=st.integers(0, 10**6), length=st.integers(1, 40), parts=st.integers(1, 12))

@@ -33,18 +33,18 @@ from nucleate.networks.unet import Architecture, UNet
 def model(request):
     torch.manual_seed(0)
     network = UNet(Architecture(channels=2, classes=request.param, widths=(8, 16)))
-    torch.nn.init.normal_(network.head.weight, std=0.3)
+    torch.nn.init.normal_(network.heads.maps.weight, std=0.3)
     manifest = Manifest(
         name="small",
         architecture=architecture_part(network.architecture),
         normalisation=NormalisationPart(low=0.5, high=99.5),
-        thresholds=ThresholdsPart(foreground=0.4, heat=0.2, separation=0.7, reach=0.8, smallest=9),
+        thresholds=ThresholdsPart(foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9),
         pixel_size=0.25,
         data=DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "µ")
         ),
-        training=TrainingPart(
-            seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
+        trainings=(
+            TrainingPart(seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."),
         ),
         scores={},
         versions={},

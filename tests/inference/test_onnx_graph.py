@@ -19,7 +19,7 @@ from nucleate.networks.unet import Architecture, UNet
 def network(channels=1, classes=2, widths=(8, 16)):
     torch.manual_seed(0)
     made = UNet(Architecture(channels, classes, widths))
-    nn.init.normal_(made.head.weight, std=0.3)
+    nn.init.normal_(made.heads.maps.weight, std=0.3)
     return made
 
 

@@ -6,6 +6,7 @@ it is brightest. So what must be found in an image of domes is known without any
 
 import csv
 import hashlib
+import json
 import math
 
 import numpy as np
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from skimage.measure import regionprops
 
 from nucleate.errors import DatasetError, ImageError, OutputError
+from nucleate.inference.image_input import open_image
 from nucleate.inference.measurements import measure
-from nucleate.inference.predict import Request, predict
+from nucleate.inference.predict import Failed, Request, Segmented, Skipped, predict
 from nucleate.inference.predictor import Predictor
 from nucleate.io.formats.table import COLUMNS
-from nucleate.io.image_file import read_labels
+from nucleate.io.prediction_json import read_record
+from nucleate.io.reader import read_labels
 from nucleate.networks import store
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.instances_from_maps import Candidates
@@ -37,11 +40,11 @@ def brightness_network(gain=16.0):
         for parameter in network.parameters():
             parameter.zero_()
         for cell, (down, right) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
-            network.stem.weight[cell, 0, 1 + down, 1 + right] = 1
+            network.encoder.stem.weight[cell, 0, 1 + down, 1 + right] = 1
             for channel, weight in ((0, -gain / 2), (1, gain / 2), (2, gain)):
-                network.head.weight[4 * channel + cell, cell] = weight
-                network.head.bias[4 * channel + cell] = -weight / 2
-            network.head.bias[20 + cell] = math.log(RADIUS / UNIT)
+                network.heads.maps.weight[4 * channel + cell, cell] = weight
+                network.heads.maps.bias[4 * channel + cell] = -weight / 2
+            network.heads.maps.bias[20 + cell] = math.log(RADIUS / UNIT)
     return network
 
 
@@ -50,12 +53,16 @@ def manifest(weights, network, **changes):
         name="brightness",
         architecture=store.architecture_part(network.architecture),
         normalisation=store.NormalisationPart(low=1.0, high=99.8),
-        thresholds=store.ThresholdsPart(foreground=0.5, heat=0.5, separation=0.6, reach=1.0, smallest=5),
+        thresholds=store.ThresholdsPart(
+            foreground=0.5, peak_threshold=0.5, nms_radius=0.6, assign_radius=1.0, min_area=5
+        ),
         data=store.DataPart(
             source="by hand", labelled=0, nuclei=0, median_diameter=20, validation="none", channels=("DAPI",)
         ),
-        training=store.TrainingPart(
-            seed=0, loss="none", epochs=0, steps=0, seconds=0, best_epoch=0, stopped="It was never begun."
+        trainings=(
+            store.TrainingPart(
+                seed=0, loss="none", epochs=0, steps=0, seconds=0, best_epoch=0, stopped="It was never begun."
+            ),
         ),
         scores={},
         versions={},
@@ -68,7 +75,7 @@ def manifest(weights, network, **changes):
 def predictor(tmp_path_factory):
     folder, network = tmp_path_factory.mktemp("model"), brightness_network()
     weights = store.encode_weights(network)
-    store.write(folder, manifest(weights, network), weights, [], "made by hand\n")
+    store.write(folder, manifest(weights, network), weights, [])
     return Predictor(store.read(folder), bfloat16=False)
 
 
@@ -146,10 +153,10 @@ def test_constant_images_hold_no_nucleus(predictor, shape, value):
 
 def test_constant_images_hold_no_nucleus_whatever_the_network_says(tmp_path):
     network = brightness_network()
-    torch.nn.init.constant_(network.head.bias[4:12], 9.0)
+    torch.nn.init.constant_(network.heads.maps.bias[4:12], 9.0)
     weights = store.encode_weights(network)
-    store.write(tmp_path, manifest(weights, network), weights, [], "")
-    predictor = Predictor(store.read(tmp_path), smallest=0)
+    store.write(tmp_path, manifest(weights, network), weights, [])
+    predictor = Predictor(store.read(tmp_path), min_area=0)
     assert predictor.segment(image_of(domes(PLACES)[0])).nuclei
     assert predictor.segment(image_of(np.full((30, 30, 1), 7, np.uint8))).nuclei == ()
     pink = np.broadcast_to(np.array([230, 150, 180], np.uint8), (20, 30, 3))
@@ -162,11 +169,11 @@ def test_one_bright_pixel_does_not_fail(predictor):
     assert predictor.segment(image_of(pixels)).labels.shape == (5, 5)
 
 
-def test_smallest_is_respected(predictor):
+def test_the_smallest_area_is_respected(predictor):
     pixels, labels = domes([(14, 15, 9), (16, 50, 3)])
     areas = np.bincount(labels.ravel())[1:].tolist()
     for smallest, count in ((0, 2), (min(areas), 2), (min(areas) + 1, 1), (max(areas), 1), (max(areas) + 1, 0)):
-        found = Predictor(predictor.model, smallest=smallest, bfloat16=False).segment(image_of(pixels))
+        found = Predictor(predictor.model, min_area=smallest, bfloat16=False).segment(image_of(pixels))
         assert len(found.nuclei) == count
         assert all(row.area >= smallest for row in found.nuclei)
 
@@ -195,6 +202,14 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def without_threads(files):
+    """The same, but for what NAME.json says of the number of threads."""
+    records = {name: json.loads(content) for name, content in files.items() if name.endswith(".json")}
+    for record in records.values():
+        record["identity"] = record["environment"]["threads"] = None
+    return files | records
+
+
 @pytest.mark.parametrize("overlay", [False, True])
 def test_files_of_a_run(predictor, images, tmp_path, overlay):
     seen = []
@@ -203,7 +218,8 @@ def test_files_of_a_run(predictor, images, tmp_path, overlay):
         predictor, images, tmp_path / "a" / "out", request, observe=lambda path, share, size: seen.append(path)
     )
     assert summary.nuclei == {"plate 0": 1, "plate 1": 2, "plate 2": 3} and summary.failed == []
-    assert seen == images
+    assert [*summary.results] == images and all(isinstance(one, Segmented) for one in summary.results.values())
+    assert sorted(seen) == images
     endings = ["_labels.tif", ".csv", ".json"] + ["_overlay.png"] * overlay
     assert {path.name for path in (tmp_path / "a" / "out").iterdir()} == {
         f"plate {index}{ending}" for index in range(3) for ending in endings
@@ -237,8 +253,8 @@ def test_one_broken_image_is_named_and_the_others_are_done(predictor, images, tm
     summary = predict(predictor, images, tmp_path / "out", observe=lambda path, share, size: seen.append(path))
     assert summary.nuclei == {"plate 0": 1, "plate 2": 3}
     (sentence,) = summary.failed
-    assert str(images[1]) in sentence
-    assert seen == images
+    assert str(images[1]) in sentence and summary.results[images[1]] == Failed(sentence)
+    assert sorted(seen) == images and [*summary.results] == images
     assert not list((tmp_path / "out").glob("plate 1*"))
 
 
@@ -278,9 +294,9 @@ def test_images_at_once_give_the_files_of_one_after_the_other(predictor, images,
     expected = predict(predictor, images, tmp_path / "expected", observe=lambda path, share, size: seen[0].append(path))
     threads(count)
     found = predict(predictor, images, tmp_path / "found", observe=lambda path, share, size: seen[1].append(path))
-    assert (found.nuclei, found.failed) == (expected.nuclei, expected.failed)
-    assert seen[0] == seen[1] == images
-    assert files_of(tmp_path / "found") == files_of(tmp_path / "expected")
+    assert found == expected
+    assert sorted(seen[0]) == sorted(seen[1]) == images
+    assert without_threads(files_of(tmp_path / "found")) == without_threads(files_of(tmp_path / "expected"))
     assert torch.get_num_threads() == count
 
 
@@ -295,3 +311,49 @@ def test_the_number_of_threads_is_given_back_after_an_error(predictor, images, t
 def test_nothing_to_do(predictor, tmp_path):
     summary = predict(predictor, [], tmp_path / "out")
     assert summary.nuclei == {} and summary.failed == []
+
+
+def test_the_record_says_with_what_an_image_was_segmented(predictor, images, tmp_path, threads):
+    threads(2)
+    predict(predictor, images, tmp_path / "out")
+    environment = read_record(tmp_path / "out" / "plate 0.json").environment
+    assert (environment.engine, environment.number_format, environment.threads) == ("torch", "float32", 2)
+    assert environment.versions.keys() >= {"nucleate", "torch", "numpy"}
+    assert environment.versions["numpy"] == np.__version__
+
+
+def test_what_was_segmented_with_another_engine_or_format_is_not_kept(predictor, images, tmp_path):
+    out, again = tmp_path / "out", Request(resume=True)
+    predict(predictor, images, out)
+    assert all(isinstance(one, Skipped) for one in predict(predictor, images, out, again).results.values())
+    for changes in ({"bfloat16": True}, {"bfloat16": False, "tta": 2}):
+        other = Predictor(predictor.model, **changes)
+        assert all(isinstance(one, Segmented) for one in predict(other, images, out, again).results.values())
+        assert predict(other, images, out, again).nuclei == {"plate 0": 1, "plate 1": 2, "plate 2": 3}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_image_is_opened_once_and_few_at_a_time(predictor, images, tmp_path, threads, monkeypatch, count):
+    """Of small images and large ones in turn."""
+    opened, closed, most = [], [], 0
+
+    def counting(path, selection):
+        nonlocal most
+        image = open_image(path, selection)
+        opened.append(path)
+        most = max(most, len(opened) - len(closed))
+        close = image.reader.close
+        image.reader.close = lambda: (closed.append(path), close())
+        return image
+
+    pixels = domes(PLACES)[0][..., 0]
+    for number in range(12):
+        large = number % 3 == 0
+        tifffile.imwrite(images[0].parent / f"mixed {number:02}.tif", np.tile(pixels, (3, 3)) if large else pixels)
+    threads(count)
+    monkeypatch.setattr("nucleate.inference.predict.open_image", counting)
+    mixed = sorted(images[0].parent.glob("mixed*"))
+    summary = predict(Predictor(predictor.model, bfloat16=False, side=96), mixed, tmp_path / "out")
+    assert [*summary.results] == mixed and summary.failed == []
+    assert [one.count for one in summary.results.values()] == [36, 4, 4] * 4
+    assert sorted(opened) == sorted(closed) == mixed and most <= count + 2

@@ -11,12 +11,11 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
-from nucleate.inference.backends import TorchEngine
-from nucleate.inference.compiled_backends import Int8Engine
+from nucleate.inference.backends import Int8Backend, TorchBackend
 from nucleate.inference.onnx_graph import to_onnx
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.quantize import CLIPPED, FLOATING, MOST, calibrate, input_scale, quantised
-from nucleate.networks.runtime import multiplies_int8
+from nucleate.networks.runtime import processor
 from nucleate.networks.store import locate, read
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.matching import match
@@ -25,7 +24,7 @@ FINITE = st.floats(-100, 100, width=32)
 WEIGHTS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=4, max_dims=4, max_side=4), elements=FINITE)
 
 needs_vnni = pytest.mark.skipif(
-    not multiplies_int8(),
+    not processor().int8,
     reason="needs VNNI or AMX; without them sums of 8-bit products overflow, so no engine uses them",
 )
 
@@ -33,7 +32,7 @@ needs_vnni = pytest.mark.skipif(
 def network(channels=1, widths=(8, 16)):
     torch.manual_seed(0)
     made = UNet(Architecture(channels, 2, widths))
-    nn.init.normal_(made.head.weight, std=0.3)
+    nn.init.normal_(made.heads.maps.weight, std=0.3)
     return made
 
 
@@ -96,7 +95,7 @@ def test_ranges_are_the_quantiles_of_what_each_convolution_sees():
         assert (outside <= CLIPPED).all(), name
         inside = np.array([np.mean(x[name] <= low), np.mean(x[name] >= high)])
         assert (inside >= min(CLIPPED, 1 / x[name].size)).all(), name
-        assert name.endswith(("first", "second", "head")) == (low >= 0), "after a rectifier"
+        assert name.endswith(("first", "second", "maps")) == (low >= 0), "after a rectifier"
 
 
 def test_ranges_are_the_widest_over_the_images_whatever_their_order():
@@ -109,7 +108,7 @@ def test_ranges_are_the_widest_over_the_images_whatever_their_order():
 
 def test_few_images_are_looked_at_and_they_are_spread(monkeypatch):
     seen = []
-    monkeypatch.setattr(TorchEngine, "zoomed", lambda self, image: seen.append(float(image.max())))
+    monkeypatch.setattr(TorchBackend, "zoomed", lambda self, image: seen.append(float(image.max())))
     for count in (1, MOST, MOST + 1, 10 * MOST):
         seen.clear()
         calibrate(network(), [np.full((1, 8, 8), k, np.float32) for k in range(count)])
@@ -177,7 +176,7 @@ def assert_rounded(found, case):
     """Far nearer to the plain network of rounded numbers than rounding is to the network itself; not the same, as what
     lies on the edge between two integers may fall to either."""
     made, _, image, expected = case
-    exact = TorchEngine(made, bfloat16=False).raw(image).cpu()
+    exact = TorchBackend(made, bfloat16=False).raw(image).cpu()
     rounding = (expected - exact).abs().mean()
     assert (found - expected).abs().mean() < 0.1 * rounding
     assert rounding < 0.1 * exact.abs().mean()
@@ -186,7 +185,7 @@ def assert_rounded(found, case):
 @needs_vnni
 def test_the_engine_is_the_plain_network_of_rounded_numbers(case):
     made, ranges, image, _ = case
-    assert_rounded(Int8Engine(made, ranges).raw(image), case)
+    assert_rounded(Int8Backend(made, ranges).raw(image), case)
 
 
 def test_so_is_the_graph_on_any_processor(case):
@@ -203,7 +202,7 @@ def test_so_is_the_graph_on_any_processor(case):
 @needs_vnni
 def test_it_has_the_symmetries_of_the_network():
     made = network()
-    engine = Int8Engine(made, calibrate(made, images(3)))
+    engine = Int8Backend(made, calibrate(made, images(3)))
     image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
     found, turned = engine.raw(image), engine.raw(image.rot90(1, (2, 3))).rot90(-1, (2, 3))
     logits = slice(0, 3)  # of which none has a direction

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nucleate.inference import sliding_window
-from nucleate.inference.backends import TorchEngine
-from nucleate.inference.sliding_window import APART, AROUND, GLANCE, JUDGED, LARGE, Passage, windows
+from nucleate.inference.backends import TorchBackend
+from nucleate.inference.sliding_window import APART, AROUND, GLANCE, JUDGED, LARGE, BlankCache, SlidingWindow, windows
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.rescale import zoom
 from nucleate.types import Box
@@ -42,18 +42,26 @@ def image_of(seed, shape):
     return torch.from_numpy(np.random.default_rng(seed).random((1, 1, *shape)).astype(np.float32))
 
 
-def passage_of(network, image, side):
-    whole = Box(0, 0, *image.shape[-2:])
-    return Passage(network, whole.shape, lambda box: image[..., *box.within(whole)].clone(), side=side)
+def reader_of(image):
+    return lambda box: image[..., *box.within(Box(0, 0, *image.shape[-2:]))].clone()
+
+
+def plan_of(network, image, side):
+    return SlidingWindow.plan(network, tuple(image.shape[-2:]), reader_of(image), side=side)
+
+
+def whole_of(network, image, side):
+    return plan_of(network, image, side).whole(reader_of(image))
 
 
 @pytest.mark.parametrize(("shape", "side", "many"), [((61, 61), 48, False), ((150, 149), 48, True)])
 def test_the_network_is_told_of_the_one_shape_that_many_blocks_have(shape, side, many):
     network = Exact(reach=2)
-    cut = passage_of(network, image_of(0, shape), side)
+    image = image_of(0, shape)
+    cut = plan_of(network, image, side)
     assert (len(cut.blocks) >= sliding_window.MANY) == many
     network.shapes.clear()
-    cut.whole()
+    cut.whole(reader_of(image))
     stride = network.architecture.stride
     padded = {tuple(-(-n // stride) * stride for n in shape) for shape in network.shapes}
     assert network.expected == ([*padded] if many else [])
@@ -70,13 +78,13 @@ def test_the_network_is_told_of_the_one_shape_that_many_blocks_have(shape, side,
 def test_blocks_give_the_whole_to_the_last_bit(seed, shape, side, radius, reach):
     image = image_of(seed, shape)
     one, network = Exact(reach, radius), Exact(reach, radius)
-    expected, cut = passage_of(one, image, 10**4).whole(), passage_of(network, image, side)
-    assert torch.equal(cut.whole(), expected)
+    expected, cut = whole_of(one, image, 10**4), plan_of(network, image, side)
+    assert torch.equal(cut.whole(reader_of(image)), expected)
     # Whatever is around what a block writes holds, too.
     for block in cut.blocks:
-        assert block.gives == block.writes.grown(AROUND, within=shape)
-        found = cut.run(block, cut.read(block.needs))
-        assert torch.equal(found, expected[..., *block.gives.within(Box(0, 0, *shape))])
+        assert block.context == block.write_region.grown(AROUND, within=shape)
+        found = cut.forward(block, reader_of(image)(block.read_region))
+        assert torch.equal(found, expected[..., *block.context.within(Box(0, 0, *shape))])
     # One shape for all blocks, made up to the stride.
     assert len({tuple(-(-n // 4) * 4 for n in seen) for seen in network.shapes[1:]}) <= 1
 
@@ -87,10 +95,10 @@ def test_blocks_give_the_whole_to_the_last_bit(seed, shape, side, radius, reach)
 )
 def test_no_block_takes_more_than_its_side_in_the_image_or_in_the_network(shape, side, radius):
     network = Exact(2, radius)
-    blocks = passage_of(network, image_of(0, shape), side).blocks
+    blocks = plan_of(network, image_of(0, shape), side).blocks
     whole = side * sliding_window.WHOLE // sliding_window.SIDE
     for block in blocks:
-        sizes = (block.writes, block.sees)
+        sizes = (block.write_region, block.input_region)
         if len(blocks) == 1:
             # Of no more pixels than its square; made up to the stride.
             assert all(math.prod(box.shape) <= whole**2 for box in sizes)
@@ -102,14 +110,14 @@ def test_no_block_takes_more_than_its_side_in_the_image_or_in_the_network(shape,
 @given(shape=st.tuples(st.integers(1, 90), st.integers(1, 90)), radius=st.floats(3.0, 40.0))
 def test_the_whole_is_interpolated_as_pytorch_does(shape, radius):
     image, network = image_of(0, shape), Exact(2, radius)
-    found = passage_of(network, image, 10**4)
+    found = plan_of(network, image, 10**4)
     assert found.factor == pytest.approx(zoom(2 * radius), rel=1e-5)
     size = [round(found.factor * length) for length in shape]
     raw = network.raw(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
     raw = F.interpolate(raw, size=shape, mode="bilinear", align_corners=False)
     raw[:, 3:5] /= found.factor
     raw[:, 5] -= math.log(found.factor)
-    torch.testing.assert_close(found.whole(), raw, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(found.whole(reader_of(image)), raw, atol=2e-5, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=12)
@@ -117,22 +125,22 @@ def test_the_whole_is_interpolated_as_pytorch_does(shape, radius):
 def test_blocks_of_a_network_give_its_whole(seed, shape, radius):
     torch.manual_seed(seed)
     made = UNet(Architecture(widths=(8, 8)))
-    torch.nn.init.normal_(made.head.weight, std=0.1)
+    torch.nn.init.normal_(made.heads.maps.weight, std=0.1)
     with torch.no_grad():
-        made.head.weight[20:] = 0
-        made.head.bias[20:] = math.log(radius / UNIT)
-        made.head.bias[4:8] = 1.0
-    engine, image = TorchEngine(made, bfloat16=False), image_of(seed, shape)
-    whole = passage_of(engine, image, 10**4).whole()
-    torch.testing.assert_close(passage_of(engine, image, 100).whole(), whole, atol=1e-5, rtol=1e-5)
+        made.heads.maps.weight[20:] = 0
+        made.heads.maps.bias[20:] = math.log(radius / UNIT)
+        made.heads.maps.bias[4:8] = 1.0
+    engine, image = TorchBackend(made, bfloat16=False), image_of(seed, shape)
+    whole = whole_of(engine, image, 10**4)
+    torch.testing.assert_close(whole_of(engine, image, 100), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_small_image_that_is_not_resized_is_seen_once():
     network, image = Exact(), image_of(0, (20, 30))
-    assert torch.equal(passage_of(network, image, 100).whole(), Exact().raw(image))
+    assert torch.equal(whole_of(network, image, 100), Exact().raw(image))
     assert network.shapes == [(20, 30)]
     network = Exact(radius=6.0)
-    passage_of(network, image, 100).whole()
+    whole_of(network, image, 100)
     assert network.shapes == [(20, 30), (40, 60)]
 
 
@@ -163,22 +171,22 @@ def test_larger_images_are_judged_in_more_places():
 def test_where_the_middle_shows_no_nucleus_more_of_the_image_is_looked_at(place, shapes):
     network, image = Exact(radius=6.0), torch.full((1, 1, 500, 500), -1.0)
     image[..., place, place] = 1.0
-    assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
+    assert plan_of(network, image, 10**4).factor == pytest.approx(2.0)
     assert network.shapes == shapes
 
 
 def test_what_any_window_shows_counts():
     network, image = Exact(radius=6.0), torch.full((1, 1, 500, 1000), -1.0)
     image[..., 250, 833] = 1.0  # in the last of three
-    assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
+    assert plan_of(network, image, 10**4).factor == pytest.approx(2.0)
     assert network.shapes == [(192, 192)] * 3
 
 
 def test_what_any_window_of_a_large_image_shows_counts():
     network, image = Exact(radius=6.0), torch.full((1, 1, 64, LARGE + 1), -1.0)
     image[..., LARGE // 2 :] = 1.0  # in the last of the windows alone
-    assert passage_of(network, image, 10**4).factor == pytest.approx(2.0)
-    assert passage_of(network, torch.full_like(image, -1.0), 10**4).factor == 1.0
+    assert plan_of(network, image, 10**4).factor == pytest.approx(2.0)
+    assert plan_of(network, torch.full_like(image, -1.0), 10**4).factor == 1.0
 
 
 @settings(deadline=None, max_examples=60)
@@ -191,3 +199,29 @@ def test_the_size_in_a_large_image_is_judged_all_over_it(shape):
     gaps = [columns[0], *(b - a - JUDGED for a, b in itertools.pairwise(columns))]
     assert max(gaps) <= max(shape[1] / 8, 2 * sliding_window.WHOLE)
     assert len({window.shape for window in found}) == 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(shape=st.tuples(st.integers(1, 200), st.integers(1, 200)), side=st.integers(60, 120), data=st.data())
+def test_the_blocks_that_meet_a_box_are_found(shape, side, data):
+    window = plan_of(Exact(2), image_of(0, shape), side)
+    y, x = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
+    box = Box(y, x, data.draw(st.integers(1, shape[0] - y)), data.draw(st.integers(1, shape[1] - x)))
+    expected = [n for n, block in enumerate(window.blocks) if block.write_region.common(box) is not None]
+    assert window.meeting(box) == expected != []
+
+
+def test_blank_images_go_through_the_network_once_for_each_shape_and_colour():
+    network = Exact()
+    cached = BlankCache(network)
+    blank, image = torch.full((1, 1, 20, 30), 0.25), image_of(0, (20, 30))
+    assert all(torch.equal(cached.raw(blank), Exact().raw(blank)) for _ in range(3)) and len(network.shapes) == 1
+    assert all(torch.equal(cached.raw(image), Exact().raw(image)) for _ in range(2)) and len(network.shapes) == 3
+    for other in (blank + 0.5, blank[..., :19, :]):
+        assert torch.equal(cached.raw(other), Exact().raw(other))
+    assert len(network.shapes) == 5
+
+
+def test_making_a_window_runs_nothing():
+    network = Exact()
+    assert SlidingWindow(network, (9, 9), 1.0, (9, 9), ()).meeting(Box(0, 0, 9, 9)) == [] == network.shapes

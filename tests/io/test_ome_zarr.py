@@ -9,8 +9,8 @@ import zarr
 
 from nucleate.data.dataset import images_in
 from nucleate.errors import ImageError
-from nucleate.io.image_file import read_image
 from nucleate.io.ome_zarr import OmeZarrReader
+from nucleate.io.reader import read_image
 from nucleate.types import Box
 
 PIXELS = np.random.default_rng(5).integers(0, 60000, (3, 75, 90), dtype=np.uint16)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import InputError
-from nucleate.io.instances import MemoryNuclei
-from nucleate.io.prediction_json import KIND, Record, read_record, record_file, write_record
+from nucleate.io.prediction_json import KIND, Environment, PredictionRecord, read_record, record_file, write_record
 
 COUNT = st.integers(0, 2**40)
 SIZE = st.floats(1e-9, 1e9)
@@ -17,7 +16,7 @@ NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\\:\0"), min_si
     lambda name: name not in (".", "..")
 )
 RECORDS = st.builds(
-    Record,
+    PredictionRecord,
     image=NAME.map("/data/{}".format),
     level=COUNT,
     origin=st.tuples(COUNT, COUNT),
@@ -26,6 +25,8 @@ RECORDS = st.builds(
     pixel_size=st.none() | SIZE,
     count=COUNT,
     files=st.dictionaries(st.sampled_from(["tif", "csv"]), NAME),
+    environment=st.none()
+    | st.builds(Environment, st.text(), st.text(), COUNT, st.dictionaries(st.text(), st.text(), max_size=3)),
 )
 
 
@@ -37,11 +38,13 @@ def test_round_trip(tmp_path_factory, record):
     assert read_record(path) == record
 
 
-def test_of_nuclei(tmp_path, monkeypatch):
+def test_of_nuclei(tmp_path, monkeypatch, memory_instances):
     monkeypatch.chdir(tmp_path)
-    nuclei = MemoryNuclei("cells", np.zeros((3, 4), np.int32), [], origin=(5, 6), downsample=4.0, pixel_size=0.5)
-    record = Record.of(nuclei, type(tmp_path)("cells.svs"), 1, {"csv": "cells.csv"})
-    assert record == Record(str(tmp_path.resolve() / "cells.svs"), 1, (5, 6), (3, 4), 4.0, 0.5, 0, {"csv": "cells.csv"})
+    nuclei = memory_instances("cells", np.zeros((3, 4), np.int32), [], origin=(5, 6), downsample=4.0, pixel_size=0.5)
+    record = PredictionRecord.of(nuclei, type(tmp_path)("cells.svs"), 1, {"csv": "cells.csv"})
+    assert record == PredictionRecord(
+        str(tmp_path.resolve() / "cells.svs"), 1, (5, 6), (3, 4), 4.0, 0.5, 0, {"csv": "cells.csv"}
+    )
 
 
 GOOD = {
@@ -94,6 +97,11 @@ def test_another_kind_of_json_is_no_record(tmp_path, text):
         ("files", {"tif": "a\\b"}),
         ("files", {"tif": ""}),
         ("files", {"tif": 3}),
+        ("environment", "torch"),
+        ("environment", {}),
+        ("environment", {"engine": "torch", "number_format": "float32", "threads": -1, "versions": {}}),
+        ("environment", {"engine": "torch", "number_format": None, "threads": 2, "versions": {}}),
+        ("environment", {"engine": "torch", "number_format": "float32", "threads": 2, "versions": {"torch": 2}}),
     ],
 )
 def test_what_cannot_be_is_named(tmp_path, field, value):

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.errors import ImageError
-from nucleate.io.image_file import read_image
-from nucleate.io.reader import downsample
+from nucleate.io.base import downsample
 from nucleate.io.tiff_reader import TiffReader
 from nucleate.types import Box
 
@@ -86,11 +85,12 @@ def test_tiles_and_the_whole_are_decoded_alike(path, compression, count, layout)
     options = {"compression": compression, "photometric": "rgb" if count == 3 else "minisblack", **layout}
     options |= {"compressionargs": {"level": 80}} if compression.startswith("jpeg") else {}
     tifffile.imwrite(path, np.squeeze(PIXELS[np.uint8, count]), **options)
-    whole = read_image(path)
+    expected = whole(path)
     with TiffReader(path) as reader:
-        assert (reader.channels, reader.dtype, reader.name) == (whole.channels, np.uint8, "image")
+        names = ("red", "green", "blue") if count == 3 else ("grey",)
+        assert (reader.channels, reader.dtype, reader.name) == (names, np.uint8, "image")
         for box in (reader.box, Box(31, 47, 2, 2), Box(70, 80, 5, 10)):
-            np.testing.assert_array_equal(reader.read(box), whole.pixels[box.within(reader.box)])
+            np.testing.assert_array_equal(reader.read(box), expected[box.within(reader.box)])
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,11 @@ def test_channels_are_planes_wherever_they_lie(path, options):
     if options.pop("contiguous", True) is False:
         options["compression"] = "zlib"
     tifffile.imwrite(path, np.moveaxis(PIXELS[np.uint16, 3], 2, 0), **options)
-    whole = read_image(path)
-    np.testing.assert_array_equal(whole.pixels, PIXELS[np.uint16, 3])
+    named = "Name" in str(options) or "Labels" in str(options)
     with TiffReader(path) as reader:
-        assert reader.channels == whole.channels
+        assert reader.channels == (tuple("abc") if named else ("channel 1", "channel 2", "channel 3"))
         for box in (reader.box, Box(13, 17, 40, 50)):
-            np.testing.assert_array_equal(reader.read(box), whole.pixels[box.within(reader.box)])
+            np.testing.assert_array_equal(reader.read(box), PIXELS[np.uint16, 3][box.within(reader.box)])
 
 
 KINDS = {
@@ -137,16 +136,42 @@ KINDS = {
 }
 
 
+SHOWN = {
+    "bilevel": lambda values: values.astype(np.uint8) * np.uint8(255),
+    "12 bit": lambda values: values,
+    "palette": lambda values: (KINDS["palette"][1]["colormap"] >> 8).astype(np.uint8).T[values[..., 0]],
+    "white is 0": lambda values: 255 - values,
+    "alpha": lambda values: values[..., :3],
+    **dict.fromkeys(("float64", "int16", "float16"), lambda values: values.astype(np.float32)),
+}
+"""What each is as an image, of the values that are stored."""
+
+NAMES = {"palette": ("channel 1", "channel 2", "channel 3"), "alpha": ("red", "green", "blue")}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tile", [None, (32, 48)])
 def test_every_kind_of_pixel_is_what_it_is_in_the_whole(path, kind, tile):
     pixels, options = KINDS[kind]
     tifffile.imwrite(path, pixels, tile=tile, **options)
-    whole = read_image(path)
-    with TiffReader(path) as reader:
-        assert (reader.dtype, reader.channels) == (whole.pixels.dtype, whole.channels)
+    expected = SHOWN[kind](whole(path))
+    with TiffReader(path) as reader, TiffReader(path, labels=True) as stored:
+        assert reader.dtype == expected.dtype
+        assert reader.channels == NAMES.get(kind, ("grey",))
         for box in (reader.box, Box(13, 17, 40, 50)):
-            np.testing.assert_array_equal(reader.read(box), whole.pixels[box.within(reader.box)])
+            np.testing.assert_array_equal(reader.read(box), expected[box.within(reader.box)])
+            values = stored.read(box)
+            assert values.dtype == stored.dtype == pixels.dtype
+            if kind not in ("white is 0", "alpha"):
+                np.testing.assert_array_equal(values[..., 0], pixels[box.within(reader.box)])
+
+
+def whole(path):
+    """The largest image of a file as tifffile reads all of it at once: (height, width, samples)."""
+    with tifffile.TiffFile(path) as tiff:
+        series = max(tiff.series, key=lambda series: series.size)
+        values, axes = series.asarray(), series.axes
+    return np.moveaxis(values, 0, 2) if axes in ("CYX", "SYX") else values.reshape(*values.shape[:2], -1)
 
 
 def pyramid(pixels, count):

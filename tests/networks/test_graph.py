@@ -25,7 +25,7 @@ def seen(network, image, y, x):
 def random_unet(widths, seed=0):
     torch.manual_seed(seed)
     network = UNet(Architecture(widths=widths)).double()
-    nn.init.normal_(network.head.weight)
+    nn.init.normal_(network.heads.maps.weight)
     return network
 
 

@@ -2,12 +2,14 @@
 
 import ctypes
 import sys
+import time
 
 import pytest
 import torch
 from torch import nn
 
 from nucleate.networks import runtime
+from nucleate.networks.runtime import PROCESSORS
 from nucleate.networks.unet import Architecture, UNet
 
 CPU = torch.device("cpu")
@@ -24,85 +26,57 @@ def test_device_is_one_that_computes():
     assert (torch.ones(2, device=where) + 1).sum().item() == 4
 
 
-@pytest.fixture
-def trial(monkeypatch):
-    """The trial's outcome and how often it was held; nothing is remembered before or after."""
-    held = []
-
-    def outcome(bfloat16, float32=1.0):
-        def found():
-            held.append(bfloat16)
-            return {torch.bfloat16: bfloat16, torch.float32: float32}
-
-        monkeypatch.setattr(runtime, "_trial", found)
-        runtime._wins_the_trial.cache_clear()
-        return held
-
-    yield outcome
-    runtime._wins_the_trial.cache_clear()
-
-
-@pytest.mark.parametrize("wins", [True, False])
 @pytest.mark.parametrize(
-    ("found", "has"),
+    ("found", "vendor", "kind"),
     [
-        ({}, False),
-        ({"avx512_bf16": False, "amx_bf16": False}, False),
-        ({"avx2": True, "avx512_f": True}, False),
-        ({"avx512_bf16": True}, True),
-        ({"amx_bf16": True}, True),
-        ({"bf16": True}, True),
+        ({}, "", "x86"),
+        ({"avx2": True, "avx512_f": True, "avx512_vnni": False}, "Intel(R) Xeon(R)", "x86"),
+        ({"avx512_vnni": True}, "Intel(R) Xeon(R)", "VNNI"),
+        ({"avx_vnni": True}, "Intel(R) Core(TM) i7", "VNNI"),
+        ({"avx512_bf16": True, "avx512_vnni": True}, "Intel(R) Xeon(R)", "AVX-512 BF16"),
+        ({"avx512_bf16": True, "avx512_vnni": True}, "AMD EPYC", "AMD AVX-512 BF16"),
+        ({"avx512_bf16": True, "avx512_vnni": True}, "AuthenticAMD", "AMD AVX-512 BF16"),
+        ({"avx512_bf16": True, "amx_bf16": True, "amx_int8": True}, "Intel(R) Xeon(R)", "AMX"),
+        ({"bf16": True}, "", "other"),
     ],
 )
-def test_bfloat16_where_the_processor_has_it_and_is_faster_with_it(monkeypatch, trial, found, has, wins):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    held = trial(0.5 if wins else 0.9)
-    assert runtime.has_bfloat16(CPU) is has
-    assert runtime.prefers_bfloat16(CPU) is (has and wins)
-    assert len(held) == has, "one trial a process, and none where there is nothing to try"
+def test_the_kind_of_processor_follows_from_its_instructions(monkeypatch, found, vendor, kind):
+    monkeypatch.setattr(runtime.platform, "machine", lambda: "aarch64" if kind == "other" else "x86_64")
+    assert runtime._kind(found, vendor) is PROCESSORS[kind]
+
+
+def test_the_table_is_of_one_mind():
+    """bfloat16 only where it was measured to be faster, or known to be by other runs."""
+    for kind in PROCESSORS.values():
+        for engine in ("torch", "openvino"):
+            pair = [kind.speeds.get(f"{engine}, {one}") for one in ("float32", "bfloat16")]
+            assert None in pair or (pair[1] > pair[0]) is kind.bfloat16
+        assert not kind.bfloat16 or kind.speeds
+
+
+def test_nothing_is_timed(monkeypatch):
+    """The same answer in every process, however busy the machine is."""
+    runtime._capabilities.cache_clear()
+    for name in ("perf_counter", "monotonic", "time", "process_time"):
+        monkeypatch.setattr(time, name, lambda: pytest.fail("asked for the time"))
+    assert runtime.prefers_bfloat16(CPU) is runtime.processor().bfloat16
+    assert runtime.processor() in PROCESSORS.values()
 
 
 @pytest.mark.parametrize("expected", [True, False])
-def test_bfloat16_with_an_older_torch(monkeypatch, trial, expected):
-    trial(0.5)
+def test_an_older_torch_can_be_asked_for_some_instructions(monkeypatch, expected):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: expected, raising=False)
-    assert runtime.prefers_bfloat16(CPU) is expected
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-    assert runtime.prefers_bfloat16(CPU) is False
-
-
-@pytest.mark.parametrize(
-    ("found", "has"),
-    [
-        ({}, False),
-        ({"avx2": True, "avx512_f": True, "avx512_bf16": True, "avx512_vnni": False}, False),
-        ({"avx512_vnni": True}, True),
-        ({"avx_vnni": True}, True),
-        ({"amx_int8": True}, True),
-    ],
-)
-def test_integers_where_the_processor_multiplies_them(monkeypatch, found, has):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    assert runtime.multiplies_int8() is has
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has, raising=False)
-    assert runtime.multiplies_int8() is has, "with an older torch"
-    monkeypatch.delattr(torch.cpu, "_is_vnni_supported")
-    assert runtime.multiplies_int8() is False
-
-
-def test_the_trial_times_a_convolution_in_both_formats(monkeypatch):
-    """With a clock that only products move: twice the work takes twice the time, whichever comes first."""
-    clock, product = [0.0], torch.conv2d
-
-    def slow(image, kernel, **options):
-        clock[0] += {torch.bfloat16: 3.0, torch.float32: 2.0}[image.dtype]
-        return product(image, kernel, **options)
-
-    monkeypatch.setattr(runtime.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(torch, "conv2d", slow)
-    assert runtime._trial() == {torch.bfloat16: 3.0, torch.float32: 2.0}
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: expected, raising=False)
+    runtime._capabilities.cache_clear()
+    try:
+        assert (runtime._kind(runtime._capabilities(), "") is PROCESSORS["AMX"]) is expected
+        assert runtime.has_bfloat16(CPU) is expected
+        monkeypatch.delattr(torch.cpu, "_is_vnni_supported")
+        runtime._capabilities.cache_clear()
+        assert runtime._capabilities()["avx512_vnni"] is False
+    finally:
+        runtime._capabilities.cache_clear()
 
 
 def test_autocast_obeys_the_caller():

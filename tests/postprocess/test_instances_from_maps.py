@@ -8,36 +8,36 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from nucleate.postprocess.instances_from_maps import (
-    BOUND,
+    MAX_DISTANCE,
     Candidates,
     Extent,
     Votes,
-    follow,
-    group,
-    join,
-    select,
-    tidy,
-    vote,
+    assign_pixels,
+    cast_votes,
+    instances_from_maps,
+    instances_from_votes,
+    keep_largest_component,
+    non_maximum_suppression,
 )
-from nucleate.postprocess.plain_steps import NOTHING
+from nucleate.postprocess.kernels import BACKGROUND
 from nucleate.types import Box, Maps, Thresholds
 
 
 def votes_of(maps, thresholds):
     shape = maps.heat.shape
-    return vote(maps, thresholds, Box(0, 0, *shape), Box(0, 0, *shape), shape)
+    return cast_votes(maps, thresholds, Box(0, 0, *shape), Box(0, 0, *shape), shape)
 
 
 def find_centres(maps, thresholds):
     candidates = votes_of(maps, thresholds).candidates
-    return candidates.position[select(candidates, thresholds.separation)]
+    return candidates.position[non_maximum_suppression(candidates, thresholds.nms_radius)]
 
 
 def assign(maps, centre, thresholds):
     y, x = centre.T
     given_centres = Candidates(centre, maps.heat[y, x], maps.radius[y, x])
     box = Box(0, 0, *maps.heat.shape)
-    return follow(votes_of(maps, thresholds).points, box, given_centres, thresholds.reach)
+    return assign_pixels(votes_of(maps, thresholds).points, box, given_centres, thresholds.assign_radius)
 
 
 def steps(low, high, unit):
@@ -48,11 +48,11 @@ def steps(low, high, unit):
 THRESHOLDS = st.builds(
     Thresholds,
     foreground=st.sampled_from([0.25, 0.5, 0.75]),
-    heat=st.sampled_from([0.25, 0.5]),
-    separation=st.sampled_from([0.5, 1.0]),
-    reach=st.sampled_from([0.5, 1.0]),
-    smallest=st.integers(0, 6),
-    certainty=st.sampled_from([0.0, 0.4, 0.5, 0.6]),
+    peak_threshold=st.sampled_from([0.25, 0.5]),
+    nms_radius=st.sampled_from([0.5, 1.0]),
+    assign_radius=st.sampled_from([0.5, 1.0]),
+    min_area=st.integers(0, 6),
+    seed_foreground=st.sampled_from([0.0, 0.4, 0.5, 0.6]),
 )
 
 
@@ -76,13 +76,13 @@ def slow_centres(maps, thresholds):
                 for q in (y - 1, y, y + 1)
                 for r in (x - 1, x, x + 1)
             ]
-            if maps.heat[y, x] < thresholds.heat or sum(sure) / 9 < thresholds.certainty:
+            if maps.heat[y, x] < thresholds.peak_threshold or sum(sure) / 9 < thresholds.seed_foreground:
                 continue
             if maps.heat[y, x] == window.max():
                 candidates.append((y, x))
     found = []
     for y, x in candidates:
-        apart = thresholds.separation * float(maps.radius[y, x])
+        apart = thresholds.nms_radius * float(maps.radius[y, x])
         better = [
             (q, r)
             for q, r in candidates
@@ -106,7 +106,9 @@ def slow_assign(maps, centre, thresholds):
             best = None
             for number, (cy, cx) in enumerate(centre, start=1):
                 squared = (cy - py) ** 2 + (cx - px) ** 2
-                if squared <= (thresholds.reach * float(maps.radius[cy, cx])) ** 2 and (best is None or squared < best):
+                if squared <= (thresholds.assign_radius * float(maps.radius[cy, cx])) ** 2 and (
+                    best is None or squared < best
+                ):
                     best, labels[y, x] = squared, number
     return labels
 
@@ -135,21 +137,21 @@ def test_assignment_to_any_centres_equals_the_slow_reference(maps, thresholds, d
 @settings(deadline=None, max_examples=100)
 @given(maps=small_maps(), thresholds=THRESHOLDS)
 def test_laws_of_every_grouping(maps, thresholds):
-    found = group(maps, thresholds)
+    found = instances_from_maps(maps, thresholds)
     count = len(found.centre)
     assert found.labels.dtype == np.int32 and found.labels.shape == maps.heat.shape
     assert np.unique(found.labels[found.labels > 0]).tolist() == list(range(1, count + 1))
     assert found.centre.tolist() == sorted(found.centre.tolist())
     assert found.score.tolist() == [maps.heat[y, x] for y, x in found.centre]
-    assert (found.score >= thresholds.heat).all()
+    assert (found.score >= thresholds.peak_threshold).all()
     every = find_centres(maps, thresholds).tolist()
     assert all(centre in every for centre in found.centre.tolist())
     for label in range(1, count + 1):
         own = found.labels == label
-        assert own.sum() >= thresholds.smallest
+        assert own.sum() >= thresholds.min_area
         assert ndimage.label(own)[1] == 1
     assert_no_holes(found.labels)
-    again = group(maps, thresholds)
+    again = instances_from_maps(maps, thresholds)
     assert np.array_equal(again.labels, found.labels) and np.array_equal(again.centre, found.centre)
 
 
@@ -197,9 +199,11 @@ def nuclei(grouped, corner, keep):
     return named
 
 
-SCENE = Thresholds(foreground=0.5, heat=0.5, separation=0.8, reach=0.9, smallest=4, certainty=0.0)
+SCENE = Thresholds(
+    foreground=0.5, peak_threshold=0.5, nms_radius=0.8, assign_radius=0.9, min_area=4, seed_foreground=0.0
+)
 MARGIN = 32
-"""Pixels: more than offset + reach + separation + window of `scene`, and a neighbour's nucleus on top of it."""
+"""Pixels: more than offset + reach + nms_radius + window of `scene`, and a neighbour's nucleus on top of it."""
 
 
 @settings(deadline=None, max_examples=25)
@@ -217,11 +221,13 @@ def test_a_window_gives_the_nuclei_of_the_whole(seed, data):
     def inside(centre):
         return all(start + MARGIN <= c < stop - MARGIN for c, (start, stop) in zip(centre, spans, strict=True))
 
-    assert nuclei(group(window, SCENE), corner, inside) == nuclei(group(maps, SCENE), np.zeros(2, int), inside)
+    assert nuclei(instances_from_maps(window, SCENE), corner, inside) == nuclei(
+        instances_from_maps(maps, SCENE), np.zeros(2, int), inside
+    )
 
 
 def test_the_scenes_hold_nuclei():
-    found = [group(scene(seed, 120, 120), SCENE) for seed in range(3)]
+    found = [instances_from_maps(scene(seed, 120, 120), SCENE) for seed in range(3)]
     assert all(len(one.centre) > 50 for one in found)
     assert all(max(np.ptp(np.argwhere(one.labels == k), axis=0).max() for k in range(1, 50)) < 32 for one in found)
 
@@ -236,7 +242,7 @@ def test_moving_the_maps_moves_the_nuclei(seed, dy, dx):
         pads = ((y, rest[0]), (x, rest[1]))
         parts = (maps.foreground, maps.heat, maps.radius)
         foreground, heat, radius = (np.pad(part, pads) for part in parts)
-        found.append(group(Maps(foreground, heat, np.pad(maps.offset, ((0, 0), *pads)), radius), SCENE))
+        found.append(instances_from_maps(Maps(foreground, heat, np.pad(maps.offset, ((0, 0), *pads)), radius), SCENE))
     here, there = found
     np.testing.assert_array_equal(there.centre, here.centre + np.array([dy, dx]))
     np.testing.assert_array_equal(there.score, here.score)
@@ -257,40 +263,40 @@ def test_of_a_plateau_the_first_pixel_is_the_centre(height, width, value):
     maps = flat((40, 24))
     maps.heat[3 : 3 + height, 4 : 4 + width] = value
     maps.heat[28:31, 6:9] = value
-    assert find_centres(maps, Thresholds(heat=0.3, separation=0.6)).tolist() == [[3, 4], [28, 6]]
+    assert find_centres(maps, Thresholds(peak_threshold=0.3, nms_radius=0.6)).tolist() == [[3, 4], [28, 6]]
 
 
 def test_of_two_centres_too_near_the_higher_stays():
     maps = flat((20, 30))
     for height, row in ((0.9, 4), (0.8, 12)):
         maps.heat[row, 5], maps.heat[row, 8] = 0.85, height
-    assert find_centres(maps, Thresholds(heat=0.3, separation=0.8)).tolist() == [[4, 8], [12, 5]]
-    assert len(find_centres(maps, Thresholds(heat=0.3, separation=0.5))) == 4
+    assert find_centres(maps, Thresholds(peak_threshold=0.3, nms_radius=0.8)).tolist() == [[4, 8], [12, 5]]
+    assert len(find_centres(maps, Thresholds(peak_threshold=0.3, nms_radius=0.5))) == 4
 
 
 def test_a_centre_is_compared_with_those_that_are_none_themselves():
-    # a < b < c in heat, each within the separation of the next and a far from c: only c stays.
+    # a < b < c in heat, each within the radius of the next and a far from c: only c stays.
     maps = flat((9, 30))
     maps.heat[4, [5, 8, 11]] = 0.5, 0.6, 0.7
-    assert find_centres(maps, Thresholds(heat=0.3, separation=0.8)).tolist() == [[4, 11]]
+    assert find_centres(maps, Thresholds(peak_threshold=0.3, nms_radius=0.8)).tolist() == [[4, 11]]
 
 
 def test_many_centres_are_compared_in_blocks():
     maps = flat((400, 400), radius=4.0)
     maps.heat[::4, ::4] = np.linspace(0.5, 0.9, 10_000, dtype=np.float32).reshape(100, 100)
-    found = find_centres(maps, Thresholds(heat=0.3, separation=0.9))
+    found = find_centres(maps, Thresholds(peak_threshold=0.3, nms_radius=0.9))
     assert found.tolist() == [[y, x] for y in range(0, 400, 4) for x in range(0, 400, 4)]
     # Each has a higher one to its right or, in the last column, below; only the very last has none.
-    assert find_centres(maps, Thresholds(heat=0.3, separation=1.0)).tolist() == [[396, 396]]
+    assert find_centres(maps, Thresholds(peak_threshold=0.3, nms_radius=1.0)).tolist() == [[396, 396]]
 
 
 def test_no_distance_goes_beyond_the_bound():
-    maps = flat((4 * BOUND, 3), radius=1e6)
+    maps = flat((4 * MAX_DISTANCE, 3), radius=1e6)
     maps.heat[0, 1] = 0.9
-    labels = assign(maps, np.array([[0, 1]]), Thresholds(reach=1.0))
-    assert labels[: BOUND - 1].all() and not labels[BOUND + 1 :].any()
+    labels = assign(maps, np.array([[0, 1]]), Thresholds(assign_radius=1.0))
+    assert labels[: MAX_DISTANCE - 1].all() and not labels[MAX_DISTANCE + 1 :].any()
     maps.offset[0] = -1e6
-    assert not assign(maps, np.array([[0, 1]]), Thresholds(reach=1.0))[2 * BOUND + 1 :].any()
+    assert not assign(maps, np.array([[0, 1]]), Thresholds(assign_radius=1.0))[2 * MAX_DISTANCE + 1 :].any()
 
 
 def test_largest_piece_stays_and_holes_are_filled():
@@ -300,12 +306,12 @@ def test_largest_piece_stays_and_holes_are_filled():
     labels[5, 3] = 2
     labels[1:3, 10] = 1
     labels[7, 18] = labels[6, 17] = 3
-    tidied = tidy(labels, 1)
+    tidied = keep_largest_component(labels, 1)
     assert (tidied[1:8, 1:8] == 1).sum() == 48 and tidied[3, 4] == 1
     assert tidied[5, 3] == 2 and not tidied[:, 10].any()
     # Pieces that meet at a corner are two; of equal ones the first in reading order stays.
     assert tidied[6, 17] == 3 and tidied[7, 18] == 0
-    np.testing.assert_array_equal(tidy(tidied, 1), tidied)
+    np.testing.assert_array_equal(keep_largest_component(tidied, 1), tidied)
 
 
 @settings(deadline=None, max_examples=100)
@@ -313,9 +319,9 @@ def test_largest_piece_stays_and_holes_are_filled():
     labels=hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)),
     smallest=st.integers(0, 8),
 )
-def test_tidy_drops_the_small_and_changes_nothing_else(labels, smallest):
+def test_keep_largest_component_drops_the_small_and_changes_nothing_else(labels, smallest):
     before = labels.copy()
-    tidied = tidy(labels, smallest)
+    tidied = keep_largest_component(labels, smallest)
     np.testing.assert_array_equal(labels, before)
     for label in range(1, 4):
         own, kept = labels == label, tidied == label
@@ -332,13 +338,13 @@ def test_tidy_drops_the_small_and_changes_nothing_else(labels, smallest):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (33, 20)])
 def test_nothing_gives_zeros(shape):
     for maps in (flat(shape, foreground=0.0, heat=0.9), flat(shape, foreground=1.0, heat=0.0)):
-        found = group(maps, Thresholds())
+        found = instances_from_maps(maps, Thresholds())
         assert found.labels.shape == shape and not found.labels.any()
         assert found.centre.shape == (0, 2) and found.score.shape == (0,)
 
 
 def test_one_pixel_can_be_a_nucleus():
-    found = group(flat((1, 1), heat=0.9), Thresholds(smallest=1))
+    found = instances_from_maps(flat((1, 1), heat=0.9), Thresholds(min_area=1))
     assert found.labels.tolist() == [[1]] and found.centre.tolist() == [[0, 0]]
 
 
@@ -358,16 +364,18 @@ def cut_maps(draw):
 @given(points=hnp.arrays(np.int8, st.tuples(st.just(2), st.integers(0, 4), st.integers(0, 4))))
 def test_the_extent_of_points_counts_no_background(points):
     nothing = Candidates(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
-    far = np.abs(np.where(points == NOTHING, 0, points).astype(int)).max(initial=0)
-    assert Extent.of(Votes(points, nothing), Thresholds()).points == far
+    far = np.abs(np.where(points == BACKGROUND, 0, points).astype(int)).max(initial=0)
+    assert Extent.of(Votes(points, nothing), Thresholds()).vote == far
 
 
 @settings(deadline=None, max_examples=60)
 @given(maps=cut_maps(), smallest=st.integers(0, 12), certainty=st.sampled_from([0.0, 0.5, 0.55]), data=st.data())
 def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, smallest, certainty, data):
-    thresholds = Thresholds(0.45, heat=0.5, separation=1.0, reach=1.0, smallest=smallest, certainty=certainty)
+    thresholds = Thresholds(
+        0.45, peak_threshold=0.5, nms_radius=1.0, assign_radius=1.0, min_area=smallest, seed_foreground=certainty
+    )
     shape = maps.heat.shape
-    whole = group(maps, thresholds)
+    whole = instances_from_maps(maps, thresholds)
     extent = Extent.of(votes_of(maps, thresholds), thresholds)
     assert extent.context <= Extent().context == 4 * 128 + 1 + 64
     tile = data.draw(st.integers(1, 40))
@@ -377,9 +385,9 @@ def test_a_tile_with_its_context_gives_the_nuclei_of_the_whole_image(maps, small
     read = box.grown(2, within=shape)
     window = (slice(read.y, read.bottom), slice(read.x, read.right))
     cut = Maps(maps.foreground[window], maps.heat[window], maps.offset[:, *window], maps.radius[window])
-    assert named(join(vote(cut, thresholds, read, box, shape), box, thresholds), box, core) == named(
-        (whole.labels, Candidates(whole.centre, whole.score, whole.score)), Box(0, 0, *shape), core
-    )
+    assert named(
+        instances_from_votes(cast_votes(cut, thresholds, read, box, shape), box, thresholds), box, core
+    ) == named((whole.labels, Candidates(whole.centre, whole.score, whole.score)), Box(0, 0, *shape), core)
 
 
 def test_only_where_the_foreground_is_sure_is_a_centre():
@@ -387,10 +395,10 @@ def test_only_where_the_foreground_is_sure_is_a_centre():
     heat[4, [4, 14]] = 0.9
     foreground[3:6, 3:6] = 0.9
     maps = Maps(foreground, heat, np.zeros((2, 9, 20), np.float32), np.full((9, 20), 3.0, np.float32))
-    both = Thresholds(smallest=1, certainty=0.6)
+    both = Thresholds(min_area=1, seed_foreground=0.6)
     assert find_centres(maps, both).tolist() == [[4, 4], [4, 14]]
-    assert find_centres(maps, Thresholds(smallest=1, certainty=0.85)).tolist() == [[4, 4]]
-    assert find_centres(maps, Thresholds(smallest=1, certainty=0.95)).tolist() == []
+    assert find_centres(maps, Thresholds(min_area=1, seed_foreground=0.85)).tolist() == [[4, 4]]
+    assert find_centres(maps, Thresholds(min_area=1, seed_foreground=0.95)).tolist() == []
 
 
 def named(joined, box, core):
@@ -407,7 +415,7 @@ def named(joined, box, core):
 def test_a_hole_may_depend_on_a_nucleus_that_lies_beyond_it():
     """A ring; in its hole two pixels of another nucleus, whose larger piece is as far away as pixels can be."""
     shape, centre, other = (61, 120), (30, 60), (30, 82)
-    thresholds = Thresholds(separation=1.0, reach=1.0, smallest=1)
+    thresholds = Thresholds(nms_radius=1.0, assign_radius=1.0, min_area=1)
     points = np.full((2, *shape), -128, np.int8)
 
     def point(y, x, to):
@@ -420,9 +428,9 @@ def test_a_hole_may_depend_on_a_nucleus_that_lies_beyond_it():
     two = np.full(2, 2, np.float32)
     votes = Votes(points, Candidates(np.array([centre, other]), two, two))
     extent = Extent.of(votes, thresholds)
-    whole = named(join(votes, Box(0, 0, *shape), thresholds), Box(0, 0, *shape), Box(*centre, 1, 1))
+    whole = named(instances_from_votes(votes, Box(0, 0, *shape), thresholds), Box(0, 0, *shape), Box(*centre, 1, 1))
     assert {(30, 50), centre, (29, 70), (30, 70)} <= whole[centre]
     for context, same in ((extent.context, True), (94 - 60 - 1, False)):
         box = Box(*centre, 1, 1).grown(context, within=shape)
         cut = Votes(points[:, *box.within(Box(0, 0, *shape))], votes.candidates)
-        assert (named(join(cut, box, thresholds), box, Box(*centre, 1, 1)) == whole) == same
+        assert (named(instances_from_votes(cut, box, thresholds), box, Box(*centre, 1, 1)) == whole) == same

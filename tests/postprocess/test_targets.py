@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
-from nucleate.postprocess.instances_from_maps import group
+from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.targets import Targets, centres, encode, importance, whole
 from nucleate.types import Maps, Thresholds
 
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 
-PLAIN = Thresholds(foreground=0.5, heat=0.3, separation=0.6, reach=0.7, smallest=1, certainty=0.0)
+PLAIN = Thresholds(
+    foreground=0.5, peak_threshold=0.3, nms_radius=0.6, assign_radius=0.7, min_area=1, seed_foreground=0.0
+)
 
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-2, 4))
 
@@ -58,7 +60,7 @@ def ellipses(draw):
 @settings(deadline=None, max_examples=120)
 @given(labels=ellipses())
 def test_ellipses_come_back_exactly(labels):
-    found = group(maps_of(labels), PLAIN)
+    found = instances_from_maps(maps_of(labels), PLAIN)
     assert found.labels.max() == labels.max()
     assert exact(labels, found.labels) == labels.max()
     assert not found.labels[labels == 0].any()
@@ -71,7 +73,7 @@ def test_drawn_images_come_back_exactly(style):
     for seed in range(4):
         _, labels = style((seed, 77), 160, 200)
         total += int(labels.max())
-        same += exact(labels, group(maps_of(labels), PLAIN).labels)
+        same += exact(labels, instances_from_maps(maps_of(labels), PLAIN).labels)
     assert total > 50
     assert same >= 0.99 * total
 
@@ -81,7 +83,7 @@ def test_discs_of_every_small_radius_come_back():
         side = int(2 * radius + 5)
         y, x = np.mgrid[:side, :side] - (side - 1) / 2
         labels = (y**2 + x**2 <= radius**2).astype(np.int32)
-        np.testing.assert_array_equal(group(maps_of(labels), PLAIN).labels, labels)
+        np.testing.assert_array_equal(instances_from_maps(maps_of(labels), PLAIN).labels, labels)
 
 
 @settings(deadline=None, max_examples=200)

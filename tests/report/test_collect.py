@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nucleate.curves.curves import curves
 from nucleate.errors import InputError
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
-from nucleate.report.collect import Picture, Report, curves, headline, picture, score_table
+from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.types import Image
 
 maybe = st.one_of(st.none(), st.just(nan), st.floats(0, 1))

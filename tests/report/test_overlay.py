@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nucleate.io.image_file import read_image
+from nucleate.io.reader import read_image
 from nucleate.report import overlay
 from nucleate.report.overlay import boundary, write_overlay
 from nucleate.types import Image

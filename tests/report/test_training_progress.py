@@ -5,8 +5,8 @@ import re
 import pytest
 
 from nucleate.report.training_progress import TrainingProgress
-from nucleate.training import checkpoint
-from nucleate.training.trainer import Settings, State
+from nucleate.training.checkpoint import FILE, TrainingState
+from nucleate.training.config import TrainingConfig
 
 
 def line(progress):
@@ -15,10 +15,10 @@ def line(progress):
 
 
 def test_epochs_bar_runs_from_nothing_to_all(tmp_path):
-    settings = Settings(epochs=3, samples=8, batch=4)
-    progress, shares = TrainingProgress(settings, tmp_path), []
+    config = TrainingConfig(epochs=3, samples=8, batch=4)
+    progress, shares = TrainingProgress(config, tmp_path), []
     for step in range(1, 7):
-        progress.observe(State(step=step, seconds=2.0 * step), 1.0)
+        progress.observe(TrainingState(step=step, seconds=2.0 * step), 1.0)
         epoch, text, completed, total = line(progress)
         assert epoch == (step + 1) // 2
         assert "2.0 images/s" in text and "loss 1.000" in text
@@ -28,42 +28,42 @@ def test_epochs_bar_runs_from_nothing_to_all(tmp_path):
 
 
 def test_minutes_bar_follows_the_clock(tmp_path):
-    progress = TrainingProgress(Settings(minutes=10), tmp_path)
-    progress.observe(State(step=7, seconds=150), 1.0)
+    progress = TrainingProgress(TrainingConfig(minutes=10), tmp_path)
+    progress.observe(TrainingState(step=7, seconds=150), 1.0)
     _, text, completed, total = line(progress)
     assert completed / total == pytest.approx(0.25) and "7:30 left" in text
 
 
 def test_the_nearer_of_two_limits_counts(tmp_path):
-    progress = TrainingProgress(Settings(minutes=1, epochs=100, samples=8, batch=4), tmp_path)
-    progress.observe(State(step=2, seconds=30), 1.0)
+    progress = TrainingProgress(TrainingConfig(minutes=1, epochs=100, samples=8, batch=4), tmp_path)
+    progress.observe(TrainingState(step=2, seconds=30), 1.0)
     assert line(progress)[2] / line(progress)[3] == pytest.approx(0.5)
 
 
 def test_without_a_limit_there_is_no_promise_until_the_end_is_decided(tmp_path):
-    progress = TrainingProgress(Settings(), tmp_path)
-    progress.observe(State(step=40, seconds=60), 1.0)
+    progress = TrainingProgress(TrainingConfig(), tmp_path)
+    progress.observe(TrainingState(step=40, seconds=60), 1.0)
     assert "left" not in line(progress)[1] and line(progress)[3] is None
-    progress.observe(State(step=60, seconds=60, cool_start=50, cool_end=80), 1.0)
+    progress.observe(TrainingState(step=60, seconds=60, cool_start=50, cool_end=80), 1.0)
     assert line(progress)[2] / line(progress)[3] == pytest.approx(0.75)
     assert "0:20 left" in line(progress)[1]
 
 
 def test_loss_is_smoothed_and_the_score_is_shown(tmp_path):
-    progress = TrainingProgress(Settings(epochs=9), tmp_path)
+    progress = TrainingProgress(TrainingConfig(epochs=9), tmp_path)
     shown = []
     for loss in [1.0, 1.0, 2.0, 2.0]:
-        progress.observe(State(step=1, seconds=1), loss)
+        progress.observe(TrainingState(step=1, seconds=1), loss)
         shown.append(float(re.search(r"loss ([\d.]+)", line(progress)[1])[1]))
     assert shown[:2] == [1, 1] and 1 < shown[2] < shown[3] < 2
     assert "score" not in line(progress)[1]
     history = [{"score": 0.25, "train_loss": 1.0, "valid_loss": 1.0}]
-    progress.observe(State(step=1, seconds=1, history=history, best_score=0.5), 1.0)
+    progress.observe(TrainingState(step=1, seconds=1, history=history, best_score=0.5), 1.0)
     assert "score 0.250 (kept 0.500)" in line(progress)[1]
 
 
 def test_a_second_line_tells_the_trend_of_both_errors_and_the_gain_of_going_on(tmp_path):
-    progress, state = TrainingProgress(Settings(samples=8, batch=4), tmp_path), State(seconds=1)
+    progress, state = TrainingProgress(TrainingConfig(samples=8, batch=4), tmp_path), TrainingState(seconds=1)
     for step in range(1, 21):
         state.step = step
         progress.observe(state, 1.0)
@@ -84,8 +84,8 @@ def test_a_second_line_tells_the_trend_of_both_errors_and_the_gain_of_going_on(t
 
 
 def test_interruption_says_how_to_go_on(tmp_path, capsys):
-    (tmp_path / checkpoint.FILE).touch()
-    with pytest.raises(KeyboardInterrupt), TrainingProgress(Settings(epochs=1), tmp_path):
+    (tmp_path / FILE).touch()
+    with pytest.raises(KeyboardInterrupt), TrainingProgress(TrainingConfig(epochs=1), tmp_path):
         raise KeyboardInterrupt
     captured = capsys.readouterr()
     assert "--resume" in captured.err and captured.out == ""
@@ -94,13 +94,13 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_nothing_is_promised_where_nothing_was_saved(tmp_path, capsys, error):
     if error is ValueError:
-        (tmp_path / checkpoint.FILE).touch()
-    with pytest.raises(error), TrainingProgress(Settings(epochs=1), tmp_path):
+        (tmp_path / FILE).touch()
+    with pytest.raises(error), TrainingProgress(TrainingConfig(epochs=1), tmp_path):
         raise error
     assert "--resume" not in capsys.readouterr().err
 
 
 def test_nothing_goes_to_standard_output(tmp_path, capsys):
-    with TrainingProgress(Settings(epochs=1), tmp_path) as progress:
-        progress.observe(State(step=1, seconds=1), 1.0)
+    with TrainingProgress(TrainingConfig(epochs=1), tmp_path) as progress:
+        progress.observe(TrainingState(step=1, seconds=1), 1.0)
     assert capsys.readouterr().out == ""

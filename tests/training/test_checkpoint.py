@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nucleate.errors import ModelError
-from nucleate.training import checkpoint
+from nucleate.training.checkpoint import FILE, FORMAT, Checkpoint, TrainingState
 
 TENSORS = {
     "network/stem.weight": torch.randn(4, 1, 3, 3),
@@ -13,17 +13,18 @@ TENSORS = {
     "counts": torch.arange(7),
     "empty": torch.zeros(0, 3),
 }
-STATE = {"state": {"step": 17, "seconds": 0.1 + 0.2, "why": "", "history": [{"loss": 1e-9}], "cool_start": None}}
+STATE = TrainingState(step=17, seconds=0.1 + 0.2, history=[{"loss": 1e-9}])
+IDENTITY = {"seed": 3, "widths": (8, 8), "images": [[4, 5]]}
 
 
 @pytest.fixture
 def written(tmp_path):
-    checkpoint.write(tmp_path, TENSORS, STATE)
-    return tmp_path / checkpoint.FILE
+    Checkpoint(tmp_path).write(TENSORS, STATE, IDENTITY)
+    return tmp_path / FILE
 
 
 def test_round_trip(written):
-    tensors, state = checkpoint.read(written.parent)
+    tensors, state = Checkpoint(written.parent).read(IDENTITY)
     assert state == STATE
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
@@ -38,8 +39,8 @@ def test_any_layout_in_memory_is_written_as_the_same_values(tmp_path):
         "part": image[:, 1:, ::2],
         "learnt": torch.nn.Parameter(image),
     }
-    checkpoint.write(tmp_path, made, {})
-    tensors, _ = checkpoint.read(tmp_path)
+    Checkpoint(tmp_path).write(made, STATE, IDENTITY)
+    tensors, _ = Checkpoint(tmp_path).read(IDENTITY)
     assert all(torch.equal(tensors[name], value) for name, value in made.items())
 
 
@@ -47,24 +48,24 @@ def test_the_order_in_memory_is_kept(tmp_path):
     # The fused optimiser pairs weights and moments by their place in memory.
     image = torch.randn(2, 3, 4, 5)
     made = {"rows": image, "last": image.contiguous(memory_format=torch.channels_last)}
-    checkpoint.write(tmp_path, made, {})
-    tensors, _ = checkpoint.read(tmp_path)
+    Checkpoint(tmp_path).write(made, STATE, IDENTITY)
+    tensors, _ = Checkpoint(tmp_path).read(IDENTITY)
     assert all(tensors[name].stride() == value.stride() for name, value in made.items())
 
 
 def test_the_later_state_replaces_the_earlier_and_nothing_else_is_left(written):
-    checkpoint.write(written.parent, {"a": torch.ones(1)}, {"step": 2})
-    tensors, state = checkpoint.read(written.parent)
-    assert list(tensors) == ["a"] and state == {"step": 2}
-    assert [path.name for path in written.parent.iterdir()] == [checkpoint.FILE]
+    Checkpoint(written.parent).write({"a": torch.ones(1)}, TrainingState(step=2), IDENTITY)
+    tensors, state = Checkpoint(written.parent).read(IDENTITY)
+    assert list(tensors) == ["a"] and state == TrainingState(step=2)
+    assert [path.name for path in written.parent.iterdir()] == [FILE]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 8, 40, 0.5, 0.99, -1])
 def test_a_cut_file_is_named(written, keep):
     content = written.read_bytes()
     written.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
-    with pytest.raises(ModelError, match=checkpoint.FILE):
-        checkpoint.read(written.parent)
+    with pytest.raises(ModelError, match=FILE):
+        Checkpoint(written.parent).read(IDENTITY)
 
 
 def test_any_altered_byte_is_noticed(written):
@@ -74,9 +75,9 @@ def test_any_altered_byte_is_noticed(written):
         altered[place] ^= 1
         written.write_bytes(altered)
         try:
-            tensors, state = checkpoint.read(written.parent)
+            tensors, state = Checkpoint(written.parent).read(IDENTITY)
         except ModelError as error:
-            assert checkpoint.FILE in str(error)
+            assert FILE in str(error)
         else:
             # A blank of the header may change and mean the same.
             assert content[place : place + 1] == b" "
@@ -85,11 +86,31 @@ def test_any_altered_byte_is_noticed(written):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 100, b"\xff" * 100, b"PK\x03\x04"])
 def test_another_file_is_named(tmp_path, content):
-    (tmp_path / checkpoint.FILE).write_bytes(content)
-    with pytest.raises(ModelError, match=checkpoint.FILE):
-        checkpoint.read(tmp_path)
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ModelError, match=FILE):
+        Checkpoint(tmp_path).read(IDENTITY)
 
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(ModelError, match="--resume"):
-        checkpoint.read(tmp_path)
+        Checkpoint(tmp_path).read(IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 4}, r"another choice of seed \(3 then, 4 now\): "),
+        ({"images": [[4, 5], [4, 5]], "seed": 4}, r"seed \(3 then, 4 now\), images: "),
+        ({"more": 1}, "another choice of more"),
+    ],
+)
+def test_another_run_is_refused_and_told_apart(written, change, words):
+    with pytest.raises(ModelError, match=words):
+        Checkpoint(written.parent).read(IDENTITY | change)
+
+
+def test_an_unfinished_run_of_another_version_is_refused(written, monkeypatch):
+    for other in (FORMAT - 1, FORMAT + 1):
+        monkeypatch.setattr("nucleate.training.checkpoint.FORMAT", other)
+        with pytest.raises(ModelError, match="another version of Nucleate"):
+            Checkpoint(written.parent).read(IDENTITY)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, theilslopes
 
-from nucleate.training.early_stopping import Ending, Horizon, decide, kept
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
 
 errors = st.floats(0.125, 8).map(lambda e: round(e * 1024) / 1024)
 curves = st.lists(st.tuples(errors, errors), min_size=1, max_size=80)
@@ -30,7 +30,7 @@ def noisy_run(seed, count=120, best=40):
 @given(curves, st.integers(-20, 20), st.integers(-20, 20))
 def test_the_scale_of_either_error_changes_nothing(run, a, b):
     """Powers of two, so that the scaled errors are exact."""
-    one, other = Horizon(), Horizon()
+    one, other = EarlyStopping(), EarlyStopping()
     for train, valid in run:
         found, scaled = one.update(train, valid), other.update(train * 2.0**a, valid * 2.0**b)
         assert found == scaled
@@ -52,19 +52,16 @@ def test_a_shift_in_time_changes_nothing_but_the_time(seed, shift):
 
 @given(seeds, st.integers(1, 300))
 @settings(max_examples=50)
-def test_a_strictly_falling_pair_never_stops_before_the_limit(seed, limit):
-    train, valid = falling(limit, seed), falling(limit, seed + 1)
-    rule = Horizon(limit=limit)
-    decisions = [rule.update(*pair) for pair in zip(train, valid, strict=True)]
-    assert [d.stop for d in decisions] == [False] * (limit - 1) + [True]
-    assert (decisions[-1].cause, decisions[-1].best_epoch) == ("limit", limit)
+def test_a_strictly_falling_pair_never_stops(seed, epochs):
+    decision = decide(falling(epochs, seed), falling(epochs, seed + 1))
+    assert (decision.stop, decision.epoch, decision.best_epoch) == (False, epochs, epochs)
 
 
 @given(seeds, curves.filter(lambda run: len(run) >= 40), st.integers(1, 30), st.integers(3, 12))
 def test_a_validation_error_that_rises_from_the_start_stops_as_early_as_is_allowed(seed, run, minimum, recent):
     """Whatever the training error does."""
     rising = falling(len(run), seed)[::-1]
-    decision = decide([train for train, _ in run], rising, Horizon(recent, minimum=minimum))
+    decision = decide([train for train, _ in run], rising, EarlyStopping(recent, minimum=minimum))
     assert (decision.stop, decision.epoch, decision.best_epoch) == (True, max(minimum, recent), 1)
 
 
@@ -87,7 +84,7 @@ def test_one_outlier_ends_nothing(seed, fall, where, factor):
 
 @given(curves)
 def test_evidence_is_that_of_the_textbooks(run):
-    rule = Horizon()
+    rule = EarlyStopping()
     for t, pair in enumerate(run, 1):
         evidence = rule.update(*pair).evidence
         train, valid = (np.array(c)[-8:] for c in zip(*run[:t], strict=True))
@@ -132,7 +129,7 @@ def test_over_fitting_ends_the_run_soon_after_the_best_epoch_and_is_called_so(se
 
 def test_strips_that_rise_are_counted():
     train = np.linspace(1, 0.5, 20)
-    rising = decide(train, [*np.linspace(1, 0.4, 5), *np.linspace(0.5, 1.1, 15)], Horizon(minimum=100)).evidence
+    rising = decide(train, [*np.linspace(1, 0.4, 5), *np.linspace(0.5, 1.1, 15)], EarlyStopping(minimum=100)).evidence
     assert rising["strips_risen"] == 2
     assert decide(train, np.linspace(1, 0.4, 20)).evidence["strips_risen"] == 0
 
@@ -141,11 +138,11 @@ def test_strips_that_rise_are_counted():
 @settings(max_examples=40)
 def test_a_run_whose_score_still_rises_goes_on_whatever_its_error_does(seed, count):
     rng = np.random.default_rng(seed)
-    ending, alone = Ending(), Horizon()
+    stopping, alone = LossAndScoreStopping(), EarlyStopping()
     # No step is below 0.1 of 61, twice the price of an epoch: a score that rises by less than the price may well end.
     score = -falling(count, seed, decades=1) / 10
     rows = np.c_[rng.uniform(1, 2, count), np.linspace(1, 2, count), score]
-    found = [(ending.update(*row), alone.update(*row[:2])) for row in rows.tolist()]
+    found = [(stopping.update(*row), alone.update(*row[:2])) for row in rows.tolist()]
     assert not any(both.stop for both, _ in found) and any(one.stop for _, one in found)
     assert found[-1][0].reason.startswith("The validation score has more to win, though: ")
     assert found[-1][0].evidence["score_gain"] > 0
@@ -153,16 +150,16 @@ def test_a_run_whose_score_still_rises_goes_on_whatever_its_error_does(seed, cou
 
 @given(curves)
 def test_a_score_that_says_what_the_error_says_changes_nothing(run):
-    ending, alone = Ending(), Horizon()
+    stopping, alone = LossAndScoreStopping(), EarlyStopping()
     for train, valid in run:
-        both, one = ending.update(train, valid, -valid), alone.update(train, valid)
+        both, one = stopping.update(train, valid, -valid), alone.update(train, valid)
         assert (both.stop, both.epoch, both.best_epoch, both.cause, both.reason) == (
             one.stop, one.epoch, one.best_epoch, one.cause, one.reason,
         )  # fmt: skip
 
 
 def test_an_error_that_is_not_finite_ends_the_run_whatever_the_score():
-    decision = Ending().update(1.0, np.inf, 0.5)
+    decision = LossAndScoreStopping().update(1.0, np.inf, 0.5)
     assert (decision.stop, decision.cause) == (True, "not finite")
 
 
@@ -206,9 +203,20 @@ def test_at_no_price_a_run_goes_on_while_anything_is_won(seed, count):
     """A millionth an epoch is enough, whatever training does; at its usual price it is not."""
     train = np.random.default_rng(seed).uniform(1, 2, count + 60)
     valid = 1 - 1e-6 * np.arange(count)
-    assert not decide(train[:count], valid, Horizon(price=0)).stop
-    assert decide(train, np.r_[valid, np.linspace(1, 2, 60)], Horizon(price=0)).stop
+    assert not decide(train[:count], valid, EarlyStopping(price=0)).stop
+    assert decide(train, np.r_[valid, np.linspace(1, 2, 60)], EarlyStopping(price=0)).stop
     assert decide(np.ones(count), valid).stop
+
+
+@given(curves, st.integers(1, 80))
+def test_no_run_ends_before_the_minimum(run, minimum):
+    free, bound = EarlyStopping(), EarlyStopping(minimum=minimum)
+    for epoch, pair in enumerate(run, 1):
+        wanted, decision = free.update(*pair), bound.update(*pair)
+        assert decision.stop == (wanted.stop and epoch >= minimum)
+        assert decision.best_epoch == wanted.best_epoch
+        if wanted.stop and not decision.stop:
+            assert decision.why == f"{wanted.why}, but the run was asked to last {minimum} epochs"
 
 
 ERRORS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60)
@@ -216,31 +224,31 @@ ERRORS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60)
 
 @given(valid=ERRORS, scale=st.sampled_from([2.0**-9, 4.0, 2.0**20]))
 def test_what_is_kept_does_not_depend_on_the_scale(valid, scale):
-    assert kept([scale * error for error in valid]) == kept(valid)
+    assert select_epoch([scale * error for error in valid]) == select_epoch(valid)
 
 
 @given(valid=ERRORS)
 def test_what_is_kept_is_known_as_the_epochs_come(valid):
     # Training has the weights of the present epoch alone: it keeps them or never will.
-    latest = [epoch for epoch in range(1, len(valid) + 1) if kept(valid[:epoch]) == epoch]
-    assert latest[-1] == kept(valid)
+    latest = [epoch for epoch in range(1, len(valid) + 1) if select_epoch(valid[:epoch]) == epoch]
+    assert latest[-1] == select_epoch(valid)
 
 
 @given(valid=ERRORS, broken=st.sampled_from([float("nan"), float("inf")]))
 def test_an_error_that_is_not_finite_is_never_kept(valid, broken):
-    assert kept([*valid, broken]) == kept(valid)
+    assert select_epoch([*valid, broken]) == select_epoch(valid)
 
 
 def test_of_errors_that_only_fall_the_last_is_kept_and_of_those_that_only_rise_the_first():
-    assert kept([1 / t for t in range(1, 30)]) == 29
-    assert kept([1.1**t for t in range(1, 30)]) == 1
+    assert select_epoch([1 / t for t in range(1, 30)]) == 29
+    assert select_epoch([1.1**t for t in range(1, 30)]) == 1
 
 
 def test_of_epochs_that_are_alike_the_latest_is_kept():
-    assert kept([1.0] * 9) == kept([*[1.0] * 8, 1.01]) == 9
+    assert select_epoch([1.0] * 9) == select_epoch([*[1.0] * 8, 1.01]) == 9
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_what_is_not_finite_hides_the_epochs_after_it_and_no_others(broken):
-    assert kept([broken]) == 0
-    assert kept([broken, *[1.0] * 9]) == 10
+    assert select_epoch([broken]) == 0
+    assert select_epoch([broken, *[1.0] * 9]) == 10

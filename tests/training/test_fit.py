@@ -1,5 +1,6 @@
 """A folder of images to a model folder, from end to end."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -12,7 +13,7 @@ import tifffile
 import torch
 from skimage.measure import regionprops
 
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, images_in, pair
 from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.errors import DatasetError, ImageError, ModelError, OutputError
@@ -21,12 +22,19 @@ from nucleate.inference.predictor import Predictor
 from nucleate.inference.select import installed
 from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.training import checkpoint, fit
-from nucleate.training.criterion import Objective
-from nucleate.training.trainer import Settings, State
+from nucleate.postprocess.matching import match
+from nucleate.postprocess.scores import pool
+from nucleate.report.card import card_files
+from nucleate.training import fit
+from nucleate.training.checkpoint import FILE, TrainingState
+from nucleate.training.config import TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion
 from nucleate.types import Thresholds
 
-SHORT = Settings(epochs=1, samples=8, batch=4, variation=Variation(crop=64))
+SHORT = TrainingConfig(epochs=1, samples=8, batch=4, variation=AugmentationConfig(crop=64))
+SMALL = dataclasses.replace(SHORT, widths=(8, 8))
+"""With a small network, where the network does not matter."""
+
 OPTIONS = {"height": 64, "width": 96, "diameter": 16}
 FILES = {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CURVES, store.CARD}
 
@@ -42,13 +50,7 @@ def folder(tmp_path_factory):
 def trained(folder, tmp_path_factory):
     """With the network that people get."""
     out = tmp_path_factory.mktemp("models") / "mine"
-    return out, fit.fit(folder, out, SHORT)
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """With a small network, where the network does not matter."""
-    monkeypatch.setattr(fit, "Architecture", lambda channels: Architecture(channels=channels, widths=(8, 8)))
+    return out, fit.fit(folder, out, SHORT, extra_files=card_files)
 
 
 def files_of(path):
@@ -83,21 +85,29 @@ def test_the_manifest_compares_the_engines(trained):
     assert all(part.megapixels_per_second > 0 for part in measured.values())
 
 
-def test_thresholds_are_tuned_and_the_engines_are_judged_with_them(monkeypatch):
-    tuned, asked = Thresholds(foreground=0.4), []
+def test_thresholds_are_tuned_and_the_engines_are_judged_with_them():
+    def scores(thresholds):
+        """Best at another threshold than where the search begins."""
+        labels = np.ones((4, 4), np.int32)
+        return pool([match(labels, labels * (thresholds.foreground == 0.4))])
 
     class Judge:
         pairs = ((np.ones((1, 16, 16), np.float32), np.ones((16, 16), np.int32)),)
+        asked = ()
 
-        def judge(self, engine, objective, thresholds):
-            asked.append(thresholds)
-            return SimpleNamespace(maps=("maps",), scores=SimpleNamespace(panoptic_quality=0.5))
+        def evaluate(self, engine, criterion, thresholds):
+            self.asked = (*self.asked, thresholds)
+            return SimpleNamespace(maps=("maps",), scores=scores(thresholds))
 
-    found = {("maps",): (tuned, "scores")}
-    monkeypatch.setattr(fit, "tune", lambda judge, maps, start: found[maps])
-    thresholds, scores, engines = fit.ready(UNet(Architecture(widths=(8, 8))), Judge(), Objective())
-    assert (thresholds, scores, set(engines.measured)) == (tuned, "scores", set(installed()))
-    assert asked == [Thresholds(), *[tuned] * len(installed())]
+        def scores(self, maps, thresholds):
+            assert maps == ("maps",)
+            return scores(thresholds)
+
+    judge, network = Judge(), UNet(Architecture(widths=(8, 8)))
+    thresholds, found, engines = fit.calibrate(network, judge, SegmentationCriterion())
+    assert thresholds == dataclasses.replace(Thresholds(), foreground=0.4)
+    assert found == scores(thresholds) and set(engines.measured) == set(installed())
+    assert judge.asked == (Thresholds(), *[thresholds] * len(installed()))
 
 
 def test_the_manifest_tells_the_run(trained):
@@ -136,26 +146,26 @@ def interrupt_at(step):
     return observe
 
 
-def test_an_unfinished_run_is_kept_until_resumed(small, folder, tmp_path):
-    settings = Settings(epochs=3, samples=8, batch=4, variation=Variation(crop=32))
-    expected = fit.fit(folder, tmp_path / "straight" / "model", settings)
+def test_an_unfinished_run_is_kept_until_resumed(folder, tmp_path):
+    config = dataclasses.replace(SMALL, epochs=3, variation=AugmentationConfig(crop=32))
+    expected = fit.fit(folder, tmp_path / "straight" / "model", config)
     out = tmp_path / "broken off" / "model"
     with pytest.raises(KeyboardInterrupt):
-        fit.fit(folder, out, settings, observe=interrupt_at(3))
+        fit.fit(folder, out, config, observe=interrupt_at(3))
     before = files_of(out)
-    assert before.keys() == {checkpoint.FILE}
+    assert before.keys() == {FILE}
     with pytest.raises(ModelError, match="--resume"):
-        fit.fit(folder, out, settings)
+        fit.fit(folder, out, config)
     assert files_of(out) == before
-    manifest = fit.fit(folder, out, settings, resume=True)
-    assert {path.name for path in out.iterdir()} == FILES
+    manifest = fit.fit(folder, out, config, resume=True)
+    assert {path.name for path in out.iterdir()} == FILES - {store.CURVES, store.CARD}
     assert manifest.weights_sha256 == expected.weights_sha256
     assert manifest.thresholds == expected.thresholds and manifest.scores == expected.scores
 
 
-def test_nothing_to_resume(small, folder, tmp_path):
+def test_nothing_to_resume(folder, tmp_path):
     with pytest.raises(ModelError, match="without --resume"):
-        fit.fit(folder, tmp_path / "out", SHORT, resume=True)
+        fit.fit(folder, tmp_path / "out", SMALL, resume=True)
 
 
 @pytest.mark.parametrize("below", ["", "model"])
@@ -173,9 +183,9 @@ def test_a_refused_folder_is_named_before_anything_is_read(tmp_path):
         fit.fit(tmp_path / "no images", tmp_path / "taken", SHORT)
 
 
-def test_colour_images_make_a_model_of_three_channels(small, tmp_path):
+def test_colour_images_make_a_model_of_three_channels(tmp_path):
     write_folder(tmp_path / "tissue", "tissue", 2, seed=0, **OPTIONS)
-    manifest = fit.fit(tmp_path / "tissue", tmp_path / "model", SHORT, name="sections", source="drawn")
+    manifest = fit.fit(tmp_path / "tissue", tmp_path / "model", SMALL, name="sections", source="drawn")
     assert manifest.architecture.channels == 3 and manifest.data.channels == ("red", "green", "blue")
     assert (manifest.name, manifest.data.source) == ("sections", "drawn")
     read = store.read(tmp_path / "model")
@@ -195,8 +205,8 @@ def recoloured(folder, out, colour):
 
 
 def test_grey_stored_as_colour_is_one_channel(folder, tmp_path):
-    grey = fit.load(folder)
-    coloured = fit.load(recoloured(folder, tmp_path, lambda pixels: np.repeat(pixels, 3, axis=2)))
+    grey = fit.load_labelled(folder)
+    coloured = fit.load_labelled(recoloured(folder, tmp_path, lambda pixels: np.repeat(pixels, 3, axis=2)))
     assert len(coloured.channels) == len(grey.channels) == 1
     for (one, _), (other, _) in zip(grey.training, coloured.training, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
@@ -207,12 +217,12 @@ def test_a_channel_is_picked_by_name(folder, tmp_path):
         noise = np.random.default_rng(0).integers(0, 255, pixels.shape).astype(np.uint8)
         return np.concatenate([noise, pixels, noise], axis=2)
 
-    grey, picked = fit.load(folder), fit.load(recoloured(folder, tmp_path, hide), channel="green")
+    grey, picked = fit.load_labelled(folder), fit.load_labelled(recoloured(folder, tmp_path, hide), channel="green")
     assert picked.channels == ("green",)
     for (one, _), (other, _) in zip(grey.training, picked.training, strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ImageError, match="no channel"):
-        fit.load(tmp_path, channel="DAPI")
+        fit.load_labelled(tmp_path, channel="DAPI")
 
 
 def test_images_of_different_channels_are_refused(folder, tmp_path):
@@ -223,12 +233,12 @@ def test_images_of_different_channels_are_refused(folder, tmp_path):
     pixels = rng.integers(0, 255, (2, 40, 40)).astype(np.uint8)
     tifffile.imwrite(path / "images" / "two.ome.tif", pixels, metadata={"axes": "CYX"})
     with pytest.raises(DatasetError, match=r"\[2, 3\] channels.*--channel"):
-        fit.load(path)
+        fit.load_labelled(path)
 
 
 def test_a_folder_for_validation_is_taken_whole(folder, tmp_path):
     write_folder(tmp_path / "held", "fluorescence", 2, seed=1, **OPTIONS)
-    data = fit.load(folder, tmp_path / "held")
+    data = fit.load_labelled(folder, tmp_path / "held")
     assert len(data.training) == 2 and len(data.validation) == 2
     assert all((labels >= 0).all() for _, labels in data.training + data.validation)
     assert "held" in data.rule and data.labelled == 2
@@ -237,7 +247,7 @@ def test_a_folder_for_validation_is_taken_whole(folder, tmp_path):
 def test_without_masks_the_folder_for_them_is_named(tmp_path):
     write_folder(tmp_path, "fluorescence", 2, seed=0, labelled=0, **OPTIONS)
     with pytest.raises(DatasetError, match="masks"):
-        fit.load(tmp_path)
+        fit.load_labelled(tmp_path)
 
 
 def test_masks_without_nuclei_are_refused(folder, tmp_path):
@@ -245,7 +255,7 @@ def test_masks_without_nuclei_are_refused(folder, tmp_path):
     for mask in (path / "masks").iterdir():
         mask.write_bytes(imagecodecs.png_encode(np.zeros((64, 96), np.uint16)))
     with pytest.raises(DatasetError, match="nucleus"):
-        fit.load(path)
+        fit.load_labelled(path)
 
 
 def test_numbers_of_nuclei_may_be_as_large_as_they_like(folder, tmp_path):
@@ -254,7 +264,7 @@ def test_numbers_of_nuclei_may_be_as_large_as_they_like(folder, tmp_path):
         labels = imagecodecs.png_decode(mask.read_bytes()).astype(np.int32)
         tifffile.imwrite(mask.with_suffix(".tif"), np.where(labels > 0, 2**31 - 1 - labels, 0).astype(np.int32))
         mask.unlink()
-    one, other = fit.load(folder), fit.load(path)
+    one, other = fit.load_labelled(folder), fit.load_labelled(path)
     assert (other.nuclei, other.median_diameter) == (one.nuclei, one.median_diameter)
     for (_, a), (_, b) in zip(one.training + one.validation, other.training + other.validation, strict=True):
         np.testing.assert_array_equal(np.sign(a), np.sign(b))
@@ -265,27 +275,15 @@ def test_what_the_cool_down_changed_is_told_of_the_epochs_kept():
     # The highest score, of epoch 2, was not kept: by the mean of validation errors epoch 3 was, and 5 is.
     rows = zip([5.0, 3.0, 1.0, 1.0, 0.5], [0.3, 0.9, 0.5, 0.6, 0.7], strict=True)
     history = [{"valid_loss": loss, "score": score} for loss, score in rows]
-    state = State(history=history, stop_epoch=3, why="It was enough.", best_epoch=5, best_score=0.7)
-    assert fit._stopped(state) == (
-        "It was enough. 2 epochs of cool-down took the score of the epoch kept from 0.500 to 0.700."
-    )
+    state = TrainingState(history=history, stop_epoch=3, why="It was enough.", best_epoch=5, best_score=0.7)
+    said = "It was enough. In 2 epochs of cool-down the validation score "
+    assert fit._stopped(state) == f"{said}rose from 0.500 to 0.700."
+    state.best_score = 0.4
+    assert fit._stopped(state) == f"{said}fell from 0.500 to 0.400."
+    state.best_score = 0.5
+    assert fit._stopped(state) == f"{said}stayed at 0.500."
     for unchanged in (5, None):
         state.stop_epoch = unchanged
         assert fit._stopped(state) == "It was enough."
     state.stop_epoch = 0
     assert fit._stopped(state) == "It was enough."
-
-
-@pytest.mark.parametrize(
-    ("stop", "over_fitting", "shown"),
-    [(None, None, (None, None)), (0, None, (None, None)), (3, None, (3, None)), (3, 2, (3, (2, 3)))],
-)
-def test_curves_show_the_end_where_they_have_it(stop, over_fitting, shown):
-    """An end that was decided within the first epoch would stand at an epoch 0, which there is not."""
-    history = [{"epoch": epoch, "train_loss": 1.0, "valid_loss": 1.0, "score": 0.5} for epoch in range(1, 5)]
-    training = store.TrainingPart(
-        seed=0, loss="cross_entropy", epochs=4, steps=8, seconds=1, best_epoch=4, stopped="It was enough.",
-        stop_epoch=stop, over_fitting=over_fitting,
-    )  # fmt: skip
-    drawn = fit.run_curves(history, training)
-    assert (drawn.stop, drawn.over_fitting) == shown and drawn.kept == 4 and len(drawn.epochs) == 4

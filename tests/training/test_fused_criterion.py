@@ -1,4 +1,4 @@
-"""The compiled objective against its plain twin."""
+"""The compiled criterion against its plain twin."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nucleate.postprocess.targets import Targets, whole
 from nucleate.training import fused_criterion
-from nucleate.training.criterion import TERMS, Objective
+from nucleate.training.criterion import TERMS, SegmentationCriterion
 
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
 
@@ -30,9 +30,9 @@ def case(seed, images, height, width, *, spread=3.0, nuclei=True):
 
 
 def plain(packed, targets, shares):
-    """By the definition: rearranged maps, the totals of `Objective`, and what autograd makes of them."""
+    """By the definition: rearranged maps, the totals of `SegmentationCriterion`, and what autograd makes of them."""
     packed = packed.detach().float().requires_grad_()
-    totals = Objective().totals(F.pixel_shuffle(packed, 2), targets)
+    totals = SegmentationCriterion().totals(F.pixel_shuffle(packed, 2), targets)
     (gradient,) = torch.autograd.grad(sum(shares[name] * totals[name] for name in TERMS), packed)
     return {name: total.item() for name, total in totals.items()}, gradient
 
@@ -95,7 +95,7 @@ def test_a_network_that_has_lost_its_mind_is_seen():
 def test_maps_that_are_not_channels_last_are_left_to_the_plain_twin():
     packed, targets = case(2, 2, 64, 64)
     assert fused_criterion.derivative(packed.contiguous(), targets, dict.fromkeys(TERMS, 1.0)) is None
-    totals, gradient = Objective().derivative(packed.contiguous(), targets, dict.fromkeys(TERMS, 1.0))
+    totals, gradient = SegmentationCriterion().derivative(packed.contiguous(), targets, dict.fromkeys(TERMS, 1.0))
     expected, slope = plain(packed, targets, dict.fromkeys(TERMS, 1.0))
     assert totals == pytest.approx(expected)
     torch.testing.assert_close(gradient, slope)

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from nucleate.data.augment import Source
-from nucleate.data.augmentation_parameters import Variation
+from nucleate.curves.rules import FixedNumber
+from nucleate.data.augment import AugmentationConfig
 from nucleate.errors import ModelError, TrainingError
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import Architecture
-from nucleate.training import checkpoint, trainer
-from nucleate.training.criterion import LOSSES, Objective
-from nucleate.training.stopping_rules import FixedNumber
-from nucleate.training.trainer import Settings, train
-from nucleate.training.validation import Validation
+from nucleate.training.checkpoint import Checkpoint
+from nucleate.training.config import Limits, TrainingConfig
+from nucleate.training.criterion import LOSSES, SegmentationCriterion
+from nucleate.training.parallel import Serial, Threads
+from nucleate.training.segmentation import SegmentationTask, ValidationSet
+from nucleate.training.trainer import MAX_GRADIENT_NORM, Trainer, new_network
 from nucleate.types import Thresholds
 
-SMALL = Architecture(widths=(8, 8))
-VARIATION = dataclasses.replace(Variation.suited(2), crop=32)
-SHORT = Settings(epochs=3, samples=8, batch=4, warm_up=3, cool_down=0.5, variation=VARIATION)
+VARIATION = dataclasses.replace(AugmentationConfig.suited(2), crop=32)
+SHORT = TrainingConfig(epochs=3, samples=8, batch=4, warm_up=3, cool_down=0.5, variation=VARIATION, widths=(8, 8))
 
 
 def discs(seed, side=48):
@@ -36,14 +36,43 @@ def discs(seed, side=48):
     return image[None].astype(np.float32), labels
 
 
-def run(settings=SHORT, **options):
-    sources = [Source.of(*discs(seed)) for seed in range(2)]
-    return train(sources, Validation([discs(7)]), SMALL, settings, **options)
+def task_of(config=SHORT):
+    return SegmentationTask([discs(seed) for seed in range(2)], ValidationSet([discs(7)]), config)
+
+
+def trainer(config=SHORT, *, folder=None, task=None, **options):
+    network = new_network(Architecture(widths=config.widths), config.seed)
+    checkpoint = None if folder is None else Checkpoint(folder)
+    return Trainer(network, task or task_of(config), config, checkpoint=checkpoint, **options)
+
+
+def run(config=SHORT, *, resume=False, parallel=None, **options):
+    """In two threads, as a run of two cores would be."""
+    if parallel is not None:
+        return trainer(config, parallel=parallel, **options).train(resume=resume)
+    with Threads() as threads:
+        return trainer(config, parallel=threads, **options).train(resume=resume)
+
+
+class Unlabelled:
+    """A task around another one's samples, whose evaluations are given: `losses` and `scores` of the epochs."""
+
+    def __init__(self, losses, scores=None, config=SHORT):
+        self.inner, self.losses, self.scores = task_of(config), losses, scores
+        self.criterion, self.identity, self.batch = self.inner.criterion, self.inner.identity, self.inner.batch
+        self.formats, self.networks = [], []
+
+    def evaluate(self, network, *, bfloat16, parallel):
+        epoch = len(self.formats)
+        self.formats.append(bfloat16)
+        self.networks.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        score = epoch / 10 if self.scores is None else self.scores[epoch]
+        return SimpleNamespace(loss=self.losses[epoch], score=score, metrics={})
 
 
 def without_times(state):
     history = [{key: value for key, value in row.items() if key != "seconds"} for row in state.history]
-    return dataclasses.replace(state, history=history, seconds=0.0)
+    return dataclasses.replace(state, history=history, seconds=0.0, validation_seconds=0.0)
 
 
 def assert_same(one, other):
@@ -86,38 +115,67 @@ def test_an_interrupted_run_comes_to_the_same_weights(straight, tmp_path, steps)
 def test_a_run_interrupted_before_its_first_epoch_has_nothing_to_go_on_from(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path, observe=stopping_at(1))
-    assert not (tmp_path / checkpoint.FILE).exists()
+    assert not (tmp_path / "training.safetensors").exists()
     with pytest.raises(ModelError, match="--resume"):
         run(folder=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("begun", [True, False])
-def test_a_run_keeps_the_number_format_in_which_it_began(monkeypatch, tmp_path, begun):
-    """Also where the trial of formats ends otherwise when the run is continued."""
-    monkeypatch.setattr(trainer, "has_bfloat16", lambda where: True)
-    monkeypatch.setattr(trainer, "prefers_bfloat16", lambda where: begun)
-    formats, straight = [], run()
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_a_run_is_evaluated_in_its_number_format_and_resumed_in_no_other(tmp_path, bfloat16):
+    task = Unlabelled([3.0, 2.0, 1.0])
     with pytest.raises(KeyboardInterrupt):
-        run(folder=tmp_path, observe=stopping_at(3))
-    monkeypatch.setattr(trainer, "prefers_bfloat16", lambda where: not begun)
-    engine = TorchEngine.__init__
-
-    def spied(self, network, **options):
-        engine(self, network, **options)
-        formats.append(self.bfloat16)
-
-    monkeypatch.setattr(TorchEngine, "__init__", spied)
-    assert_same(run(folder=tmp_path, resume=True), straight)
-    assert formats == [begun, begun], "the epochs left are judged in it as well"
+        run(folder=tmp_path, task=task, bfloat16=bfloat16, observe=stopping_at(3))
+    names = ("bfloat16", "float32") if bfloat16 else ("float32", "bfloat16")
+    with pytest.raises(ModelError, match=r"number format \({} then, {} now\)".format(*names)):
+        run(folder=tmp_path, task=task, bfloat16=not bfloat16, resume=True)
+    task.losses = [0.0, 2.0, 1.0]
+    run(folder=tmp_path, task=task, bfloat16=bfloat16, resume=True)
+    assert task.formats == [bfloat16] * 3
 
 
-def test_bfloat16_is_not_imitated_by_the_processor_that_continues_a_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(trainer, "has_bfloat16", lambda where: True)
-    monkeypatch.setattr(trainer, "prefers_bfloat16", lambda where: True)
+class Several(Serial):
+    """In turn, but in so many parts."""
+
+    def __init__(self, count):
+        self.count = count
+
+
+def test_a_run_of_other_threads_is_not_resumed(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(folder=tmp_path, observe=stopping_at(3))
-    monkeypatch.setattr(trainer, "has_bfloat16", lambda where: False)
-    assert run(folder=tmp_path, resume=True).state.bfloat16 is False
+        run(folder=tmp_path, parallel=Several(2), observe=stopping_at(3))
+    with pytest.raises(ModelError, match=r"threads \(2 then, 3 now\)"):
+        run(folder=tmp_path, parallel=Several(3), resume=True)
+
+
+def test_side_by_side_is_in_turn():
+    one, other = (run(parallel=Several(2)), run(parallel=Several(2)))
+    assert_same(one, other)
+    with Threads() as threads:
+        if threads.count == 2:
+            both = run(parallel=threads).state.history
+            assert [row["train_loss"] for row in both] == pytest.approx(
+                [row["train_loss"] for row in one.state.history], rel=1e-3
+            )
+
+
+class Second(Serial):
+    """A process that is not the first: it goes by another one's clock and number format."""
+
+    def __init__(self):
+        self.agreed = []
+
+    def agree(self, value):
+        self.agreed.append(value)
+        return False if isinstance(value, bool) else 0.25 * len(self.agreed)
+
+
+def test_time_and_number_format_are_those_of_the_first_process():
+    parallel = Second()
+    state = run(parallel=parallel, bfloat16=True, limits=Limits(SHORT, clock=Clock(1000.0))).state
+    assert parallel.agreed[0] is True and "bfloat16" not in str(state)
+    assert state.seconds == 0.25 * len(parallel.agreed) < 1000
+    one = trainer(parallel=Second(), bfloat16=True)
+    assert one.bfloat16 is False and one.identity["number format"] == "float32"
 
 
 def test_a_finished_run_resumed_is_finished(straight, tmp_path):
@@ -142,8 +200,8 @@ def test_epochs_gives_exactly_so_many(epochs):
 
 
 def test_learning_rate_warms_up_stays_and_goes_to_zero():
-    settings = dataclasses.replace(SHORT, epochs=12, samples=4, warm_up=4, cool_down=0.5, learning_rate=1e-3)
-    rates = np.array([row["learning_rate"] for row in run(settings).state.history]) / settings.learning_rate
+    config = dataclasses.replace(SHORT, epochs=12, samples=4, warm_up=4, cool_down=0.5, learning_rate=1e-3)
+    rates = np.array([row["learning_rate"] for row in run(config).state.history]) / config.learning_rate
     assert len(rates) == 12
     np.testing.assert_allclose(rates[:4], [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(rates[4:6], 1)
@@ -157,188 +215,153 @@ class Clock:
     def __init__(self, tick):
         self.now, self.tick = 0.0, tick
 
-    def monotonic(self):
+    def __call__(self):
         self.now += self.tick
         return self.now
 
 
-@pytest.mark.parametrize("tick", [0.2, 1.0])
-def test_minutes_end_the_run_in_time_and_cooled_down(monkeypatch, tick):
-    monkeypatch.setattr(trainer, "time", Clock(tick))
-    settings = dataclasses.replace(SHORT, epochs=None, minutes=0.5, warm_up=2)
-    state = run(settings).state
+TIMED = dataclasses.replace(SHORT, epochs=None, minutes=0.5, warm_up=2)
+
+
+@pytest.mark.parametrize("tick", [0.4, 2.0])
+def test_minutes_end_the_run_in_time_and_cooled_down(tick):
+    state = run(TIMED, limits=Limits(TIMED, clock=Clock(tick))).state
     assert 0.6 * 30 <= state.seconds <= 30
     assert "0.5 minutes" in state.why
     assert state.cool_start < state.cool_end == state.step
     assert state.history[-1]["step"] == state.step
-    assert 0 < state.history[-1]["learning_rate"] < settings.learning_rate / 2
+    assert 0 < state.history[-1]["learning_rate"] < TIMED.learning_rate / 2
 
 
 @pytest.mark.parametrize("slower", [3, 30])
-def test_minutes_are_kept_where_the_machine_slows_down_in_the_cool_down(monkeypatch, slower):
-    clock = Clock(0.1)
-    monkeypatch.setattr(trainer, "time", clock)
-    rates = []
+def test_minutes_are_kept_where_the_machine_slows_down_in_the_cool_down(slower):
+    clock, rates = Clock(0.2), []
 
     def observe(state, loss):
         if state.cool_start is not None:
-            clock.tick = 0.1 * slower
+            clock.tick = 0.2 * slower
             rates.append((state.cool_end - state.step) / (state.cool_end - state.cool_start))
 
-    settings = dataclasses.replace(SHORT, epochs=None, minutes=0.5, warm_up=2)
-    state = run(settings, observe=observe).state
-    # At most a step and a validation too long: six looks at the clock.
-    assert 0.6 * 30 <= state.seconds <= 30 + 6 * clock.tick
+    state = run(TIMED, limits=Limits(TIMED, clock=clock), observe=observe).state
+    # At most a step and a validation too long: three looks at the clock.
+    assert 0.6 * 30 <= state.seconds <= 30 + 3 * clock.tick
     assert state.step == state.cool_end and "0.5 minutes" in state.why
     assert rates == sorted(rates, reverse=True) and rates[-1] == 0
 
 
 @pytest.mark.parametrize("rule", [False, True])
-def test_minutes_cut_short_a_cool_down_that_something_else_began(monkeypatch, rule):
-    clock = Clock(0.01)
-    monkeypatch.setattr(trainer, "time", clock)
-    if rule:
-        monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(20))
+def test_minutes_cut_short_a_cool_down_that_something_else_began(rule):
+    clock, config = Clock(0.02), dataclasses.replace(TIMED, epochs=40)
 
     def observe(state, loss):
-        clock.tick = 0.01 if state.cool_start is None else 1.0
+        clock.tick = 0.02 if state.cool_start is None else 2.0
 
-    state = run(dataclasses.replace(SHORT, epochs=40, minutes=0.5, warm_up=2), observe=observe).state
-    assert state.seconds <= 30 + 6 * clock.tick
+    limits = Limits(config, rule=(lambda: FixedNumber(20)) if rule else None, clock=clock)
+    state = run(config, limits=limits, observe=observe).state
+    assert state.seconds <= 30 + 3 * clock.tick
     assert state.step < 40 * SHORT.steps
     assert state.why == ("Epoch 20 of 20." if rule else "The limit of 0.5 minutes was reached.")
 
 
-def test_a_limit_of_minutes_counts_across_interruptions(monkeypatch, tmp_path):
-    monkeypatch.setattr(trainer, "time", Clock(0.5))
-    settings = dataclasses.replace(SHORT, epochs=None, minutes=0.5, warm_up=2)
+def test_a_limit_of_minutes_counts_across_interruptions(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(settings, folder=tmp_path, observe=stopping_at(9))
-    saved = checkpoint.read(tmp_path)[1]["state"]["seconds"]
-    monkeypatch.setattr(trainer, "time", Clock(0.5))
-    state = run(settings, folder=tmp_path, resume=True).state
-    assert 0 < saved < state.seconds <= 30
+        run(TIMED, folder=tmp_path, limits=Limits(TIMED, clock=Clock(1.0)), observe=stopping_at(9))
+    seen = []
+
+    def observe(state, loss):
+        seen.append(state.seconds)
+
+    resumed = {"limits": Limits(TIMED, clock=Clock(1.0)), "observe": observe}
+    state = run(TIMED, folder=tmp_path, resume=True, **resumed).state
+    assert 10 < seen[0] < state.seconds <= 30
     assert state.seconds >= 0.6 * 30
 
 
-def test_the_first_of_two_limits_ends_the_run(monkeypatch):
-    monkeypatch.setattr(trainer, "time", Clock(0.01))
-    state = run(dataclasses.replace(SHORT, minutes=60.0)).state
+def test_the_first_of_two_limits_ends_the_run():
+    config = dataclasses.replace(SHORT, minutes=60.0)
+    state = run(config, limits=Limits(config, clock=Clock(0.01))).state
     assert len(state.history) == 3 and "3 epochs" in state.why
 
 
-def test_without_a_limit_the_rule_ends_the_run(monkeypatch):
-    monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(3))
-    state = run(dataclasses.replace(SHORT, epochs=None)).state
+def fixed(config, epochs):
+    return {"limits": Limits(config, rule=lambda: FixedNumber(epochs))}
+
+
+UNLIMITED = dataclasses.replace(SHORT, epochs=None)
+
+
+def test_without_a_limit_the_rule_ends_the_run():
+    state = run(UNLIMITED, **fixed(UNLIMITED, 3)).state
     assert state.cool_start == 3 * SHORT.steps < state.cool_end == state.step
     assert (state.stop_epoch, state.over_fitting) == (3, None)
     assert state.why == "Epoch 3 of 3."
     assert state.history[-1]["step"] == state.step
 
 
-def test_the_rule_ends_a_run_before_its_limit_and_the_cool_down_still_takes_place(monkeypatch):
-    monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(2))
-    state = run(dataclasses.replace(SHORT, epochs=20)).state
+def test_the_rule_ends_a_run_before_its_limit_and_the_cool_down_still_takes_place():
+    config = dataclasses.replace(SHORT, epochs=20)
+    state = run(config, **fixed(config, 2)).state
     assert len(state.history) == 3 < 20 and state.stop_epoch == 2
     assert state.step == state.cool_end == 3 * SHORT.steps
     rates = [row["learning_rate"] for row in state.history]
     assert rates[2] < rates[1] == SHORT.learning_rate
 
 
-def test_up_to_a_limit_the_epochs_are_paid_for():
-    """Gains far below the price of an epoch end a run without limits, and not one that has its time."""
-    slow = [(1 + 0.01 * (t % 2), 1 - 1e-5 * t) for t in range(30)]
-    stops = {}
-    for name, limits in {"none": {}, "epochs": {"epochs": 50}, "minutes": {"minutes": 9.0}}.items():
-        rule = Settings(**limits).rule()
-        stops[name] = [rule.update(*errors).stop for errors in slow]
-    assert any(stops["none"]) and not any(stops["epochs"]) and not any(stops["minutes"])
-    rule = Settings(epochs=50, minimum=20).rule()
-    assert [rule.update(1, 1 + t).stop for t in range(20)] == [False] * 19 + [True]
-
-
-def test_a_run_resumed_under_the_rule_comes_to_the_same_end(monkeypatch, tmp_path):
-    monkeypatch.setattr(Settings, "rule", lambda settings: FixedNumber(3))
-    settings = dataclasses.replace(SHORT, epochs=None)
-    whole = run(settings)
+def test_a_run_resumed_under_the_rule_comes_to_the_same_end(tmp_path):
+    whole = run(UNLIMITED, **fixed(UNLIMITED, 3))
     with pytest.raises(KeyboardInterrupt):
-        run(settings, folder=tmp_path, observe=stopping_at(7))
-    assert_same(run(settings, folder=tmp_path, resume=True), whole)
-
-
-def test_over_fitting_is_noted_from_the_epoch_of_lowest_validation_error():
-    one = trainer.Run(SMALL, dataclasses.replace(SHORT, epochs=None))
-    errors = [{"train_loss": 1 / t, "valid_loss": 1 / t + 0.004 * t} for t in range(1, 40)]
-    one.state.step = 39 * SHORT.steps
-    one.state.history = [row | {"score": 0.01 * t} for t, row in enumerate(errors)]
-    one.ask()
-    assert one.state.stop_epoch is None  # the score still rises
-    one.state.history = [row | {"score": 0.5} for row in errors]
-    one.ask()
-    assert one.state.over_fitting == 16 and one.state.stop_epoch == 39
-    assert one.state.why.startswith("Validation error has not fallen since epoch 16 while training error fell")
-    assert one.state.why.endswith("over-fitting began.")
-    assert one.state.cool_end - one.state.cool_start == round(SHORT.cool_down * 39 * SHORT.steps)
-
-
-class Broken(Validation):
-    """Its loss is not finite from the third epoch on, and its score the highest then."""
-
-    def judge(self, *arguments):
-        judgement = super().judge(*arguments)
-        self.epoch = getattr(self, "epoch", 0) + 1
-        loss = judgement.loss if self.epoch < 3 else float("nan")
-        return SimpleNamespace(loss=loss, scores=judgement.scores, score=self.epoch / 10)
+        run(UNLIMITED, folder=tmp_path, observe=stopping_at(7), **fixed(UNLIMITED, 3))
+    assert_same(run(UNLIMITED, folder=tmp_path, resume=True, **fixed(UNLIMITED, 3)), whole)
 
 
 @pytest.mark.parametrize("limits", [{}, {"minimum": 9}])
 def test_a_validation_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(limits):
-    result = train([Source.of(*discs(0))], Broken([discs(7)]), SMALL, dataclasses.replace(SHORT, epochs=20, **limits))
+    task = Unlabelled([2.0, 1.0, float("nan")])
+    result = run(dataclasses.replace(SHORT, epochs=20, **limits), task=task)
     assert len(result.state.history) == 3 and result.state.best_epoch == 2
     assert result.state.why == "Validation error is not finite at epoch 3."
-    assert all(torch.isfinite(tensor).all() for tensor in result.network.state_dict().values())
+    assert all(torch.equal(t, task.networks[1][name]) for name, t in result.network.state_dict().items())
+
+
+class Failing(SegmentationCriterion):
+    """Its totals are not finite any more after so many steps."""
+
+    __slots__ = ("left",)
+
+    def derivative(self, packed, targets, shares):
+        totals, gradient = super().derivative(packed, targets, shares)
+        if self.left == 0:
+            return dict.fromkeys(totals, float("nan")), gradient
+        object.__setattr__(self, "left", self.left - 1)
+        return totals, gradient
 
 
 @pytest.mark.parametrize("step", [1, 5])
-def test_a_training_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(monkeypatch, step):
-    def backward(*arguments, **options):
-        calls.append(None)
-        if len(calls) > step:
-            raise TrainingError("The loss is not finite any more.")
-        return step_of_training(*arguments, **options)
-
-    calls, step_of_training = [], trainer.backward
-    monkeypatch.setattr(trainer, "backward", backward)
+def test_a_training_error_that_is_not_finite_ends_the_run_with_the_last_good_weights(step):
+    task, config = task_of(), dataclasses.replace(SHORT, epochs=20)
+    task.criterion = Failing()
+    object.__setattr__(task.criterion, "left", step)
     if step < SHORT.steps:
         with pytest.raises(TrainingError):
-            run(dataclasses.replace(SHORT, epochs=20))
+            run(config, task=task, parallel=Serial())
         return
-    result = run(dataclasses.replace(SHORT, epochs=20))
+    result = run(config, task=task, parallel=Serial())
     assert len(result.state.history) == 2 and result.state.best_epoch in (1, 2)
     assert result.state.why == "Training error is not finite any more in epoch 3."
 
 
 def test_the_weights_of_the_epoch_that_is_kept_are_those_that_are_given():
-    # A validation whose error rises after the second epoch.
-    class Rising(Validation):
-        losses = iter([2.0, 1.0, 9.0])
-        seen = ()
-
-        def judge(self, *arguments):
-            judgement = super().judge(*arguments)
-            self.seen = (*self.seen, {k: v.clone() for k, v in arguments[0].network.state_dict().items()})
-            return SimpleNamespace(loss=next(self.losses), scores=judgement.scores, score=len(self.seen) / 10)
-
-    validation = Rising([discs(7)])
-    result = train([Source.of(*discs(0))], validation, SMALL, SHORT)
-    assert (result.state.best_epoch, result.state.best_score) == (2, 0.2)
-    folded = result.network.folded().state_dict()
-    assert all(torch.equal(folded[name], tensor) for name, tensor in validation.seen[1].items())
-    assert any(not torch.equal(folded[name], tensor) for name, tensor in validation.seen[2].items())
+    task = Unlabelled([2.0, 1.0, 9.0])
+    result = run(task=task)
+    assert (result.state.best_epoch, result.state.best_score) == (2, 0.1)
+    weights = result.network.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in task.networks[1].items())
+    assert any(not torch.equal(weights[name], tensor) for name, tensor in task.networks[2].items())
 
 
 def test_what_is_given_is_judged_as_the_history_says(straight):
-    judgement = Validation([discs(7)]).judge(TorchEngine(straight.network), Objective(), Thresholds())
+    engine = TorchBackend(straight.network)
+    judgement = ValidationSet([discs(7)]).evaluate(engine, SegmentationCriterion(), Thresholds())
     row = straight.state.history[straight.state.best_epoch - 1]
     assert judgement.score == row["score"] == straight.state.best_score
     assert judgement.loss == pytest.approx(row["valid_loss"], rel=1e-6)
@@ -352,19 +375,18 @@ def test_history_is_one_plain_row_an_epoch(straight):
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
 
 
-def test_a_run_that_was_varied_otherwise_is_not_continued(tmp_path, monkeypatch):
-    settings = dataclasses.replace(SHORT, variation=None)
+def test_a_run_that_was_varied_otherwise_is_not_resumed(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(settings, folder=tmp_path, observe=stopping_at(3))
-    monkeypatch.setattr(Variation, "suited", classmethod(lambda cls, images: cls(crop=64)))
-    with pytest.raises(ModelError, match="variation"):
-        run(settings, folder=tmp_path, resume=True)
+        run(folder=tmp_path, observe=stopping_at(3))
+    other = dataclasses.replace(SHORT, variation=dataclasses.replace(VARIATION, gamma=0.1))
+    with pytest.raises(ModelError, match="another choice of variation"):
+        run(other, folder=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_learns(loss):
-    settings = dataclasses.replace(SHORT, loss=loss, epochs=8, samples=80, learning_rate=5e-2)
-    rows = run(settings).state.history
+    config = dataclasses.replace(SHORT, loss=loss, epochs=8, samples=80, learning_rate=5e-2)
+    rows = run(config).state.history
     assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
     assert rows[-1]["valid_loss"] < 0.8 * rows[0]["valid_loss"]
 
@@ -376,30 +398,20 @@ def test_every_step_is_observed():
     assert all(loss > 0 for _, loss in seen)
 
 
-def test_an_unfinished_run_of_other_kernels_is_not_gone_on_with(tmp_path):
-    run(folder=tmp_path)
-    tensors, saved = checkpoint.read(tmp_path)
-    del saved["identity"]["symmetry"]  # as versions before it wrote
-    checkpoint.write(tmp_path, tensors, saved)
-    with pytest.raises(ModelError, match="another choice of symmetry"):
-        run(folder=tmp_path, resume=True)
-
-
-@pytest.mark.parametrize(("length", "expected"), [(100.0, 8**0.5), (2.0, 2.0)])
-def test_only_a_long_gradient_is_shortened(monkeypatch, length, expected):
-    one, norms = trainer.Run(SMALL, SHORT), []
+@pytest.mark.parametrize(("length", "expected"), [(100.0, MAX_GRADIENT_NORM), (2.0, 2.0)])
+def test_only_a_long_gradient_is_clipped(length, expected):
+    one, norms = trainer(), []
     parameters = list(one.network.parameters())
     count = sum(parameter.numel() for parameter in parameters)
 
-    def backward(network, *_, **__):
-        for parameter in network.parameters():
+    def backward(*_, **__):
+        for parameter in parameters:
             parameter.grad = torch.full_like(parameter, length / count**0.5)
         return 0.0
 
     def step(rate):
         norms.append(torch.cat([parameter.grad.flatten() for parameter in parameters]).norm().item())
 
-    monkeypatch.setattr(trainer, "backward", backward)
-    monkeypatch.setattr(one.optimiser, "step", step)
-    one.learn(Objective(), [])
+    one.backpropagation, one.optimiser = SimpleNamespace(backward=backward), SimpleNamespace(step=step)
+    one.step([])
     assert norms == [pytest.approx(expected, rel=1e-4)]

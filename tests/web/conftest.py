@@ -10,11 +10,9 @@ import uvicorn
 
 from nucleate.data.synthetic.microscopy import tissue
 from nucleate.io.formats import FORMATS
-from nucleate.io.instances import MemoryNuclei
-from nucleate.io.prediction_json import Record, record_file, write_record
+from nucleate.io.prediction_json import PredictionRecord, record_file, write_record
 from nucleate.types import Nucleus
-from nucleate.web import serve
-from nucleate.web.app import make_app
+from nucleate.web import app
 from nucleate.web.gallery import Gallery
 
 
@@ -26,25 +24,31 @@ def table_of(labels):
     return rows
 
 
-def predicted(folder, name, pixels, labels, *, formats=("tif", "csv"), downsample=1.0, **place):
-    """Write an image into `folder`/images and what was predicted of it into `folder`."""
-    image = folder / "images" / f"{name}.tif"
-    image.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(image, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", tile=(64, 64))
-    nuclei = MemoryNuclei(name, labels.astype(np.int32), table_of(labels), downsample=downsample, **place)
-    files = {kind: FORMATS[kind].file(name) for kind in formats}
-    for kind, file in files.items():
-        FORMATS[kind].write(folder / file, nuclei)
-    write_record(folder / record_file(name), Record.of(nuclei, image, 0, files))
-    return folder
+@pytest.fixture(scope="session")
+def predicted(memory_instances):
+    """What leaves a folder as prediction does."""
+
+    def write(folder, name, pixels, labels, *, formats=("tif", "csv"), downsample=1.0, **place):
+        """Write an image into `folder`/images and what was predicted of it into `folder`."""
+        image = folder / "images" / f"{name}.tif"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(image, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", tile=(64, 64))
+        nuclei = memory_instances(name, labels.astype(np.int32), table_of(labels), downsample=downsample, **place)
+        files = {kind: FORMATS[kind].file(name) for kind in formats}
+        for kind, file in files.items():
+            FORMATS[kind].write(folder / file, nuclei)
+        write_record(folder / record_file(name), PredictionRecord.of(nuclei, image, 0, files))
+        return folder
+
+    return write
 
 
 @contextmanager
 def serving(folder):
     """The address at which a folder is shown, by a server in a thread."""
     gallery = Gallery(folder)
-    with serve._listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(gallery), log_level="warning", ws="none", lifespan="off"))
+    with app._listening(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(app.make_app(gallery), log_level="warning", ws="none", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -60,13 +64,8 @@ def _serving():
     return serving
 
 
-@pytest.fixture(scope="session", name="predicted")
-def _predicted():
-    return predicted
-
-
 @pytest.fixture(scope="session")
-def shown(tmp_path_factory):
+def shown(tmp_path_factory, predicted):
     """Two predictions: drawn tissue of 600 x 900 pixels, and squares in a region at half the resolution."""
     folder = tmp_path_factory.mktemp("shown")
     image, labels = tissue(3, 600, 900)

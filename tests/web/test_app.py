@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nucleate.io.image_file import read_image, read_labels
+from nucleate.io.reader import read_image, read_labels
 from nucleate.web import app as web
 
 

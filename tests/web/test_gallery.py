@@ -89,7 +89,7 @@ def test_outlines_come_from_zarr_where_there_is_no_tiff(opened, tmp_path, predic
     folder = predicted(tmp_path / "out", "cells", np.ones((300, 400), np.uint8), labels, formats=("zarr",))
     gallery = opened(folder)
     assert gallery[0].about()["outlines"]
-    tile = gallery[0].overlay.tile(0, 0, 0)
+    tile = gallery[0].labels.tile(0, 0, 0)
     np.testing.assert_array_equal(tile[1:-1, 1:-1], labels[: tile.shape[0] - 2, : tile.shape[1] - 2])
 
 

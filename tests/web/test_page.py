@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from playwright.sync_api import sync_playwright
 
-from nucleate.io.image_file import read_image, read_labels
+from nucleate.io.reader import read_image, read_labels
 
 NAMES = "chromium", "chromium-browser", "google-chrome"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nucleate.cli import main
-from nucleate.web import serve as serving
+from nucleate.web import app as serving
 
 
 def refused(capsys, *arguments):

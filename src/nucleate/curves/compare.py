@@ -6,26 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
-from rich.console import Console
-from rich.table import Table
-
+from nucleate.curves.curves import Curves, curves
 from nucleate.curves.history import History
-from nucleate.report.collect import Curves, curves
-from nucleate.training.early_stopping import Ending, Horizon, kept
-from nucleate.training.stopping_rules import (
+from nucleate.curves.rules import (
     Correlation,
-    Decision,
     FixedNumber,
     GeneralisationLoss,
     Patience,
     ProgressQuotient,
-    StoppingRule,
     SuccessiveStrips,
-    decide,
 )
+from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
+from nucleate.training.stopping_rule import Decision, StoppingRule
 
 RULES: Mapping[str, Callable[[], StoppingRule]] = {
-    "Horizon": Horizon,
+    "Horizon": EarlyStopping,
     "patience 5": lambda: Patience(5),
     "patience 10": lambda: Patience(10),
     "patience 20": lambda: Patience(20),
@@ -39,8 +34,7 @@ RULES: Mapping[str, Callable[[], StoppingRule]] = {
 """The rules that are compared; each call makes a fresh one."""
 
 BOTH = "Horizon, score too"
-"""What Nucleate does: it ends a run by `nucleate.training.early_stopping.Ending`, and keeps the epoch that
-`nucleate.training.early_stopping.kept` names. Only where the history has a score."""
+"""What Nucleate does, by `LossAndScoreStopping` and `select_epoch`. Only where the history has a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] =
     decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
     both = {BOTH: _by_both(history)} if history.score else {}
     for name, decision in (both | decisions).items():
-        epoch = kept(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
+        epoch = select_epoch(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
         error, lowest = _value_and_best(history.test or history.valid, epoch, min)
         score, highest = _value_and_best(history.score, epoch, max)
         regret = (error - lowest) / abs(lowest) if lowest else nan
@@ -79,9 +73,9 @@ def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] =
 
 
 def _by_both(history: History) -> Decision:
-    ending = Ending()
+    stopping = LossAndScoreStopping()
     for row in zip(history.train, history.valid, history.score, strict=True):
-        decision = ending.update(*row)
+        decision = stopping.update(*row)
         if decision.stop:
             break
     return decision
@@ -109,29 +103,3 @@ def drawn(history: History, outcome: Outcome) -> Curves:
 def over_fitting(decision: Decision) -> tuple[int, int] | None:
     """The first and the last epoch of what the rule judged over-fitting: from its best epoch to the stop."""
     return (decision.best_epoch, decision.epoch) if decision.cause == "over-fitting" else None
-
-
-def render(history: History, found: Sequence[Outcome], console: Console) -> None:
-    """Print what the first rule says in a sentence, and a table of all rules."""
-    epochs, ours = len(history.valid), found[0].decision
-    # The rule names the epoch of lowest error, which need not be the one that is kept.
-    reason = ours.keeping(found[0].kept) if ours.stop else ours.reason
-    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
-    if history.first != 1:
-        console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
-    table = Table()
-    table.add_column("rule", no_wrap=True)
-    heads = ["stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}"]
-    for head in heads + ["regret, score"] * bool(history.score):
-        table.add_column(head, justify="right")
-    for outcome in found:
-        decision = outcome.decision
-        cells = [str(decision.epoch) if decision.stop else "not yet", f"{decision.epoch / epochs:.0%}"]
-        cells += [str(outcome.kept or "none"), _shown(outcome.regret, ".2%")]
-        cells += [_shown(outcome.score_regret, ".3f")] * bool(history.score)
-        table.add_row(outcome.rule, *cells)
-    console.print(table)
-
-
-def _shown(value: float, form: str) -> str:
-    return format(value, form) if isfinite(value) else "-"

@@ -1,7 +1,13 @@
-"""Draws -> a batch: crops are resampled once (turn, flip, scale and stretch together), then their intensities vary."""
+"""Augmentation: which crop of which image is a training sample and how it varies, and the batch that comes of it.
+
+The parameters of a sample are a function of the seed and the sample's number. They do not depend on the batch size, on
+the number of processes, or on what was drawn before. Crops are resampled once (turn, flip, scale and stretch
+together), then their intensities vary.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -10,14 +16,116 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.data.augmentation_parameters import Draw
 from nucleate.postprocess.rescale import true_diameter, zoom
 from nucleate.postprocess.targets import Centres, Targets, centres, encode, importance
 from nucleate.types import Labels
 
+MANY_IMAGES = 100
+"""Labelled images, from which on each is varied less; see `AugmentationConfig.suited`."""
+
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AugmentationConfig:
+    """How far samples are varied. `scale` and `stretch` are factors, `turn` radians, the rest are in units of the
+    normalised intensity; each is the bound or the standard deviation named in `draw_parameters`."""
+
+    crop: int = 256
+    scale: float = 1.3
+    unzoomed: float = 0.2
+    stretch: float = 1.06
+    turn: float = math.pi
+    turned: float = 0.5
+    gamma: float = 0.2
+    gain: float = 0.25
+    shift: float = 0.08
+    noise: float = 0.05
+    blur: float = 1.5
+    blurred: float = 0.2
+    stain: float = 0.15
+
+    @classmethod
+    def suited(cls, images: int) -> AugmentationConfig:
+        """What suits a run on so many images: few show less of what there is, so each of them is varied further.
+
+        >>> AugmentationConfig.suited(5).scale, AugmentationConfig.suited(300).scale
+        (1.5, 1.3)
+        """
+        if images >= MANY_IMAGES:
+            return cls()
+        return cls(scale=1.5, stretch=1.12, gamma=0.3, gain=0.35, noise=0.07, blurred=0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class CropParameters:
+    """One sample: image `index`; `matrix` (2, 3) takes crop coordinates (y, x, 1), in pixels from the crop's centre,
+    to image coordinates; then the changes of intensity, in the order in which they are applied."""
+
+    index: int
+    matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    blur: float
+    gamma: float
+    gain: tuple[float, ...]
+    shift: tuple[float, ...]
+    noise: float
+    noise_seed: int
+
+
+def draw_parameters(
+    seed: int,
+    sample: int,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    channels: int,
+    zooms: Sequence[float] | None = None,
+    counts: Sequence[int] | None = None,
+    variation: AugmentationConfig | None = None,
+) -> CropParameters:
+    """Sample number `sample` (0, 1, ...) of the run with this seed, over images of these (height, width).
+
+    An image is chosen with a probability in proportion to sqrt(1 + n), n the number of its nuclei in `counts` (0 by
+    default, all images alike): a crowd shows more than one nucleus alone, but not in proportion. It is resized by its
+    factor in `zooms` (1 by default), but for a share `unzoomed` of the crops, since the size of nuclei is judged on
+    such ones.
+
+    >>> first, again = (draw_parameters(0, 5, [(64, 64), (99, 20)], channels=1) for _ in range(2))
+    >>> bool((first.matrix == again.matrix).all()), first.noise_seed == again.noise_seed
+    (True, True)
+    """
+    v = variation or AugmentationConfig()
+    rng = np.random.default_rng([seed, sample])
+    resized = np.ones(len(shapes)) if zooms is None else np.asarray(zooms)
+    weights = np.ones(len(shapes)) if counts is None else np.sqrt(1.0 + np.asarray(counts))
+    index = int(np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(), side="right"))
+    index = min(index, len(shapes) - 1)
+    scale = math.exp(rng.uniform(-1, 1) * math.log(v.scale))
+    if rng.random() >= v.unzoomed:
+        scale *= resized[index]
+    stretch = math.exp(rng.uniform(-1, 1) * math.log(v.stretch))
+    angle = rng.uniform(-v.turn, v.turn) if rng.random() < v.turned else (math.pi / 2) * int(rng.integers(4))
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    linear = rotation @ np.diag([flip / (scale * stretch), stretch / scale])
+    reach = np.abs(linear).sum(axis=1) * (v.crop / 2)
+    size = np.array(shapes[index], dtype=float)
+    slack = np.abs(size / 2 - reach)
+    centre = (size - 1) / 2 + rng.uniform(-1, 1, 2) * slack
+    tints = rng.normal(0, v.stain if channels > 1 else 0.0, channels)
+    gain = math.exp(rng.normal(0, v.gain))
+    shift = rng.normal(0, v.shift) + (rng.normal(0, v.stain / 3, channels) if channels > 1 else np.zeros(channels))
+    return CropParameters(
+        index=index,
+        matrix=np.concatenate([linear, centre[:, None]], axis=1),
+        blur=float(rng.uniform(0.3, v.blur)) if rng.random() < v.blurred else 0.0,
+        gamma=math.exp(rng.normal(0, v.gamma)),
+        gain=tuple(gain * np.exp(tints)),
+        shift=tuple(shift),
+        noise=float(rng.uniform(0, v.noise)) if rng.random() < 0.5 else 0.0,
+        noise_seed=int(rng.integers(2**62)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImage:
     """One training image in memory: `image` (channels, H, W) float32, normalised; `raised` (1, 2, H, W) float32, the
     labels + 2, unknown as 1, and the importance of each pixel; the centres of its nuclei; how far it is resized."""
 
@@ -27,7 +135,7 @@ class Source:
     zoom: float
 
     @classmethod
-    def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> Source:
+    def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> TrainingImage:
         found, factor = centres(labels), zoom(true_diameter(labels))
         raised = np.stack([np.maximum(labels, -1) + 2, importance(labels, factor * found.radius)], dtype=np.float32)
         return cls(torch.from_numpy(image), torch.from_numpy(raised)[None], found, factor)
@@ -45,7 +153,7 @@ class Batch:
     targets: Targets
 
 
-def make_batch(sources: Sequence[Source], draws: Sequence[Draw], crop: int) -> Batch:
+def make_batch(sources: Sequence[TrainingImage], draws: Sequence[CropParameters], crop: int) -> Batch:
     """The batch of these draws; sample i depends on `draws[i]` alone. Outside the image: 0, and unknown."""
     channels = sources[0].image.shape[0]
     image = torch.empty(len(draws), channels, crop, crop)
@@ -66,7 +174,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return Batch(torch.cat([batch.image for batch in batches]), Targets(*targets))
 
 
-def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sample(source: TrainingImage, draw: CropParameters, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Image (channels, crop, crop); labels, weights (crop, crop); offset and radius at each pixel (3, crop, crop)."""
     height, width = source.shape
     matrix = torch.from_numpy(draw.matrix).float()
@@ -93,7 +201,7 @@ def _sample(source: Source, draw: Draw, crop: int) -> tuple[Tensor, Tensor, Tens
     return image, labels, weight, places
 
 
-def _vary(image: Tensor, draw: Draw) -> Tensor:
+def _vary(image: Tensor, draw: CropParameters) -> Tensor:
     """Blur, gamma, gain and shift, noise."""
     channels = image.shape[0]
     if draw.blur:

@@ -5,8 +5,9 @@
     imagesTr/x_0000.tif + labelsTr/x.tif                 nnU-Net, one channel
     x.tif                                                no mask anywhere: all unlabelled
 
-An image without a mask is unlabelled. An image may be an OME-Zarr folder. Hidden files and files that are no images
-are ignored.
+An image without a mask is unlabelled. An image may be an OME-Zarr folder. A mask may be of any format that `nucleate
+predict` writes: OME-Zarr labels, GeoJSON, ImageJ regions of interest (x_rois.zip). In a folder of masks its name may
+end in _labels, _masks or _rois. Hidden files and files that are no images are ignored.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.io.image_file import is_image, name_of, read_image, read_labels
+from nucleate.io.axes import name_of
 from nucleate.io.ome_zarr import holds_labels, is_zarr
+from nucleate.io.reader import holds_outlines, is_image, read_image, read_labels, unmarked
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _MASK_ENDING = re.compile(r"(.+?)(_cp)?_masks")
@@ -48,7 +50,8 @@ def find(folder: Path) -> Dataset:
         if len(mask_folders) == 2:
             raise DatasetError(f"{folder} has masks/ and labels/: keep one of them.")
         layout = "images + masks" if mask_folders else "images only"
-        images, masks = _named(_files(folder / "images")), _named(f for m in mask_folders for f in _files(m))
+        images = _named(_files(folder / "images"))
+        masks = _masks_of(images, [file for one in mask_folders for file in _files(one, masks=True)])
     elif mask_folders:
         raise DatasetError(
             f"{folder} has {mask_folders[0].name}/ and no images/: put the images in {folder / 'images'}."
@@ -60,16 +63,19 @@ def find(folder: Path) -> Dataset:
 
 
 def pair(sample: Sample) -> tuple[Image, Labels]:
-    """Read a labelled sample.
+    """Read a labelled sample: its image, and its labels of the same size.
 
-    Raises `ImageError` where a file cannot be read or the mask's size is not the image's, and `DatasetError` for a
-    sample without a mask.
+    Raises:
+        ImageError: a file cannot be read, or the mask's size is not the image's.
+        DatasetError: the sample has no mask.
     """
     if sample.mask is None:
         raise DatasetError(f"{sample.image} has no mask: label it first.")
-    image, labels = read_image(sample.image), read_labels(sample.mask)
-    if image.pixels.shape[:2] != labels.shape:
-        (height, width), (mask_height, mask_width) = image.pixels.shape[:2], labels.shape
+    image = read_image(sample.image)
+    height, width = image.pixels.shape[:2]
+    labels = read_labels(sample.mask, (height, width))
+    if labels.shape != (height, width):
+        mask_height, mask_width = labels.shape
         raise ImageError(
             f"{sample.image} is {width} x {height} pixels and its mask {sample.mask} is {mask_width} x {mask_height}:"
             " export both at the same size."
@@ -107,21 +113,29 @@ def _images_of(folder: Path) -> list[Path]:
     raise _no_image(folder)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, *, masks: bool = False) -> list[Path]:
+    """The images of a folder, or all that may be masks."""
+    fits = _may_be_mask if masks else _may_be_image
     try:
-        return sorted(
-            path for path in folder.iterdir() if is_image(path) and (path.is_file() or _is_image_folder(path))
-        )
+        return sorted(path for path in folder.iterdir() if fits(path))
     except OSError as error:
         raise DatasetError(f"{folder} cannot be read ({error.strerror}): check who may read it.") from error
 
 
-def _is_image_folder(path: Path) -> bool:
-    """Whether a folder is OME-Zarr, and not the labels of an image that lies beside it."""
+def _may_be_image(path: Path) -> bool:
+    """Whether it is named like an image, and a folder is OME-Zarr and not the labels of an image beside it."""
+    if not is_image(path) or path.is_file():
+        return is_image(path)
     try:
         return is_zarr(path) and not holds_labels(path)
     except ImageError:
         return True  # what is wrong with it is said where it is read
+
+
+def _may_be_mask(path: Path) -> bool:
+    if path.is_dir():
+        return is_image(path) and is_zarr(path)
+    return is_image(path) or holds_outlines(path)
 
 
 def _no_image(folder: Path) -> DatasetError:
@@ -139,6 +153,18 @@ def _named(files: Iterable[Path]) -> dict[str, Path]:
     return named
 
 
+def _masks_of(images: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
+    """Masks by the name of their image, which they may bear with a mark; unique."""
+    known = set(images)
+    named: dict[str, Path] = {}
+    for file in files:
+        name, plain = name_of(file), unmarked(name_of(file))
+        name = plain if name not in known and plain in known else name
+        if named.setdefault(name, file) != file:
+            raise DatasetError(f"{named[name]} and {file.name} mask the same image: remove one of them.")
+    return named
+
+
 def _is_flows(file: Path, beside: list[Path]) -> bool:
     """Whether a file is what Cellpose leaves beside the image it trained on."""
     match = _FLOWS_ENDING.fullmatch(name_of(file))
@@ -147,17 +173,12 @@ def _is_flows(file: Path, beside: list[Path]) -> bool:
 
 def _side_by_side(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     files = _files(folder)
-    images: list[Path] = []
+    images = [file for file in files if not _MASK_ENDING.fullmatch(name_of(file)) and not _is_flows(file, files)]
     masks: dict[str, Path] = {}
-    for file in files:
+    for file in _files(folder, masks=True):
         match = _MASK_ENDING.fullmatch(name_of(file))
-        if match is None:
-            if not _is_flows(file, files):
-                images.append(file)
-        elif match[1] in masks:
+        if match is not None and masks.setdefault(match[1], file) != file:
             raise DatasetError(f"{masks[match[1]]} and {file.name} mask the same image: remove one of them.")
-        else:
-            masks[match[1]] = file
     named = _named(images)
     for name in masks:
         if f"{name}_img" in named:
@@ -181,7 +202,8 @@ def _nnunet(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
                 f"{folder} has the case {name} as {names}, and one file _0000 a case is read: choose one."
             )
     labels = folder / "labelsTr"
-    return {name: files[0] for name, files in cases.items()}, _named(_files(labels) if labels.is_dir() else [])
+    masks = _files(labels, masks=True) if labels.is_dir() else []
+    return {name: files[0] for name, files in cases.items()}, _masks_of(cases, masks)
 
 
 def _dataset(folder: Path, layout: str, images: dict[str, Path], masks: dict[str, Path]) -> Dataset:

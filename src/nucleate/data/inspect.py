@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from skimage import measure
 
 from nucleate.data.dataset import find
 from nucleate.errors import ImageError
-from nucleate.io.image_file import RGB, read_image, read_labels
+from nucleate.io.axes import RGB
+from nucleate.io.reader import read_image, read_labels
 from nucleate.types import Image, Labels, Sample
 
 _SMALL = 10  # pixels; below it a nucleus is more likely a slip of the brush
 _SATURATED = 0.05
-_LISTED = 30  # a folder of more images is summed up
 
 Range = tuple[float, float, float]
 
@@ -80,7 +77,7 @@ def inspect(folder: Path) -> FolderReport:
         except ImageError as error:
             unreadable.append(str(error))
             continue
-        copies[hashlib.sha256(sample.image.read_bytes()).hexdigest()].append(sample.name)
+        copies[_digest(image)].append(sample.name)
         report, area = _inspect_image(sample, image)
         reports.append(report)
         areas.append(area)
@@ -101,23 +98,6 @@ def inspect(folder: Path) -> FolderReport:
     )
 
 
-def render(report: FolderReport, console: Console) -> None:
-    """Print a report: what is there, each image of a small folder, then what is odd."""
-    console.print(_summary(report))
-    if len(report.images) <= _LISTED:
-        console.print(_each(report))
-    if report.sound:
-        console.print("Nothing odd was found.")
-        return
-    table = Table(title="What is odd", title_justify="left", show_header=False)
-    for sentence in (*report.unreadable, *report.oddities):
-        table.add_row("", Text(sentence))
-    for image in report.images:
-        for sentence in image.oddities:
-            table.add_row(Text(image.name), Text(sentence))
-    console.print(table)
-
-
 def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[np.int64]]:
     """The report on an image, and the areas of its nuclei."""
     height, width = image.pixels.shape[:2]
@@ -125,7 +105,7 @@ def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[n
     areas, readable = np.zeros(0, np.int64), False
     if sample.mask is not None:
         try:
-            labels = read_labels(sample.mask)
+            labels = read_labels(sample.mask, (height, width))
             readable = True
         except ImageError as error:
             oddities.append(str(error))
@@ -150,6 +130,12 @@ def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[n
         oddities=tuple(oddities),
     )
     return report, areas
+
+
+def _digest(image: Image) -> str:
+    """The same for the same file; for the same pixels, where an image is a folder."""
+    whole = image.path.read_bytes() if image.path is not None and image.path.is_file() else image.pixels.tobytes()
+    return hashlib.sha256(whole).hexdigest()
 
 
 def _image_oddities(image: Image) -> list[str]:
@@ -220,64 +206,3 @@ def _mixed(what: str, values: Iterable[str]) -> list[str]:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _summary(report: FolderReport) -> Table:
-    images = report.images
-    labelled = sum(image.labelled for image in images)
-    table = Table(title=Text(report.folder), title_justify="left", show_header=False)
-    table.add_row("layout", report.layout)
-    table.add_row("images", f"{len(images)}: {labelled} labelled, {len(images) - labelled} unlabelled")
-    if report.unreadable:
-        table.add_row("unreadable", str(len(report.unreadable)))
-    if images:
-        table.add_row("sizes", _sizes(images))
-        table.add_row("channels", Text(_several(" + ".join(image.channels) for image in images)))
-        table.add_row("type", _several(image.dtype for image in images))
-        table.add_row("pixel size", _several(_micrometres(image.pixel_size) for image in images))
-    table.add_row("nuclei", str(report.nuclei))
-    if report.diameters:
-        table.add_row("diameter", f"{_range(report.diameters)} pixels (5, 50, 95 %)")
-    return table
-
-
-def _each(report: FolderReport) -> Table:
-    table = Table()
-    for heading in ("image", "size", "channels", "type", "pixel size", "nuclei", "diameter"):
-        # A name that is cut short names nothing: it goes on in the next line.
-        table.add_column(heading, overflow="fold")
-    for image in report.images:
-        table.add_row(
-            Text(image.name),
-            _size(image),
-            Text(" + ".join(image.channels)),
-            image.dtype,
-            _micrometres(image.pixel_size),
-            "unlabelled" if not image.labelled else "?" if image.nuclei is None else str(image.nuclei),
-            _range(image.diameters) if image.diameters else "",
-        )
-    return table
-
-
-def _several(values: Iterable[str]) -> str:
-    """Each value once; the first four of many."""
-    distinct = sorted(set(values))
-    return ", ".join(distinct[:4]) + (" ..." if len(distinct) > 4 else "")
-
-
-def _size(image: ImageReport) -> str:
-    return f"{image.width} x {image.height}"
-
-
-def _sizes(images: Sequence[ImageReport]) -> str:
-    ordered = sorted(images, key=lambda image: image.width * image.height)
-    smallest, largest = _size(ordered[0]), _size(ordered[-1])
-    return smallest if len(set(map(_size, images))) == 1 else f"{smallest} to {largest}"
-
-
-def _micrometres(pixel_size: float | None) -> str:
-    return "not given" if pixel_size is None else f"{pixel_size:.4g} µm"
-
-
-def _range(values: Range) -> str:
-    return ", ".join(f"{value:.1f}" for value in values)

@@ -1,28 +1,33 @@
-"""What a run learns from at each step: a function of the seed and of the samples' numbers, and of nothing else."""
+"""The samples of a training run by their numbers: a function of the seed and the number, and of nothing else."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 
-from nucleate.data.augment import Batch, Source, make_batch
-from nucleate.data.augmentation_parameters import Variation, draw
+from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage, draw_parameters, make_batch
 
 
-class Feed:
-    """The samples of a run, numbered from 0 without an end."""
+class Sampler:
+    """The augmented crops of a run, numbered from 0 without an end.
 
-    def __init__(self, sources: Sequence[Source], seed: int, variation: Variation) -> None:
+    Args:
+        sources: the training images.
+        seed: of the run; the same seed and number give the same sample, on any machine.
+        variation: how far samples are augmented.
+    """
+
+    def __init__(self, sources: Sequence[TrainingImage], seed: int, variation: AugmentationConfig) -> None:
         self.sources, self.seed, self.variation = sources, seed, variation
         self._shapes = [source.shape for source in sources]
         self._zooms = [source.zoom for source in sources]
         self._counts = [len(source.centres.radius) - 1 for source in sources]
 
     def batch(self, samples: range) -> Batch:
-        """The samples of these numbers."""
+        """The samples of these numbers, in their order."""
         channels = self.sources[0].image.shape[0]
-        draws = [
-            draw(
+        chosen = [
+            draw_parameters(
                 self.seed,
                 sample,
                 self._shapes,
@@ -33,7 +38,7 @@ class Feed:
             )
             for sample in samples
         ]
-        return make_batch(self.sources, draws, self.variation.crop)
+        return make_batch(self.sources, chosen, self.variation.crop)
 
 
 def split(samples: range, parts: int) -> list[range]:

@@ -1,9 +1,19 @@
-"""Image -> maps: the network's forward pass, and nothing else of the prediction."""
+"""What runs the network: image -> maps, and nothing else of the prediction.
+
+PyTorch and OpenVINO. OpenVINO reads the graph that `onnx_graph` writes, with height and width open, so that it
+compiles once for all images; for a size of which many are expected it compiles anew, which takes less time and memory.
+It runs on the processor; its packages are optional (`pip install 'nucleate[engines]'`) and loaded when needed.
+"""
 
 from __future__ import annotations
 
+import importlib
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.inference.sliding_window import Passage
+from nucleate.errors import InputError
+from nucleate.inference.sliding_window import SlidingWindow
 from nucleate.networks.decode import to_maps
 from nucleate.networks.graph import reach
 from nucleate.networks.runtime import autocast, device, place, prefers_bfloat16
@@ -19,7 +30,7 @@ from nucleate.networks.unet import Architecture, UNet
 from nucleate.types import Box, Maps
 
 
-class Engine(ABC):
+class Backend(ABC):
     """Runs a network. Called with a normalised image (channels, H, W) of any size from 1 x 1, it gives its `Maps`.
 
     Where the nuclei are small, the image is enlarged for the network, where they are large it is reduced, and the maps
@@ -28,8 +39,20 @@ class Engine(ABC):
     result does not depend on the others.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
+    name: str
+    """What `--engine` calls it."""
+
+    def __init__(self, architecture: Architecture, *, bfloat16: bool) -> None:
+        self.architecture, self.bfloat16 = architecture, bfloat16
+
+    @property
+    def number_format(self) -> str:
+        """Of the products: float32, bfloat16 or int8."""
+        return "bfloat16" if self.bfloat16 else "float32"
+
+    def describe(self) -> dict[str, str]:
+        """What the result depends on besides the model and the image, for JSON."""
+        return {"engine": self.name, "number_format": self.number_format}
 
     @abstractmethod
     def run(self, image: Tensor) -> Tensor:
@@ -57,7 +80,11 @@ class Engine(ABC):
     def zoomed(self, image: Tensor) -> Tensor:
         """As `raw`, of the image resized by the factor that suits its nuclei; for the image's own pixels."""
         shape = image.shape[-2], image.shape[-1]
-        return Passage(self, shape, lambda box: image[..., *box.within(Box(0, 0, *shape))]).whole()
+
+        def read(box: Box) -> Tensor:
+            return image[..., *box.within(Box(0, 0, *shape))]
+
+        return SlidingWindow.plan(self, shape, read).whole(read)
 
     @cached_property
     def reach(self) -> int:
@@ -67,13 +94,14 @@ class Engine(ABC):
         return reach(network, self.architecture.channels, self.architecture.stride)
 
 
-class TorchEngine(Engine):
+class TorchBackend(Backend):
     """Runs a network with PyTorch: channels-last, in bfloat16 where that is faster (or where `bfloat16` says so)."""
 
+    name = "torch"
+
     def __init__(self, network: UNet, *, bfloat16: bool | None = None) -> None:
-        super().__init__(network.architecture)
         self.device = device()
-        self.bfloat16 = prefers_bfloat16(self.device) if bfloat16 is None else bfloat16
+        super().__init__(network.architecture, bfloat16=prefers_bfloat16(self.device) if bfloat16 is None else bfloat16)
         self.network = place(network.folded(), self.device)
 
     @torch.inference_mode()
@@ -82,3 +110,104 @@ class TorchEngine(Engine):
         with autocast(self.device, bfloat16=self.bfloat16):
             maps: Tensor = self.network(placed)
         return maps.float()
+
+
+def load(package: str) -> ModuleType:
+    """An optional package. Raises `InputError` where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f"The package {package} is not installed: pip install 'nucleate[engines]'.") from error
+
+
+Size = tuple[int, int]
+Ranges = Mapping[str, tuple[float, float]]
+"""By a convolution's name, the lowest and the highest value of its input that is not clipped; see `quantize`."""
+
+
+class OpenVinoBackend(Backend):
+    """Runs a network with OpenVINO, in bfloat16 where that is faster (or where `bfloat16` says so)."""
+
+    name = "openvino"
+
+    def __init__(self, network: UNet, ranges: Ranges | None = None, *, bfloat16: bool | None = None) -> None:
+        load("onnx")
+        from nucleate.inference.onnx_graph import to_onnx
+
+        super().__init__(network.architecture, bfloat16=_faster_in_bfloat16() if bfloat16 is None else bfloat16)
+        self.graph = to_onnx(network, ranges=ranges).SerializeToString()
+        self.most = torch.get_num_threads()
+        self._lock = threading.Lock()
+        self._requests = threading.local()
+        self._expected: Size | None = None
+        self._compiled: dict[tuple[int, Size | None], Any] = {}
+        self.compiled()
+
+    def compiled(self, size: Size | None = None) -> Any:
+        """What runs the graph on as many threads as the calling thread may use, for an image of this size or of any."""
+        with self._lock:
+            key = torch.get_num_threads(), size if size == self._expected else None
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(*key)
+            return self._compiled[key]
+
+    def expect(self, height: int, width: int) -> None:
+        # The memory of open sizes is twice that of a fixed one. The numbers are the same.
+        with self._lock:
+            self._expected = height, width
+            self._compiled = {key: kept for key, kept in self._compiled.items() if key[1] in (None, self._expected)}
+
+    def _compile(self, threads: int, size: Size | None) -> Any:
+        core = load("openvino").Core()
+        graph = core.read_model(self.graph)
+        if size is not None:
+            graph.reshape([1, self.architecture.channels, *size])
+        return core.compile_model(graph, "CPU", self.settings(threads))
+
+    def settings(self, threads: int) -> dict[str, Any]:
+        """OpenVINO's settings for calls of so many threads each."""
+        # A stream is one call at a time; of calls that use fewer threads, as many run at once as threads allow.
+        streams = max(1, self.most // threads)
+        return {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.bfloat16 else "f32",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams * threads,
+            # Threads bound to a core wait for it where another process is bound to the same one.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def run(self, image: Tensor) -> Tensor:
+        tensor = load("openvino").Tensor
+        # Both stay named until the end: OpenVINO works in their memory and does not hold it.
+        pixels = image.contiguous().numpy()
+        maps = torch.empty(len(image), self.architecture.outputs, *image.shape[-2:])
+        request = self._request(image.shape)
+        request.set_input_tensor(tensor(pixels, shared_memory=True))
+        request.set_output_tensor(tensor(maps.numpy(), shared_memory=True))
+        request.infer()
+        return maps
+
+    def _request(self, shape: Sequence[int]) -> Any:
+        """The calling thread's own; what it takes for its layers serves the next image, too."""
+        one, _, height, width = shape
+        compiled, held = self.compiled((height, width) if one == 1 else None), self._requests.__dict__
+        if held.get("of") is not compiled:
+            held.update(of=compiled, request=compiled.create_infer_request())
+        return held["request"]
+
+
+class Int8Backend(OpenVinoBackend):
+    """Runs a network with OpenVINO, its convolutions in 8-bit integers and the rest in float32; `ranges` are those of
+    `quantize.calibrate`."""
+
+    name = "openvino-int8"
+    number_format = "int8"
+
+    def __init__(self, network: UNet, ranges: Ranges) -> None:
+        super().__init__(network, ranges, bfloat16=False)
+
+
+def _faster_in_bfloat16() -> bool:
+    """Whether OpenVINO, too, can compute in bfloat16 on this processor, where that is the faster format."""
+    capabilities = load("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities and prefers_bfloat16(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What is known of an image so far, kept by name: in memory, or in a folder from which an interrupted run goes on."""
+"""What is computed of an image, kept by name: in memory, or in a folder from which an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ from numpy.typing import NDArray
 
 from nucleate.errors import OutputError
 
-Arrays = Mapping[str, NDArray[Any]]
-"""Arrays by name; a single one of several numbers."""
-
 _MAGIC = b"nucleat1"
 _LEVEL = 1  # of Zstandard: the fastest, which halves what the others would take two or three times as long for
 
 
-class Spool(ABC):
+class Arrays(dict[str, NDArray[Any]]):
+    """Arrays by name, kept together."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(one.nbytes for one in self.values())
+
+
+class BlockStore(ABC):
     """Arrays under names. May be used from several threads at once."""
 
     @abstractmethod
-    def put(self, name: str, arrays: Arrays) -> None:
+    def put(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep arrays. Raises `OutputError` where the disk is full."""
 
     @abstractmethod
@@ -48,20 +54,20 @@ class Spool(ABC):
         return found
 
 
-class MemorySpool(Spool):
-    """Arrays in memory, for what is done before an interruption matters.
+class MemoryBlockStore(BlockStore):
+    """Arrays in memory, for images that are done before an interruption matters.
 
-    >>> spool = MemorySpool()
-    >>> spool.put("a", {"x": np.arange(3)})
-    >>> spool["a"]["x"].tolist(), spool.get("b")
+    >>> store = MemoryBlockStore()
+    >>> store.put("a", {"x": np.arange(3)})
+    >>> store["a"]["x"].tolist(), store.get("b")
     ([0, 1, 2], None)
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, Arrays] = {}
 
-    def put(self, name: str, arrays: Arrays) -> None:
-        self._kept[name] = arrays
+    def put(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._kept[name] = Arrays(arrays)
 
     def get(self, name: str) -> Arrays | None:
         return self._kept.get(name)
@@ -70,7 +76,7 @@ class MemorySpool(Spool):
         self._kept.pop(name, None)
 
 
-class FolderSpool(Spool):
+class FolderBlockStore(BlockStore):
     """Arrays in the files of a folder, compressed, one file a name; a file is there whole or not at all.
 
     Files are renamed into place but not forced to the disk: after a power cut one may be damaged. Its checksum tells,
@@ -82,11 +88,11 @@ class FolderSpool(Spool):
         self._lock = threading.Lock()
         self._written: set[str] = set()  # by this process, and so known to be whole
 
-    def put(self, name: str, arrays: Arrays) -> None:
+    def put(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         path, passing = self.folder / name, self.folder / f".{secrets.token_hex(8)}.part"
         packed = [imagecodecs.zstd_encode(np.ascontiguousarray(one).tobytes(), level=_LEVEL) for one in arrays.values()]
         about = [
-            {"name": key, "type": _described(one.dtype), "shape": one.shape, "bytes": len(data)}
+            {"name": key, "type": _dtype_to_json(one.dtype), "shape": one.shape, "bytes": len(data)}
             for (key, one), data in zip(arrays.items(), packed, strict=True)
         ]
         body = b"".join(packed)
@@ -133,19 +139,19 @@ def _unpacked(data: memoryview, *, check: bool) -> Arrays:
     head, body = json.loads(bytes(data[begin : begin + length])), data[begin + length :]
     if len(body) != sum(one["bytes"] for one in head["arrays"]) or (check and zlib.crc32(body) != head["crc"]):
         raise ValueError("damaged")
-    found: dict[str, NDArray[Any]] = {}
+    found = Arrays()
     at = 0
     for one in head["arrays"]:
         values = imagecodecs.zstd_decode(bytes(body[at : at + one["bytes"]]))
-        found[one["name"]] = np.frombuffer(values, _dtype(one["type"])).reshape(one["shape"])
+        found[one["name"]] = np.frombuffer(values, _dtype_from_json(one["type"])).reshape(one["shape"])
         at += one["bytes"]
     return found
 
 
-def _described(dtype: np.dtype[Any]) -> Any:
+def _dtype_to_json(dtype: np.dtype[Any]) -> Any:
     """A type as JSON holds it: its code, or those of its fields."""
     return dtype.str if dtype.names is None else [[name, dtype[name].str] for name in dtype.names]
 
 
-def _dtype(described: Any) -> np.dtype[Any]:
+def _dtype_from_json(described: Any) -> np.dtype[Any]:
     return np.dtype(described if isinstance(described, str) else [(name, code) for name, code in described])

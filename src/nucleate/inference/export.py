@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import nucleate
 from nucleate.data.normalization import HIGHEST, LOWEST
 from nucleate.errors import InputError, OutputError
-from nucleate.inference.compiled_backends import load
+from nucleate.inference.backends import load
 from nucleate.io.atomic import atomic
 from nucleate.networks.store import Model
 from nucleate.networks.unet import UNIT, UNet

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nucleate.data.normalization import index_of
-from nucleate.errors import InputError, NucleateError
-from nucleate.io.open import open_reader
-from nucleate.io.reader import Reader
+from nucleate.errors import InputError
+from nucleate.io.reader import Reader, open_reader
 from nucleate.types import Box, Pixels
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.05, 5.0
@@ -39,7 +37,7 @@ class ChannelReader(Reader):
         self.reader.close()
 
 
-def chosen(reader: Reader, trained: Sequence[str]) -> Reader:
+def select_channel(reader: Reader, trained: Sequence[str]) -> Reader:
     """Of several channels the one that the model was trained on, where the image has one of that name."""
     if len(reader.channels) > 1 and len(trained) == 1 and trained[0] in reader.channels:
         return ChannelReader(reader, trained[0])
@@ -47,7 +45,7 @@ def chosen(reader: Reader, trained: Sequence[str]) -> Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Selection:
     """What of an image is segmented.
 
     `level` of its pyramid, or the level whose pixels are nearest to `pixel_size` micrometres; where the file does not
@@ -61,7 +59,7 @@ class View:
     region: Box | None = None
 
     @classmethod
-    def of(cls, level: int | None, pixel_size: float | None, region: tuple[int, int, int, int] | None) -> View:
+    def of(cls, level: int | None, pixel_size: float | None, region: tuple[int, int, int, int] | None) -> Selection:
         """The same, the region as y, x, height and width."""
         return cls(level, pixel_size, None if region is None else Box(*region))
 
@@ -76,13 +74,13 @@ class View:
             )
         if self.region is not None and (min(self.region.y, self.region.x) < 0 or min(self.region.shape) < 1):
             raise InputError(
-                "--region is the first row and column, from 0, and the height and width, from 1:"
-                f" {_listed(self.region)} is none."
+                "A region is the first row and column, from 0, and the height and width, from 1, and"
+                f" {_listed(self.region)} is not."
             )
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OpenImage:
     """An image, open: its `reader`, the `region` of it to segment, micrometres a pixel (None where they are not
     known), and a sentence for the person who asked, where there is something to say."""
 
@@ -91,14 +89,22 @@ class Source:
     pixel_size: float | None
     note: str | None = None
 
+    @property
+    def megapixels(self) -> float:
+        """How many there are to segment."""
+        return self.region.height * self.region.width / 1e6
 
-def open_source(path: Path, view: View) -> Source:
-    """Open what `view` asks for.
+    def close(self) -> None:
+        self.reader.close()
+
+
+def open_image(path: Path, selection: Selection) -> OpenImage:
+    """Open what `selection` asks for.
 
     Raises `ImageError` as readers do, and `InputError` where no level has about the pixel size that is asked for, or
     the region reaches out of the image.
     """
-    reader = open_reader(path, view.level or 0)
+    reader = open_reader(path, selection.level or 0)
     try:
         known = reader.pixel_size
         note = None
@@ -107,30 +113,19 @@ def open_source(path: Path, view: View) -> Source:
             note += " pixels; say how large they are with --pixel-size."
             known = None
         size = known
-        if view.pixel_size is not None:
-            size, note = view.pixel_size, None
+        if selection.pixel_size is not None:
+            size, note = selection.pixel_size, None
             if known is not None:
-                level = nearest_level(reader, view.pixel_size)
+                level = nearest_level(reader, selection.pixel_size)
                 size = known * reader.levels[level].downsample
                 if level:
                     reader.close()
                     reader = open_reader(path, level)
                 note = f"{path}: level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
-        return Source(reader, _region(reader, view.region), size, note)
+        return OpenImage(reader, select_region(reader, selection.region), size, note)
     except BaseException:
         reader.close()
         raise
-
-
-def megapixels(paths: Sequence[Path], view: View) -> float:
-    """About how many megapixels there are to do, from up to eight of the images; those that cannot be read count 0."""
-    some = paths[:: -(-len(paths) // 8)] if paths else []
-    found = 0.0
-    for path in some:
-        with suppress(NucleateError), closing(open_source(path, view).reader) as reader:
-            height, width = reader.shape if view.region is None else view.region.shape
-            found += height * width / 1e6
-    return found * len(paths) / max(1, len(some))
 
 
 def nearest_level(reader: Reader, size: float) -> int:
@@ -157,13 +152,14 @@ def is_plausible(size: float) -> bool:
     return SMALLEST_SIZE <= size <= LARGEST_SIZE
 
 
-def _region(reader: Reader, region: Box | None) -> Box:
+def select_region(reader: Reader, region: Box | None) -> Box:
+    """The region, or all of the image; raises `InputError` where it reaches out of the image."""
     if region is None:
         return reader.box
     height, width = reader.shape
     if region.bottom > height or region.right > width:
         raise InputError(
-            f"--region {_listed(region)} reaches out of {reader.path or reader.name}, whose level {reader.level} is"
+            f"The region {_listed(region)} reaches out of {reader.path or reader.name}, whose level {reader.level} is"
             f" {height} x {width} pixels: give Y X HEIGHT WIDTH inside it."
         )
     return region

@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleate.inference.block_store import Spool
+from nucleate.inference.block_store import BlockStore
 from nucleate.inference.measurements import Measured, mask_bytes
-from nucleate.io.instances import Found, Nuclei
-from nucleate.postprocess.instances_from_maps import BOUND
-from nucleate.postprocess.steps import fastest
+from nucleate.io.cache import Cache
+from nucleate.io.instances import Instance, Instances
+from nucleate.postprocess import kernels
+from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.types import Box, Nucleus
 
-FURTHEST = 2 * BOUND
+FURTHEST = 2 * MAX_DISTANCE
 """Pixels along an axis: no pixel of a nucleus is further from its centre."""
 
 _MEASURES = ("y", "x", "area", "mean", "score", "entropy")
 _KEPT, _FEWEST = 2**26, 3  # bytes of rows of tiles that are kept decoded, and how many of them at least
 
 
-def number(spool: Spool, rows: Iterable[Sequence[str]]) -> list[int]:
-    """Put the nuclei of the tiles in order, row by row of tiles: `rows` names the tiles of each.
+def relabel_sequential(store: BlockStore, rows: Iterable[Sequence[str]]) -> list[int]:
+    """Put the nuclei of all tiles in the order of their centres, in which they are numbered 1..N.
 
     The centres of a row of tiles lie below those of the rows before, so that sorting row by row sorts them all.
-    Returns how many nuclei each row has; they are in the spool as row-0, row-1 ...
+
+    Args:
+        store: holds the nuclei of each tile; it is given those of each row, as row-0, row-1 ...
+        rows: the names of the tiles of each row.
+
+    Returns:
+        How many nuclei each row has.
     """
     counts = []
     for index, tiles in enumerate(rows):
         name = f"row-{index}"
-        parts = [spool[tile] for tile in tiles]
+        parts = [store[tile] for tile in tiles]
         ordered = _ordered(np.concatenate([p["rows"] for p in parts]), np.concatenate([p["masks"] for p in parts]))
-        spool.put(name, {"rows": ordered.rows, "masks": ordered.masks})
+        store.put(name, {"rows": ordered.rows, "masks": ordered.masks})
         counts.append(len(ordered.rows))
     return counts
 
@@ -50,16 +55,16 @@ def _ordered(rows: NDArray[np.void], masks: NDArray[np.uint8]) -> Measured:
     return Measured(rows[order], masks[np.repeat(begin, length) + step])
 
 
-class SpooledNuclei(Nuclei):
-    """The nuclei in a spool that `number` has put in order: `counts` says how many each row of tiles has.
+class StoredInstances(Instances):
+    """The nuclei in a store that `relabel_sequential` has put in order; its `counts` are those of each row of tiles.
 
-    `borders` are the first row of pixels of each row of tiles and one past the last; all else as in `Nuclei`.
+    `borders` are the first row of pixels of each row of tiles and one past the last; all else as in `Instances`.
     """
 
     def __init__(
         self,
         name: str,
-        spool: Spool,
+        store: BlockStore,
         counts: Sequence[int],
         borders: Sequence[int],
         region: Box,
@@ -70,21 +75,18 @@ class SpooledNuclei(Nuclei):
         self.name, self.shape, self.origin = name, region.shape, (region.y, region.x)
         self.downsample, self.pixel_size = downsample, pixel_size
         self.count = int(sum(counts))
-        self._spool, self._borders = spool, borders
+        self._store, self._borders = store, borders
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]
-        self._kept: OrderedDict[int, _Row] = OrderedDict()
-        self._lock = threading.Lock()
+        self._decoded = Cache[_Row](_KEPT, at_least=_FEWEST)
 
     def rows(self, index: int) -> _Row:
         """The nuclei of one row of tiles."""
-        with self._lock:
-            if index not in self._kept:
-                while len(self._kept) > _FEWEST and sum(one.nbytes for one in self._kept.values()) > _KEPT:
-                    self._kept.popitem(last=False)
-                found = self._spool[f"row-{index}"]
-                self._kept[index] = _Row(found["rows"], found["masks"])
-            self._kept.move_to_end(index)
-            return self._kept[index]
+
+        def decode() -> _Row:
+            found = self._store[f"row-{index}"]
+            return _Row(found["rows"], found["masks"])
+
+        return self._decoded.get(index, 0, decode)
 
     def read(self, box: Box) -> NDArray[np.uint32]:
         whole = Box(box.y + self.origin[0], box.x + self.origin[1], *box.shape)
@@ -95,14 +97,14 @@ class SpooledNuclei(Nuclei):
                 self.rows(index).paint(labels, whole, first)
         return labels
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Instance]:
         nuclei = self.measurements()
         for index in range(len(self._first) - 1):
             row = self.rows(index)
             for step in range(len(row.nuclei)):
                 box = row.box(step)
                 here = Box(box.y - self.origin[0], box.x - self.origin[1], *box.shape)
-                yield Found(next(nuclei), here, row.mask(step))
+                yield Instance(next(nuclei), here, row.mask(step))
 
     def measurements(self) -> Iterator[Nucleus]:
         for index, first in enumerate(self._first[:-1]):
@@ -125,7 +127,7 @@ class SpooledNuclei(Nuclei):
         )
 
     def bounded(self) -> int:
-        """How many nuclei reach as far as is looked at, and may be larger than what was found of them."""
+        """How many nuclei extend to the longest distance that is searched, and may be larger than what was found."""
         return sum(int(np.count_nonzero(self.rows(index).nuclei["bounded"])) for index in range(len(self._first) - 1))
 
 
@@ -159,4 +161,4 @@ class _Row:
         corners = (one[which].astype(np.int64) for one in (self.top, self.left, self.bottom, self.right))
         edges = np.stack([*corners], axis=1) - (box.y, box.x, box.y, box.x)
         starts = self.ends[which] - mask_bytes(self.nuclei[which])
-        fastest(labels.size).paint(labels, self.masks, starts, edges, first + which)
+        kernels.paint_masks(labels, self.masks, starts, edges, first + which)

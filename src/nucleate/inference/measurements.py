@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleate.postprocess.instances_from_maps import BOUND, Candidates, Votes
-from nucleate.postprocess.steps import fastest
+from nucleate.postprocess import kernels
+from nucleate.postprocess.instances_from_maps import MAX_DISTANCE, Candidates, Votes
 from nucleate.types import Box, Labels, Pixels
 
 NUCLEUS = np.dtype(
@@ -29,7 +29,8 @@ NUCLEUS = np.dtype(
 )
 """One nucleus on disk. `name` is y 2^32 + x of its centre, so that names rise in the order of centres; `y`, `x` its
 centroid, `top` ... `width` its box, all in pixels of the segmented level; `mean` of its pixels' values; `entropy` in
-bits, NaN where it was not asked for; `bounded`: something of it reaches as far as is looked at."""
+bits, NaN where it was not asked for;
+`bounded`: it extends to the longest distance that is searched, so it may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,7 @@ def measure(
     """
     columns = {"mean": pixels[..., 0] if pixels.shape[2] == 1 else pixels.mean(axis=2, dtype=np.float64)}
     columns |= {name: one for name, one in (("entropy", entropy), ("bounded", at_bound)) if one is not None}
-    steps = fastest(labels.size)
-    area, sums, edges = steps.total(labels, own, np.stack([*columns.values()], dtype=np.float64))
+    area, sums, edges = kernels.accumulate(labels, own, np.stack([*columns.values()], dtype=np.float64))
     there = np.flatnonzero(area)
     rows = np.zeros(len(there), dtype=NUCLEUS)
     rows["entropy"] = np.nan
@@ -86,10 +86,10 @@ def measure(
     rows["name"], rows["score"], rows["area"] = names(centres.position)[there], centres.heat[there], area[there]
     top, left, bottom, right = edges[there].T
     rows["top"], rows["left"], rows["height"], rows["width"] = top + box.y, left + box.x, bottom - top, right - left
-    return Measured(rows, steps.pack(labels, there, edges))
+    return Measured(rows, kernels.pack_masks(labels, there, edges))
 
 
 def reaches_bound(votes: Votes, box: Box, area: Box) -> NDArray[np.bool_]:
     """Which pixels of `area`, a part of the box that the votes hold, point as far as can be."""
     inner = area.within(box)
-    return np.asarray((np.abs(votes.points[:, *inner].astype(np.int16)) == BOUND).any(axis=0))
+    return np.asarray((np.abs(votes.points[:, *inner].astype(np.int16)) == MAX_DISTANCE).any(axis=0))

@@ -1,4 +1,4 @@
-"""The network as an ONNX graph, node for node: what ONNX Runtime and OpenVINO read.
+"""The network as an ONNX graph, node for node: what OpenVINO and other programs read.
 
 ONNX (Open Neural Network Exchange, opset 17) describes the same graph of nodes as `networks.graph` walks: each
 convolution, addition and enlargement becomes the ONNX operator of that meaning. Batch, height and width stay open.
@@ -20,7 +20,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 import nucleate
-from nucleate.inference.quantize import Ranges, input_scale, quantised
+from nucleate.inference.backends import Ranges
+from nucleate.inference.quantize import input_scale, quantised
 from nucleate.networks.graph import trace
 from nucleate.networks.unet import UNet
 

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nucleate import __version__
 from nucleate.errors import DatasetError, InputError, NucleateError, OutputError
-from nucleate.inference.block_store import MemorySpool
-from nucleate.inference.image_input import Source, View, open_source
-from nucleate.inference.instances import SpooledNuclei
-from nucleate.inference.pipeline import Plan, Stream
-from nucleate.inference.predictor import Predictor, is_small
-from nucleate.inference.resume import digest, fingerprint, folder_of, open_work, refuse_unfinished
+from nucleate.inference.block_store import MemoryBlockStore
+from nucleate.inference.image_input import OpenImage, Selection, open_image
+from nucleate.inference.instances import StoredInstances
+from nucleate.inference.pipeline import Pipeline
+from nucleate.inference.predictor import Predictor
+from nucleate.inference.resume import digest, fingerprint, open_work, refuse_unfinished, work_folder
+from nucleate.inference.scheduler import as_completed, thread_pool
+from nucleate.io.axes import name_of
 from nucleate.io.formats import FORMATS, entropy_tiff
-from nucleate.io.image_file import name_of
-from nucleate.io.prediction_json import Record, read_record, record_file, write_record
+from nucleate.io.formats.progress import Observe as ObserveShare
+from nucleate.io.prediction_json import PredictionRecord, read_record, record_file, write_record
 from nucleate.networks.runtime import keep_memory
 from nucleate.report.overlay import write_overlay
-from nucleate.types import Image
+from nucleate.types import Box, Image
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
 """Pixels; the side of a tile."""
 
 DRAWN = 4096
-"""Pixels; the longest side of what an overlay is drawn of."""
+"""Pixels; an overlay is drawn of images whose longest side is no longer."""
 
-_FOUND = 0.9  # of the work on an image, where writing begins
+_SEGMENTED = 0.9  # of the work on an image, where writing begins
 
 Observe = Callable[[Path, float, float], None]
 """Is told of an image which share of the work on it is done, and how many megapixels it has."""
@@ -42,13 +43,21 @@ Observe = Callable[[Path, float, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of each image: what of it (`view`), in tiles of how many pixels a side, in which formats, with
-    which additions; `resume` goes on with what an interrupted run left.
+    """What is asked of each image.
 
-    Raises `InputError` for a tile out of range and for an unknown format.
+    Args:
+        selection: what of the image is segmented.
+        tile: pixels; the side of the tiles of a large image. No result depends on it.
+        formats: which files are written, of `io.formats.FORMATS`.
+        overlay: also write the image with the outlines drawn in.
+        entropy: also write the predictive entropy of each pixel, and its mean for each nucleus.
+        resume: continue what an interrupted run left.
+
+    Raises:
+        InputError: for a tile out of range and for an unknown format.
     """
 
-    view: View = field(default_factory=View)
+    selection: Selection = field(default_factory=Selection)
     tile: int = 1024
     formats: tuple[str, ...] = ("tif", "csv")
     overlay: bool = False
@@ -65,40 +74,77 @@ class Request:
             raise InputError(f"--format is empty: choose from {', '.join(FORMATS)}, with commas between.")
 
     def identity(self) -> dict[str, Any]:
-        """What the nuclei depend on, for JSON."""
-        view = self.view
-        region = None if view.region is None else asdict(view.region)
+        """What the nuclei, and what an interrupted run keeps of them, depend on, for JSON."""
+        region = self.selection.region
         return {
-            "level": view.level,
-            "pixel size": view.pixel_size,
-            "region": region,
+            "level": self.selection.level,
+            "pixel size": self.selection.pixel_size,
+            "region": None if region is None else asdict(region),
             "tile": self.tile,
             "entropy": self.entropy,
         }
 
-
-@dataclass(slots=True)
-class Summary:
-    """What `predict` did: nuclei by image; a sentence for each image that could not be done, and for what else there is
-    to say; by image, how many nuclei reach as far as is looked at."""
-
-    nuclei: dict[str, int] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    bounded: dict[str, int] = field(default_factory=dict)
+    def files(self, name: str) -> dict[str, str]:
+        """The files to write for an image of this name, by format."""
+        files = {one: FORMATS[one].file(name) for one in FORMATS if one in self.formats}
+        return files | ({"entropy": name + entropy_tiff.ENDING} if self.entropy else {})
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """One image that is done."""
+class Segmented:
+    """An image that was segmented: how many nuclei it holds, how many of them may be larger than what was found, and
+    sentences for the person who asked."""
 
     count: int
-    megapixels: float = 0.0
+    megapixels: float
     bounded: int = 0
     notes: tuple[str, ...] = ()
 
 
-_LARGE = "large"  # of an image that is not done together with others
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image that an earlier run had segmented already, with the same model and options."""
+
+    count: int
+    megapixels: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that cannot be used, and why."""
+
+    reason: str
+
+
+Result = Segmented | Skipped | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `predict` did: the result for each image, in their order."""
+
+    results: dict[Path, Result]
+
+    @property
+    def nuclei(self) -> dict[str, int]:
+        """How many nuclei each image has, by its name."""
+        return {name_of(path): one.count for path, one in self.results.items() if not isinstance(one, Failed)}
+
+    @property
+    def failed(self) -> list[str]:
+        """A sentence for each image that could not be used."""
+        return [one.reason for one in self.results.values() if isinstance(one, Failed)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else there is to say."""
+        return [note for one in self.results.values() if isinstance(one, Segmented) for note in one.notes]
+
+    @property
+    def bounded(self) -> dict[str, int]:
+        """By image with such nuclei, how many may be larger than what was found of them."""
+        segmented = {name_of(path): one for path, one in self.results.items() if isinstance(one, Segmented)}
+        return {name: one.bounded for name, one in segmented.items() if one.bounded}
 
 
 def predict(
@@ -109,35 +155,41 @@ def predict(
     *,
     observe: Observe | None = None,
 ) -> Summary:
-    """Segment each image into `out`: the files of `request.formats`, NAME.json, which says what they are of, and, on
-    request, NAME_entropy.tif and NAME_overlay.png.
+    """Segment image files into a folder.
 
-    An image that cannot be used is noted and the others are done; an output that cannot be written ends the run.
     Of many small images, one more is in work at once than the network has threads, each on one of them, as one may wait
-    for the disk; large ones follow one after the other. What is known of a large image is kept in the folder .NAME.work
-    of `out` until it is done.
+    for the disk; large ones follow one after the other. What is computed of a large image is kept in the folder
+    .NAME.work of `out` until it is done.
+
+    Args:
+        predictor: what segments.
+        images: the files.
+        out: the folder that is given, for each image, the files of `request.formats`, NAME.json, which describes them,
+            and, on request, NAME_entropy.tif and NAME_overlay.png.
+        request: what is asked of each image.
+        observe: is told how far the work on each image is.
+
+    Returns:
+        What became of each image; one that cannot be used is noted, and the others are done.
+
+    Raises:
+        DatasetError: where two images have one name.
+        OutputError: for an output that cannot be written; it ends the run.
     """
     request = request or Request()
     _prepare(images, out, request)
     keep_memory()
-    summary, results = Summary(), dict[Path, _Done | str]()
-    for path, result in _results(predictor, images, out, request, observe):
-        results[path] = result
-        if observe is not None:
-            observe(path, 1.0, result.megapixels if isinstance(result, _Done) else 0.0)
-    for path in images:
-        result = results[path]
-        if isinstance(result, str):
-            summary.failed.append(result)
-            continue
-        summary.nuclei[name_of(path)] = result.count
-        summary.notes += result.notes
-        if result.bounded:
-            summary.bounded[name_of(path)] = result.bounded
-    return summary
+    results: dict[Path, Result] = {}
+    with closing(_Run(predictor, out, request, observe).results(images)) as finished:
+        for path, result in finished:
+            results[path] = result
+            if observe is not None:
+                observe(path, 1.0, 0.0 if isinstance(result, Failed) else result.megapixels)
+    return Summary({path: results[path] for path in images})
 
 
 def _prepare(images: Sequence[Path], out: Path, request: Request) -> None:
+    """Make the folder `out`; refuse images of one name, and unfinished runs that are not to be resumed."""
     names = [name_of(path) for path in images]
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
@@ -153,131 +205,125 @@ def _prepare(images: Sequence[Path], out: Path, request: Request) -> None:
             refuse_unfinished(out, name)
 
 
-def _results(
-    predictor: Predictor, images: Sequence[Path], out: Path, request: Request, observe: Observe | None
-) -> Iterator[tuple[Path, _Done | str]]:
-    """Each image and what became of it, as they are done."""
-    threads = torch.get_num_threads()
-    count, each = (threads + 1, 1) if len(images) > threads else (1, threads)
-    large = []
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,)) as pool:
-            work = [pool.submit(_predict_one, predictor, path, out, request) for path in images]
-            try:
-                for path, done in zip(images, work, strict=True):
-                    result = done.result()
-                    if result == _LARGE:
-                        large.append(path)
-                    else:
-                        yield path, result
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        torch.set_num_threads(threads)
-    for path in large:
-        yield path, _predict_one(predictor, path, out, request, alone=True, observe=observe)
+class _Run:
+    """One call of `predict`. Every image is opened once."""
 
+    def __init__(self, predictor: Predictor, out: Path, request: Request, observe: Observe | None) -> None:
+        self.predictor, self.out, self.request, self.observe = predictor, out, request, observe
+        self.environment = predictor.environment()  # here, as the threads of the pool have fewer
 
-def _predict_one(
-    predictor: Predictor,
-    path: Path,
-    out: Path,
-    request: Request,
-    *,
-    alone: bool = False,
-    observe: Observe | None = None,
-) -> _Done | str:
-    """One image; why it could not be done; or `_LARGE`, where it is and is not `alone`."""
-    try:
-        with closing(_Work(predictor, path, out, request, observe)) as work:
-            return work.do() if alone or work.small else _LARGE
-    except OutputError:
-        raise
-    except NucleateError as error:
-        return str(error)
+    def results(self, images: Sequence[Path]) -> Generator[tuple[Path, Result], None, None]:
+        """Each image and what became of it, as they are done.
 
+        Images are opened in order, and small ones segmented at once. Large ones wait, open, until those in work are
+        done, and no others are opened meanwhile: so few are open at a time.
+        """
+        threads, waiting = torch.get_num_threads(), deque(images)
+        count, each = (threads + 1, 1) if len(images) > threads else (1, threads)
+        large = deque[tuple[Path, OpenImage]]()
+        try:
+            while waiting:
+                with thread_pool(count, each) as pool:
+                    for path, result in as_completed(pool, self._starts(waiting, large), count + 1):
+                        if isinstance(result, OpenImage):
+                            large.append((path, result))
+                        else:
+                            yield path, result
+                while large:
+                    path, image = large.popleft()
+                    tell = None if self.observe is None else partial(self._tell, self.observe, path, image.megapixels)
+                    yield path, self._finish(path, image, tell)
+        finally:
+            for _, image in large:
+                image.close()
 
-class _Work:
-    """One image, open, on its way to its files."""
+    def _starts(
+        self, waiting: deque[Path], large: deque[tuple[Path, OpenImage]]
+    ) -> Iterator[Callable[[], tuple[Path, Result | OpenImage]]]:
+        while waiting and not large:
+            yield partial(self._start, waiting.popleft())
 
-    def __init__(self, predictor: Predictor, path: Path, out: Path, request: Request, observe: Observe | None) -> None:
-        self.predictor, self.path, self.out, self.request = predictor, path, out, request
-        self.name = name_of(path)
-        self.source: Source = open_source(path, request.view)
-        region = self.source.region
-        self.megapixels = region.height * region.width / 1e6
-        self.small = is_small(self.source.reader)
-        self._observe = observe
+    def _start(self, path: Path) -> tuple[Path, Result | OpenImage]:
+        """Open an image, and segment it if it is small."""
+        try:
+            image = open_image(path, self.request.selection)
+        except NucleateError as error:
+            return path, Failed(str(error))
+        return path, self._finish(path, image) if self.predictor.is_small(image.reader) else image
 
-    def close(self) -> None:
-        self.source.reader.close()
+    def _finish(self, path: Path, image: OpenImage, tell: ObserveShare | None = None) -> Result:
+        """Segment an open image and close it."""
+        try:
+            with closing(image):
+                return self._segment(path, image, tell or (lambda share: None))
+        except OutputError:
+            raise
+        except NucleateError as error:
+            return Failed(str(error))
 
-    def tell(self, share: float) -> None:
-        if self._observe is not None:
-            self._observe(self.path, share, self.megapixels)
+    @staticmethod
+    def _tell(observe: Observe, path: Path, megapixels: float, share: float) -> None:
+        observe(path, share, megapixels)
 
-    def do(self) -> _Done:
-        request, source, reader = self.request, self.source, self.source.reader
+    def _segment(self, path: Path, image: OpenImage, tell: ObserveShare) -> Segmented | Skipped:
+        request, reader, name = self.request, image.reader, name_of(path)
         identity = {
-            "version": __version__,
-            "image": fingerprint(self.path),
+            "image": fingerprint(path),
             **self.predictor.identity(),
+            **{key.replace("_", " "): value for key, value in asdict(self.environment).items()},
             **request.identity(),
         }
-        mark = digest(identity)
-        known = self._known(mark) if request.resume else None
-        if known is not None:
-            return _Done(known, self.megapixels)
-        spool = MemorySpool() if self.small else open_work(self.out, self.name, identity)
-        tile = max(reader.shape) if self.small else request.tile
-        plan = Plan(source.region, tile, entropy=request.entropy)
-        stream = self.predictor.stream(reader, spool, plan, lambda share: self.tell(_FOUND * share))
-        nuclei = stream.nuclei(
-            self.name, downsample=reader.levels[reader.level].downsample, pixel_size=source.pixel_size
+        if request.resume and (count := self._finished(name, digest(identity))) is not None:
+            return Skipped(count, image.megapixels)
+        small = self.predictor.is_small(reader)
+        pipeline = self.predictor.run(
+            reader,
+            MemoryBlockStore() if small else open_work(self.out, name, identity),
+            region=image.region,
+            tile=max(reader.shape) if small else request.tile,
+            entropy=request.entropy,
+            observe=lambda share: tell(_SEGMENTED * share),
         )
-        notes = [source.note] if source.note else []
+        nuclei = pipeline.instances(
+            name, downsample=reader.levels[reader.level].downsample, pixel_size=image.pixel_size
+        )
+        self._write(pipeline, nuclei, lambda share: tell(_SEGMENTED + (1 - _SEGMENTED) * share))
+        files = request.files(name)
+        record = PredictionRecord.of(nuclei, path, reader.level, files, digest(identity), self.environment)
+        write_record(self.out / record_file(name), record)
+        notes = [image.note] if image.note else []
         if request.overlay and max(nuclei.shape) > DRAWN:
-            notes.append(f"{self.path} is too large for an overlay: look at it with nucleate view {self.out}.")
-        self._write(stream, nuclei, mark)
-        done = _Done(nuclei.count, self.megapixels, nuclei.bounded(), tuple(notes))
-        if not self.small:
-            shutil.rmtree(folder_of(self.out, self.name), ignore_errors=True)
+            notes.append(f"{path} is too large for an overlay: look at it with nucleate view {self.out}.")
+        elif request.overlay:
+            pixels = Image(name, reader.read(image.region), reader.channels)
+            labels = nuclei.read(Box(0, 0, *nuclei.shape)).astype("int32")
+            write_overlay(self.out / f"{name}_overlay.png", pixels, labels)
+        done = Segmented(nuclei.count, image.megapixels, nuclei.bounded(), tuple(notes))
+        if not small:
+            shutil.rmtree(work_folder(self.out, name), ignore_errors=True)
         return done
 
-    def _known(self, mark: str) -> int | None:
+    def _finished(self, name: str, mark: str) -> int | None:
         """How many nuclei an earlier run found, if it was done with all that is asked for."""
         try:
-            record = read_record(self.out / record_file(self.name))
+            record = read_record(self.out / record_file(name))
         except InputError:
             return None
-        wanted = self._files()
+        wanted = self.request.files(name)
         if self.request.overlay or record is None or record.identity != mark or wanted.items() - record.files.items():
             return None
         return record.count if all((self.out / file).exists() for file in wanted.values()) else None
 
-    def _files(self) -> dict[str, str]:
-        """The files to write, by what they hold."""
-        files = {name: FORMATS[name].file(self.name) for name in FORMATS if name in self.request.formats}
-        return files | ({"entropy": self.name + entropy_tiff.ENDING} if self.request.entropy else {})
-
-    def _write(self, stream: Stream, nuclei: SpooledNuclei, mark: str) -> None:
-        files, region = self._files(), self.source.region
+    def _write(self, pipeline: Pipeline, nuclei: StoredInstances, tell: ObserveShare) -> None:
+        """Write the files of all formats."""
+        files = self.request.files(nuclei.name)
         for done, (name, file) in enumerate(files.items()):
-            path = self.out / file
 
-            def tell(share: float, done: int = done) -> None:
-                self.tell(_FOUND + (1 - _FOUND) * (done + share) / len(files))
+            def share(part: float, done: int = done) -> None:
+                tell((done + part) / len(files))
 
             if name in FORMATS:
-                FORMATS[name].write(path, nuclei, tell)
+                FORMATS[name].write(self.out / file, nuclei, share)
             else:
-                entropy_tiff.write(path, region, stream.entropy, pixel_size=nuclei.pixel_size, observe=tell)
-        write_record(
-            self.out / record_file(self.name), Record.of(nuclei, self.path, self.source.reader.level, files, mark)
-        )
-        if self.request.overlay and max(nuclei.shape) <= DRAWN:
-            reader = self.source.reader
-            image = Image(self.name, reader.read(region), reader.channels)
-            whole = nuclei.read(type(region)(0, 0, *region.shape))
-            write_overlay(self.out / f"{self.name}_overlay.png", image, whole.astype("int32"))
+                region, size = pipeline.config.region, nuclei.pixel_size
+                entropy_tiff.write(self.out / file, region, pipeline.entropy, pixel_size=size, observe=share)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
 
-from nucleate.data.statistics import Statistics
-from nucleate.inference.block_store import MemorySpool, Spool
-from nucleate.inference.image_input import chosen
-from nucleate.inference.pipeline import Plan, Stream
+from nucleate import __version__
+from nucleate.data.normalization import Statistics
+from nucleate.inference.block_store import BlockStore, MemoryBlockStore
+from nucleate.inference.image_input import select_channel
+from nucleate.inference.pipeline import Pipeline, PipelineConfig
+from nucleate.inference.scheduler import thread_pool
 from nucleate.inference.select import choose
-from nucleate.inference.sliding_window import WHOLE, Network
-from nucleate.inference.tta import Views
+from nucleate.inference.sliding_window import SIDE, ForwardPass, whole_pixels
+from nucleate.inference.tta import TestTimeAugmentation
 from nucleate.io.formats.progress import Observe
+from nucleate.io.prediction_json import Environment
 from nucleate.io.reader import MemoryReader, Reader
 from nucleate.networks.runtime import one_heap
 from nucleate.networks.store import Model
-from nucleate.types import Image, Segmentation
+from nucleate.types import Box, Image, Segmentation
 
 WORKERS = 2
 """Blocks that are in work at once: while one is with the network, the other may be read, grouped or written."""
@@ -31,82 +34,109 @@ _STATISTICS = 0.05  # of the work on an image
 
 
 class Predictor:
-    """Segments images with one model. `smallest` overrides the model's smallest area; `engine` runs the network, by
-    default the one that is done first with about so many `megapixels`; see `choice.choose`. The network sees so many
-    `views` of each image; see `views.Views`."""
+    """Segments images with one model.
+
+    Args:
+        model: what is segmented with.
+        min_area: pixels; smaller nuclei are left out. By default what the model says.
+        engine: the backend that runs the network; see `select.choose`.
+        tta: test-time augmentation, over 1, 2 or 4 images; see `tta.TestTimeAugmentation`.
+        bfloat16: the number format; by default what suits the processor.
+        side: pixels; the longest side of the network's blocks.
+    """
 
     def __init__(
         self,
         model: Model,
         *,
-        smallest: int | None = None,
+        min_area: int | None = None,
         engine: str = "auto",
-        megapixels: float = 0.0,
-        views: int = 1,
+        tta: int = 1,
         bfloat16: bool | None = None,
+        side: int = SIDE,
     ) -> None:
         one_heap()
-        self.model, self.views = model, views
-        self.engine = choose(model, engine, megapixels=views * megapixels, bfloat16=bfloat16)
-        self.network: Network = self.engine if views == 1 else Views(self.engine, views)
-        self.thresholds = model.thresholds if smallest is None else replace(model.thresholds, smallest=smallest)
+        self.model, self.tta, self.side = model, tta, side
+        self.engine = choose(model, engine, bfloat16=bfloat16)
+        self.network: ForwardPass = self.engine if tta == 1 else TestTimeAugmentation(self.engine, tta)
+        self.thresholds = model.thresholds if min_area is None else replace(model.thresholds, min_area=min_area)
 
     def identity(self) -> dict[str, Any]:
-        """What its results depend on, for JSON."""
+        """What its results depend on besides `environment`, for JSON."""
         return {
             "model": self.model.manifest.weights_sha256,
-            "engine": type(self.engine).__name__,
-            "views": self.views,
+            "test-time augmentation": self.tta,
             "thresholds": asdict(self.thresholds),
             "normalisation": asdict(self.model.normalisation),
+            "block": self.side,
         }
+
+    def environment(self) -> Environment:
+        """With what it computes, in the calling thread."""
+        return Environment(**self.engine.describe(), threads=torch.get_num_threads(), versions=versions())
 
     def segment(self, image: Image) -> Segmentation:
         """The nuclei of an image in memory; none where the image is constant."""
         reader = MemoryReader(image)
-        stream = self.stream(reader, MemorySpool(), Plan(reader.box, max(reader.shape)))
-        nuclei = stream.nuclei(image.name)
+        pipeline = self.run(reader, MemoryBlockStore(), region=reader.box, tile=max(reader.shape))
+        nuclei = pipeline.instances(image.name)
         labels = nuclei.read(reader.box).astype(np.int32)
         return Segmentation(labels, tuple(found.nucleus for found in nuclei))
 
-    def stream(self, reader: Reader, spool: Spool, plan: Plan, observe: Observe | None = None) -> Stream:
-        """Find the nuclei of an image; small ones in the calling thread."""
-        reader = chosen(reader, self.model.manifest.data.channels)
-        statistics = self._statistics(reader, spool, observe)
-        stream = Stream(self.network, reader, statistics, self.thresholds, spool, plan)
-        told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
-        if is_small(reader):
-            stream.run(None, told)
-        else:
-            with workers() as pool:
-                stream.run(pool, told)
-        return stream
+    def run(
+        self,
+        reader: Reader,
+        store: BlockStore,
+        *,
+        region: Box,
+        tile: int,
+        entropy: bool = False,
+        observe: Observe | None = None,
+    ) -> Pipeline:
+        """Segment an image; a small one in the calling thread.
 
-    def _statistics(self, reader: Reader, spool: Spool, observe: Observe | None) -> Statistics:
+        Args:
+            reader: the image.
+            store: keeps what is computed.
+            region, tile, entropy: as in `PipelineConfig`.
+            observe: is told the share that is done.
+
+        Returns:
+            The pipeline, which has run and gives the results.
+        """
+        reader = select_channel(reader, self.model.manifest.data.channels)
+        statistics = self._statistics(reader, store, observe)
+        config = PipelineConfig(region, tile, entropy, self.side)
+        pipeline = Pipeline(self.network, reader, statistics, self.thresholds, store, config)
+        told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
+        threads = torch.get_num_threads()
+        workers: AbstractContextManager[Executor | None] = (
+            nullcontext() if self.is_small(reader) else thread_pool(min(WORKERS, threads), max(1, threads // WORKERS))
+        )
+        with workers as pool:
+            pipeline.run(pool, told)
+        return pipeline
+
+    def is_small(self, reader: Reader) -> bool:
+        """Whether an image is about one block of the network, and so done in one piece."""
+        return reader.shape[0] * reader.shape[1] <= whole_pixels(self.side)
+
+    def _statistics(self, reader: Reader, store: BlockStore, observe: Observe | None) -> Statistics:
         channels = self.model.manifest.architecture.channels
-        kept = spool.get("statistics")
+        kept = store.get("statistics")
         if kept is not None:
             return Statistics(channels, float(kept["low"]), float(kept["high"]), bool(kept["constant"]))
         told = None if observe is None else (lambda share: observe(_STATISTICS * share))
         found = Statistics.of(reader, channels, self.model.normalisation, told)
         values = {"low": found.low, "high": found.high, "constant": found.constant}
-        spool.put("statistics", {name: np.array(value) for name, value in values.items()})
+        store.put("statistics", {name: np.array(value) for name, value in values.items()})
         return found
 
 
-def is_small(reader: Reader) -> bool:
-    """Whether an image is about one block of the network, and so done in one piece."""
-    return reader.shape[0] * reader.shape[1] <= WHOLE**2
-
-
-@contextmanager
-def workers() -> Iterator[Executor]:
-    """Threads that share those of the network; an error, or Ctrl-C, waits only for what has begun."""
-    threads = torch.get_num_threads()
-    each = max(1, threads // WORKERS)
-    pool = ThreadPoolExecutor(min(WORKERS, threads), initializer=torch.set_num_threads, initargs=(each,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+def versions() -> dict[str, str]:
+    """Those of the packages that results depend on, of those that are installed."""
+    found = {"nucleate": __version__}
+    for package in ("torch", "openvino", "numpy"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

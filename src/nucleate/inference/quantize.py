@@ -11,20 +11,17 @@ The first convolution keeps floating point, for what is faint in an image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import UNet
 
-Ranges = Mapping[str, tuple[float, float]]
-"""By a convolution's name, the lowest and the highest value of its input that is not clipped."""
-
-FLOATING = "stem"
+FLOATING = "encoder.stem"
 """The convolution that keeps floating point."""
 
 CLIPPED = 1e-4
@@ -42,12 +39,13 @@ def calibrate(network: UNet, images: Sequence[NDArray[np.float32]]) -> dict[str,
 
     >>> from nucleate.networks.unet import Architecture
     >>> found = calibrate(UNet(Architecture(widths=(8, 8))), [np.ones((1, 16, 16), np.float32)])
-    >>> list(found), found["head"][0]
-    (['down.0', 'encode.0.first', 'encode.0.second', 'up.0', 'decode.0.first', 'decode.0.second', 'head'], 0.0)
+    >>> list(found), found["heads.maps"][0]  # doctest: +NORMALIZE_WHITESPACE
+    (['encoder.down.0', 'encoder.blocks.0.first', 'encoder.blocks.0.second', 'decoder.up.0', 'decoder.blocks.0.first',
+    'decoder.blocks.0.second', 'heads.maps'], 0.0)
     """
     if not images:
         raise ValueError("calibration needs at least one image")
-    engine = TorchEngine(network, bfloat16=False)
+    engine = TorchBackend(network, bfloat16=False)
     found: dict[str, tuple[float, float]] = {}
 
     def watch(name: str, convolution: nn.Conv2d) -> None:

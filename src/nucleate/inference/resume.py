@@ -1,4 +1,4 @@
-"""The work folder of an unfinished run: what it was begun with, and whether it may be gone on with."""
+"""The work folder of an unfinished run: what it was begun with, and whether it may be resumed."""
 
 from __future__ import annotations
 
@@ -9,33 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.errors import ImageError, OutputError
-from nucleate.inference.block_store import FolderSpool
+from nucleate.inference.block_store import FolderBlockStore
 from nucleate.io.atomic import write_json
 
 BEGUN = "begun.json"
 
-_WHOLE = 2**22  # bytes; a smaller file is looked at as a whole
+_WHOLE = 2**22  # bytes; a smaller file is read as a whole
 _SAMPLES, _SAMPLE = 64, 2**16  # of a larger one so many parts of so many bytes
 
 
-def folder_of(out: Path, name: str) -> Path:
+def work_folder(out: Path, name: str) -> Path:
     """Where the unfinished run of an image of this name lies."""
     return out / f".{name}.work"
 
 
 def refuse_unfinished(out: Path, name: str) -> None:
     """Raise `OutputError` where there is an unfinished run."""
-    folder = folder_of(out, name)
+    folder = work_folder(out, name)
     if folder.exists():
         raise OutputError(f"{out} holds an unfinished run of {name}: continue it with --resume, or delete {folder}.")
 
 
-def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderSpool:
-    """The spool of an image, new or gone on with.
+def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStore:
+    """The store of an image, new or resumed.
 
-    Raises `OutputError` where an unfinished run was begun with another image, model or options.
+    Args:
+        out: where the results go.
+        name: of the image.
+        identity: what the results depend on, for JSON.
+
+    Raises:
+        OutputError: where an unfinished run was begun with another image, model, engine or options.
     """
-    folder = folder_of(out, name)
+    folder = work_folder(out, name)
     begun = _begun(folder / BEGUN)
     identity = json.loads(json.dumps(identity))
     if begun is None:
@@ -46,7 +52,7 @@ def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderSpool:
         raise OutputError(
             f"{folder} was begun with another {other}: use the same, or delete that folder to begin anew."
         )
-    return FolderSpool(folder)
+    return FolderBlockStore(folder)
 
 
 def _begun(path: Path) -> Any:

@@ -1,8 +1,8 @@
-"""One image on its way through the network: block by block, enlarged where its nuclei are small, reduced where they
-are large.
+"""Sliding-window inference: the network passes over an image block by block, with the image enlarged where its nuclei
+are small and reduced where they are large.
 
-What the blocks are depends on the image alone, never on who asks for them: so a tile, a region and the whole get the
-same numbers, to the last bit, although a convolution may round differently for each shape that it is given.
+The blocks depend on the image alone, never on the tile or the region that is asked for. So all get the same numbers, to
+the last bit, although a convolution may round differently for each shape that it is given.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, product
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nucleate.inference.tiling import cover, owned, taps
+from nucleate.io.cache import Cache
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import Architecture
+from nucleate.postprocess import kernels
 from nucleate.postprocess.rescale import predicted_diameter, zoom
-from nucleate.postprocess.steps import fastest
 from nucleate.types import Box
 
 GLANCE, JUDGED = 192, 384
@@ -35,8 +38,8 @@ LARGE = 4096
 """Pixels; an image with a longer side is judged in larger windows, and more of them."""
 
 SIDE = 1024
-"""Pixels; a block has at most this side, as the network sees it and in the image. Larger ones save some of what is seen
-twice, but take more memory than they are worth."""
+"""Pixels; a block has at most this side, as the network sees it and in the image. Larger ones overlap less, but take
+more memory than that is worth."""
 
 WHOLE = 1536
 """Pixels; an image of no more pixels than its square, both as it is and as the network sees it, is one block."""
@@ -45,11 +48,14 @@ MANY = 8
 """Blocks, all of one shape, from which on it is worth to tell the network so."""
 
 AROUND = 2
-"""Pixels around those that a block writes, in which its output holds too: grouping looks at 5 x 5."""
+"""Pixels around those that a block writes for which its output holds, too: non-maximum suppression takes 5 x 5."""
+
+BLANKS = 2
+"""Outputs of blank images that are kept, each as large as a block."""
 
 
-class Network(Protocol):
-    """What runs the network; see `nucleate.inference.backends.Engine`."""
+class ForwardPass(Protocol):
+    """What runs the network on one image: a backend (`nucleate.inference.backends`), or a wrapper around one."""
 
     architecture: Architecture
 
@@ -61,95 +67,175 @@ class Network(Protocol):
     def expect(self, height: int, width: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Of the image's own pixels, those that it writes, those that its output holds and those that it needs; and the
-    pixels of the resized image that the network sees."""
+class BlankCache:
+    """A forward pass that runs once for all blank images (every pixel the same) of one shape and colour.
 
-    writes: Box
-    gives: Box
-    needs: Box
-    sees: Box
-
-
-class Passage:
-    """An image of `shape`, of which `read(box)` gives a box as the network is to see it, (1, channels, H, W).
-
-    `factor` is how far it is enlarged, below 1 reduced; `blocks`, those that together write each pixel once.
+    The empty parts of a slide are such images. The output must not be written to.
     """
 
-    def __init__(
-        self, network: Network, shape: tuple[int, int], read: Callable[[Box], Tensor], *, side: int = SIDE
-    ) -> None:
-        self.network, self.shape, self.read = network, shape, read
-        self.classes = network.architecture.classes
+    def __init__(self, network: ForwardPass) -> None:
+        self.network, self.architecture = network, network.architecture
+        self._outputs = Cache[Tensor](0, at_least=BLANKS)
+
+    @property
+    def reach(self) -> int:
+        return self.network.reach
+
+    def expect(self, height: int, width: int) -> None:
+        self.network.expect(height, width)
+
+    def raw(self, image: Tensor) -> Tensor:
+        if not is_constant(image):
+            return self.network.raw(image)
+        key = (*image.shape, *image[0, :, 0, 0].tolist())
+        return self._outputs.get(key, 0, lambda: self.network.raw(image))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One window of the image.
+
+    `write_region` are the pixels that it writes, `context` those and the few around them for which its output holds,
+    too, `read_region` those that must be read; all in the image. `input_region` is what the network sees, in the
+    resized image.
+    """
+
+    write_region: Box
+    context: Box
+    read_region: Box
+    input_region: Box
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """The plan by which the network passes over an image of `shape` (height, width): made by `plan`.
+
+    The image is resized by `factor` to `size` (height, width) for the network. `blocks` together write each pixel once.
+    `output` is the network's output for the whole image where planning has computed it already.
+    """
+
+    network: ForwardPass
+    shape: tuple[int, int]
+    factor: float
+    size: tuple[int, int]
+    blocks: tuple[Block, ...]
+    output: Tensor | None = None
+
+    @classmethod
+    def plan(
+        cls, network: ForwardPass, shape: tuple[int, int], read: Callable[[Box], Tensor], *, side: int = SIDE
+    ) -> SlidingWindow:
+        """Judge the size of the nuclei, which runs the network on a few windows, and cut the image into blocks.
+
+        Args:
+            network: what runs the network.
+            shape: (height, width) of the image.
+            read: gives a box of the image as the network is to see it, (1, channels, H, W).
+            side: pixels; the longest side of a block, see `SIDE`.
+        """
         for places in windows(shape):
-            first, diameter = self._look(places)
+            first, diameter = _judge(network, places, read)
             if diameter:
                 break
-        self.factor = zoom(diameter)
-        self.size = round(self.factor * shape[0]), round(self.factor * shape[1])
-        self.blocks = tuple(self._cut(side))
-        if len(self.blocks) >= MANY:
-            network.expect(*self._padded(self.blocks[0].sees.shape))
+        factor = zoom(diameter)
+        size = round(factor * shape[0]), round(factor * shape[1])
+        blocks = tuple(_cut(network, shape, size, factor, side))
+        if len(blocks) >= MANY:
+            network.expect(*_padded(blocks[0].input_region.shape, network.architecture.stride))
         # The window of a small image is the image: if it is not resized, its output is known already.
-        same = places[0].shape == shape and self.factor == 1.0 and len(self.blocks) == 1
-        self._known = first if same else None
-
-    def _look(self, places: tuple[Box, ...]) -> tuple[Tensor, float]:
-        """The network's output at the first place, and the median diameter (pixels; 0 for no nuclei) at all of them."""
-        first = self.network.raw(self.read(places[0]))
-        others = (self.network.raw(self.read(place)) for place in places[1:])  # one in memory at a time
-        return first, predicted_diameter(to_maps(raw, self.classes) for raw in chain((first,), others))
-
-    def _padded(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """The shape made up to multiples of the network's stride."""
-        stride = self.network.architecture.stride
-        return -(-shape[0] // stride) * stride, -(-shape[1] // stride) * stride
-
-    def _cut(self, side: int) -> Iterator[Block]:
-        stride, padded = self.network.architecture.stride, self._padded(self.size)
-        one = max(math.prod(padded), math.prod(self.shape)) <= (side * WHOLE // SIDE) ** 2
-        side = round(side * min(1.0, self.factor))
-        # Around a pixel, interpolation looks one pixel further in the resized image than to its neighbours' places.
-        halo = 0 if one else self.network.reach + math.ceil(AROUND * self.factor) + 2
-        rows, columns = (cover(n, max(padded) if one else side, halo=halo, stride=stride) for n in self.size)
-        for row, column in product(rows, columns):
-            (top, bottom), (left, right) = (
-                owned(span.first, span.last, length=length, resized=resized)
-                for span, length, resized in zip((row, column), self.shape, self.size, strict=True)
-            )
-            ends = min(row.end, self.size[0]), min(column.end, self.size[1])
-            sees = Box(row.begin, column.begin, ends[0] - row.begin, ends[1] - column.begin)
-            writes = Box(top, left, bottom - top, right - left)
-            yield Block(writes, writes.grown(AROUND, within=self.shape), _source(sees, self.size, self.shape), sees)
+        same = places[0].shape == shape and factor == 1.0 and len(blocks) == 1
+        return cls(network, shape, factor, size, blocks, first if same else None)
 
     @torch.inference_mode()
-    def run(self, block: Block, pixels: Tensor) -> Tensor:
-        """Network output (1, classes + 4, H, W) for the pixels that `block` gives, from those that it needs."""
-        if self._known is not None:
-            return self._known
+    def forward(self, block: Block, pixels: Tensor) -> Tensor:
+        """The network's output for one block, at the image's own size.
+
+        Args:
+            block: one of `blocks`.
+            pixels: of its `read_region`, (1, channels, H, W).
+
+        Returns:
+            (1, classes + 4, H, W) for its `context`.
+        """
+        if self.output is not None:
+            return self.output
         if self.factor == 1.0:
-            return self.network.raw(pixels)[..., *block.gives.within(block.sees)]
+            return self.network.raw(pixels)[..., *block.context.within(block.input_region)]
         if is_constant(pixels):  # and stays so, which rounding would not let it
-            pixels = pixels[..., :1, :1].expand(-1, -1, *block.sees.shape)
+            pixels = pixels[..., :1, :1].expand(-1, -1, *block.input_region.shape)
         else:
-            pixels = _resampled(pixels, block.needs, block.sees, of=self.shape, out=self.size)
+            pixels = _resampled(pixels, block.read_region, block.input_region, of=self.shape, out=self.size)
         raw = self.network.raw(pixels)
-        raw = _resampled(raw, block.sees, block.gives, of=self.size, out=self.shape)
-        raw[:, self.classes + 1 : self.classes + 3] /= self.factor
-        raw[:, self.classes + 3] -= math.log(self.factor)
+        raw = _resampled(raw, block.input_region, block.context, of=self.size, out=self.shape)
+        classes = self.network.architecture.classes
+        raw[:, classes + 1 : classes + 3] /= self.factor
+        raw[:, classes + 3] -= math.log(self.factor)
         return raw
 
-    def whole(self) -> Tensor:
-        """Network output (1, classes + 4, H, W) for the whole image."""
+    def whole(self, read: Callable[[Box], Tensor]) -> Tensor:
+        """The network's output (1, classes + 4, H, W) for the whole image, of which `read` is as for `plan`."""
         if len(self.blocks) == 1:
-            return self.run(self.blocks[0], self.read(self.blocks[0].needs))
+            return self.forward(self.blocks[0], read(self.blocks[0].read_region))
         out = torch.empty(1, self.network.architecture.outputs, *self.shape)
         for block in self.blocks:
-            raw = self.run(block, self.read(block.needs))
-            out[..., *block.writes.within(Box(0, 0, *self.shape))] = raw[..., *block.writes.within(block.gives)]
+            raw = self.forward(block, read(block.read_region))
+            here = block.write_region
+            out[..., *here.within(Box(0, 0, *self.shape))] = raw[..., *here.within(block.context)]
         return out
+
+    def meeting(self, box: Box) -> list[int]:
+        """The numbers of the blocks that write a pixel of a box, in order."""
+        top, left, bottom, right = self._edges
+        meets = (top < box.bottom) & (bottom > box.y) & (left < box.right) & (right > box.x)
+        found: list[int] = np.flatnonzero(meets).tolist()
+        return found
+
+    @cached_property
+    def _edges(self) -> NDArray[np.int64]:
+        """Top, left, bottom and right of what each block writes, (4, blocks)."""
+        regions = [block.write_region for block in self.blocks]
+        edges = [(region.y, region.x, region.bottom, region.right) for region in regions]
+        return np.array(edges, dtype=np.int64).reshape(-1, 4).T
+
+
+def _judge(network: ForwardPass, places: tuple[Box, ...], read: Callable[[Box], Tensor]) -> tuple[Tensor, float]:
+    """The network's output at the first place, and the median diameter (pixels; 0 for no nuclei) at all of them."""
+    first = network.raw(read(places[0]))
+    others = (network.raw(read(place)) for place in places[1:])  # one in memory at a time
+    classes = network.architecture.classes
+    return first, predicted_diameter(to_maps(raw, classes) for raw in chain((first,), others))
+
+
+def _padded(shape: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The shape made up to multiples of the network's stride."""
+    return -(-shape[0] // stride) * stride, -(-shape[1] // stride) * stride
+
+
+def _cut(
+    network: ForwardPass, shape: tuple[int, int], size: tuple[int, int], factor: float, side: int
+) -> Iterator[Block]:
+    """The blocks of an image of `shape` that is resized by `factor` to `size`."""
+    stride = network.architecture.stride
+    padded = _padded(size, stride)
+    one = max(math.prod(padded), math.prod(shape)) <= whole_pixels(side)
+    side = round(side * min(1.0, factor))
+    # Around a pixel, interpolation needs one pixel further in the resized image than its neighbours' places.
+    halo = 0 if one else network.reach + math.ceil(AROUND * factor) + 2
+    rows, columns = (cover(n, max(padded) if one else side, halo=halo, stride=stride) for n in size)
+    for row, column in product(rows, columns):
+        (top, bottom), (left, right) = (
+            owned(span.first, span.last, length=length, resized=resized)
+            for span, length, resized in zip((row, column), shape, size, strict=True)
+        )
+        ends = min(row.end, size[0]), min(column.end, size[1])
+        seen = Box(row.begin, column.begin, ends[0] - row.begin, ends[1] - column.begin)
+        region = Box(top, left, bottom - top, right - left)
+        yield Block(region, region.grown(AROUND, within=shape), _source(seen, size, shape), seen)
+
+
+def whole_pixels(side: int = SIDE) -> int:
+    """The most pixels of an image that is one block where others have at most this side: 1.5 x 1.5 of such blocks."""
+    return (side * WHOLE // SIDE) ** 2
 
 
 def is_constant(image: Tensor) -> bool:
@@ -205,4 +291,4 @@ def _resampled(x: Tensor, held: Box, box: Box, *, of: tuple[int, int], out: tupl
         )
     )
     planes = np.ascontiguousarray(x[0].cpu().numpy())
-    return torch.from_numpy(fastest(planes.size).resample(planes, rows, columns))[None]
+    return torch.from_numpy(kernels.resample_bilinear(planes, rows, columns))[None]

@@ -4,18 +4,17 @@ the other, never all at once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from nucleate.types import Box, Labels, Nucleus
+from nucleate.types import Box, Nucleus
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Instance:
     """One nucleus: its measurements, and its pixels as the True ones of `mask`, which covers `box` of the image."""
 
     nucleus: Nucleus
@@ -23,7 +22,7 @@ class Found:
     mask: NDArray[np.bool_]
 
 
-class Nuclei(ABC):
+class Instances(ABC):
     """The nuclei of one image, or of a region of it, numbered 1..`count`.
 
     `shape` is (height, width) in pixels of the level that was segmented; `origin` (y, x) where the region begins in
@@ -43,44 +42,9 @@ class Nuclei(ABC):
         """The labels in a box that lies inside; may be called from several threads at once."""
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Instance]:
         """Every nucleus, in the order of their numbers."""
 
     def measurements(self) -> Iterator[Nucleus]:
         """Those of every nucleus, in the order of their numbers."""
         return (found.nucleus for found in self)
-
-
-class MemoryNuclei(Nuclei):
-    """The nuclei of an image whose labels 1..N are in memory.
-
-    >>> from nucleate.types import Nucleus
-    >>> labels = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.int32)
-    >>> row = Nucleus(id=1, y=0.333, x=1.667, area=3, diameter=1.954, mean_intensity=7.0, score=0.9)
-    >>> [(found.box, found.mask.tolist()) for found in MemoryNuclei("a", labels, [row])]
-    [(Box(y=0, x=1, height=2, width=2), [[True, True], [False, True]])]
-    """
-
-    def __init__(
-        self,
-        name: str,
-        labels: Labels,
-        table: Sequence[Nucleus],
-        *,
-        origin: tuple[int, int] = (0, 0),
-        downsample: float = 1.0,
-        pixel_size: float | None = None,
-    ) -> None:
-        self.name, self.labels, self.table = name, labels, table
-        self.origin, self.downsample, self.pixel_size = origin, downsample, pixel_size
-        self.shape = (labels.shape[0], labels.shape[1])
-        self.count = len(table)
-
-    def read(self, box: Box) -> NDArray[np.uint32]:
-        return self.labels[box.y : box.bottom, box.x : box.right].astype(np.uint32)
-
-    def __iter__(self) -> Iterator[Found]:
-        for row, place in zip(self.table, ndimage.find_objects(self.labels), strict=True):
-            y, x = place
-            box = Box(y.start, x.start, y.stop - y.start, x.stop - x.start)
-            yield Found(row, box, self.labels[place] == row.id)

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from nucleate.errors import ImageError
-from nucleate.io.cache import Cache
-from nucleate.io.image_file import as_pixels, name_of, names_of
-from nucleate.io.reader import Level, Reader, downsample
-from nucleate.io.tiff import length, one_plane, square
-from nucleate.io.zarr_array import ZarrArray
+from nucleate.io.axes import as_pixels, micrometres, name_of, names_of, one_plane, square
+from nucleate.io.base import Level, Reader, downsample
 from nucleate.io.zarr_metadata import BROKEN, read_json
 from nucleate.types import Box, Pixels
-
-KEPT = 2**26
-"""Bytes of decoded chunks that are kept."""
 
 _MOST_CHANNELS = 1024
 
@@ -26,15 +20,16 @@ class OmeZarrReader(Reader):
     """A folder that holds an OME-Zarr image of version 0.4 or 0.5 (https://ngff.openmicroscopy.org), open.
 
     Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made, of
-    which the first image is read; with `labels`, labels that were written beside an image are one, too. Pixel sizes
-    are those of each level's scale, in the axes' unit.
+    which the first image is read. Pixel sizes are those of each level's scale, in the axes' unit. With `labels`, labels
+    that were written beside an image are read, too, and values stay as they are stored.
 
-    Raises `ImageError` for a folder that is missing, broken or no image (labels, a plate), a stack, a level that it
-    does not have, chunks that are too large, and for codecs other than those of `zarr_metadata.COMPRESSORS`.
+    Raises:
+        ImageError: the folder is missing, broken or no image (labels, a plate), a stack, has no such level, chunks that
+            are too large, or codecs other than those of `zarr_metadata.COMPRESSORS`.
     """
 
     def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
-        self.path, self.level, self.name = path, level, name_of(path)
+        self.path, self.level, self.name, self._labels = path, level, name_of(path), labels
         folder, attributes = _image(path, labels)
         try:
             self._open(path, folder, attributes)
@@ -44,11 +39,13 @@ class OmeZarrReader(Reader):
             raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
 
     def _open(self, path: Path, folder: Path, attributes: dict[str, Any]) -> None:
+        from nucleate.io.zarr_chunks import ChunkedArray  # here, as zarr takes longer to load than most images
+
         multiscale = attributes["multiscales"][0]
         datasets = multiscale["datasets"]
-        arrays = [ZarrArray(_inside(folder, dataset["path"]), Cache(KEPT)) for dataset in datasets]
+        arrays = [ChunkedArray(_inside(folder, dataset["path"])) for dataset in datasets]
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
-        shapes = [array.layout.shape for array in arrays]
+        shapes = [array.shape for array in arrays]
         names = "".join("C" if axis.get("type") == "channel" else str(axis["name"]).upper() for axis in axes)
         if any(len(shape) != len(names) or shape[:-2] != shapes[0][:-2] for shape in shapes):
             raise ValueError(f"axes {names} of shapes {shapes}")
@@ -59,19 +56,21 @@ class OmeZarrReader(Reader):
         self.levels = tuple(Level(size, downsample(sizes[0], size)) for size in sizes)
         self.check_level()
         self._array = arrays[self.level]
-        self._array.check_stored()
-        *_, high, wide = self._array.layout.chunk
+        if not self._labels:  # of which none need be stored, where there is no nucleus
+            self._array.check_stored()
+        *_, high, wide = self._array.chunk
         self.piece = min(high, self.shape[0]), min(wide, self.shape[1])
-        self.dtype = as_pixels(np.zeros(0, self._array.layout.dtype.newbyteorder("=")), path).dtype
+        stored = np.zeros(0, self._array.dtype)
+        self.dtype = stored.dtype if self._labels else as_pixels(stored, path).dtype
         self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])), path)
         self.pixel_size = _pixel_size(multiscale, datasets[self.level], axes)
 
     def read(self, box: Box) -> Pixels:
         self.check_inside(box)
-        before = self._array.layout.shape[:-2]
+        before = self._array.shape[:-2]
         values = self._array.read((*(0 for _ in before), box.y, box.x), (*before, box.bottom, box.right))
         pixels = np.moveaxis(values.reshape(-1, *box.shape), 0, 2)
-        return np.ascontiguousarray(as_pixels(pixels, self.path))
+        return np.ascontiguousarray(pixels if self._labels else as_pixels(pixels, self.path))
 
 
 def is_zarr(path: Path) -> bool:
@@ -139,4 +138,4 @@ def _pixel_size(multiscale: dict[str, Any], dataset: dict[str, Any], axes: list[
     for transformation in (*dataset["coordinateTransformations"], *multiscale.get("coordinateTransformations", ())):
         if transformation["type"] == "scale":
             sizes = [size * scale for size, scale in zip(sizes, transformation["scale"][-2:], strict=True)]
-    return square(*(length(size, axis.get("unit")) for size, axis in zip(sizes, axes[-2:], strict=True)))
+    return square(*(micrometres(size, axis.get("unit")) for size, axis in zip(sizes, axes[-2:], strict=True)))

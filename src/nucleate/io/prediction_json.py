@@ -10,18 +10,29 @@ from typing import Any
 
 from nucleate.errors import InputError
 from nucleate.io.atomic import write_json
-from nucleate.io.instances import Nuclei
+from nucleate.io.instances import Instances
 
 KIND = "nucleate prediction"
 """Under `kind` in the file, and so told apart from any other JSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Environment:
+    """With what an image was segmented: the `engine` that ran the network, the `number_format` of its products,
+    PyTorch's `threads`, and the `versions` of the packages that the result depends on."""
+
+    engine: str
+    number_format: str
+    threads: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRecord:
     """One prediction. `image` is where the image was, absolute; `level` the one of its pyramid that was segmented;
-    `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Nuclei`; `files` the names of the
-    files in the record's own folder, by format; `identity` is the same for the same image, model and options, and
-    empty where that is not known."""
+    `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Instances`; `files` the names of the
+    files in the record's own folder, by format; `identity` is the same for the same image, model, environment and
+    options, and empty where that is not known, as `environment` is None in files of earlier versions."""
 
     image: str
     level: int
@@ -32,9 +43,18 @@ class Record:
     count: int
     files: dict[str, str]
     identity: str = ""
+    environment: Environment | None = None
 
     @classmethod
-    def of(cls, nuclei: Nuclei, image: Path, level: int, files: dict[str, str], identity: str = "") -> Record:
+    def of(
+        cls,
+        nuclei: Instances,
+        image: Path,
+        level: int,
+        files: dict[str, str],
+        identity: str = "",
+        environment: Environment | None = None,
+    ) -> PredictionRecord:
         """The record of these nuclei, found in that level of the image."""
         return cls(
             image=str(image.resolve()),
@@ -46,6 +66,7 @@ class Record:
             count=nuclei.count,
             files=files,
             identity=identity,
+            environment=environment,
         )
 
 
@@ -58,12 +79,12 @@ def record_file(stem: str) -> str:
     return f"{stem}.json"
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: PredictionRecord) -> None:
     """Write the record; raises `OutputError` as `io.atomic.atomic` does."""
     write_json(path, {"kind": KIND, **asdict(record)})
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> PredictionRecord | None:
     """The record in a file; None where the file is JSON of another kind.
 
     Names in `files` that are not plain names of files, and so could lead out of the folder, are refused.
@@ -78,12 +99,14 @@ def read_record(path: Path) -> Record | None:
         raise InputError(f"{path} is not JSON ({error}): run nucleate predict again.") from error
     if not isinstance(value, dict) or value.get("kind") != KIND:
         return None
-    wrong = [field.name for field in fields(Record) if not _fits(field.name, value.get(field.name))]
+    wrong = [field.name for field in fields(PredictionRecord) if not _fits(field.name, value.get(field.name))]
     if wrong:
         raise InputError(f"{path} has no usable {wrong[0]} in it: run nucleate predict again.")
-    known = {field.name: value[field.name] for field in fields(Record) if field.name in value}
+    known = {field.name: value[field.name] for field in fields(PredictionRecord) if field.name in value}
     known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
-    return Record(**known)
+    if known.get("environment") is not None:
+        known["environment"] = Environment(**{one.name: value["environment"][one.name] for one in fields(Environment)})
+    return PredictionRecord(**known)
 
 
 def _fits(name: str, value: Any) -> bool:
@@ -92,6 +115,8 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, str) and Path(value).is_absolute() and "\0" not in value
     if name == "identity":
         return value is None or isinstance(value, str)
+    if name == "environment":
+        return value is None or (isinstance(value, dict) and _is_environment(value))
     if name in ("level", "count"):
         return _whole(value)
     if name in ("origin", "shape"):
@@ -104,6 +129,17 @@ def _fits(name: str, value: Any) -> bool:
     if name == "files":
         return isinstance(value, dict) and all(isinstance(one, str) and _plain(one) for one in value.values())
     return (name == "pixel_size" and value is None) or _positive(value)
+
+
+def _is_environment(value: dict[str, Any]) -> bool:
+    versions = value.get("versions")
+    return (
+        isinstance(value.get("engine"), str)
+        and isinstance(value.get("number_format"), str)
+        and _whole(value.get("threads"))
+        and isinstance(versions, dict)
+        and all(isinstance(one, str) for one in versions.values())
+    )
 
 
 def _whole(value: Any) -> bool:

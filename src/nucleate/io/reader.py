@@ -1,140 +1,257 @@
-"""Images of any size, read a box at a time: one abstract reader, and the one for images in memory."""
+"""Images and label images from files of every format, by one route: what is in a file decides how it is read, whatever
+its ending says."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.types import Box, Image, Pixels
+from nucleate.io import bitmap, tiff
+from nucleate.io.axes import as_pixels, name_of, names_of, refuse_not_finite
+from nucleate.io.base import Level, MemoryReader, Reader
+from nucleate.io.formats import geojson, imagej_roi
+from nucleate.io.formats.polygons import Outline, fill
+from nucleate.io.ome_zarr import OmeZarrReader
+from nucleate.io.prediction_json import PredictionRecord, read_record, record_file
+from nucleate.io.tiff_reader import TiffReader
+from nucleate.types import Image, Labels
 
-MOST = 2**20
-"""Pixels; about how many are read at once where the whole image passes by."""
+__all__ = ["Level", "MemoryReader", "Reader", "as_labels", "open_reader", "read_image", "read_labels"]
+
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".tf2", ".tf8", ".btf", ".svs", ".ndpi", ".zarr"}
+)
+"""The endings of files, and of OME-Zarr folders, that can be read as images, in lower case."""
+
+OUTLINE_ENDINGS = (".geojson", "_rois.zip")
+"""The ends of the names of files with the outlines of nuclei: GeoJSON, and ImageJ regions of interest."""
+
+LABEL_MARKS = ("_labels", "_cp_masks", "_masks", "_rois")
+"""What the name of a label file may have beyond the name of its image."""
+
+_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
+_ZIP_STARTS = (b"PK\3\4", b"PK\5\6")
 
 
-PLAUSIBLE = (0.05, 5.0)
-"""Micrometres a pixel, from the finest to the coarsest at which nuclei are looked at."""
+def is_image(path: Path) -> bool:
+    """Whether a path is named like an image: a known ending, and not hidden.
 
-
-def plausible(pixel_size: float | None) -> bool:
-    """Whether a pixel size can be that of an image of nuclei, and no placeholder or slip of the unit.
-
-    >>> [plausible(size) for size in (0.25, 0.05, 5.0, None, float("nan"), 0.0, 25400 / 72)]
-    [True, True, True, False, False, False, False]
+    >>> is_image(Path("cells.OME.TIFF")), is_image(Path(".cells.png")), is_image(Path("cells.csv"))
+    (True, False, False)
     """
-    return pixel_size is not None and PLAUSIBLE[0] <= pixel_size <= PLAUSIBLE[1]
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One level of a pyramid: its (height, width), and how many pixels of the first level one of its pixels spans."""
+def holds_outlines(path: Path) -> bool:
+    """Whether a path is named like a file with the outlines of nuclei.
 
-    shape: tuple[int, int]
-    downsample: float
-
-
-def downsample(whole: tuple[int, int], shape: tuple[int, int]) -> float:
-    """How many pixels of the whole one of a level of this shape spans: a whole number where that may be, as the rest
-    of a division is dropped or filled up when a level is made.
-
-    >>> downsample((101, 1003), (25, 250)), downsample((101, 1003), (26, 251)), downsample((100, 1000), (40, 400))
-    (4.0, 4.0, 2.5)
+    >>> holds_outlines(Path("cells.geojson")), holds_outlines(Path("cells_rois.zip")), holds_outlines(Path("cells.tif"))
+    (True, True, False)
     """
-    ratio = max(whole) / max(shape)
-    factor = max(1, round(ratio))
-    divided = all(n // factor <= m <= -(-n // factor) for n, m in zip(whole, shape, strict=True))
-    return float(factor) if divided else ratio
+    return path.name.lower().endswith(OUTLINE_ENDINGS) and not path.name.startswith(".")
 
 
-class Reader(ABC):
-    """One plane of one image, of which any box can be read. May be read from several threads at once.
+def unmarked(name: str) -> str:
+    """The name of an image, from that of its label file.
 
-    `shape` is (height, width) of the chosen pyramid `level`; `channels` names each channel; `dtype` is uint8, uint16
-    or float32; `pixel_size` is micrometres a pixel at that level, above 0, None where the file does not say; `levels`
-    lists the pyramid, the whole image first. `piece` is the (height, width) of what is decoded as one: a tile, a strip.
+    >>> unmarked("cells_labels"), unmarked("cells_cp_masks"), unmarked("cells")
+    ('cells', 'cells', 'cells')
     """
-
-    name: str
-    path: Path | None
-    channels: tuple[str, ...]
-    dtype: np.dtype[np.generic]
-    levels: tuple[Level, ...]
-    level: int
-    pixel_size: float | None
-    piece: tuple[int, int]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.levels[self.level].shape
-
-    @property
-    def box(self) -> Box:
-        """All of it."""
-        return Box(0, 0, *self.shape)
-
-    def pieces(self, most: int = MOST) -> Iterator[Box]:
-        """Boxes that together hold each pixel once, from the top: whole tiles or strips, as many as make up at most
-        `most` pixels, or one where one has more.
-
-        >>> image = Image("white", np.ones((5, 4, 1), np.uint8), ("grey",))
-        >>> list(MemoryReader(image).pieces(8))
-        [Box(y=0, x=0, height=2, width=4), Box(y=2, x=0, height=2, width=4), Box(y=4, x=0, height=1, width=4)]
-        """
-        height, width = self.shape
-        high, wide = self.piece
-        wide = min(width, wide * max(1, most // (high * wide)))
-        high = min(height, high * max(1, most // (high * wide)))
-        for y in range(0, height, high):
-            for x in range(0, width, wide):
-                yield Box(y, x, min(high, height - y), min(wide, width - x))
-
-    @abstractmethod
-    def read(self, box: Box) -> Pixels:
-        """The pixels (height, width, channels) of a box that lies inside the image."""
-
-    def close(self) -> None:  # noqa: B027 - not abstract: most readers hold nothing open
-        """Give back what is held open."""
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def check_level(self) -> None:
-        """Raise `ImageError` where the level that was asked for is none of the `levels`."""
-        if not 0 <= self.level < len(self.levels):
-            sizes = ", ".join(f"{n} ({one.shape[0]} x {one.shape[1]})" for n, one in enumerate(self.levels))
-            raise ImageError(f"{self.path} has no level {self.level}: its levels are {sizes}.")
-
-    def check_inside(self, box: Box) -> None:
-        """Raise `ImageError` for a box that is empty or reaches out of the image."""
-        height, width = self.shape
-        if box.y < 0 or box.x < 0 or box.height < 1 or box.width < 1 or box.bottom > height or box.right > width:
-            raise ImageError(f"{self.path or self.name} is {height} x {width} pixels and does not hold {box}.")
+    for mark in LABEL_MARKS:
+        name = name.removesuffix(mark)
+    return name
 
 
-class MemoryReader(Reader):
-    """An image that is in memory as a whole.
+def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
+    """The reader of an image of any size, which gives any box of it.
 
-    >>> reader = MemoryReader(Image("ramp", np.arange(12, dtype=np.uint8).reshape(3, 4, 1), ("grey",)))
-    >>> reader.read(Box(1, 2, 2, 2))[..., 0].tolist()
-    [[6, 7], [10, 11]]
+    TIFF in all its kinds (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI) and OME-Zarr are read by pieces. PNG and JPEG have
+    none, so such an image is decoded as a whole.
+
+    Args:
+        path: a file, or an OME-Zarr folder.
+        level: which level of a pyramid, 0 the whole image.
+        labels: whether it is a label image: values stay as they are stored, a palette's indices are the labels, and
+            OME-Zarr labels are read, too, which are no image.
+
+    Returns:
+        The open reader; close it, or use it in a `with` block.
+
+    Raises:
+        ImageError: the file is missing, cut off, broken, a stack or of another kind, has no such level, or is a PNG or
+            JPEG of more than `bitmap.MAX_PIXELS`.
+
+    >>> import tempfile, numpy, tifffile
+    >>> from nucleate.types import Box
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(Path(folder) / "slide.tif", numpy.eye(1000, dtype=numpy.uint8), tile=(256, 256))
+    ...     with open_reader(Path(folder) / "slide.tif") as reader:
+    ...         reader.shape, reader.piece, reader.read(Box(500, 499, 1, 3)).tolist()
+    ((1000, 1000), (256, 256), [[[0], [1], [0]]])
     """
+    if path.is_dir():
+        return OmeZarrReader(path, level, labels=labels)
+    start = _start(path)
+    if start.startswith(tiff.SIGNATURES):
+        return TiffReader(path, level, labels=labels)
+    if not start.startswith((bitmap.PNG_SIGNATURE, bitmap.JPEG_SIGNATURE)):
+        raise ImageError(
+            f"{path} is not a PNG, JPEG or TIFF file, whatever its name says: export it as one."
+            if start
+            else f"{path} is empty: copy or export it again."
+        )
+    try:
+        pixels = bitmap.read_bitmap(path, labels=labels)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise ImageError(f"{path} does not fit in memory: cut it up first.") from error
+    values = pixels if labels else as_pixels(pixels, path)
+    reader = MemoryReader(Image(name_of(path), values, names_of(pixels.shape[2]), None, path))
+    reader.level = level
+    reader.check_level()
+    return reader
 
-    def __init__(self, image: Image) -> None:
-        self.image = image
-        self.name, self.path, self.channels = image.name, image.path, image.channels
-        self.dtype, self.pixel_size = image.pixels.dtype, image.pixel_size
-        height, width = image.pixels.shape[:2]
-        self.levels, self.level = (Level((height, width), 1.0),), 0
-        self.piece = (1, width)
 
-    def read(self, box: Box) -> Pixels:
-        self.check_inside(box)
-        return self.image.pixels[box.y : box.bottom, box.x : box.right]
+def read_image(path: Path) -> Image:
+    """Read one plane of a PNG, JPEG, TIFF, OME-TIFF or ImageJ TIFF file, or of an OME-Zarr folder.
+
+    Args:
+        path: of the file or folder.
+
+    Returns:
+        The image. The pixels keep the file's type where it is uint8 or uint16; every other number becomes float32, and
+        a bilevel image 0 and 255. Transparency is dropped. Channels are named as in the file, else "grey" or "red",
+        "green", "blue", else "channel 1", "channel 2" and so on.
+
+    Raises:
+        ImageError: the file is missing, cut off, broken, a stack, larger than 2**31 values, or holds NaN or infinity.
+
+    >>> import tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "cells.tif"
+    ...     tifffile.imwrite(path, np.eye(3, dtype=np.uint16))
+    ...     image = read_image(path)
+    >>> image.name, image.pixels.shape, image.pixels.dtype.name, image.channels
+    ('cells', (3, 3, 1), 'uint16', ('grey',))
+    """
+    with open_reader(path) as reader:
+        return Image(reader.name, _whole(reader, path), reader.channels, reader.pixel_size, path)
+
+
+def read_labels(path: Path, shape: tuple[int, int] | None = None) -> Labels:
+    """Read a label image, from any format that `nucleate predict` writes and any that an image may have.
+
+    Integers of any width and floats with whole values are taken. A colour mask is taken where its channels are equal,
+    or where it is a palette (its indices are the labels). A mask of one value is returned as it is: its nuclei are not
+    told apart here. Outlines (GeoJSON, ImageJ regions of interest) are filled and numbered in their order; a pixel
+    belongs to an outline where its middle lies inside. Where such a file lies beside the record of its prediction
+    (NAME.json), that says the region of the slide.
+
+    Args:
+        path: of the file, or of an OME-Zarr folder.
+        shape: (height, width) of the image that outlines belong to, in pixels; by default what they reach over.
+
+    Returns:
+        int32 of shape (height, width): 0 background, 1..N one nucleus each, negative unknown.
+
+    Raises:
+        ImageError: as `read_image`, and for colours, fractions, or values outside int32.
+
+    >>> import tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "mask.tif"
+    ...     tifffile.imwrite(path, np.array([[0, 1], [2, 2]], np.uint16))
+    ...     read_labels(path)
+    array([[0, 1],
+           [2, 2]], dtype=int32)
+    """
+    if not path.is_dir():
+        start = _start(path)
+        if _JSON_START.match(start):
+            return _filled(path, geojson.read(path), shape, on_slide=True)
+        if start.startswith(_ZIP_STARTS):
+            return _filled(path, imagej_roi.read(path), shape, on_slide=False)
+    with open_reader(path, labels=True) as reader:
+        return as_labels(_whole(reader, path), path)
+
+
+def as_labels(values: NDArray[np.generic], where: object) -> Labels:
+    """An array as a label image, int32 of shape (height, width).
+
+    Args:
+        values: whole numbers of any type, (height, width) or (height, width, channels) with equal channels.
+        where: what an error names.
+
+    Raises:
+        ImageError: colours, fractions, NaN, or values outside int32.
+    """
+    refuse_not_finite(values, where)
+    if values.ndim == 3:
+        if not (values == values[..., :1]).all():
+            raise ImageError(
+                f"{where} is a mask with {values.shape[2]} different channels: save it with one channel, a number for"
+                " each nucleus and 0 for the background."
+            )
+        values = values[..., 0]
+    if values.dtype.kind not in "buif":
+        raise ImageError(f"{where} is a mask of type {values.dtype}: save it as 16-bit integers.")
+    if values.dtype.kind == "f" and (values != np.trunc(values)).any():
+        raise ImageError(f"{where} is a mask with fractions in it: save whole numbers, one for each nucleus.")
+    lowest, highest = values.min(), values.max()
+    limit = np.iinfo(np.int32)
+    if int(lowest) < limit.min or int(highest) > limit.max:
+        raise ImageError(f"{where} is a mask with values from {lowest} to {highest}: number its nuclei from 1.")
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
+def _start(path: Path) -> bytes:
+    """How a file begins."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} does not exist: check the path.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    return ImageError(f"{path} cannot be read ({error.strerror}): check what it is and who may read it.")
+
+
+def _whole(reader: Reader, path: Path) -> NDArray[np.generic]:
+    """All pixels of an image that is not too large for it."""
+    count = reader.shape[0] * reader.shape[1] * len(reader.channels)
+    if count > bitmap.MAX_PIXELS:
+        raise ImageError(f"{path} promises {count} values, above the limit of {bitmap.MAX_PIXELS}: cut it up first.")
+    try:
+        return reader.read(reader.box)
+    except MemoryError as error:
+        raise ImageError(f"{path} does not fit in memory: cut it up first.") from error
+
+
+def _filled(path: Path, outlines: list[Outline], shape: tuple[int, int] | None, *, on_slide: bool) -> Labels:
+    """Outlines as labels; `on_slide` where their coordinates are those of the whole slide at full resolution."""
+    record = _record_of(path)
+    if record is not None:
+        scale = record.downsample if on_slide else 1.0
+        outlines = [[ring / scale - record.origin[::-1] for ring in rings] for rings in outlines]
+        shape = record.shape
+    if shape is None:
+        corners = np.concatenate([np.ones((1, 2)), *(ring for rings in outlines for ring in rings)])
+        shape = int(np.ceil(corners[:, 1].max())), int(np.ceil(corners[:, 0].max()))
+    if shape[0] * shape[1] > bitmap.MAX_PIXELS:
+        raise ImageError(f"{path} reaches over {shape[0]} x {shape[1]} pixels, above the limit of {bitmap.MAX_PIXELS}.")
+    return fill(outlines, shape)
+
+
+def _record_of(path: Path) -> PredictionRecord | None:
+    """The record of the prediction that wrote a file, where it lies beside it."""
+    beside = path.with_name(record_file(unmarked(path.stem)))
+    record = read_record(beside) if beside.is_file() else None
+    return record if record is not None and path.name in record.files.values() else None

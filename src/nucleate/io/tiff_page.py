@@ -1,23 +1,43 @@
-"""The pixels of one page of a TIFF file, of which any box can be read."""
+"""The pixels of one page of a TIFF file, of which any box can be read.
+
+A tile or strip may claim to hold more than it does. JPEG and JPEG 2000 carry a size of their own, for which their
+decoders take memory: it is compared with the tile's before they see it. All other decoders are told how much may come
+out.
+"""
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.io import tiff_codec
-from nucleate.io.cache import LARGEST_PIECE, Cache, Piece
+from nucleate.io.bitmap import jpeg_size
+from nucleate.io.cache import LARGEST_PIECE, Cache
 from nucleate.types import Box
 
+Piece = NDArray[np.generic]
+"""A decoded tile or strip, (height, width, samples)."""
 
-class File:
+PieceCache = Cache[Piece]
+
+_NONE, _JPEG, _JPEG2000_YCBCR = 1, 7, 33003
+_JPEG2000 = (_JPEG2000_YCBCR, 33004, 33005, 34712)
+READ = frozenset({_NONE, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, *_JPEG2000, 34925, 34926, 50000})
+"""The compressions that are read: CCITT, LZW, JPEG, Deflate, PackBits, JPEG 2000, LZMA and Zstandard."""
+
+_AT_ONCE = 2**24  # bytes of uncompressed rows that are read in one go
+_BLOCK = 16  # pixels; JPEG fills its image up to a multiple of at most this side
+
+
+class SharedFile:
     """An open file of `size` bytes, from which several threads read."""
 
     def __init__(self, path: Path, handle: Any) -> None:
@@ -36,7 +56,7 @@ class File:
         return data
 
 
-class Plane:
+class TiffPage:
     """One page: `page` describes it, `offsets` and `counts` say where its tiles or strips lie.
 
     Uncompressed strips are read by rows. Of all else, the tiles or strips that a box touches are decoded whole, one
@@ -46,7 +66,13 @@ class Plane:
     """
 
     def __init__(
-        self, page: Any, offsets: Sequence[int], counts: Sequence[int], tables: bytes | None, file: File, cache: Cache
+        self,
+        page: Any,
+        offsets: Sequence[int],
+        counts: Sequence[int],
+        tables: bytes | None,
+        file: SharedFile,
+        cache: PieceCache,
     ) -> None:
         if page.dtype is None or 0 in page.shaped or page.imagedepth != 1:
             raise ImageError(f"{file.path} has pixels of a kind that is not read: export it again.")
@@ -61,7 +87,7 @@ class Plane:
         self._stored = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else strip
         self._grid = tuple(-(-length // side) for length, side in zip(self._shape, self._stored, strict=True))
         self._by_rows = (
-            (page.compression, page.predictor, page.fillorder) == (tiff_codec.NONE, 1, 1)
+            (page.compression, page.predictor, page.fillorder) == (_NONE, 1, 1)
             and not page.is_tiled
             and page.bitspersample == 8 * page.dtype.itemsize
         )
@@ -70,7 +96,7 @@ class Plane:
 
     def _check(self) -> None:
         path = self._file.path
-        if self._page.compression not in tiff_codec.READ:
+        if self._page.compression not in READ:
             name = getattr(self._page.compression, "name", self._page.compression)
             raise ImageError(f"{path} is compressed with {name}, which is not read: save it with Deflate or JPEG.")
         expected = self._grid[0] * self._grid[1] * self._layers
@@ -99,7 +125,7 @@ class Plane:
     @property
     def _bytes(self) -> int:
         """Bytes that a tile or strip takes while it is decoded."""
-        return self._stored[0] * self._stored[1] * self._together * tiff_codec.width(self._page)
+        return self._stored[0] * self._stored[1] * self._together * _width(self._page)
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The pixels (height, width, samples) of a box inside the page, 0 where the file leaves a tile out."""
@@ -113,13 +139,17 @@ class Plane:
         page = self._page
         dtype = page.dtype.newbyteorder(page.parent.byteorder)
         pixel = self._together * dtype.itemsize
-        for y in range(box.y, box.bottom):
+        y, whole = box.y, box.width == self._shape[1]
+        while y < box.bottom:
             strip, row = divmod(y, self._stored[0])
+            # Whole rows of a strip lie one behind the other.
+            rows = min(self._stored[0] - row, box.bottom - y, max(1, _AT_ONCE // self._line)) if whole else 1
             index = layer * self._grid[0] + strip
             if self._counts[index] != 0:
                 offset = self._offsets[index] + row * self._line + box.x * pixel
-                data = self._file.read(offset, box.width * pixel)
-                out[y - box.y] = np.frombuffer(data, dtype).reshape(box.width, self._together)
+                data = self._file.read(offset, rows * box.width * pixel)
+                out[y - box.y : y - box.y + rows] = np.frombuffer(data, dtype).reshape(rows, box.width, self._together)
+            y += rows
 
     def _read_pieces(self, layer: int, box: Box, out: NDArray[np.generic]) -> None:
         high, wide = self._stored
@@ -138,9 +168,69 @@ class Plane:
         """The decoded tile or strip (height, width, samples)."""
         data = self._file.read(self._offsets[index], self._counts[index])
         try:
-            return tiff_codec.decode(self._page, data, index, self._tables, (*self._stored, self._together))
+            return _decode(self._page, data, index, self._tables, (*self._stored, self._together))
         except Exception as error:  # each codec has errors of its own
             raise ImageError(
                 f"{self._file.path} has a tile or strip that cannot be decoded, in row {row} and column {column} of"
                 f" them ({error}): copy or export it again."
             ) from error
+
+
+def _width(page: Any) -> int:
+    """Bytes that a value takes while it is decoded; JPEG 2000 works in 32 bits."""
+    return int(page.dtype.itemsize) + 4 * (page.compression in _JPEG2000)
+
+
+def _decode(
+    page: Any, data: bytes, index: int, tables: bytes | None, shape: tuple[int, int, int]
+) -> NDArray[np.generic]:
+    """The pixels (height, width, samples) of the tile or strip of this index, at most of `shape`.
+
+    Raises `ValueError`, or what the codec raises, for data that are broken, cut off or of another size.
+    """
+    if page.compression in _JPEG2000:
+        return _decode_jpeg2000(page, data, shape)
+    if page.compression == _JPEG and page.jpegheader is None:
+        _refuse_larger((*jpeg_size(data), shape[2]), shape)
+    decoded: NDArray[np.generic] = page.decode(data, index, jpegtables=tables, jpegheader=page.jpegheader)[0][0]
+    return decoded
+
+
+def _decode_jpeg2000(page: Any, data: bytes, shape: tuple[int, int, int]) -> NDArray[np.generic]:
+    *size, subsampled = _jpeg2000_header(data)
+    _refuse_larger((size[0], size[1], size[2]), shape)
+    decoded = np.asarray(imagecodecs.jpeg2k_decode(data)).reshape(size)
+    if decoded.dtype != page.dtype or decoded.shape[2] < shape[2]:
+        raise ValueError(f"it holds {decoded.shape[2]} samples of {decoded.dtype}")
+    # Where chroma is subsampled the decoder itself takes it for YCbCr, and gives colours.
+    if page.compression == _JPEG2000_YCBCR and shape[2] == 3 and not subsampled:
+        return _colours(decoded)
+    return decoded[..., : shape[2]]
+
+
+def _jpeg2000_header(data: bytes) -> tuple[int, int, int, bool]:
+    """Height, width and samples that a codestream claims, and whether some samples are fewer than others."""
+    at = 0
+    while data[at + 4 : at + 8] in (b"jP  ", b"ftyp", b"jp2h"):  # a file of its own, and what comes before its stream
+        at += max(8, int.from_bytes(data[at : at + 4], "big"))
+    at += 8 * (data[at + 4 : at + 8] == b"jp2c")
+    if data[at : at + 4] != b"\xff\x4f\xff\x51" or len(data) < at + 42:
+        raise ValueError("it is no JPEG 2000 stream")
+    right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
+    (samples,) = struct.unpack_from(">H", data, at + 40)
+    steps = data[at + 42 : at + 42 + 3 * samples]
+    return bottom - top, right - left, samples, any(step > 1 for step in steps[1::3] + steps[2::3])
+
+
+def _refuse_larger(claimed: tuple[int, int, int], shape: tuple[int, int, int]) -> None:
+    limits = (-(-shape[0] // _BLOCK) * _BLOCK, -(-shape[1] // _BLOCK) * _BLOCK, max(4, shape[2]))
+    if any(not 0 < claim <= limit for claim, limit in zip(claimed, limits, strict=True)):
+        raise ValueError(f"it claims to be {claimed[1]} x {claimed[0]} pixels of {claimed[2]} samples")
+
+
+def _colours(ycbcr: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Red, green and blue of 8-bit YCbCr as JFIF has it (ITU-T T.871, 2011)."""
+    y, cb, cr = np.moveaxis(ycbcr.astype(np.float32), 2, 0)
+    cb, cr = cb - 128, cr - 128
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
+    return np.asarray(np.rint(rgb).clip(0, 255), dtype=np.uint8)

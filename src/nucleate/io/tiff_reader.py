@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
 from nucleate.io import tiff
-from nucleate.io.cache import Cache
-from nucleate.io.image_file import as_pixels, name_of, names_of
-from nucleate.io.reader import Level, Reader, downsample
-from nucleate.io.tiff_page import File, Plane
+from nucleate.io.axes import as_pixels, micrometres, name_of, names_of
+from nucleate.io.base import Level, Reader, downsample
+from nucleate.io.tiff_page import PieceCache, SharedFile, TiffPage
 from nucleate.types import Box, Pixels
 
 KEPT, KEPT_STRIPS = 2**26, 2**28
@@ -30,11 +30,17 @@ class TiffReader(Reader):
     planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file that is
     cut off is refused when it is opened.
 
-    Raises `ImageError` for a file that is missing, cut off, broken, of another kind, a stack, or without the level.
+    Axes of length 1 are dropped, and so is transparency. A palette becomes its colours, except in an ImageJ file, where
+    the indices are what was measured. With `labels`, values stay as they are stored, a palette's indices included, as
+    programs colour a label image for display.
+
+    Raises:
+        ImageError: the file is missing, cut off, broken, of another kind, a stack, without the level, or has planes in
+            other files.
     """
 
-    def __init__(self, path: Path, level: int = 0) -> None:
-        self.path, self.level, self.name = path, level, name_of(path)
+    def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
+        self.path, self.level, self.name, self._labels = path, level, name_of(path), labels
         try:
             # Planes in other files, whose names might lead anywhere, are not looked for.
             self._tiff = tifffile.TiffFile(path, _multifile=False)
@@ -59,13 +65,13 @@ class TiffReader(Reader):
         chosen = series.levels[self.level]
         axes, shape = tiff.plane_axes(chosen, path)
         self._page, self._samples = chosen.keyframe, "S" in axes
-        cache = Cache(KEPT if self._page.is_tiled else KEPT_STRIPS)
-        self._planes = _planes(chosen, File(path, self._tiff.filehandle), cache)
+        cache = PieceCache(KEPT if self._page.is_tiled else KEPT_STRIPS)
+        self._planes = _planes(chosen, SharedFile(path, self._tiff.filehandle), cache)
         if sum(plane.samples for plane in self._planes) != np.prod(shape) // np.prod(self.shape):
             raise ImageError(f"{path} has axes {axes} of shape {shape} stored in another shape: export it again.")
         self.piece = self._planes[0].piece
-        first = self.read(Box(0, 0, 1, 1))
-        self.dtype = first.dtype
+        first = self._values(Box(0, 0, 1, 1))
+        self.dtype = first.dtype if self._labels else as_pixels(first[:0], path).dtype
         count = first.shape[2]
         self.channels = (() if self._samples else tiff.channel_names(self._tiff, count)) or names_of(count)
         size = self._whole_size(series.levels[0].keyframe)
@@ -76,15 +82,20 @@ class TiffReader(Reader):
         if not self._tiff.is_svs:
             return tiff.pixel_size(self._tiff, page)
         found = _APERIO_SIZE.search(page.description)
-        return tiff.length(found.group(1), "um") if found else None
+        return micrometres(found.group(1), "um") if found else None
 
     def read(self, box: Box) -> Pixels:
         self.check_inside(box)
+        values = self._values(box)
+        return values if self._labels else as_pixels(values, self.path)
+
+    def _values(self, box: Box) -> NDArray[np.generic]:
+        """The pixels of a box in the file's own type."""
         parts = [plane.read(box) for plane in self._planes]
-        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        pixels = as_pixels(tiff.displayed(pixels, self._page, as_indices=self._tiff.is_imagej), self.path)
-        colours = tiff.colours(self._page, pixels.shape[2]) if self._samples else pixels.shape[2]
-        return np.ascontiguousarray(pixels[..., :colours])
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        values = tiff.displayed(values, self._page, as_indices=self._labels or self._tiff.is_imagej)
+        colours = tiff.colours(self._page, values.shape[2]) if self._samples else values.shape[2]
+        return np.ascontiguousarray(values[..., :colours])
 
     def close(self) -> None:
         self._tiff.close()
@@ -98,7 +109,7 @@ def _levels(series: Any, path: Path) -> tuple[Level, ...]:
     return tuple(Level(shape, downsample(shapes[0], shape)) for shape in shapes)
 
 
-def _planes(series: Any, file: File, cache: Cache) -> list[Plane]:
+def _planes(series: Any, file: SharedFile, cache: PieceCache) -> list[TiffPage]:
     """The pages of one level, or the one page that stands for all where they lie behind it (ImageJ, above 4 GiB)."""
     pages = list(series)
     if any(page is None for page in pages):
@@ -107,5 +118,5 @@ def _planes(series: Any, file: File, cache: Cache) -> list[Plane]:
     if series.is_truncated:
         strides = range(0, series.nbytes, first.nbytes)
         moved = [[offset + stride for offset in first.dataoffsets] for stride in strides]
-        return [Plane(first, offsets, first.databytecounts, None, file, cache) for offsets in moved]
-    return [Plane(first, page.dataoffsets, page.databytecounts, page.jpegtables, file, cache) for page in pages]
+        return [TiffPage(first, offsets, first.databytecounts, None, file, cache) for offsets in moved]
+    return [TiffPage(first, page.dataoffsets, page.databytecounts, page.jpegtables, file, cache) for page in pages]

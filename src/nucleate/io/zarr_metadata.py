@@ -1,4 +1,6 @@
-"""The metadata of a Zarr array, formats 2 and 3, to how its chunks are stored, with nothing in them believed.
+"""The metadata of a Zarr array, formats 2 and 3, checked before any chunk is read: sizes, types and codecs.
+
+The library that reads the chunks runs every codec that is named and takes the memory that a chunk asks for.
 
 Formats: https://zarr-specs.readthedocs.io, versions 2 and 3.0 with the sharding codec 1.0.
 """
@@ -8,9 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,50 +27,37 @@ BROKEN = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, T
 COMPRESSORS = frozenset({"blosc", "gzip", "lz4", "zlib", "zstd"})
 """The only codecs that are run, besides the checksum; others may take any memory, or run code of the file's."""
 
-CHECKSUM = "crc32c"
-
+_CHECKSUM = "crc32c"
 _LARGEST_JSON = 2**24  # bytes
 _MOST_VALUES = 2**40  # of an image; no microscope makes more, and chunks that are left out cost nothing to promise
 _TYPES = {
-    "bool": "?",
+    "bool": "b1",
     **{f"{kind}{bits}": f"{kind[0]}{bits // 8}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)},
     **{f"float{bits}": f"f{bits // 8}" for bits in (16, 32, 64)},
 }
 
+Lengths = tuple[int, ...]
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How an array is stored. A file holds a block of `stored` values; chunks of `chunk` values are decoded as one.
 
-    `dtype` has the byte order of the file. The axes of a chunk lie in the `order` given, the last without gaps.
-    `codecs` are those from bytes to bytes, as they were applied. Where files are shards, `shard` tells how the list
-    of their chunks is stored. The file of the block (2, 0) is named `prefix` 2 `separator` 0.
+def version_of(folder: Path) -> Literal[2, 3]:
+    """The Zarr format of the array in a folder, whose metadata are sound.
+
+    Raises:
+        ImageError: there is no array, or its metadata are broken, out of all bounds, or name a codec, a filter or a
+            type that is not read; no codec and no chunk has been touched then.
     """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
-    fill: Any
-    stored: tuple[int, ...]
-    chunk: tuple[int, ...]
-    order: tuple[int, ...]
-    codecs: tuple[str, ...]
-    shard: Shard | None
-    prefix: str
-    separator: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return math.prod(self.chunk) * self.dtype.itemsize
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Where in a file the list of its chunks is, with the offset and length of each, and whether it has a checksum."""
-
-    at_end: bool
-    checked: bool
-    dtype: np.dtype[np.generic]
+    newer = read_json(folder / "zarr.json")
+    older = read_json(folder / ".zarray") if newer is None else None
+    try:
+        if newer is not None:
+            _check_format3(newer, folder)
+            return 3
+        if older is not None:
+            _check_format2(older, folder)
+            return 2
+    except BROKEN as error:
+        raise broken(folder, error) from error
+    raise ImageError(f"{folder} holds no Zarr array, which its image names: copy or export it again.")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -92,97 +80,50 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def read_layout(folder: Path) -> Layout:
-    """The layout of the array in a folder.
-
-    Raises `ImageError` where there is none, or where it is broken, out of all bounds, or stored in a way that is not
-    read here; no codec and no chunk has been touched then.
-    """
-    newer = read_json(folder / "zarr.json")
-    older = read_json(folder / ".zarray") if newer is None else None
-    try:
-        if newer is not None:
-            layout = _format3(newer, folder)
-        elif older is not None:
-            layout = _format2(older, folder)
-        else:
-            raise ImageError(f"{folder} holds no Zarr array, which its image names: copy or export it again.")
-        _check(layout, folder)
-    except BROKEN as error:
-        raise _broken(folder, error) from error
-    return layout
+def broken(folder: Path, why: object) -> ImageError:
+    """The error for metadata that make no sense."""
+    return ImageError(f"{folder} has broken Zarr metadata ({why!r:.200}): copy or export it again.")
 
 
-def _broken(folder: Path, why: object) -> ImageError:
-    return ImageError(f"{folder} has broken Zarr metadata ({why!r}): copy or export it again.")
-
-
-def _format2(found: dict[str, Any], folder: Path) -> Layout:
-    shape, chunk = _lengths(found["shape"]), _lengths(found["chunks"])
-    if not isinstance(found["dtype"], str) or found["dtype"][1:] not in (*_TYPES.values(), "b1"):
+def _check_format2(found: dict[str, Any], folder: Path) -> None:
+    if not isinstance(found["dtype"], str) or found["dtype"][1:] not in _TYPES.values():
         raise _unreadable(folder, "values of type", found["dtype"])
     for one in found.get("filters") or ():
         raise _unreadable(folder, "the filter", one["id"])
     compressor = found["compressor"]
-    codecs = () if compressor is None else (str(compressor["id"]),)
-    _check_codecs(codecs, folder)
-    dtype: np.dtype[np.generic] = np.dtype(found["dtype"])
-    axes = tuple(range(len(chunk)))
-    order = {"C": axes, "F": axes[::-1]}[found["order"]]
-    separator = found.get("dimension_separator", ".")
-    return Layout(shape, dtype, _fill(found["fill_value"], dtype), chunk, chunk, order, codecs, None, "", separator)
+    _check_compressors([] if compressor is None else [str(compressor["id"])], folder)
+    chunk = _lengths(found["chunks"])
+    _check_sizes(_lengths(found["shape"]), chunk, chunk, np.dtype(found["dtype"]).itemsize, folder)
 
 
-def _format3(found: dict[str, Any], folder: Path) -> Layout:
+def _check_format3(found: dict[str, Any], folder: Path) -> None:
     if found["node_type"] != "array":
-        raise _broken(folder, found["node_type"])
+        raise ValueError(found["node_type"])
     if not isinstance(found["data_type"], str) or found["data_type"] not in _TYPES:
         raise _unreadable(folder, "values of type", found["data_type"])
     for one in found.get("storage_transformers") or ():
         raise _unreadable(folder, "the transformer", _named(one)[0])
-    (grid, blocks), (keys, naming) = _named(found["chunk_grid"]), _named(found["chunk_key_encoding"])
-    if grid != "regular" or keys not in ("default", "v2"):
-        raise _unreadable(folder, "the arrangement", grid if grid != "regular" else keys)
+    grid, blocks = _named(found["chunk_grid"])
+    if grid != "regular":
+        raise _unreadable(folder, "the arrangement", grid)
     stored = chunk = _lengths(blocks["chunk_shape"])
-    codecs, shard = [_named(one) for one in found["codecs"]], None
+    codecs = [_named(one) for one in found["codecs"]]
     if codecs[0][0] == "sharding_indexed":
-        shard, chunk = _shard(codecs[0][1], folder), _lengths(codecs[0][1]["chunk_shape"])
         if len(codecs) > 1:
             raise _unreadable(folder, "shards and the codec", codecs[1][0])
-        codecs = [_named(one) for one in codecs[0][1]["codecs"]]
-    order, endian, packing = _chain(codecs, len(chunk), folder)
-    dtype = np.dtype(_TYPES[found["data_type"]]).newbyteorder(endian)
-    separator = naming.get("separator", "/" if keys == "default" else ".")
-    prefix = f"c{separator}" if keys == "default" else ""
-    fill = _fill(found["fill_value"], dtype)
-    return Layout(_lengths(found["shape"]), dtype, fill, stored, chunk, order, packing, shard, prefix, separator)
-
-
-def _shard(found: dict[str, Any], folder: Path) -> Shard:
-    _, endian, packing = _chain([_named(one) for one in found["index_codecs"]], 1, folder)
-    if packing not in ((), (CHECKSUM,)):
-        raise _unreadable(folder, "a list of chunks in the codec", packing[0])
-    at_end = {"start": False, "end": True}[found.get("index_location", "end")]
-    return Shard(at_end, bool(packing), np.dtype(np.uint64).newbyteorder(endian))
-
-
-def _chain(
-    codecs: Sequence[tuple[str, dict[str, Any]]], dimensions: int, folder: Path
-) -> tuple[tuple[int, ...], Any, tuple[str, ...]]:
-    """The order of the axes, the byte order, and the codecs from bytes to bytes."""
-    order = tuple(range(dimensions))
-    rest = list(codecs)
-    if rest and rest[0][0] == "transpose":
-        moved = tuple(rest.pop(0)[1]["order"])
-        if sorted(moved) != list(order):
-            raise _broken(folder, moved)
-        order = moved
-    name, given = rest.pop(0)
-    if name != "bytes":
-        raise _unreadable(folder, "the codec", name)
-    packing = tuple(name for name, _ in rest)
-    _check_codecs(packing, folder)
-    return order, {"little": "<", "big": ">"}[given.get("endian", "little")], packing
+        given = codecs[0][1]
+        for name, _ in map(_named, given["index_codecs"]):
+            if name not in ("bytes", _CHECKSUM):
+                raise _unreadable(folder, "a list of chunks in the codec", name)
+        chunk, codecs = _lengths(given["chunk_shape"]), [_named(one) for one in given["codecs"]]
+    names = [name for name, _ in codecs]
+    if names[0] == "transpose":
+        del names[0]
+    if names[0] != "bytes":
+        raise _unreadable(folder, "the codec", names[0])
+    _check_compressors(names[1:], folder)
+    itemsize = np.dtype(_TYPES[found["data_type"]]).itemsize
+    _check_sizes(_lengths(found["shape"]), stored, chunk, itemsize, folder)
 
 
 def _named(one: Any) -> tuple[str, dict[str, Any]]:
@@ -191,9 +132,9 @@ def _named(one: Any) -> tuple[str, dict[str, Any]]:
     return str(name).removeprefix("numcodecs."), given or {}
 
 
-def _check_codecs(names: Sequence[str], folder: Path) -> None:
+def _check_compressors(names: Sequence[str], folder: Path) -> None:
     for name in names:
-        if name not in COMPRESSORS and name != CHECKSUM:
+        if name not in COMPRESSORS and name != _CHECKSUM:
             raise _unreadable(folder, "the codec", name)
     if sum(name in COMPRESSORS for name in names) > 1:
         raise _unreadable(folder, "two codecs one after the other,", " and ".join(names))
@@ -205,31 +146,25 @@ def _unreadable(folder: Path, what: str, name: object) -> ImageError:
     )
 
 
-def _lengths(found: Any) -> tuple[int, ...]:
+def _lengths(found: Any) -> Lengths:
     lengths = tuple(found)
     if any(type(length) is not int or length < 1 for length in lengths):
         raise ValueError(f"lengths {lengths}")
     return lengths
 
 
-def _fill(found: Any, dtype: np.dtype[np.generic]) -> Any:
-    """The value of chunks that are left out."""
-    return np.full(1, 0 if found is None else found, dtype.newbyteorder("="))[0]
-
-
-def _check(layout: Layout, folder: Path) -> None:
-    """What must fit together, and into memory, before anything is decoded."""
-    if not 2 <= len(layout.shape) <= 5 or not len(layout.shape) == len(layout.stored) == len(layout.chunk):
-        raise _broken(folder, (layout.shape, layout.stored, layout.chunk))
-    if layout.separator not in (".", "/"):
-        raise _broken(folder, layout.separator)
-    if math.prod(layout.shape) > _MOST_VALUES:
-        raise ImageError(f"{folder} promises {math.prod(layout.shape)} values, above the limit of {_MOST_VALUES}.")
-    per_file = [side // part for side, part in zip(layout.stored, layout.chunk, strict=True)]
-    if any(side % part for side, part in zip(layout.stored, layout.chunk, strict=True)):
-        raise _broken(folder, (layout.stored, layout.chunk))
-    if max(layout.nbytes, 16 * math.prod(per_file) * (layout.shard is not None)) > LARGEST_PIECE:
+def _check_sizes(shape: Lengths, stored: Lengths, chunk: Lengths, itemsize: int, folder: Path) -> None:
+    """What must fit together, and into memory, before anything is decoded. A file holds a block of `stored` values;
+    chunks of `chunk` values are decoded as one."""
+    if not 2 <= len(shape) <= 5 or not len(shape) == len(stored) == len(chunk):
+        raise ValueError(f"shapes {shape}, {stored} and {chunk}")
+    if math.prod(shape) > _MOST_VALUES:
+        raise ImageError(f"{folder} promises {math.prod(shape)} values, above the limit of {_MOST_VALUES}.")
+    if any(side % part for side, part in zip(stored, chunk, strict=True)):
+        raise ValueError(f"chunks {chunk} in {stored}")
+    listed = 16 * math.prod(stored) // math.prod(chunk)  # bytes of the list of chunks in a shard
+    if max(math.prod(chunk) * itemsize, listed) > LARGEST_PIECE:
         raise ImageError(
-            f"{folder} is stored in chunks of {' x '.join(map(str, layout.chunk))} values, each of which takes more"
+            f"{folder} is stored in chunks of {' x '.join(map(str, chunk))} values, each of which takes more"
             f" than {LARGEST_PIECE} bytes: save it in smaller ones."
         )

@@ -1,26 +1,25 @@
-"""Where the network runs and in which number format: found by asking the hardware, never by its name."""
+"""Where the network runs and in which number format.
+
+Both follow from the hardware alone, by a table of kinds of processor, and never from a measurement in the process: what
+a busy machine measures differs from run to run, and so would the results.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import math
+import platform
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
-
-MARGIN = 0.8
-"""bfloat16 is used where it takes less than this share of float32's time: it rounds more, so a tie is no reason."""
-
-_TRIAL = threading.Lock()
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -30,58 +29,96 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prefers_bfloat16(where: torch.device) -> bool:
-    """Whether products in bfloat16 are the faster ones on this device: GPUs of 2020 or later, and processors that win
-    the trial, held once a process. That a processor has instructions for it says too little: with a matrix unit (AMX)
-    training is several times as fast as in float32, with AVX-512 BF16 alone it was slower."""
-    if where.type == "cuda":
-        return has_bfloat16(where)
-    with _TRIAL:
-        return has_bfloat16(where) and _wins_the_trial()
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A kind of processor: what its instructions can do, and which number format is the faster one.
+
+    `bfloat16`: products in bfloat16 are faster than in float32. `int8`: products of 8-bit integers are summed in 32
+    bits (VNNI, AMX); other processors sum pairs of them in 16 bits, which overflow. `speeds` are megapixels a second of
+    the network on two cores, where they were measured (see `PROCESSORS`).
+    """
+
+    name: str
+    bfloat16: bool
+    int8: bool
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
-def has_bfloat16(where: torch.device) -> bool:
-    """Whether this device has instructions for products in bfloat16."""
-    if where.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return _has("avx512_bf16", "amx_bf16", "bf16", before="_is_avx512_bf16_supported")
+_ZEN_4 = {
+    "torch, float32": 2.84,
+    "torch, bfloat16": 3.05,
+    "openvino, float32": 3.05,
+    "openvino, bfloat16": 5.52,
+    "openvino-int8": 7.98,
+}
+_AMX = {"torch, float32": 2.31, "torch, bfloat16": 3.60, "openvino, float32": 4.24, "openvino, bfloat16": 13.97}
+
+PROCESSORS = {
+    "AMX": Processor("x86-64 with a matrix unit (AMX)", bfloat16=True, int8=True, speeds=_AMX),
+    "AMD AVX-512 BF16": Processor("AMD, AVX-512 with bfloat16", bfloat16=True, int8=True, speeds=_ZEN_4),
+    # 325 GFLOP/s in float32 and 173 in bfloat16; training sees 18 images a second in float32, 13 in bfloat16.
+    "AVX-512 BF16": Processor("x86-64, AVX-512 with bfloat16, no matrix unit", bfloat16=False, int8=True),
+    "VNNI": Processor("x86-64 with VNNI", bfloat16=False, int8=True),
+    "x86": Processor("x86-64", bfloat16=False, int8=False),
+    "other": Processor("another architecture", bfloat16=False, int8=False),
+}
+"""The kinds of processor. `benchmarks/engines.py` measures the speeds; docs/log holds the runs they are taken from.
+Where nothing was measured, products are in float32."""
 
 
-def multiplies_int8() -> bool:
-    """Whether this processor sums products of 8-bit integers in 32 bits (VNNI, AMX). Others sum pairs of them in 16
-    bits, which overflow."""
-    return _has("avx512_vnni", "avx_vnni", "amx_int8", before="_is_vnni_supported")
+def processor() -> Processor:
+    """The kind of processor that this process runs on, from its instructions: nothing is measured."""
+    return _kind(_capabilities(), _vendor())
 
 
-def _has(*capabilities: str, before: str) -> bool:
-    """Whether the processor has one of these; `before` is what PyTorch releases that do not list them can be asked."""
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    if ask is not None:
-        found = ask()
-        return any(bool(found.get(name)) for name in capabilities)
-    ask = getattr(torch.cpu, before, None)
-    return bool(ask and ask())
+def _kind(found: Mapping[str, Any], vendor: str) -> Processor:
+    if found.get("amx_bf16") or found.get("amx_int8"):
+        return PROCESSORS["AMX"]
+    if found.get("avx512_bf16"):
+        return PROCESSORS["AMD AVX-512 BF16" if "AMD" in vendor else "AVX-512 BF16"]
+    if found.get("avx512_vnni") or found.get("avx_vnni"):
+        return PROCESSORS["VNNI"]
+    return PROCESSORS["x86" if platform.machine().lower() in ("x86_64", "amd64") else "other"]
 
 
 @cache
-def _wins_the_trial() -> bool:
-    seconds = _trial()
-    return seconds[torch.bfloat16] < MARGIN * seconds[torch.float32]
+def _capabilities() -> Mapping[str, Any]:
+    """The processor's instructions as PyTorch names them."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is not None:
+        return dict(ask())
+    # Releases that do not list them can be asked for some.
+    older = {
+        "amx_bf16": "_is_amx_tile_supported",
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "avx512_vnni": "_is_vnni_supported",
+    }
+    return {name: bool(getattr(torch.cpu, call, bool)()) for name, call in older.items()}
 
 
-@torch.inference_mode()
-def _trial(rounds: int = 8) -> dict[torch.dtype, float]:
-    """The least seconds that a convolution of the network's kind takes in each format, of so many taken in turn."""
-    image = torch.zeros(1, 64, 96, 96).contiguous(memory_format=torch.channels_last)
-    kernel = torch.zeros(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
-    seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
-    for _ in range(rounds):
-        for dtype, least in seconds.items():
-            placed, weight = image.to(dtype), kernel.to(dtype)
-            begin = time.perf_counter()
-            torch.conv2d(placed, weight, padding=1)
-            seconds[dtype] = min(least, time.perf_counter() - begin)
-    return seconds
+@cache
+def _vendor() -> str:
+    """The name of the processor, which begins with its maker's."""
+    name = str(_capabilities().get("cpu_name", ""))
+    if name or not Path("/proc/cpuinfo").exists():
+        return name or platform.processor()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+def prefers_bfloat16(where: torch.device) -> bool:
+    """Whether products in bfloat16 are the faster ones on this device: on GPUs of 2020 or later, and on the kinds of
+    processor that the table `PROCESSORS` says so of. That a processor has instructions for it says too little."""
+    if where.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return processor().bfloat16
+
+
+def has_bfloat16(where: torch.device) -> bool:
+    """Whether this device has instructions for products in bfloat16; elsewhere they are imitated, which is slow."""
+    if where.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(bool(_capabilities().get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def autocast(where: torch.device, *, bfloat16: bool) -> AbstractContextManager[None]:

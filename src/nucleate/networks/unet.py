@@ -14,6 +14,7 @@ import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +58,6 @@ class Convolution(nn.Conv2d, ABC):
     """A convolution of size x size, zeros around the image, whose kernel is made from what is learnt: see `applied`.
 
     Learnt are a `weight` (rows, columns, size, size), at first random, and a `bias` of so many numbers, at first zero.
-    While `held` is set, it is applied in place of `applied()`, which is then computed once for several batches.
     """
 
     bias: nn.Parameter
@@ -70,7 +70,6 @@ class Convolution(nn.Conv2d, ABC):
         self.weight = nn.Parameter(torch.empty(*weight, size, size))
         self.bias = nn.Parameter(torch.zeros(bias))
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
-        self.held: tuple[Tensor, Tensor] | None = None
 
     @abstractmethod
     def applied(self) -> tuple[Tensor, Tensor]:
@@ -90,16 +89,15 @@ class Convolution(nn.Conv2d, ABC):
         return rows.view(self.out_channels, size, size, self.in_channels).permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, bias = self.applied() if self.held is None else self.held
-        return F.conv2d(x, kernel, bias, self.stride, self.padding)
+        return F.conv2d(x, *self.applied(), self.stride, self.padding)
 
 
 def _padding(size: int, stride: int) -> int:
     return (size - stride + 1) // 2
 
 
-class FromImage(Convolution):
-    """From the image to eight groups of channels (`equivariant.from_image`).
+class LiftingConvolution(Convolution):
+    """From the image to eight groups of channels (`equivariant.lifting`).
 
     Learnt are a weight (outputs / 8, inputs, size, size) and outputs / 8 biases.
     """
@@ -110,12 +108,12 @@ class FromImage(Convolution):
 
     def applied(self) -> tuple[Tensor, Tensor]:
         rows = self.weight.permute(0, 2, 3, 1).flatten(0, 2)
-        spread = equivariant.from_image(len(self.weight), self.kernel_size[0])
-        return self._kernel(spread(rows)), self.bias.repeat(equivariant.ORDER)
+        expand = equivariant.lifting(len(self.weight), self.kernel_size[0])
+        return self._kernel(expand(rows)), self.bias.repeat(equivariant.ORDER)
 
 
-class Between(Convolution):
-    """From eight groups of channels to eight (`equivariant.between`), with standardised weights:
+class GroupConvolution(Convolution):
+    """From eight groups of channels to eight (`equivariant.group_convolution`), with standardised weights:
     gain (w - mean w) / (std w sqrt(fan in)), per output channel.
 
     Learnt are a weight (outputs / 8, inputs, size, size), outputs / 8 biases, and a gain (outputs / 8, 1), which
@@ -131,16 +129,15 @@ class Between(Convolution):
         rows = self.weight.permute(0, 2, 3, 1).flatten(1)
         fan_in = rows.shape[1]
         unit = F.layer_norm(rows, (fan_in,), eps=1e-8 / fan_in) * (self.gain / math.sqrt(fan_in))
-        spread = equivariant.between(len(self.weight), self.kernel_size[0])
-        return self._kernel(spread(unit.view(-1, self.in_channels // equivariant.ORDER))), self.bias.repeat(
-            equivariant.ORDER
-        )
+        expand = equivariant.group_convolution(len(self.weight), self.kernel_size[0])
+        kernel = self._kernel(expand(unit.view(-1, self.in_channels // equivariant.ORDER)))
+        return kernel, self.bias.repeat(equivariant.ORDER)
 
 
-class ToMaps(Convolution):
-    """From eight groups of channels to the packed maps (`equivariant.to_maps`).
+class ProjectionConvolution(Convolution):
+    """From eight groups of channels to the packed maps (`equivariant.projection`).
 
-    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`equivariant.constant_maps`).
+    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`equivariant.invariant_bias`).
     """
 
     def __init__(self, inputs: int, classes: int) -> None:
@@ -150,9 +147,9 @@ class ToMaps(Convolution):
         nn.init.normal_(self.weight, std=0.01)
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        index, sign = equivariant.constant_maps(self.classes)
+        index, sign = equivariant.invariant_bias(self.classes)
         bias = self.bias[index.to(self.bias.device)] * sign.to(self.bias)
-        return self._kernel(equivariant.to_maps(self.classes)(self.weight.flatten(1))), bias
+        return self._kernel(equivariant.projection(self.classes)(self.weight.flatten(1))), bias
 
 
 class Residual(nn.Module):
@@ -160,24 +157,73 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = Between(width, width, 3, gain=RELU_GAIN)
-        self.second = Between(width, width, 3, gain=0.3 * RELU_GAIN)
+        self.first = GroupConvolution(width, width, 3, gain=RELU_GAIN)
+        self.second = GroupConvolution(width, width, 3, gain=0.3 * RELU_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(F.relu(self.first(F.relu(x))))
         return x + change
 
 
+class Encoder(nn.Module):
+    """Image (N, channels, H, W) to features, finest first: level l is (N, widths[l], H / 2^(l + 1), W / 2^(l + 1)).
+
+    It sees each channel twice, as it is and as its square root, in which faint nuclei beside bright ones show. The
+    image is taken to half resolution at once, so that no convolution runs at full resolution.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = LiftingConvolution(2 * channels, widths[0], 4, stride=2)
+        self.down = nn.ModuleList(GroupConvolution(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(Residual(width) for width in widths[1:])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = [self.stem(torch.cat([image, torch.sqrt(F.relu(image))], dim=1))]
+        for down, block in zip(self.down, self.blocks, strict=True):
+            features.append(block(down(features[-1])))
+        return features
+
+
+class Decoder(nn.Module):
+    """Features of an `Encoder` to one, (N, widths[0], H / 2, W / 2). Skips are added, not concatenated."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(GroupConvolution(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(Residual(width) for width in widths[:-1])
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
+        for level in reversed(range(len(self.up))):
+            enlarged = F.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
+            x = self.blocks[level](features[level] + enlarged)
+        return x
+
+
+class Heads(nn.Module):
+    """The feature of a `Decoder` to all maps before their rearrangement, see `UNet.packed`."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.maps = ProjectionConvolution(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed: Tensor = self.maps(F.relu(x))
+        return packed
+
+
 class UNet(nn.Module):
     """Image (N, channels, H, W) to maps (N, classes + 4, H, W); H and W multiples of `architecture.stride`.
 
-    The network sees each channel twice, as it is and as its square root, in which faint nuclei beside bright ones show.
-    The image is taken to half resolution at once and the maps are brought back by sub-pixel rearrangement (Shi et
-    al., 2016), so that no convolution runs at full resolution. Skips are added, not concatenated.
+    `encoder`, `decoder` and `heads` can be called alone. The maps are brought back to full resolution by sub-pixel
+    rearrangement (Shi et al., 2016).
 
     >>> network = UNet(Architecture(channels=1, widths=(8, 8)))
     >>> network(torch.zeros(1, 1, 16, 24)).shape
     torch.Size([1, 6, 16, 24])
+    >>> [tuple(feature.shape) for feature in network.encoder(torch.zeros(1, 1, 16, 24))]
+    [(1, 8, 8, 12), (1, 8, 4, 6)]
 
     Raises ValueError for a width that is not a multiple of 8.
     """
@@ -188,13 +234,9 @@ class UNet(nn.Module):
         widths = architecture.widths
         if any(width % equivariant.ORDER for width in widths):
             raise ValueError(f"widths must be multiples of {equivariant.ORDER}, not {widths}")
-        pairs = list(itertools.pairwise(widths))
-        self.stem = FromImage(2 * architecture.channels, widths[0], 4, stride=2)
-        self.down = nn.ModuleList(Between(a, b, 2, stride=2) for a, b in pairs)
-        self.encode = nn.ModuleList(Residual(width) for width in widths[1:])
-        self.up = nn.ModuleList(Between(b, a, 1) for a, b in pairs)
-        self.decode = nn.ModuleList(Residual(width) for width in widths[:-1])
-        self.head = ToMaps(widths[0], architecture.classes)
+        self.encoder = Encoder(architecture.channels, widths)
+        self.decoder = Decoder(widths)
+        self.heads = Heads(widths[0], architecture.classes)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.pixel_shuffle(self.packed(image), 2)
@@ -202,14 +244,7 @@ class UNet(nn.Module):
     def packed(self, image: Tensor) -> Tensor:
         """The maps before their rearrangement, (N, 4 (classes + 4), H / 2, W / 2): channel 4 c + 2 dy + dx at (y, x)
         is map c at pixel (2 y + dy, 2 x + dx)."""
-        x = self.stem(torch.cat([image, torch.sqrt(F.relu(image))], dim=1))
-        skips = []
-        for down, encode in zip(self.down, self.encode, strict=True):
-            skips.append(x)
-            x = encode(down(x))
-        for up, decode in reversed(list(zip(self.up, self.decode, strict=True))):
-            x = decode(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        maps: Tensor = self.head(F.relu(x))
+        maps: Tensor = self.heads(self.decoder(self.encoder(image)))
         return maps
 
     def folded(self) -> UNet:

@@ -1,6 +1,8 @@
-"""The steps of `plain_steps`, compiled: the same arguments, the same results to the last bit, some ten times as fast.
+"""The inner loops of post-processing, compiled by numba. `tests/postprocess/reference.py` holds each in plain NumPy.
 
-They run without Python's lock, so that two threads can group two tiles at once.
+They run without Python's lock, so that two threads can process two tiles at once. The first import on a machine
+compiles them, which takes some seconds; later ones load them from numba's cache. Where no cache can be written they are
+compiled again in each process.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit, types
 
-from nucleate.postprocess.plain_steps import NOTHING
-
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+BACKGROUND = -128
+"""In the output of `vote_targets`: this pixel is background."""
 
 
 def kernel(signature: Any) -> Callable[[Function], Function]:
     """A function of that signature, compiled at once or loaded from numba's cache."""
 
     def made(function: Function) -> Function:
-        return cast(Function, njit(signature, nogil=True, cache=True, error_model="numpy")(function))
+        options = {"nogil": True, "error_model": "numpy"}
+        try:
+            return cast(Function, njit(signature, cache=True, **options)(function))
+        except RuntimeError:  # numba finds no folder that it may write its cache to
+            return cast(Function, njit(signature, **options)(function))
 
     return made
 
@@ -35,7 +42,12 @@ _TAPS = types.Tuple((types.int64[::1], types.int64[::1], types.float32[::1]))
 
 
 @kernel(types.float32[:, :, ::1](types.float32[:, :, ::1], _TAPS, _TAPS))
-def resample(x: Any, rows: Any, columns: Any) -> Any:
+def resample_bilinear(x: Any, rows: Any, columns: Any) -> Any:
+    """Bilinear interpolation of planes (C, H, W), first down the columns, then along the rows.
+
+    Each output of an axis is (1 - weight) x[low] + weight x[high], rounded to float32 after each product and sum;
+    `rows` and `columns` hold low, high and weight of each output.
+    """
     (above, below, down), (left, right, across) = rows, columns
     out, line = np.empty((len(x), len(above), len(left)), np.float32), np.empty(x.shape[2], np.float32)
     for plane in range(len(x)):
@@ -60,7 +72,11 @@ def _is_peak(heat: Any, y: int, x: int) -> bool:
 
 
 @kernel("int64[:, ::1](float32[:, ::1], int64, int64, int64, int64, float32)")
-def peaks(heat: Any, top: int, left: int, height: int, width: int, least: float) -> Any:
+def local_maxima(heat: Any, top: int, left: int, height: int, width: int, least: Any) -> Any:
+    """Where in a part of the heatmap it is at least `least` and the highest of 5 x 5 pixels.
+
+    The part begins at (`top`, `left`); places (N, 2) are counted from its corner, in reading order.
+    """
     found = np.empty((height, width), np.bool_)
     count = 0
     for y in range(height):
@@ -84,9 +100,14 @@ def peaks(heat: Any, top: int, left: int, height: int, width: int, least: float)
 
 
 @kernel("int8[:, :, ::1](float32[:, :], float32[:, :, :], UniTuple(int64, 2), UniTuple(int64, 2), float32, int64)")
-def point(foreground: Any, offset: Any, corner: Any, shape: Any, least: float, bound: int) -> Any:
+def vote_targets(foreground: Any, offset: Any, corner: Any, shape: Any, least: Any, bound: int) -> Any:
+    """For each pixel of a part of an image how far (y, x) it is to the pixel that its offset leads to, int8 (2, H, W).
+
+    The target lies in the image of this `shape`, at most `bound` pixels away; `BACKGROUND` where the foreground is less
+    than `least`.
+    """
     height, width = foreground.shape
-    points = np.full((2, height, width), NOTHING, np.int8)
+    points = np.full((2, height, width), BACKGROUND, np.int8)
     for y in range(height):
         for x in range(width):
             if foreground[y, x] >= least:
@@ -97,7 +118,8 @@ def point(foreground: Any, offset: Any, corner: Any, shape: Any, least: float, b
 
 
 @kernel("boolean[::1](int64[:, ::1], float32[::1], float64[::1])")
-def select(position: Any, heat: Any, squared: Any) -> Any:
+def non_maximum_suppression(position: Any, heat: Any, squared: Any) -> Any:
+    """Which candidates have no better one within a squared distance; they are sorted by y, then x."""
     keep = np.ones(len(position), np.bool_)
     for i in range(len(position)):
         for direction in (-1, 1):
@@ -113,7 +135,11 @@ def select(position: Any, heat: Any, squared: Any) -> Any:
 
 
 @kernel("int32[:, ::1](int8[:, :, ::1], int64[:, ::1], float64[::1])")
-def follow(points: Any, centre: Any, squared: Any) -> Any:
+def assign_pixels(points: Any, centre: Any, squared: Any) -> Any:
+    """For each pixel 1 + the index of the centre nearest to its vote target, of those within their `squared` distance.
+
+    0 for background, for a target outside the array, and where there is no such centre.
+    """
     height, width = points.shape[1], points.shape[2]
     owner = np.zeros((height, width), np.int32)
     distance = np.full((height, width), np.iinfo(np.int16).max, np.int16)  # squared; none reaches 181 pixels
@@ -132,7 +158,7 @@ def follow(points: Any, centre: Any, squared: Any) -> Any:
     labels = np.zeros((height, width), np.int32)
     for y in range(height):
         for x in range(width):
-            if points[0, y, x] != NOTHING:
+            if points[0, y, x] != BACKGROUND:
                 row, column = y + points[0, y, x], x + points[1, y, x]
                 if 0 <= row < height and 0 <= column < width:
                     labels[y, x] = owner[row, column]
@@ -246,7 +272,8 @@ def _fill_holes(row: Any, begin: Any, value: Any, width: int) -> None:
 
 
 @kernel("int32[:, ::1](int32[:, ::1], int64)")
-def tidy(labels: Any, smallest: int) -> Any:
+def keep_largest_component(labels: Any, min_area: int) -> Any:
+    """See `instances_from_maps.keep_largest_component`."""
     height, width = labels.shape
     row, begin, value = _runs(labels)
     piece = _pieces(row, begin, value, width)
@@ -260,7 +287,7 @@ def tidy(labels: Any, smallest: int) -> Any:
         if piece[i] == i and value[i] > 0 and (best[value[i]] < 0 or size[i] > size[best[value[i]]]):
             best[value[i]] = i
     for i in range(len(piece)):
-        if value[i] > 0 and (best[value[i]] != piece[i] or size[piece[i]] < smallest):
+        if value[i] > 0 and (best[value[i]] != piece[i] or size[piece[i]] < min_area):
             value[i] = 0
     row, begin, value = _joined(row, begin, value)
     _fill_holes(row, begin, value, width)
@@ -273,7 +300,12 @@ def tidy(labels: Any, smallest: int) -> Any:
 
 
 @kernel("Tuple((int64[::1], float64[:, ::1], int64[:, ::1]))(int32[:, ::1], boolean[::1], float64[:, :, ::1])")
-def total(labels: Any, chosen: Any, columns: Any) -> Any:
+def accumulate(labels: Any, chosen: Any, columns: Any) -> Any:
+    """Area, sums and boxes of each label k + 1 that is `chosen`.
+
+    The sums (2 + C, K) are those of y, of x and of each of the `columns` (C, H, W); boxes (K, 4) are top, left, bottom,
+    right. A sum runs over the pixels in reading order, so it is the same to the last bit in whichever array they lie.
+    """
     height, width = labels.shape
     area, sums = np.zeros(len(chosen), np.int64), np.zeros((2 + len(columns), len(chosen)))
     edges = np.zeros((len(chosen), 4), np.int64)
@@ -294,7 +326,8 @@ def total(labels: Any, chosen: Any, columns: Any) -> Any:
 
 
 @kernel("uint8[::1](int32[:, ::1], int64[::1], int64[:, ::1])")
-def pack(labels: Any, which: Any, edges: Any) -> Any:
+def pack_masks(labels: Any, which: Any, edges: Any) -> Any:
+    """Of each label k + 1, k in `which`, the pixels of its box in reading order, eight to a byte, padded with 0."""
     length = 0
     for k in which:
         length += ((edges[k, 2] - edges[k, 0]) * (edges[k, 3] - edges[k, 1]) + 7) // 8
@@ -319,7 +352,11 @@ def pack(labels: Any, which: Any, edges: Any) -> Any:
         types.int64[::1],
     )
 )
-def paint(labels: Any, packed: Any, starts: Any, edges: Any, numbers: Any) -> None:
+def paint_masks(labels: Any, packed: Any, starts: Any, edges: Any, numbers: Any) -> None:
+    """Write numbers into `labels` where masks have pixels.
+
+    Mask k, as `pack_masks` makes it, begins at byte `starts[k]`; its box (K, 4) may lie in part outside.
+    """
     height, width = labels.shape
     for k in range(len(starts)):
         top, left, bottom, right = edges[k]

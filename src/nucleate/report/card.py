@@ -1,90 +1,60 @@
-"""What `nucleate info` shows of a model."""
+"""The files of a model folder that people read: the card and the curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from nucleate.curves.curves import Curves, curves
+from nucleate.networks import store
+from nucleate.report.plots import curves_png
 
-from nucleate.networks.graph import halo, nodes
-from nucleate.networks.store import Model
+IMAGES = {"validation": "the validation images", "test": "the test images, which it had never seen"}
+"""What the scores of a manifest are of, by their names there."""
 
 
-def render(model: Model, history: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the card, the run, the scores and the nodes."""
-    manifest, network = model.manifest, model.network
-    data, training, thresholds = manifest.data, manifest.training, manifest.thresholds
-    facts = Table(title=manifest.name, show_header=False, title_justify="left")
-    facts.add_row("data", f"{data.source} {data.licence}".strip())
-    facts.add_row(
-        "", f"{data.labelled} labelled images, {data.nuclei} nuclei, median diameter {data.median_diameter} px"
+def card_files(manifest: store.Manifest, history: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
+    """The card and the picture of the curves, by the names of their files; see `training.fit.fit`."""
+    run = run_curves(history, manifest.training)
+    return {store.CARD: card(manifest).encode(), store.CURVES: curves_png([run])}
+
+
+def run_curves(history: Sequence[Mapping[str, float]], training: store.TrainingPart) -> Curves:
+    """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
+    # Decided within the first epoch it has no place on the curves.
+    stop, start = training.stop_epoch or None, training.over_fitting
+    return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
+
+
+def card(manifest: store.Manifest, scored: str = "validation") -> str:
+    """The model's README, with the scores of the manifest that have the name `scored`."""
+    data, training, scores = manifest.data, manifest.training, manifest.scores[scored]
+    rows = "".join(
+        f"| {row['threshold']:g} | {row['precision']:.3f} | {row['recall']:.3f} | {row['ap']:.3f} |\n"
+        for row in scores["thresholds"]
     )
-    facts.add_row("validation", data.validation)
-    facts.add_row("pixel size", f"{manifest.pixel_size} µm" if manifest.pixel_size else "not known")
-    facts.add_row("channels", ", ".join(data.channels))
-    facts.add_row(
-        "training", f"{training.epochs} epochs, {training.seconds:.0f} s, {training.loss}, seed {training.seed}"
-    )
-    facts.add_row("", f"{training.stopped} Kept: epoch {training.best_epoch}.")
-    facts.add_row("thresholds", ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items()))
-    facts.add_row("versions", ", ".join(f"{name} {value}" for name, value in manifest.versions.items()))
-    if manifest.engines:
-        rates = (f"{name} {part.megapixels_per_second:.2f}" for name, part in manifest.engines.measured.items())
-        facts.add_row("engines", f"{', '.join(rates)} megapixels/s ({manifest.engines.processor})")
-    console.print(facts)
-    for name, scores in manifest.scores.items():
-        console.print(_scores(name, scores))
-    console.print(_history(history))
-    architecture = network.architecture
-    console.print(_nodes(model))
-    reach = halo(network, architecture.channels, architecture.stride)
-    console.print(f"Tiles are cut on multiples of {architecture.stride} pixels and need a halo of {reach} pixels.")
+    licence = f" ({data.licence})" if data.licence else ""
+    channels = f"{len(data.channels)} channel{'' if len(data.channels) == 1 else 's'}"
+    return f"""# {manifest.name}
 
+Finds nuclei in images with {channels} ({", ".join(data.channels)}).
 
-def _scores(name: str, scores: Mapping[str, Any]) -> Table:
-    table = Table(
-        title=f"Scores ({name}): panoptic quality {scores['panoptic_quality']:.3f}, AJI {scores['aji']:.3f}",
-        title_justify="left",
-    )
-    for head in ("IoU", "precision", "recall", "F1", "AP"):
-        table.add_column(head, justify="right")
-    for row in scores["thresholds"]:
-        table.add_row(f"{row['threshold']:g}", *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1", "ap")))
-    return table
+    nucleate predict {manifest.name} IMAGES --out DIR
 
+## Data
+{data.source}{licence}: {data.labelled} labelled images, {data.nuclei} nuclei, median diameter
+{data.median_diameter:.1f} pixels. {data.validation}
 
-def _history(history: Sequence[Mapping[str, Any]]) -> Table:
-    """At most twelve epochs, spread over the run, the last one among them."""
-    table = Table(title="History", title_justify="left")
-    keys = ("epoch", "train_loss", "valid_loss", "score", "panoptic_quality")
-    for key in keys:
-        table.add_column(key.replace("_", " "), justify="right")
-    every = max(1, -(-len(history) // 12))
-    for row in history[::-1][::every][::-1]:
-        table.add_row(str(row["epoch"]), *(f"{row[key]:.4f}" for key in keys[1:]))
-    return table
+## Scores on {IMAGES[scored]}
+Panoptic quality {scores["panoptic_quality"]:.3f}, AJI {scores["aji"]:.3f}, {scores["n_true"]} nuclei.
 
+| IoU | precision | recall | AP |
+| --- | --- | --- | --- |
+{rows}
+Epoch and thresholds were chosen on the validation images.
 
-def _nodes(model: Model) -> Table:
-    found = nodes(model.network, model.network.architecture.channels)
-    table = Table(
-        title=f"Nodes, for 256 x 256 pixels: {sum(n.parameters for n in found):,} parameters, "
-        f"{sum(n.multiply_adds for n in found) / 1e9:.2f} G multiply-adds",
-        title_justify="left",
-    )
-    for head in ("node", "operation", "inputs", "outputs", "shape", "parameters", "multiply-adds", "sees"):
-        table.add_column(head, justify="right" if head in ("parameters", "multiply-adds", "sees") else "left")
-    for node in found:
-        table.add_row(
-            node.name,
-            node.operation,
-            ", ".join(node.inputs),
-            ", ".join(node.outputs),
-            " x ".join(map(str, node.shape)),
-            f"{node.parameters:,}",
-            f"{node.multiply_adds:,}",
-            str(node.field.size),
-        )
-    return table
+## Training
+{training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
+the weights of epoch {training.best_epoch} are kept. {training.stopped}
+
+![curves]({store.CURVES})
+"""

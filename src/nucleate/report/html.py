@@ -8,13 +8,12 @@ from math import isfinite
 from pathlib import Path
 from string import Template
 
+from nucleate.curves.curves import Curves, Epoch
 from nucleate.io.atomic import write_text
-from nucleate.report.chart import Series, line_chart
-from nucleate.report.collect import Curves, Epoch, Report, Table, Value
+from nucleate.report.collect import Report, Table, Value
 from nucleate.report.pictures import article, legend
+from nucleate.report.plots import LOSS, MEAN_AP, curves_svg
 
-_LOSS: Series = (("train_loss", "training"), ("valid_loss", "validation"))
-_SCORE: Series = (("score", "validation"),)
 _EPOCH_HEAD = {
     "epoch": "Epoch",
     "train_loss": "Training loss",
@@ -103,28 +102,15 @@ def _table(table: Table) -> str:
 
 
 def _curves(curves: Curves) -> str:
-    panels = []
-    for title, series in (("Loss", _LOSS), ("Mean AP", _SCORE)):
-        chart = line_chart(title, curves, series)
-        if chart:
-            keys = "".join(f'<span class="key {name}">{escape(text)}</span>' for name, text in series)
-            if curves.kept is not None:
-                keys += f'<span class="key kept">kept, epoch {curves.kept}</span>'
-            if curves.stop is not None:
-                keys += f'<span class="key stop">end decided, epoch {curves.stop}</span>'
-            if curves.over_fitting is not None:
-                keys += '<span class="key over-fitting">over-fitting</span>'
-            panels.append(f"<figure><figcaption><b>{title}</b>{keys}</figcaption>{chart}</figure>")
+    charts = (curves_svg(curves, title, series) for title, series in (("Loss", LOSS), ("Mean AP", MEAN_AP)))
+    panels = "".join(f"<figure>{chart}</figure>" for chart in charts if chart)
     known = [name for name in _EPOCH_HEAD if any(isfinite(getattr(epoch, name)) for epoch in curves.epochs)]
     table = Table(
         caption="Every epoch",
         head=tuple(_EPOCH_HEAD[name] for name in known),
         rows=tuple(_row(epoch, known) for epoch in curves.epochs),
     )
-    return (
-        f'<div class="charts">{"".join(panels)}</div>'
-        f"<details><summary>The same as a table</summary>{_table(table)}</details>"
-    )
+    return f'<div class="charts">{panels}</div><details><summary>The same as a table</summary>{_table(table)}</details>'
 
 
 def _row(epoch: Epoch, names: list[str]) -> tuple[Value, ...]:

@@ -16,15 +16,20 @@ _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, stay as far from each
 
 
 def write_overlay(path: Path, image: Image, labels: Labels) -> None:
-    """A PNG of the image, stretched from its 0.5 to its 99.8 percentile, with each nucleus outlined.
+    """Write what `draw_outlines` gives as a PNG file."""
+    with atomic(path) as file:
+        file.write(imagecodecs.png_encode(draw_outlines(image, labels), level=4))
+
+
+def draw_outlines(image: Image, labels: Labels) -> NDArray[np.uint8]:
+    """The image as 8-bit RGB, (height, width, 3), stretched from its 0.5 to its 99.8 percentile, each nucleus outlined.
 
     An outline is one pixel wide and lies inside its nucleus. Neighbouring numbers get colours far apart.
     """
     picture = _picture(image)
     edge = boundary(labels)
     picture[edge] = _colours(int(labels.max(initial=0)))[labels[edge]]
-    with atomic(path) as file:
-        file.write(imagecodecs.png_encode(picture, level=4))
+    return picture
 
 
 def boundary(labels: Labels) -> NDArray[np.bool_]:

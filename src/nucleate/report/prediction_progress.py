@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nucleate.inference.predict import Summary
-from nucleate.inference.resume import folder_of
-from nucleate.io.image_file import name_of
-from nucleate.postprocess.instances_from_maps import BOUND
+from nucleate.inference.resume import work_folder
+from nucleate.io.axes import name_of
+from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 
 
 class PredictionProgress:
-    """Shows on standard error how far a prediction is, how fast, how long still; on Ctrl-C it says how to go on."""
+    """Shows on standard error how far a prediction is, how fast, how long still; on Ctrl-C it says how to resume it."""
 
     def __init__(self, images: Sequence[Path], out: Path) -> None:
         self.images, self.out = images, out
@@ -43,14 +43,14 @@ class PredictionProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.bar.stop()
         if kind is KeyboardInterrupt:
-            begun = [name for name in map(name_of, self.images) if folder_of(self.out, name).exists()]
-            what = f"what is known of {begun[0]}" if begun else "what was finished"
+            begun = [name for name in map(name_of, self.images) if work_folder(self.out, name).exists()]
+            what = f"what is done of {begun[0]}" if begun else "what was finished"
             self.console.print(
                 f"Interrupted; {what} is kept. Continue with the same command and --resume.", markup=False
             )
 
     def observe(self, image: Path, share: float, megapixels: float) -> None:
-        """To be called as the work on an image goes on."""
+        """To be called as the work on an image proceeds."""
         self.shares[image] = share
         self.megapixels[image] = share * megapixels
         rate = sum(self.megapixels.values()) / max(time.monotonic() - self.begin, 1e-9)
@@ -68,7 +68,7 @@ def sentences(summary: Summary) -> Iterator[str]:
     if summary.bounded:
         count, name = sum(summary.bounded.values()), next(iter(summary.bounded))
         yield (
-            f"{count} nuclei ({'in ' if len(summary.bounded) == 1 else 'the first in '}{name}) reach {BOUND} pixels, as"
-            " far as is looked at, and may be larger: use a coarser level (--level, or --pixel-size), or shrink the"
-            " image."
+            f"{count} nuclei ({'in ' if len(summary.bounded) == 1 else 'the first in '}{name}) extend {MAX_DISTANCE}"
+            " pixels, which is as far as is searched, and may be larger: use a coarser level (--level or --pixel-size)"
+            " or shrink the image."
         )

@@ -8,16 +8,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from nucleate.training import checkpoint
-from nucleate.training.early_stopping import Ending
-from nucleate.training.trainer import Settings, State
+from nucleate.training.checkpoint import Checkpoint, TrainingState
+from nucleate.training.config import Limits, TrainingConfig
 
 
 class TrainingProgress:
-    """Shows a run on standard error; on Ctrl-C it says how to go on."""
+    """Shows a run on standard error; on Ctrl-C it says how to resume it."""
 
-    def __init__(self, settings: Settings, out: Path) -> None:
-        self.settings, self.out = settings, out
+    def __init__(self, config: TrainingConfig, out: Path) -> None:
+        self.config, self.out = config, out
         self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -39,27 +38,27 @@ class TrainingProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.bar.stop()
-        if kind is KeyboardInterrupt and (self.out / checkpoint.FILE).exists():
-            self.console.print(f"Interrupted. Continue with the same command and --resume; {self.out} holds the run.")
+        if kind is KeyboardInterrupt and Checkpoint(self.out).path.exists():
+            self.console.print(f"Interrupted. Resume it with the same command and --resume; {self.out} holds the run.")
 
-    def observe(self, state: State, loss: float) -> None:
+    def observe(self, state: TrainingState, loss: float) -> None:
         """To be called after each step."""
         self.smooth = loss if self.smooth is None else 0.95 * self.smooth + 0.05 * loss
-        rate = self.settings.batch * state.step / max(state.seconds, 1e-9)
+        rate = self.config.batch * state.step / max(state.seconds, 1e-9)
         text = f"loss {self.smooth:.3f} | {rate:.1f} images/s"
         if state.history:
             text += f" | score {state.history[-1]['score']:.3f} (kept {state.best_score:.3f})"
         done, left = self._part(state)
         if left is not None:
             text += f" | {_clock(left)} left"
-        epoch = 1 + (state.step - 1) // self.settings.steps
+        epoch = 1 + (state.step - 1) // self.config.steps
         if len(state.history) > self.judged:
             self.judged, trend = len(state.history), self._trend(state)
             self.trend = f"\n{trend}" if trend else ""
         text += self.trend
         self.bar.update(self.task, completed=100 * (done or 0), total=100 if done else None, epoch=epoch, text=text)
 
-    def _trend(self, state: State) -> str:
+    def _trend(self, state: TrainingState) -> str:
         """The slopes of both errors and the gain of another epoch as the rule sees them, or why the run ends.
 
         One epoch alone has no trend.
@@ -68,22 +67,22 @@ class TrainingProgress:
             return f"cooling down: {state.why}"
         if len(state.history) < 2:
             return ""
-        ending = Ending(self.settings.rule)
+        stopping = Limits(self.config).stopping()
         for row in state.history:
-            evidence = ending.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
+            evidence = stopping.update(row["train_loss"], row["valid_loss"], row["score"]).evidence
         gain = max(0.0, evidence["expected_gain"], evidence["score_gain"])
         return (
             f"an epoch: training error {evidence['train_slope']:+.1%}, validation {evidence['valid_slope']:+.1%}"
             f" | another may win {gain:.1%}"
         )
 
-    def _part(self, state: State) -> tuple[float | None, float | None]:
+    def _part(self, state: TrainingState) -> tuple[float | None, float | None]:
         """The part of the run that is done, in 0..1, and the seconds left, where a limit or an end is known."""
         parts = []
-        if self.settings.minutes is not None:
-            parts.append(state.seconds / (60 * self.settings.minutes))
-        if self.settings.epochs is not None:
-            parts.append(state.step / (self.settings.epochs * self.settings.steps))
+        if self.config.minutes is not None:
+            parts.append(state.seconds / (60 * self.config.minutes))
+        if self.config.epochs is not None:
+            parts.append(state.step / (self.config.epochs * self.config.steps))
         if state.cool_end is not None:
             parts = [state.step / state.cool_end]
         if not parts or max(parts) <= 0:

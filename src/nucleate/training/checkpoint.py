@@ -1,13 +1,15 @@
 """The state of an unfinished run in one file: tensors and, in the same file's header, the numbers.
 
 One file, written aside and renamed, so that a crash leaves either the state before or the state after. Its header
-also holds a checksum of all that it says, since a run that goes on from altered weights would not show it.
+also holds a checksum of all that it says, since a run that is resumed from altered weights would not show it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +22,112 @@ from nucleate.errors import ModelError
 from nucleate.io.atomic import atomic
 
 FILE = "training.safetensors"
+FORMAT = 2
+"""Of the file; a run begun by a version that wrote another one cannot be resumed."""
 
 
-def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write the checkpoint of the run in `folder`."""
-    # The file holds rows after rows; which tensors were channels-last is noted beside, since an optimiser that walks
-    # weights and moments in the order of memory needs both in the same.
-    last = [name for name, t in tensors.items() if not t.is_contiguous() and _is_channels_last(t)]
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps({"state": state, "channels_last": last})
-    content = save(tensors, {"run": text, "sha256": _checksum(tensors, text)})
-    with atomic(folder / FILE) as file:
-        file.write(content)
+@dataclass(slots=True)
+class TrainingState:
+    """Where a run stands, beside its tensors.
 
-
-def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors, their order in memory included, and numbers as they were written.
-
-    Raises `ModelError` where there is no checkpoint, or one that was cut or altered.
+    Once the end is decided: the cool-down is steps `cool_start` to `cool_end`, after epoch `stop_epoch`; over-fitting
+    began after epoch `over_fitting`, if at all. `validation_seconds` is what the last validation took.
     """
-    path = folder / FILE
-    if not path.exists():
-        raise ModelError(f"{folder} holds no unfinished run ({FILE} is missing): train without --resume.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-            header = file.metadata()
-        if header["sha256"] != _checksum(tensors, header["run"]):
-            raise ValueError("altered")
-        run = json.loads(header["run"])
-        for name in run["channels_last"]:
-            tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
-        return tensors, run["state"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} is damaged ({error}): delete it and train without --resume.") from error
+
+    step: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    cool_start: int | None = None
+    cool_end: int | None = None
+    stop_epoch: int | None = None
+    over_fitting: int | None = None
+    why: str = ""
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def cool_down(self) -> tuple[int, int] | None:
+        """First and last step of the cool-down, once it is decided."""
+        return None if self.cool_start is None or self.cool_end is None else (self.cool_start, self.cool_end)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left."""
+        return self.cool_end is not None and self.step >= self.cool_end
+
+    def begin_cool_down(self, steps: int, why: str) -> None:
+        """Decide the end: the learning rate goes to zero over the next `steps` steps."""
+        self.cool_start, self.cool_end, self.why = self.step, self.step + steps, why
+        self.stop_epoch = len(self.history)
 
 
-def expect(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raises `ModelError` where the run whose numbers are `saved` was begun with another `identity`."""
-    before = saved.get("identity", {})
-    differs = [name for name in identity if before.get(name) != identity[name]]
-    if differs:
-        raise ModelError(
-            f"The run in {folder} was begun with another choice of {', '.join(differs)}: give the same images and "
-            f"options to continue it, or delete {folder / FILE}."
-        )
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The file of an unfinished run in `folder`.
+
+    The `identity` of a run is what must be the same for it to be resumed as if it had not been interrupted.
+    """
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / FILE
+
+    def write(self, tensors: dict[str, Tensor], state: TrainingState, identity: Mapping[str, Any]) -> None:
+        """Write the file anew."""
+        # The file holds rows after rows; which tensors were channels-last is noted beside, since an optimiser that
+        # walks weights and moments in the order of memory needs both in the same.
+        last = [name for name, t in tensors.items() if not t.is_contiguous() and _is_channels_last(t)]
+        tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        run = {"format": FORMAT, "state": asdict(state), "identity": dict(identity), "channels_last": last}
+        text = json.dumps(run)
+        content = save(tensors, {"run": text, "sha256": _checksum(tensors, text)})
+        with atomic(self.path) as file:
+            file.write(content)
+
+    def read(self, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor], TrainingState]:
+        """Tensors, their order in memory included, and state as they were written.
+
+        Raises:
+            ModelError: There is no such file, it was cut or altered, or the run was begun with another identity.
+        """
+        if not self.path.exists():
+            raise ModelError(f"{self.folder} holds no unfinished run ({FILE} is missing): train without --resume.")
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+                header = file.metadata()
+            if header["sha256"] != _checksum(tensors, header["run"]):
+                raise ValueError("altered")
+            run = json.loads(header["run"])
+            self._expect(run, identity)
+            for name in run["channels_last"]:
+                tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
+            return tensors, TrainingState(**run["state"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.path} is damaged ({error}): delete it and train without --resume.") from error
+
+    def _expect(self, run: dict[str, Any], identity: Mapping[str, Any]) -> None:
+        if run.get("format") != FORMAT:
+            raise ModelError(
+                f"The run in {self.folder} was begun by another version of Nucleate: delete {self.path} and train "
+                "without --resume."
+            )
+        before, now = run["identity"], json.loads(json.dumps(dict(identity)))
+        differs = [_difference(name, before.get(name), now[name]) for name in now if before.get(name) != now[name]]
+        if differs:
+            raise ModelError(
+                f"The run in {self.folder} was begun with another choice of {', '.join(differs)}: give the same images "
+                f"and options to resume it, or delete {self.path}."
+            )
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    short = all(isinstance(value, int | float | str) for value in (before, now))
+    return f"{name} ({before} then, {now} now)" if short else name
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """The number of epochs, decided by the run itself: train for as long as both errors fall, end when they part.
 
-Whether a run is over is asked after every epoch, from the two curves alone. Nothing here knows how long a run may last.
+Whether a run is over is asked after every epoch, from its curves alone. Nothing here knows how long a run may last.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from operator import neg
 from statistics import fmean as mean
 from typing import final
 
-from nucleate.training.stopping_rules import Decision, StoppingRule, Verdict, _at_least
-from nucleate.training.stopping_rules import decide as _decide
+from nucleate.errors import InputError
+from nucleate.training.stopping_rule import Decision, StoppingRule, Verdict, at_least
 
 
 @final
-class Horizon(StoppingRule):
+class EarlyStopping(StoppingRule):
     """Stop when another epoch is no longer worth its price and validation error has parted from training error.
 
     Let L(t) be the lowest validation error up to epoch t, m(t) the epochs since it first was at most 3 L(t), and
@@ -49,7 +49,8 @@ class Horizon(StoppingRule):
     `train_fall_since_best` (a part of the training error of the best epoch).
 
     Sources: Sen, J. Am. Stat. Assoc. 63 (1968) 1379; Mann, Econometrica 13 (1945) 245; Kendall, Biometrika 30 (1938)
-    81. `benchmarks/horizon.py` measures the rule on curves of other people's runs, beside those of `stopping`.
+    81. `benchmarks/horizon.py` measures the rule on curves of other people's runs, beside `nucleate.curves.rules`.
+    The log and `nucleate curves` call it Horizon.
 
     >>> train = [1 / epoch for epoch in range(1, 60)]
     >>> valid = [1 / epoch + 0.004 * epoch for epoch in range(1, 60)]
@@ -65,11 +66,10 @@ class Horizon(StoppingRule):
         concordance: float = 0.5,
         *,
         minimum: int = 1,
-        limit: int | None = None,
     ) -> None:
-        super().__init__(minimum=minimum, limit=limit)
-        _at_least(3, recent=recent)
-        _at_least(0, price=price)
+        super().__init__(minimum=minimum)
+        at_least(3, recent=recent)
+        at_least(0, price=price)
         self.recent, self.price, self.concordance = recent, price, concordance
 
     def _judge(self) -> Verdict:
@@ -138,29 +138,42 @@ class Horizon(StoppingRule):
 
 
 def decide(train: Sequence[float], valid: Sequence[float], rule: StoppingRule | None = None) -> Decision:
-    """Return the decision at which `rule` (a fresh `Horizon()` if none is given) ends the run whose curves are given.
+    """Return the decision at which `rule` (a fresh `EarlyStopping()` by default) ends the run of these curves.
 
-    Where it would not have ended, this is the decision at the last epoch, with `stop` False. Raises `InputError` for
-    curves that are empty or of different length.
+    Where it would not have ended, this is the decision at the last epoch, with `stop` False.
+
+    Raises:
+        InputError: the curves are empty, or of different length.
 
     >>> decide([3, 2, 1], [3, 2, 1]).stop
     False
     """
-    return _decide(train, valid, Horizon() if rule is None else rule)
+    if len(train) != len(valid):
+        raise InputError(
+            f"There are {len(train)} training errors but {len(valid)} validation errors; give one of each an epoch."
+        )
+    if not len(train):
+        raise InputError("There is no epoch to judge; give one training and one validation error or more.")
+    rule = EarlyStopping() if rule is None else rule
+    for errors in zip(train, valid, strict=True):
+        decision = rule.update(*errors)
+        if decision.stop:
+            break
+    return decision
 
 
 STRIP, ALIKE = 5, 0.02
 """Epochs over whose mean validation errors are compared, and the part by which such means may differ by chance."""
 
 
-def kept(valid: Sequence[float]) -> int:
+def select_epoch(valid: Sequence[float]) -> int:
     """Return the epoch, from 1, whose weights are kept: 0 where no validation error is finite.
 
     It is the latest at which the mean of the last `STRIP` validation errors is within `ALIKE` of the lowest such mean.
     One error is noisy, and the lowest of many owes much to chance; of epochs that are alike the latest has learnt most.
     `benchmarks/kept_epoch.py` measures what else could be kept, and how well any choice can do.
 
-    >>> kept([3.0, 2.0, 1.0, 1.0, 1.01, 1.0, 1.4, 1.8, 2.2]), kept([float("nan")])
+    >>> select_epoch([3.0, 2.0, 1.0, 1.0, 1.01, 1.0, 1.4, 1.8, 2.2]), select_epoch([float("nan")])
     (7, 0)
     """
     means = [mean(valid[max(0, end - STRIP) : end]) for end in range(1, len(valid) + 1)]
@@ -171,20 +184,20 @@ def kept(valid: Sequence[float]) -> int:
     return max(epoch for epoch, value in enumerate(means, start=1) if value <= bound)
 
 
-class Ending:
+class LossAndScoreStopping:
     """Judge a run by its validation error and by its validation score: it ends where a rule ends it by both.
 
     The score is what a run is for, but is known from fewer events, the error from all pixels; where they part, as when
     a network grows more certain of its mistakes while it makes fewer, going on is the cheaper mistake. The rule is
     asked twice: about the error, and about the negative score in its place; `rule` makes a fresh one.
 
-    >>> ending = Ending(lambda: Horizon(recent=3))
-    >>> decisions = [ending.update(1 / t, 1 + t, 0.1 * min(t, 4)) for t in range(1, 11)]
+    >>> stopping = LossAndScoreStopping(lambda: EarlyStopping(recent=3))
+    >>> decisions = [stopping.update(1 / t, 1 + t, 0.1 * min(t, 4)) for t in range(1, 11)]
     >>> [decision.epoch for decision in decisions if decision.stop]
     [8, 9, 10]
     """
 
-    def __init__(self, rule: Callable[[], StoppingRule] = Horizon) -> None:
+    def __init__(self, rule: Callable[[], StoppingRule] = EarlyStopping) -> None:
         self.by_error, self.by_score = rule(), rule()
 
     def update(self, train_error: float, valid_error: float, score: float) -> Decision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,26 @@ import numpy as np
 import torch
 
 import nucleate
-from nucleate.data.augment import Source
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import Normalisation, normalise, pick
 from nucleate.errors import DatasetError, ModelError, OutputError
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
 from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.scores import Scores, mean_ap
-from nucleate.report.collect import Curves, curves
-from nucleate.report.plots import plot_curves
-from nucleate.training import checkpoint
-from nucleate.training.criterion import Objective
-from nucleate.training.early_stopping import kept
-from nucleate.training.trainer import Observer, Settings, State, train
-from nucleate.training.validation import Pair, Validation, hold_out, tune
+from nucleate.training.checkpoint import Checkpoint, TrainingState
+from nucleate.training.config import TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion
+from nucleate.training.early_stopping import select_epoch
+from nucleate.training.parallel import Threads
+from nucleate.training.segmentation import Pair, SegmentationTask, ValidationSet, hold_out, tune_thresholds
+from nucleate.training.trainer import Observer, Trainer, new_network
 from nucleate.types import Image, Labels, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledImages:
     """The labelled images of one or two folders, normalised, and what they are."""
 
     training: list[Pair]
@@ -45,8 +44,19 @@ class Labelled:
     nuclei: int
     median_diameter: float
 
+    def part(self, source: str) -> store.DataPart:
+        """The same as the manifest tells it."""
+        return store.DataPart(
+            source=source,
+            labelled=self.labelled,
+            nuclei=self.nuclei,
+            median_diameter=round(self.median_diameter, 2),
+            validation=self.rule,
+            channels=self.channels,
+        )
 
-def load(folder: Path, validation: Path | None = None, channel: str | None = None) -> Labelled:
+
+def load_labelled(folder: Path, validation: Path | None = None, channel: str | None = None) -> LabelledImages:
     """Read the labelled images of a folder. `channel` picks one of several by its name."""
     read = [(_channel(image, channel), labels) for image, labels in _pairs(folder)]
     held = [(_channel(image, channel), labels) for image, labels in _pairs(validation)] if validation else []
@@ -66,7 +76,7 @@ def load(folder: Path, validation: Path | None = None, channel: str | None = Non
     else:
         kept, others, rule = hold_out(normalised)
     sizes = {image.pixel_size for image, _ in read}
-    return Labelled(
+    return LabelledImages(
         training=kept,
         validation=others,
         rule=rule,
@@ -78,10 +88,14 @@ def load(folder: Path, validation: Path | None = None, channel: str | None = Non
     )
 
 
+ExtraFiles = Callable[[store.Manifest, Sequence[Mapping[str, float]]], Mapping[str, bytes]]
+"""From the manifest and the history of a model to further files of its folder, by their names."""
+
+
 def fit(
     folder: Path,
     out: Path,
-    settings: Settings,
+    config: TrainingConfig,
     *,
     validation: Path | None = None,
     channel: str | None = None,
@@ -89,74 +103,90 @@ def fit(
     observe: Observer | None = None,
     name: str | None = None,
     source: str | None = None,
+    extra_files: ExtraFiles | None = None,
 ) -> store.Manifest:
-    """Train on the labelled images of `folder` and write the model to `out`."""
+    """Train on the labelled images of a folder and write the model.
+
+    Args:
+        folder: Holds images and masks; see `data.dataset`.
+        out: The model folder. The state of an unfinished run is kept in it.
+        config: How the run goes.
+        validation: Folder of labelled images to choose on; without one, a part of `folder` is held out.
+        channel: Name of the channel to learn from, where images have several.
+        resume: Go on with the unfinished run in `out`.
+        observe: Called after each step.
+        name: Of the model; by default that of `out`.
+        source: What the images are; by default the name of `folder`.
+        extra_files: Makes further files of the model folder, such as its card (`report.card.card_files`).
+
+    Returns:
+        The model's manifest.
+
+    Raises:
+        NucleateError: The images cannot be used, the folder not written, or the run not resumed.
+    """
     check_output(out, resume=resume)
-    data = load(folder, validation, channel)
+    data = load_labelled(folder, validation, channel)
     prepare_output(out)
-    architecture = Architecture(channels=len(data.channels))
-    judge = Validation(data.validation)
-    result = train(
-        [Source.of(image, labels) for image, labels in data.training],
-        judge,
-        architecture,
-        settings,
-        folder=out,
-        resume=resume,
-        observe=observe,
-    )
-    weights = store.encode_weights(result.network)
-    thresholds, scores, engines = ready(result.network, judge, Objective(architecture.classes, settings.loss))
-    state = result.state
+    architecture = Architecture(channels=len(data.channels), widths=config.widths)
+    network = new_network(architecture, config.seed)
+    task = SegmentationTask(data.training, ValidationSet(data.validation), config, architecture.classes)
+    checkpoint = Checkpoint(out)
+    with Threads() as threads:
+        trainer = Trainer(network, task, config, parallel=threads, checkpoint=checkpoint, observe=observe)
+        result = trainer.train(resume=resume)
+    state, weights = result.state, store.encode_weights(result.network)
+    thresholds, scores, engines = calibrate(result.network, task.validation, task.criterion)
     manifest = store.Manifest(
         name=name or out.name,
         architecture=store.architecture_part(architecture),
         normalisation=store.NormalisationPart(**asdict(Normalisation())),
         thresholds=store.ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
-        data=store.DataPart(
-            source=source or folder.name,
-            labelled=data.labelled,
-            nuclei=data.nuclei,
-            median_diameter=round(data.median_diameter, 2),
-            validation=data.rule,
-            channels=data.channels,
-        ),
-        training=store.TrainingPart(
-            seed=settings.seed,
-            loss=settings.loss,
-            epochs=len(state.history),
-            steps=state.step,
-            seconds=round(state.seconds, 1),
-            best_epoch=state.best_epoch,
-            stopped=_stopped(state),
-            stop_epoch=state.stop_epoch,
-            over_fitting=state.over_fitting,
-        ),
+        data=data.part(source or folder.name),
+        trainings=(_training_part(config, state),),
         scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    plot_curves([run_curves(state.history, manifest.training)], out / store.CURVES)
-    store.write(out, manifest, weights, state.history, card(manifest, scores))
-    (out / checkpoint.FILE).unlink(missing_ok=True)
+    extra = extra_files(manifest, state.history) if extra_files is not None else {}
+    store.write(out, manifest, weights, state.history, extra)
+    checkpoint.path.unlink(missing_ok=True)
     return manifest
 
 
-def ready(network: UNet, judge: Validation, objective: Objective) -> tuple[Thresholds, Scores, store.EnginesPart]:
+def _training_part(config: TrainingConfig, state: TrainingState) -> store.TrainingPart:
+    return store.TrainingPart(
+        seed=config.seed,
+        loss=config.loss,
+        epochs=len(state.history),
+        steps=state.step,
+        seconds=round(state.seconds, 1),
+        best_epoch=state.best_epoch,
+        stopped=_stopped(state),
+        stop_epoch=state.stop_epoch,
+        over_fitting=state.over_fitting,
+    )
+
+
+def calibrate(
+    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion
+) -> tuple[Thresholds, Scores, store.EnginesPart]:
     """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
-    judgement = judge.judge(TorchEngine(network), objective, Thresholds())
-    thresholds, scores = tune(judge, judgement.maps, Thresholds())
-    return thresholds, scores, engines_of(network, judge, objective, thresholds)
+    evaluation = validation.evaluate(TorchBackend(network), criterion, Thresholds())
+    thresholds, scores = tune_thresholds(validation, evaluation.maps, Thresholds())
+    return thresholds, scores, compare_engines(network, validation, criterion, thresholds)
 
 
-def engines_of(network: UNet, judge: Validation, objective: Objective, thresholds: Thresholds) -> store.EnginesPart:
+def compare_engines(
+    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion, thresholds: Thresholds
+) -> store.EnginesPart:
     """The engines side by side on the validation images, with these thresholds."""
     return compare(
         network,
-        [image for image, _ in judge.pairs],
-        lambda engine: judge.judge(engine, objective, thresholds).scores.panoptic_quality,
+        [image for image, _ in validation.pairs],
+        lambda engine: validation.evaluate(engine, criterion, thresholds).scores.panoptic_quality,
     )
 
 
@@ -167,28 +197,21 @@ def check_output(out: Path, *, resume: bool) -> None:
         raise OutputError(f"{out} cannot be written ({there} is a file): choose another --out.")
     if (out / store.MANIFEST).exists():
         raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
-    if (out / checkpoint.FILE).exists() and not resume:
-        raise ModelError(
-            f"{out} holds an unfinished run: continue it with --resume, or delete {out / checkpoint.FILE}."
-        )
+    if Checkpoint(out).path.exists() and not resume:
+        raise ModelError(f"{out} holds an unfinished run: resume it with --resume, or delete {Checkpoint(out).path}.")
 
 
-def run_curves(history: Sequence[Mapping[str, float]], training: store.TrainingPart) -> Curves:
-    """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
-    # Decided within the first epoch it has no place on the curves.
-    stop, start = training.stop_epoch or None, training.over_fitting
-    return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
-
-
-def _stopped(state: State) -> str:
+def _stopped(state: TrainingState) -> str:
     """Why the run ended, and what its cool-down changed."""
     stop = len(state.history) if state.stop_epoch is None else state.stop_epoch
-    before, epochs = kept([row["valid_loss"] for row in state.history[:stop]]), len(state.history) - stop
+    before, epochs = select_epoch([row["valid_loss"] for row in state.history[:stop]]), len(state.history) - stop
     if not before or not epochs:
         return state.why
     score = state.history[before - 1]["score"]
-    gain = f"took the score of the epoch kept from {score:.3f} to {state.best_score:.3f}"
-    return f"{state.why} {_plural(epochs, 'epoch')} of cool-down {gain}."
+    change = f"{'rose' if state.best_score > score else 'fell'} from {score:.3f} to {state.best_score:.3f}"
+    change = f"stayed at {score:.3f}" if state.best_score == score else change
+    during = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return f"{state.why} In {during} of cool-down the validation score {change}."
 
 
 def prepare_output(out: Path) -> None:
@@ -200,43 +223,6 @@ def prepare_output(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
-
-
-def card(manifest: store.Manifest, scores: Scores, where: str = "the validation images") -> str:
-    """The model's README; `where` names the images that the scores are of."""
-    data, training = manifest.data, manifest.training
-    rows = "".join(
-        f"| {row.threshold:g} | {row.precision:.3f} | {row.recall:.3f} | {row.ap:.3f} |\n" for row in scores.at
-    )
-    licence = f" ({data.licence})" if data.licence else ""
-    return f"""# {manifest.name}
-
-Finds nuclei in images with {_plural(len(data.channels), "channel")} ({", ".join(data.channels)}).
-
-    nucleate predict {manifest.name} IMAGES --out DIR
-
-## Data
-{data.source}{licence}: {data.labelled} labelled images, {data.nuclei} nuclei, median diameter
-{data.median_diameter:.1f} pixels. {data.validation}
-
-## Scores on {where}
-Panoptic quality {scores.panoptic_quality:.3f}, AJI {scores.aji:.3f}, {scores.n_true} nuclei.
-
-| IoU | precision | recall | AP |
-| --- | --- | --- | --- |
-{rows}
-Epoch and thresholds were chosen on the validation images.
-
-## Training
-{training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
-the weights of epoch {training.best_epoch} are kept. {training.stopped}
-
-![curves]({store.CURVES})
-"""
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _pairs(folder: Path) -> list[tuple[Image, Labels]]:

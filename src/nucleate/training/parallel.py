@@ -1,4 +1,4 @@
-"""Work side by side on all cores, one core each.
+"""Work side by side, behind one face: in turn, or on all cores with one core each.
 
 Most operations of a small network are too short to be worth sharing out: two threads inside each of them made a step
 1.1 times as fast on two cores, two halves of the batch on one core each 1.9 times.
@@ -6,23 +6,65 @@ Most operations of a small network are too short to be worth sharing out: two th
 
 from __future__ import annotations
 
+import operator
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+Summand = TypeVar("Summand", float, Tensor)
 
 
-class Cores:
+class Parallel(ABC):
+    """`count` workers. What they make depends on their number, and never on the order in which they end."""
+
+    count: int = 1
+
+    @abstractmethod
+    def map(self, work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+        """work(item) of each item, in their order."""
+
+    def sum(self, parts: Iterable[Summand]) -> Summand:
+        """The sum of one part or more, added in their order: floating-point sums depend on it."""
+        return reduce(operator.add, parts)
+
+    def agree(self, value: Made) -> Made:
+        """The value that all processes go by where each has its own, such as the time: that of the first of them."""
+        return value
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(  # noqa: B027 - not abstract: in turn there is nothing to end
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """End the workers."""
+
+
+class Serial(Parallel):
+    """One item after the other, on the calling thread.
+
+    >>> Serial().map(abs, [-1, -2, 3]), Serial().sum([0.5, 0.25])
+    ([1, 2, 3], 0.75)
+    """
+
+    def map(self, work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+        return [work(item) for item in items]
+
+
+class Threads(Parallel):
     """As many threads as torch uses, inside each of which torch computes on a single one.
 
-    >>> with Cores() as cores:
-    ...     cores.map(abs, [-1, -2, 3])
+    >>> with Threads() as threads:
+    ...     threads.map(abs, [-1, -2, 3])
     [1, 2, 3]
     """
 
@@ -42,11 +84,7 @@ class Cores:
         meet.wait()  # so that every thread of the pool comes here once
 
     def map(self, work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-        """work(item) of each item, in their order."""
         return list(self._pool.map(work, items))
-
-    def __enter__(self) -> Cores:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)

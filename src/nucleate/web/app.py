@@ -1,17 +1,21 @@
-"""The routes of the page: its files, the list of images, their tiles and measurements. All on this machine alone."""
+"""The page's server on this machine alone: its files, the list of images, their tiles and measurements."""
 
 from __future__ import annotations
 
+import socket
+import webbrowser
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
 import imagecodecs
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 
-from nucleate.errors import NucleateError
+from nucleate.errors import InputError, NucleateError
 from nucleate.web.gallery import Gallery
 
 SCRIPTS = ("camera", "outlines", "painter", "panel", "tiles", "viewer")
@@ -37,7 +41,10 @@ HEADERS = {
 }
 """On every answer: the page runs its own scripts only, talks to this server only, and no other page may embed it."""
 
-HOSTS = ["127.0.0.1", "localhost"]
+ADDRESS = "127.0.0.1"
+"""No other machine can reach it."""
+
+HOSTS = [ADDRESS, "localhost"]
 """The names that this server answers to: a page elsewhere that rebinds its own name to 127.0.0.1 is refused."""
 
 
@@ -66,15 +73,15 @@ def make_app(gallery: Gallery) -> FastAPI:
 
     @app.get("/api/images/{number}/tiles/{level}/{row}/{column}")
     def tile(number: int, level: int, row: int, column: int) -> Response:
-        colours = gallery[number].pyramid.tile(level, row, column)
+        colours = gallery[number].tiles.tile(level, row, column)
         return Response(imagecodecs.png_encode(colours, level=1), media_type="image/png")
 
     @app.get("/api/images/{number}/labels/{level}/{row}/{column}")
     def labels(number: int, level: int, row: int, column: int) -> Response:
-        overlay = gallery[number].overlay
-        if overlay is None:
+        tiles = gallery[number].labels
+        if tiles is None:
             return Response(status_code=404)
-        data = overlay.tile(level, row, column).astype("<u4").tobytes()
+        data = tiles.tile(level, row, column).astype("<u4").tobytes()
         packed = imagecodecs.zlib_encode(data, level=1)
         return Response(packed, media_type="application/octet-stream", headers={"Content-Encoding": "deflate"})
 
@@ -92,3 +99,35 @@ def make_app(gallery: Gallery) -> FastAPI:
         return Response((files("nucleate.web") / "static" / file).read_bytes(), media_type=kind)
 
     return app
+
+
+def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: Callable[[str], None] = print) -> None:
+    """Serve the page on `port` of this machine, or on a free one for 0, until the process is interrupted.
+
+    `announce` is told the address once it answers; `browser` opens it there.
+
+    Raises `InputError` where the port is taken.
+    """
+    with _listening(port) as listener:
+        address = f"http://{ADDRESS}:{listener.getsockname()[1]}"
+        announce(address)
+        if browser:
+            webbrowser.open(address)
+        server = uvicorn.Server(uvicorn.Config(make_app(gallery), log_level="warning", ws="none", lifespan="off"))
+        # Ctrl-C is how a person ends it; some versions of uvicorn raise it again.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    gallery.close()
+
+
+def _listening(port: int) -> socket.socket:
+    """A socket on which connections are already taken up, so that a browser may be sent there at once."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ADDRESS, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise InputError(f"Port {port} cannot be used ({error.strerror}): choose another --port.") from error
+    return listener

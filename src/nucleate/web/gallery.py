@@ -1,4 +1,4 @@
-"""The images of a folder that prediction wrote to, each opened when it is first looked at."""
+"""The images of a folder that prediction wrote to, each opened when it is first asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.errors import InputError, NucleateError
-from nucleate.io.open import open_reader
-from nucleate.io.prediction_json import Record, read_record
-from nucleate.web.cache import Cache
-from nucleate.web.measurements import Measurements
-from nucleate.web.overlay import DEPTH, Overlay
-from nucleate.web.pyramid import CACHED, TILE, Pyramid
+from nucleate.io.cache import Cache
+from nucleate.io.prediction_json import PredictionRecord, read_record
+from nucleate.io.reader import open_reader
+from nucleate.web.tiles import CACHED, OUTLINE_DEPTH, TILE, Colours, ImageTiles, LabelTiles, Measurements
 
 LABELS = ("tif", "zarr")
 """The formats that outlines are drawn from, the preferred one first."""
@@ -26,33 +24,33 @@ _GIVE = "give the --out of nucleate predict"
 class Shown:
     """One image, opened: its tiles, and those of its labels and its measurements where they were written."""
 
-    record: Record
-    pyramid: Pyramid
-    overlay: Overlay | None
+    record: PredictionRecord
+    tiles: ImageTiles
+    labels: LabelTiles | None
     measurements: Measurements | None
 
     def about(self) -> dict[str, Any]:
         """What the page must know. The labels' pixel (y, x) covers the slide from ((y, x) + origin) x downsample."""
         record = self.record
         return {
-            "height": self.pyramid.shape[0],
-            "width": self.pyramid.shape[1],
+            "height": self.tiles.shape[0],
+            "width": self.tiles.shape[1],
             "tile": TILE,
-            "depth": self.pyramid.depth,
+            "depth": self.tiles.depth,
             "origin": record.origin,
             "shape": record.shape,
             "downsample": record.downsample,
             "pixelSize": None if record.pixel_size is None else record.pixel_size / record.downsample,
             "count": record.count,
-            "outlines": self.overlay is not None,
-            "outlineDepth": DEPTH,
+            "outlines": self.labels is not None,
+            "outlineDepth": OUTLINE_DEPTH,
             "measured": self.measurements is not None,
         }
 
     def close(self) -> None:
-        self.pyramid.close()
-        if self.overlay is not None:
-            self.overlay.close()
+        self.tiles.close()
+        if self.labels is not None:
+            self.labels.close()
 
 
 class Gallery:
@@ -65,7 +63,7 @@ class Gallery:
     """
 
     def __init__(self, folder: Path) -> None:
-        records: dict[str, Record] = {}
+        records: dict[str, PredictionRecord] = {}
         self.problems: list[str] = []
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
@@ -83,7 +81,7 @@ class Gallery:
             raise InputError(self.problems[0] if self.problems else f"{folder} holds no prediction: {_GIVE}.")
         self.folder, self.names, self._records = folder, list(records), list(records.values())
         self._opened: dict[int, Shown] = {}
-        self._cache, self._lock = Cache(CACHED), threading.Lock()
+        self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
 
     def __getitem__(self, number: int) -> Shown:
         """The image of `names[number]`; raises a `NucleateError` where it is not there or cannot be opened."""
@@ -100,16 +98,16 @@ class Gallery:
                 shown.close()
             self._opened.clear()
 
-    def _open(self, record: Record) -> Shown:
-        pyramid = Pyramid(partial(open_reader, Path(record.image)), self._cache)
+    def _open(self, record: PredictionRecord) -> Shown:
+        tiles = ImageTiles(partial(open_reader, Path(record.image)), self._cache)
         files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
         try:
             written = next((files[name] for name in LABELS if name in files), None)
-            overlay = None if written is None else Overlay(open_reader(written, labels=True))
-            if overlay is not None and overlay.labels.shape != record.shape:
-                overlay.close()
+            labels = None if written is None else LabelTiles(open_reader(written, labels=True))
+            if labels is not None and labels.labels.shape != record.shape:
+                labels.close()
                 raise InputError(f"{written} is not of the size that was predicted: run nucleate predict again.")
         except NucleateError:
-            pyramid.close()
+            tiles.close()
             raise
-        return Shown(record, pyramid, overlay, Measurements(files["csv"]) if "csv" in files else None)
+        return Shown(record, tiles, labels, Measurements(files["csv"]) if "csv" in files else None)

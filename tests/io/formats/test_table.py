@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleate.io.formats import table
-from nucleate.io.instances import MemoryNuclei
 from nucleate.types import Nucleus
 
 PIXELS = ["id", "y", "x", "area", "diameter", "mean_intensity", "score"]
@@ -29,10 +28,10 @@ def read(path):
         max_size=5,
     )
 )
-def test_values_are_read_back_exactly(tmp_path_factory, rows):
+def test_values_are_read_back_exactly(tmp_path_factory, memory_instances, rows):
     path = tmp_path_factory.mktemp("table") / "x.csv"
     labels = np.arange(len(rows) + 1, dtype=np.int32)[None]
-    table.write(path, MemoryNuclei("x", labels, [Nucleus(*row) for row in rows]))
+    table.write(path, memory_instances("x", labels, [Nucleus(*row) for row in rows]))
     header, found = read(path)
     assert header == PIXELS == list(table.COLUMNS)
     kinds = (int, float, float, int, float, float, float)

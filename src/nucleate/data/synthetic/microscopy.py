@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.fft import dctn, idctn
 
-from nucleate.data.synthetic.shapes import Kind, Patch, Plane, label_image, place
+from nucleate.data.synthetic.shapes import FloatImage, NucleusKind, Patch, label_image, place
 from nucleate.errors import InputError, OutputError
 from nucleate.io.atomic import atomic
 from nucleate.types import Image, Labels, Sample
@@ -65,12 +65,12 @@ def fluorescence(
     if depth not in (8, 16) or not photons > 0:
         raise InputError(f"depth={depth}, photons={photons}: give a depth of 8 or 16 and photons above 0")
     shape = (height, width)
-    interphase, faint, bright = Kind(), Kind(strength=0.3), Kind(strength=1.5, clumps=0.3)
-    mitotic = Kind(size=0.62, aspect=2.3, strength=2.2, clumps=0.1, roughness=0.08)
-    fragment = Kind(size=0.4, aspect=1.1, strength=1.8, clumps=0.05)
+    interphase, faint, bright = NucleusKind(), NucleusKind(strength=0.3), NucleusKind(strength=1.5, clumps=0.3)
+    mitotic = NucleusKind(size=0.62, aspect=2.3, strength=2.2, clumps=0.1, roughness=0.08)
+    fragment = NucleusKind(size=0.4, aspect=1.1, strength=1.8, clumps=0.05)
     kinds, odds = (interphase, faint, bright, mitotic, fragment), (0.70, 0.12, 0.12, 0.04, 0.02)
 
-    def choose(y: float, x: float) -> tuple[Kind, float]:
+    def choose(y: float, x: float) -> tuple[NucleusKind, float]:
         return kinds[rng.choice(len(kinds), p=odds)], rng.uniform(0, pi)
 
     patches = place(rng, shape, diameter, cover, clustering=0.5, choose=choose)
@@ -115,12 +115,12 @@ def tissue(
     # A gap takes at most a quarter of the image, so that a small image is never only gap.
     edge = max(1.05, float(np.quantile(layout, 0.75)))
     fibres, angles = _fibres(rng, shape, diameter)
-    epithelium = Kind(size=1.1, aspect=1.25, strength=0.75, clumps=0.45, rim=0.5)
-    pale = Kind(size=1.2, aspect=1.25, strength=0.45, clumps=0.5, rim=0.7)
-    lymphocyte = Kind(size=0.72, aspect=1.08, strength=1.35, clumps=0.3, roughness=0.03)
-    spindle = Kind(size=0.85, aspect=2.9, strength=1.1, clumps=0.3)
+    epithelium = NucleusKind(size=1.1, aspect=1.25, strength=0.75, clumps=0.45, rim=0.5)
+    pale = NucleusKind(size=1.2, aspect=1.25, strength=0.45, clumps=0.5, rim=0.7)
+    lymphocyte = NucleusKind(size=0.72, aspect=1.08, strength=1.35, clumps=0.3, roughness=0.03)
+    spindle = NucleusKind(size=0.85, aspect=2.9, strength=1.1, clumps=0.3)
 
-    def choose(y: float, x: float) -> tuple[Kind, float] | None:
+    def choose(y: float, x: float) -> tuple[NucleusKind, float] | None:
         row, column = int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))
         if layout[row, column] > edge - 0.12:
             return None
@@ -209,7 +209,7 @@ def _name(style: str, seed: int | Sequence[int]) -> str:
     return "_".join([style, *map(str, seed if isinstance(seed, Sequence) else [seed])])
 
 
-def _emission(rng: Generator, shape: tuple[int, int], patches: list[Patch]) -> Plane:
+def _emission(rng: Generator, shape: tuple[int, int], patches: list[Patch]) -> FloatImage:
     """Light from each pixel in focus: a nucleus of usual brightness gives 1. Where two overlap, their light adds."""
     light = np.zeros(shape)
     chromatin = (_field(rng, shape, 2.2) + 0.7 * _field(rng, shape, 4.5)) / sqrt(1.49)
@@ -223,8 +223,8 @@ def _emission(rng: Generator, shape: tuple[int, int], patches: list[Patch]) -> P
 
 
 def _stains(
-    rng: Generator, shape: tuple[int, int], patches: list[Patch], fibres: Plane, layout: Plane
-) -> tuple[Plane, Plane]:
+    rng: Generator, shape: tuple[int, int], patches: list[Patch], fibres: FloatImage, layout: FloatImage
+) -> tuple[FloatImage, FloatImage]:
     """Haematoxylin and eosin at each pixel, before the gaps of the tissue are cut out of the eosin."""
     fine, coarse = _field(rng, shape, 1.1), _field(rng, shape, 2.4)
     chromatin = 0.6 * coarse + 0.35 * fine
@@ -246,7 +246,7 @@ def _stains(
     return haematoxylin, eosin
 
 
-def _nucleoli(rng: Generator, patch: Patch) -> Plane:
+def _nucleoli(rng: Generator, patch: Patch) -> FloatImage:
     """One to three small round bodies inside a nucleus, 1 at the centre of each and 0 outside."""
     rows, columns = (np.arange(side.start, side.stop) for side in patch.box)
     spots = np.zeros(patch.level.shape)
@@ -259,7 +259,7 @@ def _nucleoli(rng: Generator, patch: Patch) -> Plane:
     return spots
 
 
-def _fibres(rng: Generator, shape: tuple[int, int], diameter: float) -> tuple[Plane, Plane]:
+def _fibres(rng: Generator, shape: tuple[int, int], diameter: float) -> tuple[FloatImage, FloatImage]:
     """Wavy fibres, about -1.5 to 1.5, and at each pixel the direction (radians) in which they run."""
     angle = rng.uniform(0, pi)
     rows, columns = np.ogrid[: shape[0], : shape[1]]
@@ -272,7 +272,7 @@ def _fibres(rng: Generator, shape: tuple[int, int], diameter: float) -> tuple[Pl
     return fibres, np.arctan2(slope_across, -slope_down) + pi
 
 
-def _field(rng: Generator, shape: tuple[int, int], scale: float | tuple[float, float]) -> Plane:
+def _field(rng: Generator, shape: tuple[int, int], scale: float | tuple[float, float]) -> FloatImage:
     """Smooth Gaussian noise of mean 0 and variance 1 at every pixel, whatever the image's size.
 
     White noise on a grid of spacing `scale` (rows, columns) is interpolated by a Gaussian of that width, one axis
@@ -285,19 +285,19 @@ def _field(rng: Generator, shape: tuple[int, int], scale: float | tuple[float, f
         weight = np.exp(-0.5 * ((np.arange(side)[:, None] - knots) / spacing) ** 2)
         weights.append(weight / np.sqrt((weight**2).sum(axis=1, keepdims=True)))
     noise = rng.normal(size=(weights[0].shape[1], weights[1].shape[1]))
-    field: Plane = weights[0] @ noise @ weights[1].T
+    field: FloatImage = weights[0] @ noise @ weights[1].T
     return field
 
 
-def _blur(plane: Plane, sigma: float) -> Plane:
+def _blur(plane: FloatImage, sigma: float) -> FloatImage:
     """Gaussian blur that reflects at the border: a product in the cosine transform, as fast for any sigma."""
     rows, columns = (np.exp(-0.5 * (sigma * pi * np.arange(side) / side) ** 2) for side in plane.shape)
-    blurred: Plane = idctn(dctn(plane, type=2) * np.outer(rows, columns), type=2)
+    blurred: FloatImage = idctn(dctn(plane, type=2) * np.outer(rows, columns), type=2)
     return blurred
 
 
-def _illumination(rng: Generator, shape: tuple[int, int], fall: float) -> Plane:
+def _illumination(rng: Generator, shape: tuple[int, int], fall: float) -> FloatImage:
     """Relative brightness of the lamp: 1 at a centre somewhat off the image's own, less by `fall` at the corners."""
     y, x = (np.linspace(-1, 1, side) - rng.uniform(-0.3, 0.3) for side in shape)
-    bright: Plane = 1 - fall * (y[:, None] ** 2 + x[None, :] ** 2) / 2
+    bright: FloatImage = 1 - fall * (y[:, None] ** 2 + x[None, :] ** 2) / 2
     return bright

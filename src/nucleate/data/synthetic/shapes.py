@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from nucleate.types import Labels
 
-Plane = NDArray[np.float64]
+FloatImage = NDArray[np.float64]
 
 SMALLEST_AREA = 10
 """Pixels: a nucleus with fewer visible pixels (a sliver at the border, say) gets no label."""
@@ -23,7 +23,7 @@ _REACH = 1.7
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class NucleusKind:
     """How one sort of nucleus looks: size and stain relative to the usual one, aspect ratio, texture."""
 
     size: float = 1.0
@@ -38,11 +38,11 @@ class Kind:
 class Patch:
     """A drawn nucleus: `level` is 0 at the centre and 1 on the outline; `cover` the share of each pixel inside."""
 
-    kind: Kind
+    kind: NucleusKind
     radius: float
     box: tuple[slice, slice]
-    level: Plane
-    cover: Plane
+    level: FloatImage
+    cover: FloatImage
 
 
 def place(
@@ -51,7 +51,7 @@ def place(
     diameter: float,
     cover: float,
     clustering: float,
-    choose: Callable[[float, float], tuple[Kind, float] | None],
+    choose: Callable[[float, float], tuple[NucleusKind, float] | None],
 ) -> list[Patch]:
     """Draw nuclei, one on top of the other, until they cover the share asked for or no more fit.
 
@@ -88,7 +88,7 @@ def place(
 
 
 def _draw(
-    rng: Generator, shape: tuple[int, int], y: float, x: float, radius: float, kind: Kind, angle: float
+    rng: Generator, shape: tuple[int, int], y: float, x: float, radius: float, kind: NucleusKind, angle: float
 ) -> Patch | None:
     """Rasterise one outline: an ellipse times exp(sum of harmonics 2..6), which is smooth, closed and star-shaped."""
     radius *= kind.size

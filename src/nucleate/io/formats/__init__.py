@@ -1,4 +1,4 @@
-"""The files that prediction writes, one format a module: each takes `Nuclei` as a stream, however many there are.
+"""The files that prediction writes, one format a module: each takes `Instances` as a stream, however many there are.
 
 tif      NAME_labels.tif   label image for anything that reads TIFF
 csv      NAME.csv          table of measurements
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nucleate.io.formats import geojson, imagej_roi, label_tiff, label_zarr, table
 from nucleate.io.formats.progress import Observe
-from nucleate.io.instances import Nuclei
+from nucleate.io.instances import Instances
 
 
 class Write(Protocol):
@@ -21,7 +21,7 @@ class Write(Protocol):
     Raises `OutputError` where the system refuses: no space, no permission, something in the way.
     """
 
-    def __call__(self, path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None: ...
+    def __call__(self, path: Path, nuclei: Instances, observe: Observe | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,20 @@
-"""GeoJSON as QuPath reads it (0.4 and later): each nucleus is a detection with its outline and measurements."""
+"""GeoJSON as QuPath reads and writes it (0.4 and later): each nucleus is a detection with outline and measurements."""
 
 from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nucleate.errors import ImageError
 from nucleate.io.atomic import atomic
-from nucleate.io.formats.polygons import Ring, trace
+from nucleate.io.formats.polygons import Outline, Ring, trace
 from nucleate.io.formats.progress import Observe, observed
-from nucleate.io.instances import Found, Nuclei
+from nucleate.io.instances import Instance, Instances
 
 CLASSIFICATION = {"name": "Nucleus", "color": [255, 221, 0]}
 """What QuPath calls the detections, and the red, green and blue that it draws them in."""
@@ -18,7 +22,7 @@ CLASSIFICATION = {"name": "Nucleus", "color": [255, 221, 0]}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "nucleate")
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write a FeatureCollection (RFC 7946), one line a nucleus.
 
     Coordinates are pixel edges in pixels of the whole slide at full resolution: (place in the region + `origin`) x
@@ -35,7 +39,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
         file.write(b"\n]}\n")
 
 
-def feature(found: Found, nuclei: Nuclei) -> dict[str, Any]:
+def feature(found: Instance, nuclei: Instances) -> dict[str, Any]:
     """One nucleus as a GeoJSON Feature."""
     polygons = [[_ring(ring, found, nuclei) for ring in polygon] for polygon in trace(found.mask)]
     several = len(polygons) > 1
@@ -54,7 +58,7 @@ def feature(found: Found, nuclei: Nuclei) -> dict[str, Any]:
     }
 
 
-def measurements(found: Found, nuclei: Nuclei) -> dict[str, float]:
+def measurements(found: Instance, nuclei: Instances) -> dict[str, float]:
     """What is known of a nucleus, under names as QuPath has them; lengths in micrometres where the pixel size is
     known, else in pixels of the segmented level."""
     nucleus, size = found.nucleus, nuclei.pixel_size
@@ -70,14 +74,46 @@ def measurements(found: Found, nuclei: Nuclei) -> dict[str, float]:
     return values
 
 
-def _ring(ring: Ring, found: Found, nuclei: Nuclei) -> list[tuple[float, float]]:
+def _ring(ring: Ring, found: Instance, nuclei: Instances) -> list[tuple[float, float]]:
     """On the whole slide; closed, as GeoJSON has it, by its first corner."""
     top, left = nuclei.origin[0] + found.box.y, nuclei.origin[1] + found.box.x
     scale: float = int(nuclei.downsample) if nuclei.downsample == int(nuclei.downsample) else nuclei.downsample
     return [(round((x + left) * scale, 3), round((y + top) * scale, 3)) for x, y in (*ring, ring[0])]
 
 
-def _identifier(number: int, nuclei: Nuclei) -> str:
+def _identifier(number: int, nuclei: Instances) -> str:
     # A file name that is not UTF-8 reaches Python as lone surrogates.
     name = nuclei.name.encode("utf-8", "backslashreplace").decode("utf-8")
     return str(uuid.uuid5(_NAMESPACE, f"{name} {nuclei.downsample} {nuclei.origin} {nuclei.shape} {number}"))
+
+
+def read(path: Path) -> list[Outline]:
+    """The outlines of the nuclei in a GeoJSON file, in their order, in pixels of the slide at full resolution.
+
+    Where there are detections or cells, as QuPath has them, only those are nuclei, and a cell is its nucleus; else
+    every polygon is one. Points and lines are left out.
+
+    Raises:
+        ImageError: the file cannot be read or is no GeoJSON.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        features = value if isinstance(value, list) else value["features"]
+        kinds = [(feature.get("properties") or {}).get("objectType") for feature in features]
+        nuclei = [one for one, kind in zip(features, kinds, strict=True) if kind in ("detection", "cell")]
+        geometries = [one.get("nucleusGeometry") or one["geometry"] for one in nuclei or features]
+        return [list(_rings_of(one)) for one in geometries if one and one["type"] in ("Polygon", "MultiPolygon")]
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ImageError(f"{path} is no GeoJSON of polygons ({error!r:.200}): export the nuclei again.") from error
+
+
+def _rings_of(geometry: dict[str, Any]) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
+    polygons = geometry["coordinates"]
+    for polygon in polygons if geometry["type"] == "MultiPolygon" else [polygons]:
+        for ring in polygon:
+            corners = np.asarray(ring, dtype=np.float64)
+            if corners.ndim != 2 or corners.shape[1] < 2 or not np.isfinite(corners).all():
+                raise ValueError(f"a ring of shape {corners.shape}")
+            yield corners[:, :2]

@@ -1,39 +1,45 @@
-"""ImageJ regions of interest, as a ZIP that its ROI Manager opens: one ROI a nucleus, named by its number."""
+"""ImageJ regions of interest, as a ZIP that its ROI Manager opens and saves: one ROI a nucleus."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from roifile import ROI_TYPE, ImagejRoi
 
+from nucleate.errors import ImageError
 from nucleate.io.atomic import atomic
-from nucleate.io.formats.polygons import trace
+from nucleate.io.cache import LARGEST_PIECE
+from nucleate.io.formats.polygons import Outline, trace
 from nucleate.io.formats.progress import Observe, observed
-from nucleate.io.formats.zip_stream import ZipStream
-from nucleate.io.instances import Found, Nuclei
+from nucleate.io.instances import Instance, Instances
 
 FURTHEST = 60535
 """Pixels; the largest coordinate that ImageJ takes from the 16 bits of a polygon, of which it leaves 5000 to negative
 ones. The 32-bit floats of a composite ROI are exact up to 2**24."""
 
+_AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # where the time of ZIP begins: the same nuclei give the same bytes
 _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0  # the segments of a path, as java.awt.geom.PathIterator numbers them
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write one ROI for each nucleus; filling it selects exactly the pixels of the label.
 
     Coordinates are corners of pixels of the segmented level, counted from its beginning, also where only a region of
     it was segmented. A nucleus in one piece without holes is a traced polygon with whole coordinates. A composite ROI
     holds what has several rings, and what lies beyond the reach of a polygon's coordinates.
     """
-    with atomic(path) as file, ZipStream(file, path.parent) as archive:
+    with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
         for found in observed(nuclei, nuclei.count, observe):
-            archive.add(f"{found.nucleus.id}.roi", region(found, nuclei.origin).tobytes())
+            member = zipfile.ZipInfo(f"{found.nucleus.id}.roi", _FIRST_DAY)
+            member.create_system = 0  # the same on every system
+            archive.writestr(member, region(found, nuclei.origin).tobytes(), zipfile.ZIP_DEFLATED)
 
 
-def region(found: Found, origin: tuple[int, int]) -> ImagejRoi:
+def region(found: Instance, origin: tuple[int, int]) -> ImagejRoi:
     """One nucleus as an ROI."""
     top, left = origin[0] + found.box.y, origin[1] + found.box.x
     rings = [np.add(ring, (left, top)) for polygon in trace(found.mask) for ring in polygon]
@@ -55,3 +61,35 @@ def _path(ring: NDArray[np.int64]) -> NDArray[np.float64]:
     segments = np.column_stack([np.full(len(ring), _LINE), ring]).ravel()
     segments[0] = _MOVE
     return np.append(segments, _CLOSE)
+
+
+def read(path: Path) -> list[Outline]:
+    """The outlines of the nuclei in a ZIP of ImageJ regions of interest, in its order, in pixels of the image.
+
+    Points and lines, which have no area, are left out.
+
+    Raises:
+        ImageError: the file cannot be read, or holds no regions or broken ones.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [one for one in archive.infolist() if one.filename.lower().endswith(".roi")]
+            if any(member.file_size > LARGEST_PIECE for member in members):
+                raise ValueError(f"a region of more than {LARGEST_PIECE} bytes")
+            regions = [ImagejRoi.frombytes(archive.read(member)) for member in members]
+            if not regions and archive.namelist():
+                raise ValueError("no .roi file in it")
+            if any(one.roitype == ROI_TYPE.UNKNOWN for one in regions):
+                raise ValueError("a region of an unknown kind")
+        return [_outline(one) for one in regions if one.roitype in _AREAS]
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    except Exception as error:  # a broken archive or region raises whatever its broken field leads to
+        raise ImageError(f"{path} is no ZIP of ImageJ regions ({error!r:.200}): save them again.") from error
+
+
+def _outline(roi: ImagejRoi) -> Outline:
+    rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
+    if not all(np.isfinite(ring).all() for ring in rings):
+        raise ValueError("coordinates that are not finite")
+    return rings

@@ -8,7 +8,7 @@ import numpy as np
 
 from nucleate.io.formats import tiff_writer
 from nucleate.io.formats.progress import Observe
-from nucleate.io.instances import Nuclei
+from nucleate.io.instances import Instances
 
 STRIPPED = 4096
 """Pixels; an image no longer than this is stored in strips, which also readers without tiles (ImageJ's own) open."""
@@ -23,7 +23,7 @@ def label_type(count: int) -> np.dtype[np.unsignedinteger]:
     return np.dtype(np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32)
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write the label image, 0 background and 1..N, as uint16, or uint32 above 65535 nuclei."""
     tiff_writer.write(
         path,

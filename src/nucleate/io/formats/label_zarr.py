@@ -6,26 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zarr
-from zarr.codecs import ZstdCodec
-
 from nucleate.io.atomic import atomic_folder
 from nucleate.io.formats.label_tiff import label_type
 from nucleate.io.formats.progress import Observe, observed
-from nucleate.io.instances import Nuclei
+from nucleate.io.instances import Instances
 from nucleate.types import Box
 
 CHUNK = 1024
 """Pixels; the side of a chunk. The pyramid ends with the first level that fits into one."""
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write the labels as an image-label group (https://ngff.openmicroscopy.org/0.5) in the Zarr 3 format.
 
     Levels above the first hold every second pixel, never a mean, so that each value is a nucleus' number. Scale and
     translation place the labels on the whole segmented level, in micrometres where the pixel size is known. Chunks of
     background are not stored. No more than 2048 x 2048 labels are in memory at once.
     """
+    import zarr  # here, as it takes long to load
+    from zarr.codecs import ZstdCodec
+
     shapes = _shapes(nuclei.shape)
     dtype = label_type(nuclei.count)
     with atomic_folder(path, holds="zarr.json") as folder:
@@ -51,7 +51,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
         group.attrs["ome"] = _metadata(nuclei, len(shapes))
 
 
-def _metadata(nuclei: Nuclei, levels: int) -> dict[str, Any]:
+def _metadata(nuclei: Instances, levels: int) -> dict[str, Any]:
     size = nuclei.pixel_size or 1.0
     unit = {"unit": "micrometer"} if nuclei.pixel_size else {}
     place = [begin * size for begin in nuclei.origin]

@@ -1,18 +1,24 @@
-"""A mask as polygons that run along the edges of its pixels: filled again, they give exactly the mask."""
+"""A mask as polygons that run along the edges of its pixels, and polygons filled to a mask: one undoes the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from nucleate.types import Box, Labels
 
 Point = tuple[int, int]
 """A corner of a pixel, (x, y): the pixel in row 0 and column 0 has the corners (0, 0), (1, 0), (1, 1) and (0, 1)."""
 
 Ring = list[Point]
 """The corners of a closed line, each once, no three in a row on one straight line."""
+
+Outline = Sequence[NDArray[np.float64]]
+"""The rings of one nucleus from a file, each an array (corners, 2) of x and y in pixels, anywhere."""
 
 Polygon = list[Ring]
 """One 4-connected piece: its outer ring, of positive `area`, and then its holes, of negative."""
@@ -34,6 +40,62 @@ def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
         piece = pieces[piece_of[pixel] - 1]
         piece.insert(0 if area(ring) > 0 else len(piece), ring)
     return pieces
+
+
+def fill(outlines: Iterable[Outline], shape: tuple[int, int]) -> Labels:
+    """The label image in which outline number n (from 1) has the label n; where two overlap, that of the later one.
+
+    A pixel is inside where its middle lies inside an odd number of the outline's rings (the even-odd rule), so that a
+    ring within another is a hole. A middle on a left or an upper edge is inside. What lies beyond the image is left
+    out.
+
+    Args:
+        outlines: of each nucleus.
+        shape: (height, width) of the image in pixels.
+
+    Returns:
+        int32 of that shape.
+
+    >>> ring = np.array([(0, 0), (3, 0), (3, 2), (0, 2)])
+    >>> fill([[ring, ring / 3 + (1, 0)]], (2, 4)).tolist()
+    [[1, 0, 1, 0], [1, 1, 1, 0]]
+    """
+    labels = np.zeros(shape, np.int32)
+    for number, rings in enumerate(outlines, start=1):
+        box = _bounds(rings, shape)
+        if box is not None:
+            inside = _crossings(rings, box).cumsum(axis=1)[:, :-1] % 2 == 1
+            labels[box.y : box.bottom, box.x : box.right][inside] = number
+    return labels
+
+
+def _bounds(rings: Outline, shape: tuple[int, int]) -> Box | None:
+    """The pixels of the image that an outline may cover."""
+    corners = np.concatenate([np.zeros((0, 2)), *rings])
+    if not corners.size:
+        return None
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    y, x = max(0, math.floor(top)), max(0, math.floor(left))
+    height, width = min(shape[0], math.ceil(bottom)) - y, min(shape[1], math.ceil(right)) - x
+    return Box(y, x, height, width) if height > 0 and width > 0 else None
+
+
+def _crossings(rings: Outline, box: Box) -> NDArray[np.int64]:
+    """How many edges cross the line through the middles of each row of pixels just before each pixel of the box, and
+    in one more column behind it."""
+    begins = np.concatenate([np.asarray(ring, np.float64) for ring in rings]) - (box.x, box.y)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]) - (box.x, box.y)
+    downward = begins[:, 1:] <= ends[:, 1:]
+    x, y = np.where(downward, begins, ends).T
+    u, v = np.where(downward, ends, begins).T
+    first, last = (np.clip(np.ceil(edge - 0.5), 0, box.height).astype(np.int64) for edge in (y, v))
+    lines = last - first
+    edge = np.repeat(np.arange(lines.size), lines)
+    rows = np.arange(edge.size) - np.repeat(np.cumsum(lines) - lines, lines) + first[edge]
+    places = x[edge] + (rows + 0.5 - y[edge]) * ((u - x)[edge] / (v - y)[edge])
+    columns = np.clip(np.ceil(places - 0.5), 0, box.width).astype(np.int64)
+    count = np.bincount(rows * (box.width + 1) + columns, minlength=box.height * (box.width + 1))
+    return count.reshape(box.height, box.width + 1)
 
 
 def area(ring: Ring) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nucleate.io.atomic import atomic
 from nucleate.io.formats.progress import Observe, observed
-from nucleate.io.instances import Nuclei
+from nucleate.io.instances import Instances
 from nucleate.types import Nucleus
 
 COLUMNS = tuple(field.name for field in fields(Nucleus) if field.name != "entropy")
@@ -20,7 +20,7 @@ MICROMETRES = ("y_um", "x_um", "area_um2", "diameter_um")
 """The columns that follow where the pixel size is known; `entropy` comes last, where it was asked for."""
 
 
-def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
+def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
     """Write the table of all nuclei, in the order of their numbers.
 
     `y` and `x` are the mean of the nucleus' pixels, counted from the middle of the first pixel of the whole segmented
@@ -37,7 +37,7 @@ def write(path: Path, nuclei: Nuclei, observe: Observe | None = None) -> None:
             rows.writerow(_row(one, nuclei))
 
 
-def _row(nucleus: Nucleus, nuclei: Nuclei) -> list[float | int]:
+def _row(nucleus: Nucleus, nuclei: Instances) -> list[float | int]:
     y, x = (round(place + begin, 3) for place, begin in zip((nucleus.y, nucleus.x), nuclei.origin, strict=True))
     row = [nucleus.id, y, x, nucleus.area, nucleus.diameter, nucleus.mean_intensity, nucleus.score]
     size = nuclei.pixel_size

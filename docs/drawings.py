@@ -1,0 +1,148 @@
+"""Draws the pictures of README and docs from drawn images and the embedded models: python docs/drawings.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from nucleate.data.synthetic import STYLES, fluorescence
+from nucleate.inference.predictor import Predictor
+from nucleate.inference.tiling import cover
+from nucleate.io.atomic import atomic
+from nucleate.networks.store import locate, read, read_history
+from nucleate.postprocess.targets import whole
+from nucleate.report.collect import curves
+from nucleate.report.overlay import boundary, draw_outlines
+from nucleate.report.plots import plot_curves
+
+HERE = Path(__file__).parent / "images"
+SHOWN = (("fluorescence", "fluorescence", 11), ("tissue", "brightfield", 4))
+"""Style of the drawn image, model, seed."""
+
+BLUE, ORANGE, GREY = "#1f6fc5", "#d1560f", "#5f6b7a"
+
+
+def main() -> None:
+    HERE.mkdir(exist_ok=True)
+    picture()
+    targets()
+    network()
+    tiling()
+    stopping()
+
+
+def picture() -> None:
+    """Two drawn images, and the outlines that the embedded models find in them."""
+    panels = []
+    for style, name, seed in SHOWN:
+        image, truth = STYLES[style](seed, height=300, width=300)
+        found = Predictor(read(locate(name))).segment(image).labels
+        panels += [draw_outlines(image, labels) for labels in (np.zeros_like(truth), found)]
+        print(f"{name}: {truth.max()} drawn, {found.max()} found")
+    gap = np.full((300, 6, 3), 255, np.uint8)
+    row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+    with atomic(HERE / "picture.png") as file:
+        file.write(imagecodecs.png_encode(np.ascontiguousarray(row)))
+
+
+def targets() -> None:
+    """What the network learns to give at each pixel."""
+    image, labels = fluorescence(seed=3, height=72, width=72)
+    target = whole(labels)
+    heat, offset, radius = target.heat[0, 0].numpy(), target.offset[0].numpy(), target.radius[0, 0].numpy()
+    figure, axes = _figure(5, 15, 3.4)
+    for axis, title in zip(axes, ("image and outlines", "nucleus", "heat", "offset", "radius, pixels"), strict=True):
+        axis.set_title(title, fontsize=12)
+        axis.set_axis_off()
+    axes[0].imshow(np.where(boundary(labels), np.nan, image.pixels[..., 0]), cmap="gray")
+    axes[1].imshow(target.classes[0], cmap="gray")
+    axes[2].imshow(heat, cmap="magma")
+    axes[3].imshow(target.classes[0], cmap="Greys", alpha=0.25)
+    y, x = np.nonzero(labels)
+    every = (y % 4 == 1) & (x % 4 == 1)
+    y, x = y[every], x[every]
+    axes[3].quiver(x, y, *offset[::-1, y, x], angles="xy", scale_units="xy", scale=1.6, color=BLUE, width=0.006)
+    axes[4].imshow(np.where(labels > 0, radius, 0), cmap="viridis")
+    _save(figure, "targets.png")
+
+
+def network() -> None:
+    """The levels of the U-Net, each at half the resolution of the one before."""
+    widths = (32, 64, 128, 176)
+    figure, (axes,) = _figure(1, 10, 3.6)
+    axes.set(xlim=(0, 10), ylim=(0, 5.1))
+    axes.set_axis_off()
+    _block(axes, 0.1, 4.2, 1.1, "image", GREY)
+    for level, width in enumerate(widths):
+        y, name = 3.2 - level, f"{width} channels\n1/{2 ** (level + 1)}"
+        _block(axes, 1.5 + 0.8 * level, y, 1.5, name, BLUE)
+        if level < len(widths) - 1:
+            _block(axes, 7.0 - 0.8 * level, y, 1.5, name, ORANGE)
+            _arrow(axes, (3.05 + 0.8 * level, y + 0.35), (6.95 - 0.8 * level, y + 0.35))
+            _arrow(axes, (2.3 + 0.8 * level, y - 0.02), (3.0 + 0.8 * level, y - 0.28))
+            start = (5.5, 0.55) if level == len(widths) - 2 else (7.0 - 0.8 * (level + 1) + 0.75, y - 0.28)
+            _arrow(axes, start, (7.4 - 0.8 * level, y - 0.02))
+    _arrow(axes, (0.9, 4.18), (1.7, 3.92))
+    _block(axes, 8.6, 4.2, 1.3, "6 maps", GREY)
+    _arrow(axes, (8.0, 3.92), (8.9, 4.18))
+    axes.text(1.5, 4.75, "encoder", color=BLUE, fontsize=12, fontweight="bold")
+    axes.text(7.0, 4.75, "decoder", color=ORANGE, fontsize=12, fontweight="bold")
+    _save(figure, "network.png")
+
+
+def tiling() -> None:
+    """Blocks that overlap by a halo: what each reads, and what each writes."""
+    image, _ = fluorescence(seed=5, height=300, width=420)
+    rows, columns = (cover(length, 192, halo=32, stride=16) for length in (300, 420))
+    figure, (axes,) = _figure(1, 6.4, 4.6)
+    axes.imshow(image.pixels[..., 0], cmap="gray")
+    for row in rows:
+        for column in columns:
+            corner, size = (column.first, row.first), (column.last - column.first, row.last - row.first)
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=1.2))
+    row, column = rows[1], columns[1]
+    for box, colour in (((column.begin, column.end, row.begin, row.end), "#ffd60a"),):
+        left, right, top, bottom = box
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2.4))
+    size = (column.last - column.first, row.last - row.first)
+    axes.add_patch(Rectangle((column.first, row.first), *size, color="#ffd60a", alpha=0.3, linewidth=0))
+    axes.set_axis_off()
+    _save(figure, "tiling.png")
+
+
+def stopping() -> None:
+    """The learning curves of the embedded fluorescence model."""
+    model = read(locate("fluorescence"))
+    training = model.manifest.training
+    run = curves(read_history(model.folder), training.best_epoch, training.stop_epoch)
+    plot_curves([run], HERE / "stopping.png")
+
+
+def _figure(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _block(axes: Axes, x: float, y: float, width: float, text: str, colour: str) -> None:
+    axes.add_patch(Rectangle((x, y), width, 0.7, facecolor=colour, edgecolor="none"))
+    axes.text(x + width / 2, y + 0.35, text, ha="center", va="center", color="white", fontsize=9)
+
+
+def _arrow(axes: Axes, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate("", end, begin, arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 1.3})
+
+
+def _save(figure: Figure, name: str) -> None:
+    with atomic(HERE / name) as file:
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

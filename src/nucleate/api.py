@@ -1,0 +1,290 @@
+"""The front door in Python: load a model, segment arrays and files, train, evaluate.
+
+The command line calls the same functions.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.errors import ImageError, InputError
+from nucleate.evaluation import Evaluation, evaluate
+from nucleate.inference.block_store import FolderBlockStore, MemoryBlockStore
+from nucleate.inference.image_input import (
+    ChannelReader,
+    OpenImage,
+    Selection,
+    open_image,
+    select_channel,
+    select_region,
+)
+from nucleate.inference.pipeline import Pipeline
+from nucleate.inference.predictor import Predictor
+from nucleate.io.array import ArrayReader
+from nucleate.io.axes import RGB
+from nucleate.io.base import Reader
+from nucleate.networks.store import Manifest, locate, read
+from nucleate.report.card import card_files
+from nucleate.training.config import TrainingConfig
+from nucleate.training.fit import fit
+from nucleate.training.trainer import Observer
+from nucleate.types import Box
+
+__all__ = ["Evaluation", "Result", "Segmenter", "evaluate", "load", "train"]
+
+COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
+    ("id", np.int64),
+    ("y", np.float64),
+    ("x", np.float64),
+    ("area", np.int64),
+    ("diameter", np.float64),
+    ("mean_intensity", np.float64),
+    ("score", np.float64),
+)
+"""The columns of `Result.table`, lengths in pixels; `entropy`, in bits, comes last where it was asked for."""
+
+NUMBER_FORMATS = {"auto": None, "float32": False, "bfloat16": True}
+"""What `load(number_format=)` takes: whether products are in bfloat16, None for what suits the processor."""
+
+
+class Result:
+    """The nuclei of one image, or of a region of it.
+
+    What was found in a large image is kept in a temporary folder as long as the result lives. `labels` and `entropy`
+    are made into arrays when they are asked for; `read` gives a part of the labels of an image that does not fit into
+    memory.
+    """
+
+    def __init__(self, name: str, pipeline: Pipeline, pixel_size: float | None, folder: object) -> None:
+        self._pipeline, self._folder = pipeline, folder
+        self._instances = pipeline.instances(name, pixel_size=pixel_size)
+        self.pixel_size = pixel_size
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the labels."""
+        return self._instances.shape
+
+    def __len__(self) -> int:
+        """How many nuclei there are."""
+        return self._instances.count
+
+    def __repr__(self) -> str:
+        return f"<Result: {len(self)} nuclei in {self.shape[0]} x {self.shape[1]} pixels>"
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """The label image, int32 of shape (H, W): 0 background, 1..N one nucleus each."""
+        return self.read(0, 0, *self.shape)
+
+    def read(self, y: int, x: int, height: int, width: int) -> NDArray[np.int32]:
+        """The labels of a part, int32 of shape (height, width), counted from the first pixel of the region."""
+        box = Box(y, x, height, width)
+        if min(y, x) < 0 or min(height, width) < 1 or box.bottom > self.shape[0] or box.right > self.shape[1]:
+            raise InputError(f"The result has {self.shape[0]} x {self.shape[1]} pixels and does not hold {box}.")
+        return self._instances.read(box).astype(np.int32)
+
+    @cached_property
+    def table(self) -> NDArray[np.void]:
+        """One row a nucleus, in the order of the labels.
+
+        A structured array with the columns id, y and x (the centroid), area, diameter, mean_intensity, score and, where
+        it was asked for, entropy; lengths are in pixels. `pandas.DataFrame(result.table)` takes it.
+        """
+        columns = [*COLUMNS, *([("entropy", np.float64)] if self._pipeline.config.entropy else [])]
+        rows = np.zeros(len(self), dtype=columns)
+        for index, nucleus in enumerate(self._instances.measurements()):
+            rows[index] = tuple(getattr(nucleus, name) for name, _ in columns)
+        return rows
+
+    @cached_property
+    def entropy(self) -> NDArray[np.float32] | None:
+        """How unsure the model is of the class of each pixel, in bits, float32 (H, W); None unless asked for."""
+        config = self._pipeline.config
+        return self._pipeline.entropy(config.region).astype(np.float32) if config.entropy else None
+
+
+class Segmenter:
+    """A trained model, ready to segment; `load` makes it. Its weights are read once."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model is: its data, training, scores and thresholds."""
+        return self.predictor.model.manifest
+
+    def __repr__(self) -> str:
+        channels = ", ".join(self.manifest.data.channels)
+        return f"<Segmenter {self.manifest.name}: channels {channels}; {self.predictor.engine.name}>"
+
+    def segment(
+        self,
+        image: Any,
+        *,
+        channel_axis: int | None = None,
+        channel: str | int | None = None,
+        region: Sequence[int] | None = None,
+        level: int | None = None,
+        pixel_size: float | None = None,
+        entropy: bool = False,
+        tile: int = 1024,
+        observe: Callable[[float], None] | None = None,
+    ) -> Result:
+        """Find the nuclei of an image.
+
+        Args:
+            image: an array, (H, W), (H, W, C), or with `channel_axis` the channels on that axis; from numpy, torch,
+                dask, zarr or anything else with `__array__`; of any type of number. Or the path of an image file or of
+                an OME-Zarr folder. Both of any size: only parts of it are in memory.
+            channel_axis: the axis of an array that holds the channels; the last by default.
+            channel: which channel is segmented, by its name or its number from 1, where there are several.
+            region: only this part: first row, first column, height, width, in pixels.
+            level: of a file with a pyramid this level; 0 is the whole image.
+            pixel_size: micrometres. Of a file with a pyramid, the level whose pixels are nearest to it is taken; of any
+                other image it says how large the pixels are.
+            entropy: also give how unsure the model is of each pixel.
+            tile: pixels; the side of the parts in which nuclei are collected. No result depends on it.
+            observe: is told the share of the work that is done, from 0 to 1.
+
+        Returns:
+            The labels and the table of the nuclei; none where the image is constant.
+
+        Raises:
+            ImageError: the array or the file cannot be used: its axes, its channels, NaN, a broken file.
+            InputError: an option does not fit the image.
+
+        >>> import nucleate
+        >>> from nucleate.data.synthetic import fluorescence
+        >>> image, _ = fluorescence(seed=0, height=96, width=128)
+        >>> result = nucleate.load("fluorescence").segment(image.pixels)
+        >>> result.labels.shape, result.labels.max() == len(result), result.table.dtype.names[:4]
+        ((96, 128), True, ('id', 'y', 'x', 'area'))
+        """
+        selection = Selection.of(level, pixel_size, None if region is None else cast(Any, tuple(map(int, region))))
+        if isinstance(image, (str, PathLike)):
+            if channel_axis is not None:
+                raise InputError("channel_axis is for arrays: a file says itself where its channels are.")
+            opened = open_image(Path(image), selection)
+        else:
+            opened = _open_array(image, channel_axis, selection)
+        with closing(opened):
+            reader = opened.reader if channel is None else ChannelReader(opened.reader, str(channel))
+            if reader.path is None:
+                self._check_channels(reader)
+            folder = None if self.predictor.is_small(reader) else tempfile.TemporaryDirectory(prefix="nucleate-")
+            store = MemoryBlockStore() if folder is None else FolderBlockStore(Path(folder.name))
+            pipeline = self.predictor.run(
+                reader, store, region=opened.region, tile=tile, entropy=entropy, observe=observe
+            )
+        return Result(reader.name, pipeline, opened.pixel_size, folder)
+
+    def _check_channels(self, reader: Reader) -> None:
+        """Say what to do about an array whose channels do not fit; a file's own reader says it of files."""
+        have, want = reader.channels, self.manifest.architecture.channels
+        reader = select_channel(reader, self.manifest.data.channels)
+        if len(reader.channels) not in (1, want) and not (want == 1 and reader.channels == RGB):
+            raise ImageError(
+                f"The array has {len(have)} channels and {reader.shape[0]} x {reader.shape[1]} pixels, and the model"
+                f" {self.manifest.name} needs {want}: name the axis of the channels with channel_axis, or choose one"
+                " channel with channel."
+            )
+
+
+def _open_array(array: Any, channel_axis: int | None, selection: Selection) -> OpenImage:
+    if selection.level:
+        raise InputError(f"level is {selection.level}, but an array has no pyramid: give the array of that level.")
+    reader = ArrayReader(array, channel_axis, pixel_size=selection.pixel_size)
+    return OpenImage(reader, select_region(reader, selection.region), selection.pixel_size)
+
+
+def load(
+    model: str | PathLike[str],
+    *,
+    engine: str = "auto",
+    number_format: str = "auto",
+    tta: int = 1,
+    min_area: int | None = None,
+) -> Segmenter:
+    """Load a trained model.
+
+    Args:
+        model: a model folder, or the name of a model in the package: fluorescence or brightfield.
+        engine: what runs the network: auto, torch, openvino or openvino-int8; auto is the fastest on this kind of
+            processor of those that agree with torch.
+        number_format: of products: auto, float32 or bfloat16.
+        tta: test-time augmentation, 1, 2 or 4: the mean over so many shifted copies of an image; slower and a little
+            more accurate.
+        min_area: pixels; nuclei below it are left out. By default as the model says.
+
+    Raises:
+        ModelError: there is no such model, or its folder is incomplete or altered.
+        InputError: the engine is unknown or cannot be used here, or an option is out of its range.
+
+    >>> import nucleate
+    >>> nucleate.load("fluorescence", engine="torch")
+    <Segmenter fluorescence: channels grey; torch>
+    """
+    if number_format not in NUMBER_FORMATS:
+        raise InputError(f"number_format is {number_format!r}: choose one of {', '.join(NUMBER_FORMATS)}.")
+    predictor = Predictor(
+        read(locate(str(model))), engine=engine, tta=tta, min_area=min_area, bfloat16=NUMBER_FORMATS[number_format]
+    )
+    return Segmenter(predictor)
+
+
+def train(
+    folder: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    loss: str = "cross_entropy",
+    config: TrainingConfig | None = None,
+    validation: str | PathLike[str] | None = None,
+    channel: str | None = None,
+    resume: bool = False,
+    observe: Observer | None = None,
+) -> Segmenter:
+    """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
+
+    Args:
+        folder: holds images and masks, in one of the layouts that `nucleate check` knows.
+        out: the model folder to write.
+        minutes, epochs: train no longer than this.
+        seed: the same seed gives the same run.
+        loss: of the pixel classes: cross_entropy or focal.
+        config: everything about how the run goes, in place of the four options before.
+        validation: a folder of labelled images to choose epoch and thresholds on; by default a part of `folder`.
+        channel: the channel to learn from, by its name, where images have several.
+        resume: resume the interrupted run in `out`.
+        observe: called after each step with the state of the run and the loss.
+
+    Returns:
+        The trained model, ready to segment.
+
+    Raises:
+        NucleateError: the images cannot be used, or the folder not written.
+    """
+    fit(
+        Path(folder),
+        Path(out),
+        config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs),
+        validation=None if validation is None else Path(validation),
+        channel=channel,
+        resume=resume,
+        observe=observe,
+        extra_files=card_files,
+    )
+    return load(out)

@@ -1,0 +1,117 @@
+"""What files say about their pixels, in one form: axes, names of channels, types of numbers, pixel sizes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.errors import ImageError
+from nucleate.types import Pixels
+
+GREY = ("grey",)
+RGB = ("red", "green", "blue")
+
+_MICROMETRES = {
+    **dict.fromkeys(("m", "meter"), 1e6),
+    **dict.fromkeys(("cm", "centimeter"), 1e4),
+    **dict.fromkeys(("mm", "millimeter"), 1e3),
+    **dict.fromkeys(("µm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer"), 1e-3),
+    **dict.fromkeys(("å", "angstrom"), 1e-4),
+    **dict.fromkeys(("pm", "picometer"), 1e-6),
+    **dict.fromkeys(("inch", "in"), 25400.0),
+}
+
+
+def name_of(path: Path) -> str:
+    """The name of the image in a file: the file's name without its ending.
+
+    >>> name_of(Path("a/cells.ome.tif")), name_of(Path("a/plate.1.png"))
+    ('cells', 'plate.1')
+    """
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def names_of(channels: int) -> tuple[str, ...]:
+    """The names of so many channels in a file that does not name them.
+
+    >>> names_of(1), names_of(2), names_of(3)
+    (('grey',), ('channel 1', 'channel 2'), ('red', 'green', 'blue'))
+    """
+    return {1: GREY, 3: RGB}.get(channels) or numbered(channels)
+
+
+def numbered(channels: int) -> tuple[str, ...]:
+    """Names for channels that have none.
+
+    >>> numbered(2)
+    ('channel 1', 'channel 2')
+    """
+    return tuple(f"channel {number}" for number in range(1, channels + 1))
+
+
+def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple[int, ...]]:
+    """The axes of one plane, YX, YXS, CYX or SYX, and their lengths; others of length 1 are dropped.
+
+    Raises:
+        ImageError: for a stack.
+
+    >>> one_plane("TCZYX", (1, 3, 1, 40, 50), Path("cells.ome.tif"))
+    ('CYX', (3, 40, 50))
+    """
+    kept = [i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis in "YX" or size > 1]
+    axes, shape = "".join(axes[i] for i in kept), tuple(shape[i] for i in kept)
+    if axes not in ("YX", "YXS", "CYX", "SYX"):
+        raise ImageError(
+            f"{path} has axes {axes} of shape {shape} where one plane is needed: save one plane or a projection of it"
+            " (channels belong on an axis named C)."
+        )
+    return axes, shape
+
+
+def as_pixels(values: NDArray[np.generic], where: object) -> Pixels:
+    """Values in a type that pixels have: 8 and 16 bit stay, a bilevel image becomes 0 and 255, others float32.
+
+    Raises:
+        ImageError: naming `where`, for what is no number, NaN or infinite.
+    """
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype in (np.uint8, np.uint16):
+        return values
+    if values.dtype.kind not in "uif":
+        raise ImageError(f"{where} has pixels of type {values.dtype}: save them as 8-bit, 16-bit or float numbers.")
+    refuse_not_finite(values, where)
+    with np.errstate(over="ignore"):
+        pixels = values.astype(np.float32)
+    refuse_not_finite(pixels, where)
+    return pixels
+
+
+def refuse_not_finite(values: NDArray[np.generic], where: object) -> None:
+    """Raise `ImageError` naming `where` for values that are NaN or infinite."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int(values.size - np.isfinite(values).sum())
+        raise ImageError(f"{where} holds {count} values that are NaN or infinite: replace them before using it.")
+
+
+def micrometres(value: str | float | None, unit: str | None) -> float | None:
+    """A length in micrometres; None where value or unit say nothing.
+
+    >>> micrometres("250", "nm"), micrometres(1, "pixel")
+    (0.25, None)
+    """
+    scale = _MICROMETRES.get((unit or "").strip().lower().replace("\u03bc", "µ"))
+    try:
+        length = float(value or 0) * (scale or 0)
+    except ValueError:
+        return None
+    return length if 0 < length < math.inf else None
+
+
+def square(x: float | None, y: float | None) -> float | None:
+    """The side of a pixel; None where one is unknown or they differ by more than 1 %."""
+    return x if x is not None and y is not None and math.isclose(x, y, rel_tol=0.01) else None

@@ -1,0 +1,253 @@
+"""What the commands print: tables of scores, of a folder, of a model, of stopping rules and of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nucleate.postprocess.scores import mean_ap
+
+# For the types alone: `nucleate evaluate` and `nucleate check` need no torch.
+if TYPE_CHECKING:
+    from nucleate.curves.compare import Outcome
+    from nucleate.curves.history import History
+    from nucleate.data.inspect import FolderReport, ImageReport, Range
+    from nucleate.evaluation import Evaluation
+    from nucleate.losses import Entry
+    from nucleate.networks.graph import Node
+    from nucleate.networks.store import Model
+
+_LISTED = 30
+"""A folder of more images is summed up."""
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """Print the scores, one row for each IoU threshold, and the qualities below."""
+    scores = evaluation.scores
+    images = "1 image" if scores.images == 1 else f"{scores.images} images"
+    table = Table(title=f"{images}, {scores.n_true} true and {scores.n_predicted} predicted nuclei")
+    _columns(table, "IoU ≥", "TP", "FP", "FN", "precision", "recall", "F1", "AP", "AP, mean of images")
+    for row in scores.at:
+        ratios = (row.precision, row.recall, row.f1, row.ap, row.mean_ap)
+        counts = (str(row.tp), str(row.fp), str(row.fn))
+        table.add_row(f"{row.threshold:g}", *counts, *(f"{ratio:.3f}" for ratio in ratios))
+    console.print(table)
+    if {0.5, 0.6, 0.7, 0.8, 0.9} <= {row.threshold for row in scores.at}:
+        over_images = mean_ap(scores, over_images=True)
+        console.print(f"mean AP, 0.5 to 0.9    {mean_ap(scores):.3f} pooled, {over_images:.3f} mean of images")
+    console.print(
+        f"panoptic quality       {scores.panoptic_quality:.3f} = {scores.segmentation_quality:.3f} segmentation "
+        f"x {scores.recognition_quality:.3f} recognition"
+    )
+    console.print(f"aggregated Jaccard     {scores.aji:.3f} pooled, {scores.mean_aji:.3f} mean of images")
+    if evaluation.left_out:
+        count, example = len(evaluation.left_out), evaluation.left_out[0]
+        console.print(f"left out, without true labels: {count} (the first is {example})", markup=False)
+
+
+def print_folder_report(report: FolderReport, console: Console) -> None:
+    """Print what a folder holds, each image of a small folder, then what is odd."""
+    console.print(_folder_summary(report))
+    if len(report.images) <= _LISTED:
+        console.print(_each_image(report))
+    if report.sound:
+        console.print("Nothing odd was found.")
+        return
+    table = Table(title="What is odd", title_justify="left", show_header=False)
+    for sentence in (*report.unreadable, *report.oddities):
+        table.add_row("", Text(sentence))
+    for image in report.images:
+        for sentence in image.oddities:
+            table.add_row(Text(image.name), Text(sentence))
+    console.print(table)
+
+
+def _folder_summary(report: FolderReport) -> Table:
+    images = report.images
+    labelled = sum(image.labelled for image in images)
+    table = Table(title=Text(report.folder), title_justify="left", show_header=False)
+    table.add_row("layout", report.layout)
+    table.add_row("images", f"{len(images)}: {labelled} labelled, {len(images) - labelled} unlabelled")
+    if report.unreadable:
+        table.add_row("unreadable", str(len(report.unreadable)))
+    if images:
+        table.add_row("sizes", _sizes(images))
+        table.add_row("channels", Text(_several(" + ".join(image.channels) for image in images)))
+        table.add_row("type", _several(image.dtype for image in images))
+        table.add_row("pixel size", _several(_micrometres(image.pixel_size) for image in images))
+    table.add_row("nuclei", str(report.nuclei))
+    if report.diameters:
+        table.add_row("diameter", f"{_range(report.diameters)} pixels (5, 50, 95 %)")
+    return table
+
+
+def _each_image(report: FolderReport) -> Table:
+    table = Table()
+    for heading in ("image", "size", "channels", "type", "pixel size", "nuclei", "diameter"):
+        # A name that is cut short is of no use: it continues in the next line.
+        table.add_column(heading, overflow="fold")
+    for image in report.images:
+        table.add_row(
+            Text(image.name),
+            _size(image),
+            Text(" + ".join(image.channels)),
+            image.dtype,
+            _micrometres(image.pixel_size),
+            "unlabelled" if not image.labelled else "?" if image.nuclei is None else str(image.nuclei),
+            _range(image.diameters) if image.diameters else "",
+        )
+    return table
+
+
+def _several(values: Iterable[str]) -> str:
+    """Each value once; the first four of many."""
+    distinct = sorted(set(values))
+    return ", ".join(distinct[:4]) + (" ..." if len(distinct) > 4 else "")
+
+
+def _size(image: ImageReport) -> str:
+    return f"{image.width} x {image.height}"
+
+
+def _sizes(images: Sequence[ImageReport]) -> str:
+    ordered = sorted(images, key=lambda image: image.width * image.height)
+    smallest, largest = _size(ordered[0]), _size(ordered[-1])
+    return smallest if len(set(map(_size, images))) == 1 else f"{smallest} to {largest}"
+
+
+def _micrometres(pixel_size: float | None) -> str:
+    return "not given" if pixel_size is None else f"{pixel_size:.4g} µm"
+
+
+def _range(values: Range) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)
+
+
+def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print a model's card, its run, its scores and the nodes of its network."""
+    from nucleate.networks.graph import halo, nodes
+
+    manifest, network = model.manifest, model.network
+    data, training, thresholds = manifest.data, manifest.training, manifest.thresholds
+    facts = Table(title=manifest.name, show_header=False, title_justify="left")
+    facts.add_row("data", f"{data.source} {data.licence}".strip())
+    facts.add_row(
+        "", f"{data.labelled} labelled images, {data.nuclei} nuclei, median diameter {data.median_diameter} px"
+    )
+    facts.add_row("validation", data.validation)
+    facts.add_row("pixel size", f"{manifest.pixel_size} µm" if manifest.pixel_size else "not known")
+    facts.add_row("channels", ", ".join(data.channels))
+    facts.add_row(
+        "training", f"{training.epochs} epochs, {training.seconds:.0f} s, {training.loss}, seed {training.seed}"
+    )
+    facts.add_row("", f"{training.stopped} Kept: epoch {training.best_epoch}.")
+    facts.add_row("thresholds", ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items()))
+    facts.add_row("versions", ", ".join(f"{name} {value}" for name, value in manifest.versions.items()))
+    if manifest.engines:
+        qualities = (f"{name} {score:.3f}" for name, score in manifest.engines.panoptic_quality.items())
+        facts.add_row("engines", f"panoptic quality on the validation images: {', '.join(qualities)}")
+    console.print(facts)
+    for name, scores in manifest.scores.items():
+        console.print(_model_scores(name, scores))
+    console.print(_epochs(history))
+    channels, stride = network.architecture.channels, network.architecture.stride
+    console.print(_node_table(nodes(network, channels)))
+    reach = halo(network, channels, stride)
+    console.print(f"Tiles are cut on multiples of {stride} pixels and need a halo of {reach} pixels.")
+
+
+def _model_scores(name: str, scores: Mapping[str, Any]) -> Table:
+    title = f"Scores ({name}): panoptic quality {scores['panoptic_quality']:.3f}, AJI {scores['aji']:.3f}"
+    table = Table(title=title, title_justify="left")
+    _columns(table, "IoU", "precision", "recall", "F1", "AP")
+    for row in scores["thresholds"]:
+        table.add_row(f"{row['threshold']:g}", *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1", "ap")))
+    return table
+
+
+def _epochs(history: Sequence[Mapping[str, Any]]) -> Table:
+    """At most twelve epochs, spread over the run, the last one among them."""
+    table = Table(title="History", title_justify="left")
+    keys = ("epoch", "train_loss", "valid_loss", "score", "panoptic_quality")
+    _columns(table, *(key.replace("_", " ") for key in keys))
+    every = max(1, -(-len(history) // 12))
+    for row in history[::-1][::every][::-1]:
+        table.add_row(str(row["epoch"]), *(f"{row[key]:.4f}" for key in keys[1:]))
+    return table
+
+
+def _node_table(nodes: Sequence[Node]) -> Table:
+    table = Table(
+        title=f"Nodes, for 256 x 256 pixels: {sum(node.parameters for node in nodes):,} parameters, "
+        f"{sum(node.multiply_adds for node in nodes) / 1e9:.2f} G multiply-adds",
+        title_justify="left",
+    )
+    for head in ("node", "operation", "inputs", "outputs", "shape"):
+        table.add_column(head)
+    _columns(table, "parameters", "multiply-adds", "sees")
+    for node in nodes:
+        table.add_row(
+            node.name,
+            node.operation,
+            ", ".join(node.inputs),
+            ", ".join(node.outputs),
+            " x ".join(map(str, node.shape)),
+            f"{node.parameters:,}",
+            f"{node.multiply_adds:,}",
+            str(node.field.size),
+        )
+    return table
+
+
+def print_stopping(history: History, found: Sequence[Outcome], console: Console) -> None:
+    """Print what the first rule says of a run in a sentence, and a table of all rules."""
+    epochs, ours = len(history.valid), found[0].decision
+    # The rule names the epoch of lowest error, which need not be the one that is kept.
+    reason = ours.keeping(found[0].kept) if ours.stop else ours.reason
+    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
+    if history.first != 1:
+        console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
+    table = Table()
+    table.add_column("rule", no_wrap=True)
+    _columns(table, "stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}")
+    _columns(table, *["regret, score"] * bool(history.score))
+    for outcome in found:
+        decision = outcome.decision
+        cells = [str(decision.epoch) if decision.stop else "not yet", f"{decision.epoch / epochs:.0%}"]
+        cells += [str(outcome.kept or "none"), _finite(outcome.regret, ".2%")]
+        cells += [_finite(outcome.score_regret, ".3f")] * bool(history.score)
+        table.add_row(outcome.rule, *cells)
+    console.print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
+    """Print names and values in two columns."""
+    table = Table(show_header=False)
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    console.print(table)
+
+
+def print_losses(entries: Iterable[Entry], console: Console) -> None:
+    """Print the loss functions: name, formula, range and use."""
+    table = Table(show_lines=True)
+    for head in ("loss", "formula", "range", "when to use it"):
+        table.add_column(head, no_wrap=head == "loss")
+    for entry in entries:
+        table.add_row(*(Text(text) for text in (entry.name, entry.formula, entry.range, entry.use)))
+    console.print(table)
+
+
+def _columns(table: Table, *heads: str) -> None:
+    """Columns of numbers."""
+    for head in heads:
+        table.add_column(head, justify="right")
+
+
+def _finite(value: float, form: str) -> str:
+    return format(value, form) if isfinite(value) else "-"

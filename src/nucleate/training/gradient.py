@@ -1,0 +1,102 @@
+"""Backpropagation: the only place where a gradient is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nucleate.data.augment import Batch
+from nucleate.errors import TrainingError
+from nucleate.networks.runtime import autocast
+from nucleate.networks.unet import Convolution, UNet
+from nucleate.postprocess.targets import Targets
+from nucleate.training.criterion import Criterion, sum_terms, weighted_mean
+from nucleate.training.parallel import Parallel, Serial
+
+
+class Backpropagation:
+    """Takes the gradient of a criterion at the parameters of `network`.
+
+    The kernels of a step are made once (`Convolution.applied`) and copied into a network of plain convolutions, the
+    one that predicts (`UNet.folded`). All batches of the step read it side by side; the gradients at its parameters
+    are summed and carried back to what is learnt.
+    """
+
+    def __init__(self, network: UNet) -> None:
+        named = [(name, one) for name, one in network.named_modules() if isinstance(one, Convolution)]
+        self._convolutions = [one for _, one in named]
+        self._folded = network.folded().requires_grad_()
+        self._plain = [_convolution(self._folded, name) for name, _ in named]
+        self._leaves = [leaf for one in self._plain for leaf in (one.weight, one.bias) if leaf is not None]
+
+    def backward(
+        self, criterion: Criterion, batches: Sequence[Batch], *, bfloat16: bool, parallel: Parallel | None = None
+    ) -> float:
+        """Add the gradient of the criterion over all `batches` together to the parameters' `grad`.
+
+        Each total is divided by the weight of all batches, so it does not matter how samples are spread over them;
+        nor does the order in which parallel batches end.
+
+        Args:
+            criterion: The loss.
+            batches: One batch or more.
+            bfloat16: Whether products are in bfloat16, or all in float32.
+            parallel: Computes the batches side by side; by default in turn.
+
+        Returns:
+            The value of the criterion; 0, and no gradient, where nothing is known of any pixel.
+
+        Raises:
+            TrainingError: The value is not finite.
+        """
+        parallel = parallel or Serial()
+        batches = [_to(batch, self._leaves[0].device) for batch in batches]
+        weights = sum_terms(parallel.map(lambda batch: criterion.weights(batch.targets), batches), parallel)
+        terms = criterion.terms
+        shares = {name: share / weights[name] if weights[name] > 0 else 0.0 for name, share in terms.items()}
+        if not any(shares.values()):
+            return 0.0
+        made = parallel.map(self._make, range(len(self._convolutions)))
+        parts = parallel.map(lambda batch: self._derivatives(criterion, batch, shares, bfloat16), batches)
+        value = weighted_mean(sum_terms((totals for totals, _ in parts), parallel), weights, terms)
+        if not math.isfinite(value):
+            raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
+        gradients = [parallel.sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
+
+        def carry_back(index: int) -> None:
+            torch.autograd.backward(made[index], gradients[2 * index : 2 * index + 2])
+
+        parallel.map(carry_back, range(len(made)))
+        return value
+
+    def _make(self, index: int) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of a convolution as they follow from what is learnt, also put into its plain twin."""
+        kernel, bias = self._convolutions[index].applied()
+        with torch.no_grad():
+            self._leaves[2 * index].copy_(kernel)
+            self._leaves[2 * index + 1].copy_(bias)
+        return kernel, bias
+
+    def _derivatives(
+        self, criterion: Criterion, batch: Batch, shares: Mapping[str, float], bfloat16: bool
+    ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+        """The totals of one batch, and the gradient of `shares` times them at the leaves."""
+        with autocast(batch.image.device, bfloat16=bfloat16):
+            packed = self._folded.packed(batch.image.contiguous(memory_format=torch.channels_last))
+        totals, gradient = criterion.derivative(packed.detach(), batch.targets, shares)
+        return totals, torch.autograd.grad(packed, self._leaves, gradient)
+
+
+def _convolution(network: UNet, name: str) -> nn.Conv2d:
+    found = network.get_submodule(name)
+    assert isinstance(found, nn.Conv2d)
+    return found
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    t = batch.targets
+    moved = (x.to(device, non_blocking=True) for x in (t.classes, t.known, t.heat, t.offset, t.radius, t.weight))
+    return Batch(batch.image.to(device, non_blocking=True), Targets(*moved))

@@ -1,0 +1,394 @@
+"""A model folder: what is read is what was written, or an error that names the file."""
+
+import hashlib
+import json
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import load as load_file
+from safetensors.torch import save as save_file
+
+import nucleate
+from nucleate.data.normalization import Normalisation
+from nucleate.errors import ModelError
+from nucleate.networks import store
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.types import Thresholds
+
+HISTORY = [
+    {"epoch": epoch, "train_loss": 2.5 / epoch, "valid_loss": 3.0, "score": 0.25, "panoptic_quality": 0.5}
+    for epoch in (1, 2)
+]
+
+
+TRAINING = store.TrainingPart(
+    seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
+)
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    made = UNet(Architecture(channels=2, classes=3, widths=(8, 16)))
+    torch.nn.init.normal_(made.heads.maps.weight)
+    return made
+
+
+def manifest(weights, architecture):
+    return store.Manifest(
+        name="small",
+        architecture=store.architecture_part(architecture),
+        normalisation=store.NormalisationPart(low=0.5, high=99.5),
+        thresholds=store.ThresholdsPart(
+            foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9
+        ),
+        pixel_size=0.25,
+        data=store.DataPart(
+            source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
+        ),
+        trainings=(TRAINING,),
+        scores={"validation": {"panoptic_quality": 0.5, "aji": 0.4, "thresholds": []}},
+        versions={"nucleate": nucleate.__version__},
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = network()
+    weights = store.encode_weights(made)
+    store.write(tmp_path / "small", manifest(weights, made.architecture), weights, HISTORY, {store.CARD: b"# small\n"})
+    return tmp_path / "small"
+
+
+def test_round_trip(folder):
+    made, read = network(), store.read(folder)
+    assert read.folder == folder
+    assert read.network.architecture == made.architecture
+    image = torch.randn(1, 2, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.network(image), made(image), atol=1e-5, rtol=1e-5)
+        assert torch.equal(read.network(image), made.folded()(image))
+    assert read.thresholds == Thresholds(
+        foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9, seed_foreground=0.0
+    )
+    assert read.normalisation == Normalisation(low=0.5, high=99.5)
+    assert read.manifest == manifest((folder / store.WEIGHTS).read_bytes(), made.architecture)
+    assert store.read_history(folder) == HISTORY
+    assert (folder / store.CARD).read_text() == "# small\n"
+
+
+def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
+    read = store.read(folder)
+    assert read.manifest.engines is None  # as in a folder from before engines were compared
+    engines = store.EnginesPart(panoptic_quality={"torch": 0.5, "openvino": 0.25})
+    assert engines.ranges == {}  # as in a folder from before there were integers
+    engines = engines.model_copy(update={"ranges": {"decoder.blocks.0.first": (0.0, 1.5)}})
+    path = folder / store.MANIFEST
+    path.write_text(read.manifest.model_copy(update={"engines": engines}).model_dump_json())
+    assert store.read_manifest(folder).engines == engines
+
+
+def with_engines(folder, **engines):
+    path = folder / store.MANIFEST
+    document = json.loads(path.read_text())
+    document["engines"] = engines
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "quality", [{}, {"openvino": 0.5}, {"torch": 1.5}, {"torch": "good"}, {"torch": 0.5, "tensorrt": 0.5}, None, [0.5]]
+)
+def test_a_comparison_of_engines_that_was_altered_is_refused(folder, quality):
+    with_engines(folder, panoptic_quality=quality)
+    with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
+        store.read(folder)
+
+
+@pytest.mark.parametrize("limits", [[1.0, 0.5], [0.0], [0.0, 1.0, 2.0], [0.0, "much"], [0.0, float("inf")]])
+def test_ranges_that_were_altered_are_refused(folder, limits):
+    with_engines(folder, panoptic_quality={"torch": 0.5}, ranges={"decoder.blocks.0.first": limits})
+    with pytest.raises(ModelError, match=r"model\.json is cut or altered at engines"):
+        store.read(folder)
+
+
+def test_ranges_of_a_convolution_that_is_not_there_are_refused(folder):
+    ranges = {"decoder.blocks.0.first": [0.0, 1.0]}
+    with_engines(folder, panoptic_quality={"torch": 0.5}, ranges=ranges)
+    assert store.read(folder).manifest.engines.ranges == {"decoder.blocks.0.first": (0.0, 1.0)}
+    with_engines(folder, panoptic_quality={"torch": 0.5}, ranges=ranges | {"decoder.blocks.7.first": [0.0, 1.0]})
+    with pytest.raises(ModelError, match=r"model\.json .*no convolution decoder\.blocks\.7\.first.*copy the model"):
+        store.read(folder)
+
+
+MODULES_1 = {
+    "encoder.stem": "stem",
+    "encoder.down": "down",
+    "encoder.blocks": "encode",
+    "decoder.up": "up",
+    "decoder.blocks": "decode",
+    "heads.maps": "head",
+}
+
+
+def as_format_1(folder):
+    """The same model as versions before wrote it."""
+
+    def old(name):
+        return next(other + name.removeprefix(new) for new, other in MODULES_1.items() if name.startswith(new))
+
+    document = json.loads((folder / store.MANIFEST).read_text())
+    weights = save_file({old(n): t for n, t in load_file((folder / store.WEIGHTS).read_bytes()).items()})
+    (folder / store.WEIGHTS).write_bytes(weights)
+    thresholds = {"foreground": 0.4, "heat": 0.2, "separation": 0.7, "reach": 0.8, "smallest": 9}
+    part = {"panoptic_quality": 0.5, "megapixels_per_second": 2.0, "seconds_to_start": 1.5}
+    measured = dict.fromkeys(("torch", "openvino", "onnx"), part)
+    engines = {"processor": "x86_64 AVX2", "measured": measured, "ranges": {"decode.0.first": [0.0, 1.5]}}
+    architecture = {key: value for key, value in document["architecture"].items() if key != "parts"}
+    others = {key: document[key] for key in ("name", "normalisation", "pixel_size", "data", "scores", "versions")}
+    before = {
+        **others,
+        "format": 1,
+        "architecture": architecture,
+        "thresholds": thresholds,
+        "training": document["trainings"][0],
+        "engines": engines,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    (folder / store.MANIFEST).write_text(json.dumps(before))
+    return before
+
+
+def test_a_folder_of_format_1_is_read_as_before(folder):
+    now = store.read(folder)
+    as_format_1(folder)
+    before = store.read(folder)
+    same = {"weights_sha256": now.manifest.weights_sha256, "engines": None}
+    assert before.manifest.model_copy(update=same) == now.manifest
+    assert before.manifest.engines.panoptic_quality == {"torch": 0.5, "openvino": 0.5}
+    assert before.manifest.engines.ranges == {"decoder.blocks.0.first": (0.0, 1.5)}
+    image = torch.randn(1, 2, 12, 16)
+    with torch.no_grad():
+        assert torch.equal(before.network(image), now.network(image))
+
+
+@pytest.mark.parametrize("key", ["thresholds", "training", "engines", "architecture"])
+@pytest.mark.parametrize("value", [None, 5, [1], {"torch": 5}, {"measured": {"torch": 5}}])
+def test_a_manifest_of_format_1_that_was_altered_is_refused(folder, key, value):
+    document = as_format_1(folder)
+    document[key] = value
+    (folder / store.MANIFEST).write_text(json.dumps(document))
+    if key == "engines" and value is None:
+        assert store.read(folder).manifest.engines is None
+        return
+    with pytest.raises(ModelError, match=r"model\.json is cut or altered at"):
+        store.read(folder)
+
+
+@pytest.mark.parametrize("parts", [("encoder",), ("encoder", "decoder")])
+def test_a_model_may_hold_a_part_of_a_network(folder, parts):
+    made, whole = network(), store.read(folder)
+    weights = store.encode_weights(made, parts=parts)
+    assert len(weights) < len(store.encode_weights(made))
+    part = whole.manifest.architecture.model_copy(update={"parts": parts})
+    update = {"architecture": part, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    store.write(folder, whole.manifest.model_copy(update=update), weights, HISTORY, "")
+    with pytest.raises(ModelError, match=f"holds the {' and '.join(parts)} of a network alone"):
+        store.read(folder)
+    read = store.read(folder, whole=False)
+    for name, tensor in read.network.state_dict().items():
+        assert torch.equal(tensor, whole.network.state_dict()[name]) or name.partition(".")[0] not in parts
+
+
+def test_a_part_that_is_not_named_is_refused(folder):
+    document = json.loads((folder / store.MANIFEST).read_text())
+    for parts, match in ((["encoder"], store.WEIGHTS), (["decoder"], "parts"), ([], "parts")):
+        document["architecture"]["parts"] = parts
+        (folder / store.MANIFEST).write_text(json.dumps(document))
+        with pytest.raises(ModelError, match=match):
+            store.read(folder, whole=False)
+
+
+def test_lineage_and_several_trainings_are_kept(folder):
+    read = store.read(folder)
+    ancestors = (store.Ancestor(name="fluorescence", weights_sha256="a" * 64),)
+    second = TRAINING.model_copy(update={"epochs": 1, "stopped": "Again."})
+    manifest = read.manifest.model_copy(update={"lineage": ancestors, "trainings": (TRAINING, second)})
+    store.write(folder, manifest, (folder / store.WEIGHTS).read_bytes(), [*HISTORY, HISTORY[0]], "")
+    again = store.read_manifest(folder)
+    assert again == manifest and again.training == second
+    assert store.read_history(folder) == [*HISTORY, HISTORY[0]]
+
+
+def test_written_twice_is_the_same_bytes(folder, tmp_path):
+    read = store.read(folder)
+    weights = store.encode_weights(read.network)
+    store.write(tmp_path / "again", read.manifest, weights, store.read_history(folder), {store.CARD: b"# small\n"})
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == files
+    assert files.keys() == {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CARD}
+
+
+def test_parameters_are_counted(folder):
+    read = store.read(folder)
+    assert read.manifest.architecture.parameters == sum(p.numel() for p in read.network.parameters())
+
+
+def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
+    made = network()
+    whole, half = store.encode_weights(made), store.encode_weights(made, half=True)
+    tensors = sum(p.numel() for p in made.folded().parameters())
+    assert len(whole) - len(half) == pytest.approx(2 * tensors, abs=64)
+    store.write(folder, manifest(half, made.architecture), half, HISTORY)
+    read = store.read(folder)
+    assert all(p.dtype == torch.float32 for p in read.network.parameters())
+    image = torch.randn(1, 2, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(read.network(image), made(image), atol=2e-2, rtol=2e-2)
+
+
+def test_manifest_fits_its_own_schema(folder):
+    content = json.loads((folder / store.MANIFEST).read_text())
+    schema = store.Manifest.model_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(content, schema)
+    assert content["format"] == 2
+    for broken in ({**content, "format": 3}, {**content, "extra": 1}, {**content, "weights_sha256": "0"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+
+
+@pytest.mark.parametrize("name", [store.WEIGHTS, store.MANIFEST])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        store.read(folder)
+
+
+def test_a_missing_history_is_named(folder):
+    (folder / store.HISTORY).unlink()
+    store.read(folder)
+    with pytest.raises(ModelError, match=store.HISTORY):
+        store.read_history(folder)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("name", [store.WEIGHTS, store.MANIFEST])
+def test_a_cut_file_is_named(folder, name, share):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * (len(content) - 1))])
+    with pytest.raises(ModelError, match=name):
+        store.read(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, len(json.dumps(HISTORY[0])), len(json.dumps(HISTORY[0])) + 1])
+def test_a_cut_history_is_named(folder, keep):
+    content = (folder / store.HISTORY).read_bytes()
+    (folder / store.HISTORY).write_bytes(content[:keep])
+    with pytest.raises(ModelError, match=store.HISTORY):
+        store.read_history(folder)
+
+
+@pytest.mark.parametrize("content", [b"1\n2\n", b"{}\n{}\n{}\n", b"[]\n{}\n", b"\xff\xfe\n{}\n", b"{'a': 1}\n{}\n"])
+def test_an_altered_history_is_named(folder, content):
+    (folder / store.HISTORY).write_bytes(content)
+    with pytest.raises(ModelError, match=store.HISTORY):
+        store.read_history(folder)
+
+
+def test_any_altered_byte_of_the_weights_is_noticed(folder):
+    path = folder / store.WEIGHTS
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 40)):
+        altered = bytearray(content)
+        altered[place] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(ModelError, match=store.WEIGHTS):
+            store.read(folder)
+
+
+def altered(folder, *keys, value):
+    path = folder / store.MANIFEST
+    content = json.loads(path.read_text())
+    part = content
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("format",), 3),
+        (("name",), 5),
+        (("architecture", "name"), "transformer"),
+        (("architecture", "channels"), 0),
+        (("architecture", "widths"), []),
+        (("architecture", "widths"), [0, 8]),
+        (("architecture", "widths"), [-8, 8]),
+        (("architecture", "widths"), [8, 2**30]),
+        (("architecture", "widths"), [8.5]),
+        (("architecture", "widths"), [12]),
+        (("normalisation", "low"), 99.5),
+        (("normalisation", "high"), 101),
+        (("thresholds", "peak_threshold"), 0),
+        (("thresholds", "min_area"), -1),
+        (("thresholds", "another"), 0.5),
+        (("pixel_size",), 0),
+        (("trainings",), None),
+        (("weights_sha256",), "abc"),
+    ],
+    ids=str,
+)
+def test_an_altered_manifest_names_file_and_place(folder, keys, value):
+    altered(folder, *keys, value=value)
+    with pytest.raises(ModelError, match=keys[-1] if keys[-1] not in ("low", "widths") else keys[0]) as caught:
+        store.read(folder)
+    assert str(folder / store.MANIFEST) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("architecture", "widths"), [8, 24]),
+        (("architecture", "channels"), 1),
+        (("architecture", "classes"), 2),
+        (("weights_sha256",), "0" * 64),
+    ],
+    ids=str,
+)
+def test_a_manifest_of_other_weights_names_the_weights(folder, keys, value):
+    altered(folder, *keys, value=value)
+    with pytest.raises(ModelError, match=store.WEIGHTS):
+        store.read(folder)
+
+
+def test_weights_that_are_no_safetensors_are_named(folder):
+    content = b"no tensors"
+    (folder / store.WEIGHTS).write_bytes(content)
+    altered(folder, "weights_sha256", value=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ModelError, match=store.WEIGHTS):
+        store.read(folder)
+
+
+def test_a_folder_in_place_of_a_file_is_named(folder):
+    (folder / store.WEIGHTS).unlink()
+    (folder / store.WEIGHTS).mkdir()
+    with pytest.raises(ModelError, match=store.WEIGHTS):
+        store.read(folder)
+
+
+def test_no_folder_says_what_there_is(tmp_path):
+    with pytest.raises(ModelError, match="nothing here") as caught:
+        store.read(tmp_path / "nothing here")
+    assert all(name in str(caught.value) for name in store.EMBEDDED)
+
+
+def test_a_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in store.EMBEDDED:
+        assert store.locate(name).is_absolute()
+        (tmp_path / name).mkdir()
+        assert store.locate(name).resolve() == (tmp_path / name).resolve()
+    assert store.locate("runs/mine").as_posix() == "runs/mine"

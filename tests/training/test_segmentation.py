@@ -1,0 +1,217 @@
+"""What is held out, and how a network is judged on it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import nn
+
+from nucleate.data.synthetic.microscopy import fluorescence
+from nucleate.inference.backends import TorchBackend
+from nucleate.networks.unet import UNIT, Architecture, UNet
+from nucleate.postprocess.scores import mean_ap
+from nucleate.postprocess.targets import whole
+from nucleate.training.config import TrainingConfig
+from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.parallel import Serial, Threads
+from nucleate.training.segmentation import FEWEST, GRID, SegmentationTask, ValidationSet, hold_out, tune_thresholds
+from nucleate.types import Maps, Thresholds
+
+PLAIN = Thresholds(
+    foreground=0.5, peak_threshold=0.3, nms_radius=0.6, assign_radius=0.7, min_area=1, seed_foreground=0.0
+)
+
+
+def pair_of(labels):
+    return np.zeros((1, *labels.shape), np.float32), np.ascontiguousarray(labels, np.int32)
+
+
+def drawn(count, height=64, width=64, seed=0):
+    return [pair_of(fluorescence((seed, i), height, width, diameter=14)[1]) for i in range(count)]
+
+
+LABELS = hnp.arrays(
+    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14), elements=st.integers(-2, 5)
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(images=st.lists(LABELS, min_size=1, max_size=FEWEST - 1))
+def test_strips_give_each_labelled_pixel_to_one_side(images):
+    training, validation, rule = hold_out([pair_of(labels) for labels in images])
+    assert len(training) == len(validation) == len(images)
+    assert str(len(images)) in rule
+    for labels, (_, kept), (_, held) in zip(images, training, validation, strict=True):
+        assert kept.dtype == held.dtype == np.int32
+        known = labels >= 0
+        np.testing.assert_array_equal((kept >= 0) ^ (held >= 0), known)
+        assert not ((kept >= 0) & (held >= 0)).any()
+        np.testing.assert_array_equal(np.where(kept >= 0, kept, held)[known], labels[known])
+        # No nucleus is on both sides.
+        assert not set(kept[kept > 0]) & set(held[held > 0])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shape", [(60, 200), (200, 60), (96, 96)])
+def test_few_images_give_both_sides_something(count, shape):
+    pairs = drawn(count, *shape)
+    training, validation, _ = hold_out(pairs)
+    long = int(shape[1] >= shape[0])
+    for (image, labels), (shown, kept), (judged, held) in zip(pairs, training, validation, strict=True):
+        assert shown is image and judged is image
+        assert (kept > 0).any() and (held > 0).any()
+        share = (held >= 0).sum() / (labels >= 0).sum()
+        assert 0.1 < share < 0.35
+        # The strip lies at the end of the longer side.
+        where = np.nonzero(held >= 0)[long]
+        assert where.min() > 0.5 * shape[long] and where.max() == shape[long] - 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(FEWEST, 60))
+def test_many_images_are_held_out_whole(count):
+    pairs = [pair_of(np.full((1, 1), i)) for i in range(count)]
+    training, validation, rule = hold_out(pairs)
+    names = [int(labels[0, 0]) for _, labels in training], [int(labels[0, 0]) for _, labels in validation]
+    assert sorted(names[0] + names[1]) == list(range(count))
+    assert names == tuple(sorted(name) for name in names)
+    assert len(validation) in (count // 10, count // 10 + 1)
+    assert str(len(validation)) in rule and str(count) in rule
+
+
+def test_one_more_image_moves_no_other_to_the_other_side():
+    # In the order of names: an image added at the end leaves those before it where they were.
+    pairs = [pair_of(np.full((1, 1), i)) for i in range(40)]
+    for count in range(FEWEST, 40):
+        few = {int(labels[0, 0]) for _, labels in hold_out(pairs[:count])[1]}
+        more = {int(labels[0, 0]) for _, labels in hold_out(pairs[: count + 1])[1]}
+        assert few <= more
+
+
+class Perfect:
+    """Gives what the labels say, as a network without error would; `noise` is added to it."""
+
+    def __init__(self, validation, noise=0.0):
+        self.maps = iter([self._maps(targets, noise) for targets in validation.targets])
+
+    def raw(self, image):
+        return next(self.maps)
+
+    zoomed = raw
+
+    @staticmethod
+    def _maps(t, noise):
+        nucleus = 40.0 * t.classes[:, None] - 20
+        heat = torch.logit(t.heat, eps=1e-6)
+        parts = [-nucleus / 2, nucleus / 2, heat, t.offset / UNIT, (t.radius / UNIT).log()]
+        maps = torch.cat([part.float() for part in parts], dim=1)
+        return maps + noise * torch.randn(maps.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_perfect_network_is_judged_perfect():
+    validation = ValidationSet(drawn(3))
+    judgement = validation.evaluate(Perfect(validation), SegmentationCriterion(), PLAIN)
+    assert judgement.score == 1 and judgement.scores.n_true > 10
+    worse = validation.evaluate(Perfect(validation, noise=3.0), SegmentationCriterion(), PLAIN)
+    assert worse.score < 1 and worse.loss > judgement.loss
+    assert len(judgement.maps) == 3
+
+
+def test_what_is_not_held_out_counts_nothing():
+    _, held, _ = hold_out(drawn(2, 64, 120))
+    validation = ValidationSet(held)
+    clean = validation.evaluate(Perfect(validation), SegmentationCriterion(), PLAIN)
+    engine = Perfect(validation)
+    spoilt = []
+    for maps, (_, labels) in zip(engine.maps, held, strict=True):
+        unknown = torch.from_numpy(labels < 0)
+        # Every channel says the opposite where nothing is known.
+        spoilt.append(torch.where(unknown & (torch.rand(labels.shape) < 0.5), -maps, maps))
+    engine.maps = iter(spoilt)
+    judgement = validation.evaluate(engine, SegmentationCriterion(), PLAIN)
+    assert judgement.loss == pytest.approx(clean.loss, rel=1e-6)
+    assert judgement.scores.n_true == clean.scores.n_true == sum(len(set(h[h > 0])) for _, h in held)
+
+
+def test_the_loss_is_the_mean_over_all_pixels_of_all_images():
+    pairs = [*drawn(1, 32, 32), *drawn(1, 96, 64, seed=1)]
+    validation, criterion = ValidationSet(pairs), SegmentationCriterion()
+    maps = [torch.randn(1, 6, *labels.shape) for _, labels in pairs]
+    engine = Perfect(validation)
+    engine.maps = iter(maps)
+    totals = [
+        {k: float(v) for k, v in criterion.totals(m, whole(labels)).items()}
+        for m, (_, labels) in zip(maps, pairs, strict=True)
+    ]
+    expected = weighted_mean(sum_terms(totals), sum_terms(criterion.weights(whole(labels)) for _, labels in pairs))
+    assert validation.evaluate(engine, criterion, PLAIN).loss == pytest.approx(expected)
+
+
+def noisy_maps(validation, seed, noise):
+    rng = np.random.default_rng(seed)
+    found = []
+    for t in validation.targets:
+        shape = tuple(t.known.shape[1:])
+        foreground = np.clip(t.classes[0].numpy() * 0.6 + 0.2 + noise * rng.normal(size=shape), 0, 1)
+        heat = np.clip(t.heat[0, 0].numpy() * 0.7 + noise * rng.normal(size=shape), 0, 1)
+        offset = t.offset[0].numpy() + 10 * noise * rng.normal(size=(2, *shape))
+        found.append(Maps(*(m.astype(np.float32) for m in (foreground, heat, offset)), t.radius[0, 0].numpy()))
+    return found
+
+
+@pytest.mark.parametrize(("seed", "noise"), [(0, 0.05), (1, 0.15), (2, 0.4)])
+@pytest.mark.parametrize("start", [PLAIN, Thresholds(0.95, 0.95, 2.0, 0.1, 500, 0.0)], ids=["usual", "absurd"])
+def test_tuning_never_lowers_the_score(seed, noise, start):
+    validation = ValidationSet(drawn(2, 48, 64, seed=seed))
+    maps = noisy_maps(validation, seed, noise)
+    before = validation.scores(maps, start)
+    best, scores = tune_thresholds(validation, maps, start)
+    assert mean_ap(scores) >= mean_ap(before)
+    assert scores == validation.scores(maps, best)
+    for name, values in GRID.items():
+        value = getattr(best, name)
+        assert value in values or value == getattr(start, name)
+        assert type(value) is type(getattr(start, name))
+
+
+def test_tuning_leaves_what_is_perfect():
+    validation = ValidationSet(drawn(2, 48, 64))
+    maps = noisy_maps(validation, 0, 0.0)
+    if mean_ap(validation.scores(maps, PLAIN)) < 1:
+        pytest.fail("the maps were meant to be perfect")
+    assert tune_thresholds(validation, maps, PLAIN)[0] == PLAIN
+
+
+def test_images_side_by_side_are_judged_as_in_turn():
+    torch.manual_seed(0)
+    network = UNet(Architecture(widths=(8, 8)))
+    nn.init.normal_(network.heads.maps.weight, std=0.3)
+    draw = np.random.default_rng(0)
+    pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(5)]
+    engine, validation = TorchBackend(network), ValidationSet(pairs)
+    expected = validation.evaluate(engine, SegmentationCriterion(), PLAIN)
+    with Threads() as threads:
+        found = validation.evaluate(engine, SegmentationCriterion(), PLAIN, threads)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert len(found.maps) == 5
+    for one, other in zip(found.maps, expected.maps, strict=True):
+        np.testing.assert_allclose(one.foreground, other.foreground, atol=1e-5)
+    assert found.scores.n_true == expected.scores.n_true > 0
+
+
+def test_the_task_evaluates_in_the_number_format_asked_for_and_tells_its_images_apart():
+    torch.manual_seed(0)
+    network = UNet(Architecture(widths=(8, 8)))
+    nn.init.normal_(network.heads.maps.weight, std=0.3)
+    draw = np.random.default_rng(0)
+    pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(2)]
+    task = SegmentationTask(pairs[:1], ValidationSet(pairs[1:]), TrainingConfig(loss="focal"))
+    found = {bfloat16: task.evaluate(network, bfloat16=bfloat16, parallel=Serial()) for bfloat16 in (False, True)}
+    plain = task.validation.evaluate(TorchBackend(network, bfloat16=False), SegmentationCriterion(loss="focal"), PLAIN)
+    assert found[False].loss == plain.loss != found[True].loss == pytest.approx(plain.loss, rel=0.05)
+    assert found[False].metrics == {"panoptic_quality": found[False].scores.panoptic_quality}
+    assert task.identity["images"] == [[64, 64]]
+    batch = task.batch(range(3, 5))
+    assert torch.equal(batch.image, task.batch(range(2, 5)).image[1:])
