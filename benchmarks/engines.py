@@ -18,7 +18,7 @@ from statistics import median
 
 import torch
 
-from nucleate.inference.backends import Engine
+from nucleate.inference.backends import Backend
 from nucleate.inference.quantize import calibrate
 from nucleate.inference.select import make
 from nucleate.networks.runtime import has_bfloat16, keep_memory, processor
@@ -28,7 +28,7 @@ from nucleate.networks.unet import UNet
 REFERENCE = "torch float32"
 
 
-def variants(network: UNet) -> dict[str, Callable[[], Engine]]:
+def variants(network: UNet) -> dict[str, Callable[[], Backend]]:
     """The engines by name; each is made, and its packages loaded, when it is called."""
     found = {
         REFERENCE: lambda: make(network, "torch", bfloat16=False),
@@ -43,7 +43,7 @@ def variants(network: UNet) -> dict[str, Callable[[], Engine]]:
     return found
 
 
-def rates(engines: dict[str, Engine], side: int, repeats: int) -> dict[str, float]:
+def rates(engines: dict[str, Backend], side: int, repeats: int) -> dict[str, float]:
     """Megapixels a second of each engine on images of side x side, in turn, after one to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(repeats + 1):

@@ -48,7 +48,7 @@ from nucleate.curves.rules import FixedNumber, Patience, ProgressQuotient
 from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import normalise
-from nucleate.inference.backends import Engine, TorchEngine
+from nucleate.inference.backends import Backend, TorchBackend
 from nucleate.io.atomic import write_text
 from nucleate.networks.unet import Architecture
 from nucleate.training.config import Limits, TrainingConfig
@@ -109,7 +109,7 @@ def cool(data: Path, out: Path, plan: Plan) -> None:
             continue
         pairs, chosen = _held_out(images)
         result = _train(pairs, ValidationSet(chosen), replace(config, cool_down=TrainingConfig().cool_down))
-        engine, criterion = TorchEngine(result.network), SegmentationCriterion(NETWORK.classes, config.loss)
+        engine, criterion = TorchBackend(result.network), SegmentationCriterion(NETWORK.classes, config.loss)
         found = [half.evaluate(engine, criterion, Thresholds()) for half in held_back]
         values = [one.loss for one in found] + [one.scores.panoptic_quality for one in found]
         _save(path, ("epoch", *COLUMNS[5:]), [[result.state.best_epoch, *values]])
@@ -153,7 +153,7 @@ class Watched(ValidationSet):
 
     def evaluate(
         self,
-        engine: Engine,
+        engine: Backend,
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
         parallel: Parallel | None = None,

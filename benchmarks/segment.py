@@ -32,7 +32,7 @@ from torch import Tensor
 
 from nucleate import cli
 from nucleate.inference import select
-from nucleate.inference.backends import Engine
+from nucleate.inference.backends import Backend
 from nucleate.inference.block_store import MemoryBlockStore
 from nucleate.inference.image_input import Selection, open_image
 from nucleate.inference.predictor import Predictor
@@ -50,7 +50,7 @@ class Clock:
         self.spans: list[tuple[float, float]] = []
         self.loading = 0.0  # seconds until the model and its engine were ready
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: Backend) -> Backend:
         run = engine.run
 
         def timed(image: Tensor) -> Tensor:
@@ -77,7 +77,9 @@ def watched(*, float32: bool) -> Iterator[Clock]:
     """Meanwhile every engine is watched by a clock; where float32 is asked for, it computes in nothing else."""
     clock, make = Clock(), select.make  # through which the command line and `Predictor` get theirs
 
-    def watched_make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Engine:
+    def watched_make(
+        network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None
+    ) -> Backend:
         if float32:
             name, bfloat16 = name.removesuffix("-int8"), False
         return clock.watch(make(network, name, bfloat16=bfloat16, ranges=ranges))

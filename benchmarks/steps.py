@@ -18,7 +18,7 @@ from pathlib import Path
 
 from protocol import few, full, row, table
 
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import Architecture
 from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import LabelledImages, load_labelled
@@ -47,7 +47,7 @@ def main() -> None:
     task = SegmentationTask(labelled.training, tuned_on, config)
     with Threads() as threads:
         result = Trainer(new_network(architecture, config.seed), task, config, parallel=threads).train()
-    criterion, engine = task.criterion, TorchEngine(result.network)
+    criterion, engine = task.criterion, TorchBackend(result.network)
     thresholds, _ = tune_thresholds(tuned_on, tuned_on.evaluate(engine, criterion, Thresholds()).maps, Thresholds())
     judgement = judges.evaluate(engine, criterion, thresholds)
     rows = {"all": row(judgement.scores)}

@@ -247,12 +247,13 @@ def train(
     folder: str | PathLike[str],
     out: str | PathLike[str],
     *,
-    validation: str | PathLike[str] | None = None,
     minutes: float | None = None,
     epochs: int | None = None,
-    channel: str | None = None,
-    loss: str = "cross_entropy",
     seed: int = 0,
+    loss: str = "cross_entropy",
+    config: TrainingConfig | None = None,
+    validation: str | PathLike[str] | None = None,
+    channel: str | None = None,
     resume: bool = False,
     observe: Observer | None = None,
 ) -> Segmenter:
@@ -261,12 +262,13 @@ def train(
     Args:
         folder: holds images and masks, in one of the layouts that `nucleate check` knows.
         out: the model folder to write.
-        validation: a folder of labelled images to choose epoch and thresholds on; by default a part of `folder`.
         minutes, epochs: train no longer than this.
-        channel: the channel to learn from, by its name, where images have several.
-        loss: of the pixel classes: cross_entropy or focal.
         seed: the same seed gives the same run.
-        resume: continue the interrupted run in `out`.
+        loss: of the pixel classes: cross_entropy or focal.
+        config: everything about how the run goes, in place of the four options before.
+        validation: a folder of labelled images to choose epoch and thresholds on; by default a part of `folder`.
+        channel: the channel to learn from, by its name, where images have several.
+        resume: resume the interrupted run in `out`.
         observe: called after each step with the state of the run and the loss.
 
     Returns:
@@ -275,11 +277,10 @@ def train(
     Raises:
         NucleateError: the images cannot be used, or the folder not written.
     """
-    config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     fit(
         Path(folder),
         Path(out),
-        config,
+        config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs),
         validation=None if validation is None else Path(validation),
         channel=channel,
         resume=resume,

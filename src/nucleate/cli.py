@@ -85,23 +85,22 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
-    from nucleate.report.card import card_files
+    from nucleate import api
     from nucleate.report.training_progress import TrainingProgress
     from nucleate.training.config import TrainingConfig
-    from nucleate.training.fit import fit
 
     config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     with TrainingProgress(config, out) as progress:
-        manifest = fit(
+        model = api.train(
             folder,
             out,
-            config,
+            config=config,
             validation=validation,
             channel=channel,
             resume=resume,
             observe=progress.observe,
-            extra_files=card_files,
         )
+    manifest = model.manifest
     scores = manifest.scores["validation"]
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
     print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
@@ -152,11 +151,10 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
+    from nucleate import api
     from nucleate.data.dataset import images_in
     from nucleate.inference.image_input import Selection
     from nucleate.inference.predict import Request, predict
-    from nucleate.inference.predictor import Predictor
-    from nucleate.networks.store import locate, read
     from nucleate.report.prediction_progress import PredictionProgress, sentences
 
     selection = Selection.of(level, pixel_size, region)
@@ -164,7 +162,7 @@ def predict(
     request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
     files = images_in(images)
     tta = tta if views is None else views
-    predictor = Predictor(read(locate(model)), min_area=min_size, engine=engine, tta=tta)
+    predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.inference.sliding_window import JUDGED
 from nucleate.networks.decode import LARGEST_RADIUS, to_entropy, to_maps
 from nucleate.networks.graph import reach
@@ -37,7 +37,7 @@ def constant(logit=5.0, offset=6.0, radius=30.0):
 @given(height=st.integers(1, 40), width=st.integers(1, 40), channels=st.integers(1, 3), classes=st.integers(2, 3))
 def test_any_size_gives_maps_of_that_size(height, width, channels, classes):
     image = np.random.default_rng(0).normal(size=(channels, height, width)).astype(np.float32)
-    maps = TorchEngine(network(classes, channels))(image)
+    maps = TorchBackend(network(classes, channels))(image)
     assert maps.foreground.shape == maps.heat.shape == maps.radius.shape == (height, width)
     assert maps.offset.shape == (2, height, width)
     for part in (maps.foreground, maps.heat, maps.offset, maps.radius):
@@ -54,14 +54,14 @@ def test_raw_is_the_network_on_the_image_with_zeros_around(size):
     padded = F.pad(image, (0, -size[1] % 4, 0, -size[0] % 4))
     with torch.no_grad():
         expected = made(padded)[..., : size[0], : size[1]]
-    found = TorchEngine(made, bfloat16=False).raw(image)
+    found = TorchBackend(made, bfloat16=False).raw(image)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_is_near_float32():
     made, image = network(), torch.randn(1, 1, 32, 32)
-    one, other = (TorchEngine(made, bfloat16=choice).raw(image).cpu() for choice in (True, False))
+    one, other = (TorchBackend(made, bfloat16=choice).raw(image).cpu() for choice in (True, False))
     assert one.dtype == torch.float32
     difference = (one - other).abs().max()
     assert 0 < difference < 0.05 * other.abs().max()
@@ -70,7 +70,7 @@ def test_bfloat16_is_near_float32():
 def test_the_network_is_left_as_it_was():
     made = network()
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-    TorchEngine(made)(np.zeros((1, 8, 8), np.float32))
+    TorchBackend(made)(np.zeros((1, 8, 8), np.float32))
     assert made.training and all(parameter.requires_grad for parameter in made.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in made.state_dict().items())
 
@@ -98,7 +98,7 @@ def test_entropy_is_in_bits(classes):
 
 
 def test_nuclei_of_the_right_size_are_seen_as_they_are():
-    engine, image = TorchEngine(constant(radius=14.0)), torch.randn(1, 1, 20, 30)
+    engine, image = TorchBackend(constant(radius=14.0)), torch.randn(1, 1, 20, 30)
     torch.testing.assert_close(engine.zoomed(image), engine.raw(image))
 
 
@@ -109,7 +109,7 @@ def test_others_are_seen_resized_and_measured_in_the_pixels_of_the_image(size, r
     factor = zoom(2 * radius)
     assert (factor > 1) == (radius < 10) and factor != 1
     # The network says the same of the resized image, where a pixel is smaller or larger.
-    maps = TorchEngine(constant(radius=radius, offset=offset), bfloat16=False)(np.zeros((1, *size), np.float32))
+    maps = TorchBackend(constant(radius=radius, offset=offset), bfloat16=False)(np.zeros((1, *size), np.float32))
     assert maps.foreground.shape == size
     np.testing.assert_allclose(maps.radius, radius / factor, rtol=1e-4)
     np.testing.assert_allclose(maps.offset[0], offset / factor, rtol=1e-4)
@@ -118,7 +118,7 @@ def test_others_are_seen_resized_and_measured_in_the_pixels_of_the_image(size, r
 
 
 def test_without_nuclei_nothing_is_resized():
-    engine, image = TorchEngine(constant(logit=-5.0, radius=2.0)), torch.randn(1, 1, 20, 30)
+    engine, image = TorchBackend(constant(logit=-5.0, radius=2.0)), torch.randn(1, 1, 20, 30)
     torch.testing.assert_close(engine.zoomed(image), engine.raw(image))
 
 
@@ -128,6 +128,6 @@ def test_the_reach_is_that_of_the_network(channels):
     torch.manual_seed(3)
     drawn = torch.rand(2)
     torch.manual_seed(3)
-    assert TorchEngine(made).reach == reach(made, channels, 4)
+    assert TorchBackend(made).reach == reach(made, channels, 4)
     # Training draws from the same generator, and must not notice.
     assert torch.equal(torch.rand(2), drawn)

@@ -15,11 +15,11 @@ from nucleate.data.normalization import normalise
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
 from nucleate.errors import InputError
 from nucleate.inference import backends
-from nucleate.inference.backends import Int8Engine, OpenVinoEngine, TorchEngine, load
+from nucleate.inference.backends import Int8Backend, OpenVinoBackend, TorchBackend, load
 from nucleate.inference.quantize import calibrate
 from nucleate.networks.unet import Architecture, UNet
 
-COMPILED = (OpenVinoEngine,)
+COMPILED = (OpenVinoBackend,)
 BFLOAT16 = 0.05
 """Of the largest output: how far bfloat16, whose numbers have 8 bits, may be from float32."""
 
@@ -40,17 +40,17 @@ def exact(kind, made):
 def pair(request):
     """An engine and PyTorch's, of one network, in float32."""
     made = network()
-    return exact(request.param, made), TorchEngine(made, bfloat16=False)
+    return exact(request.param, made), TorchBackend(made, bfloat16=False)
 
 
 def ranges():
     return calibrate(network(), [2 * np.ones((1, 32, 32), np.float32)])
 
 
-@pytest.fixture(scope="module", params=[*COMPILED, Int8Engine])
+@pytest.fixture(scope="module", params=[*COMPILED, Int8Backend])
 def engine(request):
     """An engine of each kind, also of the one that does not give PyTorch's numbers."""
-    return Int8Engine(network(), ranges()) if request.param is Int8Engine else exact(request.param, network())
+    return Int8Backend(network(), ranges()) if request.param is Int8Backend else exact(request.param, network())
 
 
 @pytest.fixture
@@ -76,14 +76,14 @@ def test_any_image_gives_what_pytorch_gives(pair, height, width, seed):
 def test_drawn_images_give_the_maps_that_pytorch_gives(kind, draw, channels, classes):
     made = network(channels, classes, widths=(16, 16, 16))
     image = normalise(draw(3, 90, 110)[0], channels)
-    found, expected = (engine(image) for engine in (exact(kind, made), TorchEngine(made, bfloat16=False)))
+    found, expected = (engine(image) for engine in (exact(kind, made), TorchBackend(made, bfloat16=False)))
     for name in ("foreground", "heat", "offset", "radius"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4, rtol=1e-3)
 
 
 def test_the_default_network_is_run_by_all():
     made, image = UNet(), torch.rand(1, Architecture().channels, 3 * Architecture().stride, 40)
-    expected = TorchEngine(made, bfloat16=False).raw(image).cpu()
+    expected = TorchBackend(made, bfloat16=False).raw(image).cpu()
     for kind in COMPILED:
         torch.testing.assert_close(exact(kind, made).raw(image), expected, atol=1e-4, rtol=1e-4)
 
@@ -91,8 +91,8 @@ def test_the_default_network_is_run_by_all():
 @pytest.mark.parametrize("bfloat16", [True, None])
 def test_bfloat16_is_near_float32(bfloat16):
     made, image = network(), torch.randn(1, 1, 64, 48)
-    found = OpenVinoEngine(made, bfloat16=bfloat16).raw(image)
-    expected = TorchEngine(made, bfloat16=False).raw(image).cpu()
+    found = OpenVinoBackend(made, bfloat16=bfloat16).raw(image)
+    expected = TorchBackend(made, bfloat16=False).raw(image).cpu()
     assert (found - expected).abs().max() < BFLOAT16 * expected.abs().max()
 
 
@@ -127,7 +127,7 @@ def test_an_image_that_is_a_part_of_another_is_read_where_it_is(pair):
 def test_compiled_once_for_each_number_of_threads(threads):
     compiled = []
 
-    class Counting(OpenVinoEngine):
+    class Counting(OpenVinoBackend):
         def _compile(self, threads, size):
             compiled.append(threads)
             return super()._compile(threads, size)
@@ -143,7 +143,7 @@ def test_compiled_once_for_each_number_of_threads(threads):
 def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(numbers):
     compiled = []
 
-    class Counting(OpenVinoEngine):
+    class Counting(OpenVinoBackend):
         def _compile(self, threads, size):
             compiled.append(size)
             return super()._compile(threads, size)
@@ -160,7 +160,7 @@ def test_a_size_that_is_expected_is_compiled_for_itself_and_gives_the_same_bits(
 
 @pytest.mark.parametrize(("each", "streams"), [(2, 1), (1, 2), (4, 1)])
 def test_a_stream_for_each_call_that_runs_at_once(threads, each, streams):
-    found = OpenVinoEngine(network()).settings(each)
+    found = OpenVinoBackend(network()).settings(each)
     assert (found["NUM_STREAMS"], found["INFERENCE_NUM_THREADS"]) == (streams, streams * each)
 
 
@@ -171,7 +171,7 @@ def test_bfloat16_where_it_is_faster_or_where_asked_for(monkeypatch, asked, fast
     monkeypatch.setattr(backends, "prefers_bfloat16", lambda where: faster)
     has = "BF16" in load("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     expected = has and faster if asked is None else asked
-    engine = OpenVinoEngine(network(), bfloat16=asked)
+    engine = OpenVinoBackend(network(), bfloat16=asked)
     assert engine.settings(1)["INFERENCE_PRECISION_HINT"] == ("bf16" if expected else "f32")
     assert engine.describe() == {"engine": "openvino", "number_format": "bfloat16" if expected else "float32"}
 
@@ -180,12 +180,12 @@ def test_bfloat16_where_it_is_faster_or_where_asked_for(monkeypatch, asked, fast
 def test_a_package_that_is_not_installed_is_named(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError) as refused:
-        OpenVinoEngine(network())
+        OpenVinoBackend(network())
     assert str(refused.value) == f"The package {missing} is not installed: pip install 'nucleate[engines]'."
 
 
 def test_every_engine_says_what_its_results_depend_on():
-    found = [one.describe() for one in (TorchEngine(network(), bfloat16=False), Int8Engine(network(), ranges()))]
+    found = [one.describe() for one in (TorchBackend(network(), bfloat16=False), Int8Backend(network(), ranges()))]
     assert found == [
         {"engine": "torch", "number_format": "float32"},
         {"engine": "openvino-int8", "number_format": "int8"},

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 
 from nucleate.data.synthetic.microscopy import fluorescence, tissue
-from nucleate.inference.backends import Int8Engine, TorchEngine
+from nucleate.inference.backends import Int8Backend, TorchBackend
 from nucleate.inference.onnx_graph import to_onnx
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.quantize import CLIPPED, FLOATING, MOST, calibrate, input_scale, quantised
@@ -108,7 +108,7 @@ def test_ranges_are_the_widest_over_the_images_whatever_their_order():
 
 def test_few_images_are_looked_at_and_they_are_spread(monkeypatch):
     seen = []
-    monkeypatch.setattr(TorchEngine, "zoomed", lambda self, image: seen.append(float(image.max())))
+    monkeypatch.setattr(TorchBackend, "zoomed", lambda self, image: seen.append(float(image.max())))
     for count in (1, MOST, MOST + 1, 10 * MOST):
         seen.clear()
         calibrate(network(), [np.full((1, 8, 8), k, np.float32) for k in range(count)])
@@ -176,7 +176,7 @@ def assert_rounded(found, case):
     """Far nearer to the plain network of rounded numbers than rounding is to the network itself; not the same, as what
     lies on the edge between two integers may fall to either."""
     made, _, image, expected = case
-    exact = TorchEngine(made, bfloat16=False).raw(image).cpu()
+    exact = TorchBackend(made, bfloat16=False).raw(image).cpu()
     rounding = (expected - exact).abs().mean()
     assert (found - expected).abs().mean() < 0.1 * rounding
     assert rounding < 0.1 * exact.abs().mean()
@@ -185,7 +185,7 @@ def assert_rounded(found, case):
 @needs_vnni
 def test_the_engine_is_the_plain_network_of_rounded_numbers(case):
     made, ranges, image, _ = case
-    assert_rounded(Int8Engine(made, ranges).raw(image), case)
+    assert_rounded(Int8Backend(made, ranges).raw(image), case)
 
 
 def test_so_is_the_graph_on_any_processor(case):
@@ -202,7 +202,7 @@ def test_so_is_the_graph_on_any_processor(case):
 @needs_vnni
 def test_it_has_the_symmetries_of_the_network():
     made = network()
-    engine = Int8Engine(made, calibrate(made, images(3)))
+    engine = Int8Backend(made, calibrate(made, images(3)))
     image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
     found, turned = engine.raw(image), engine.raw(image.rot90(1, (2, 3))).rot90(-1, (2, 3))
     logits = slice(0, 3)  # of which none has a direction

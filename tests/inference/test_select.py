@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from nucleate.errors import InputError
 from nucleate.inference import select
-from nucleate.inference.backends import Int8Engine, OpenVinoEngine, TorchEngine
+from nucleate.inference.backends import Int8Backend, OpenVinoBackend, TorchBackend
 from nucleate.inference.quantize import calibrate
 from nucleate.inference.select import AGREEMENT, PACKAGES, agreeing, choose, compare, installed
 from nucleate.networks.runtime import PROCESSORS
 from nucleate.networks.store import EnginesPart, Model
 from nucleate.networks.unet import Architecture, UNet
 
-KINDS = {"openvino-int8": Int8Engine, "openvino": OpenVinoEngine, "torch": TorchEngine}
+KINDS = {"openvino-int8": Int8Backend, "openvino": OpenVinoBackend, "torch": TorchBackend}
 NETWORK = UNet(Architecture(widths=(8, 8)))
 RANGES = {"decoder.blocks.0.first": (0.0, 2.0), "decoder.blocks.0.second": (0.0, 3.0)}
 IMAGES = [np.full((1, 32, 32), 0.5, np.float32)]
@@ -55,7 +55,7 @@ def test_with_a_gpu_it_is_pytorch(monkeypatch):
     assert installed() == list(KINDS) == list(PACKAGES)
     monkeypatch.setattr(select, "device", lambda: torch.device("cuda"))
     assert installed() == ["torch"]
-    assert type(choose(compared(**ALIKE))) is TorchEngine
+    assert type(choose(compared(**ALIKE))) is TorchBackend
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -75,12 +75,12 @@ def test_integers_without_ranges_are_refused(engines):
 
 
 def test_integers_are_not_for_a_processor_that_does_not_multiply_them(kind):
-    assert type(choose(compared(**ALIKE))) is Int8Engine
+    assert type(choose(compared(**ALIKE))) is Int8Backend
     kind("x86")
     with pytest.raises(InputError, match="processor cannot multiply 8-bit integers"):
         choose(compared(**ALIKE), "openvino-int8")
     assert installed() == ["openvino", "torch"]
-    assert type(choose(compared(**ALIKE))) is OpenVinoEngine
+    assert type(choose(compared(**ALIKE))) is OpenVinoBackend
     found = compare(NETWORK, IMAGES, lambda engine: 0.5)
     assert (list(found.panoptic_quality), found.ranges) == (installed(), {})
 
@@ -98,11 +98,11 @@ def test_an_engine_that_is_not_installed_is_refused_by_name_and_left_out_by_auto
     with pytest.raises(InputError, match=r"pip install 'nucleate\[engines\]'"):
         choose(compared(**ALIKE), "openvino")
     assert installed() == ["torch"]
-    assert type(choose(compared(**ALIKE))) is TorchEngine
+    assert type(choose(compared(**ALIKE))) is TorchBackend
 
 
 def test_without_a_comparison_it_is_pytorch():
-    assert type(choose(model(None))) is TorchEngine
+    assert type(choose(model(None))) is TorchBackend
 
 
 @given(
@@ -121,13 +121,13 @@ def test_auto_is_the_fastest_that_agrees(quality):
 
 def test_an_engine_that_does_not_agree_takes_no_part():
     found = compared(torch=0.8, openvino=0.8 - 0.99 * AGREEMENT, openvino_int8=0.8 - 1.01 * AGREEMENT)
-    assert type(choose(found)) is OpenVinoEngine
+    assert type(choose(found)) is OpenVinoBackend
 
 
 def test_nothing_is_timed(monkeypatch):
     for name in ("perf_counter", "monotonic", "time", "process_time"):
         monkeypatch.setattr(time, name, lambda: pytest.fail("asked for the time"))
-    assert type(choose(compared(torch=0.8, openvino=0.1))) is TorchEngine
+    assert type(choose(compared(torch=0.8, openvino=0.1))) is TorchBackend
     compare(NETWORK, IMAGES, lambda engine: 0.5)
 
 
@@ -141,7 +141,7 @@ def test_the_order_of_the_engines_is_that_of_every_kind_of_processor_measured(na
 
 
 def test_all_that_is_installed_is_compared():
-    qualities = {TorchEngine: 0.5, OpenVinoEngine: 0.51, Int8Engine: 0.49}
+    qualities = {TorchBackend: 0.5, OpenVinoBackend: 0.51, Int8Backend: 0.49}
     found = compare(NETWORK, IMAGES, lambda engine: qualities[type(engine)])
     assert list(found.panoptic_quality) == installed()
     assert found.ranges == calibrate(NETWORK, IMAGES)
@@ -151,11 +151,11 @@ def test_all_that_is_installed_is_compared():
 
 
 def test_an_engine_that_breaks_is_left_out_but_not_the_reference(monkeypatch):
-    monkeypatch.setattr(OpenVinoEngine, "run", lambda self, image: 1 / 0)
+    monkeypatch.setattr(OpenVinoBackend, "run", lambda self, image: 1 / 0)
     image = torch.zeros(1, 1, 8, 8)
     assert list(compare(NETWORK, IMAGES, lambda engine: float(engine.raw(image).sum()) * 0).panoptic_quality) == [
         "torch"
     ]
-    monkeypatch.setattr(TorchEngine, "run", lambda self, image: 1 / 0)
+    monkeypatch.setattr(TorchBackend, "run", lambda self, image: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compare(NETWORK, IMAGES, lambda engine: float(engine.raw(image).sum()))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nucleate.inference import sliding_window
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.inference.sliding_window import APART, AROUND, GLANCE, JUDGED, LARGE, BlankCache, SlidingWindow, windows
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.rescale import zoom
@@ -130,7 +130,7 @@ def test_blocks_of_a_network_give_its_whole(seed, shape, radius):
         made.heads.maps.weight[20:] = 0
         made.heads.maps.bias[20:] = math.log(radius / UNIT)
         made.heads.maps.bias[4:8] = 1.0
-    engine, image = TorchEngine(made, bfloat16=False), image_of(seed, shape)
+    engine, image = TorchBackend(made, bfloat16=False), image_of(seed, shape)
     whole = whole_of(engine, image, 10**4)
     torch.testing.assert_close(whole_of(engine, image, 100), whole, atol=1e-5, rtol=1e-5)
 

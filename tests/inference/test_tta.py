@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nucleate.data.synthetic.microscopy import fluorescence
 from nucleate.errors import InputError
 from nucleate.inference import tta
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.sliding_window import SlidingWindow
 from nucleate.networks.store import locate, read
@@ -26,7 +26,7 @@ def engine_of():
     for name, bias in network.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(bias, std=0.3)
-    return TorchEngine(network, bfloat16=False)
+    return TorchBackend(network, bfloat16=False)
 
 
 ENGINE = engine_of()
@@ -68,7 +68,7 @@ def test_blocks_give_the_whole(seed, shape):
 def test_the_engine_is_told_the_shape_that_it_will_see():
     told, seen = [], []
 
-    class Told(TorchEngine):
+    class Told(TorchBackend):
         def expect(self, height, width):
             told.append((height, width))
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nucleate.networks import equivariant
-from nucleate.networks.equivariant import ELEMENTS, inverse, times, turned, turned_vector
-from nucleate.networks.unet import Architecture, Between, Convolution, UNet
+from nucleate.networks.equivariant import ELEMENTS, compose, inverse, transform, transform_vector
+from nucleate.networks.unet import Architecture, Convolution, GroupConvolution, UNet
 
 elements = st.sampled_from(ELEMENTS)
 
@@ -20,17 +20,19 @@ def test_the_elements_are_a_group():
     assert len(set(ELEMENTS)) == equivariant.ORDER == 8
     nothing = ELEMENTS[0]
     for a, b in itertools.product(ELEMENTS, repeat=2):
-        assert times(a, b) in ELEMENTS and times(a, nothing) == a == times(nothing, a)
-        assert times(a, inverse(a)) == nothing == times(inverse(a), a)
-        assert all(times(times(a, b), c) == times(a, times(b, c)) for c in ELEMENTS)
+        assert compose(a, b) in ELEMENTS and compose(a, nothing) == a == compose(nothing, a)
+        assert compose(a, inverse(a)) == nothing == compose(inverse(a), a)
+        assert all(compose(compose(a, b), c) == compose(a, compose(b, c)) for c in ELEMENTS)
 
 
 @given(first=elements, second=elements, size=st.integers(1, 5))
 def test_turning_twice_is_turning_by_the_product(first, second, size):
     grid = torch.arange(size * size).view(size, size)
-    assert torch.equal(turned(turned(grid, second), first), turned(grid, times(first, second)))
+    assert torch.equal(transform(transform(grid, second), first), transform(grid, compose(first, second)))
     vector = torch.tensor(2.0), torch.tensor(-3.0)
-    assert turned_vector(*turned_vector(*vector, second), first) == turned_vector(*vector, times(first, second))
+    assert transform_vector(*transform_vector(*vector, second), first) == transform_vector(
+        *vector, compose(first, second)
+    )
 
 
 @given(element=elements, start=st.tuples(st.integers(0, 4), st.integers(0, 4)), end=st.tuples(*[st.integers(0, 4)] * 2))
@@ -38,17 +40,17 @@ def test_a_vector_goes_on_pointing_to_the_same_pixel(element, start, end):
     def moved(pixel):
         grid = torch.zeros(5, 5)
         grid[pixel] = 1
-        return turned(grid, element).nonzero()[0]
+        return transform(grid, element).nonzero()[0]
 
-    vector = turned_vector(*(torch.tensor(b - a) for a, b in zip(start, end, strict=True)), element)
+    vector = transform_vector(*(torch.tensor(b - a) for a, b in zip(start, end, strict=True)), element)
     assert torch.equal(moved(start) + torch.stack(vector), moved(end))
 
 
 SPREADS = {
-    "from the image": equivariant.from_image(3, 4),
-    "between": equivariant.between(2, 3),
-    "between, 1 x 1": equivariant.between(3, 1),
-    "to maps": equivariant.to_maps(3),
+    "from the image": equivariant.lifting(3, 4),
+    "between": equivariant.group_convolution(2, 3),
+    "between, 1 x 1": equivariant.group_convolution(3, 1),
+    "to maps": equivariant.projection(3),
 }
 
 
@@ -88,10 +90,10 @@ def test_the_maps_of_a_turned_image_are_the_turned_maps(element, widths, channel
     network = network.folded() if folded else network
     image = torch.rand(2, channels, 24, 24, dtype=torch.float64)
     with torch.no_grad():
-        maps, found = network(image), network(turned(image, element))
-    expected = turned(maps, element).clone()
+        maps, found = network(image), network(transform(image, element))
+    expected = transform(maps, element).clone()
     y, x = classes + 1, classes + 2
-    expected[:, y], expected[:, x] = turned_vector(expected[:, y].clone(), expected[:, x].clone(), element)
+    expected[:, y], expected[:, x] = transform_vector(expected[:, y].clone(), expected[:, x].clone(), element)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
@@ -121,7 +123,7 @@ def test_what_is_first_used_in_prediction_can_be_used_in_training():
 
 
 def test_an_eighth_of_the_numbers_is_learnt():
-    convolution = Between(16, 24, 3)
+    convolution = GroupConvolution(16, 24, 3)
     kernel, bias = convolution.applied()
     assert kernel.shape == (24, 16, 3, 3) and bias.shape == (24,)
     assert convolution.weight.numel() * 8 == kernel.numel()
@@ -149,7 +151,7 @@ def test_blocks_are_the_matrix_of_the_kernel_taken_apart(outputs, inputs, size, 
         outputs, 8 * inputs, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
     rows = weight.permute(0, 2, 3, 1).reshape(-1, inputs)
-    matrix = equivariant.between(outputs, size)(rows).view(8 * outputs, -1)
+    matrix = equivariant.group_convolution(outputs, size)(rows).view(8 * outputs, -1)
     blocks = equivariant.blocks(weight)
     assert len(blocks) == equivariant.BLOCKS
     assert [one.shape for one in blocks[:4]] == [(outputs, inputs * size * size)] * 4
@@ -157,8 +159,8 @@ def test_blocks_are_the_matrix_of_the_kernel_taken_apart(outputs, inputs, size, 
     own = [value for one in (*blocks, blocks[4]) for value in torch.linalg.svdvals(one).tolist()]
     short = min(matrix.shape)
     np.testing.assert_allclose(sorted(own)[-short:], sorted(torch.linalg.svdvals(matrix).tolist()), atol=1e-9)
-    torch.testing.assert_close(equivariant.joined(blocks, weight), weight)
+    torch.testing.assert_close(equivariant.from_blocks(blocks, weight), weight)
     # What is done to the directions of the matrix can be done to those of its blocks.
     expected = polar(matrix)[:outputs].view(outputs, size, size, 8 * inputs).permute(0, 3, 1, 2)
-    found = equivariant.joined([polar(one) for one in blocks], weight)
+    found = equivariant.from_blocks([polar(one) for one in blocks], weight)
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-7)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nucleate.networks.graph import halo
-from nucleate.networks.unet import Architecture, Between, Residual, UNet, split
+from nucleate.networks.unet import Architecture, GroupConvolution, Residual, UNet, split
 
 
 def network(widths=(8, 8), channels=1, classes=2, seed=0, dtype=torch.float32):
@@ -84,7 +84,7 @@ def test_folding_leaves_the_original_as_it_was():
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 100), shift=st.floats(-5, 5))
 def test_standardised_kernels_ignore_scale_and_mean_of_the_weights(seed, scale, shift):
     torch.manual_seed(seed)
-    convolution = Between(16, 8, 3).double()
+    convolution = GroupConvolution(16, 8, 3).double()
     kernel, _ = convolution.applied()
     fan_in = kernel[0].numel()
     torch.testing.assert_close(kernel.mean((1, 2, 3)), torch.zeros(8).double(), atol=1e-9, rtol=0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nucleate.networks import equivariant
-from nucleate.networks.unet import Architecture, Between, UNet
+from nucleate.networks.unet import Architecture, GroupConvolution, UNet
 from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, Optimiser, orthogonalised
 
 
@@ -69,7 +69,7 @@ def test_zeros_stay_zeros() -> None:
 def whole(weight: torch.Tensor) -> torch.Tensor:
     """The matrix of the kernel that is made from a weight: a row an output of all eight groups."""
     outputs, inputs, size, _ = weight.shape
-    rows = equivariant.between(outputs, size)(weight.permute(0, 2, 3, 1).reshape(-1, inputs // 8))
+    rows = equivariant.group_convolution(outputs, size)(weight.permute(0, 2, 3, 1).reshape(-1, inputs // 8))
     return rows.view(8 * outputs, -1)
 
 
@@ -139,7 +139,7 @@ def test_it_solves_what_is_badly_scaled() -> None:
 def test_kernels_between_channels_move_by_muon_and_all_else_by_adamw() -> None:
     torch.manual_seed(0)
     network = UNet(Architecture(widths=(8, 16)))
-    kernels = {id(one.weight) for one in network.modules() if isinstance(one, Between)}
+    kernels = {id(one.weight) for one in network.modules() if isinstance(one, GroupConvolution)}
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from nucleate.data.synthetic.microscopy import fluorescence
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.scores import mean_ap
 from nucleate.postprocess.targets import whole
@@ -190,7 +190,7 @@ def test_images_side_by_side_are_judged_as_in_turn():
     nn.init.normal_(network.heads.maps.weight, std=0.3)
     draw = np.random.default_rng(0)
     pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(5)]
-    engine, validation = TorchEngine(network), ValidationSet(pairs)
+    engine, validation = TorchBackend(network), ValidationSet(pairs)
     expected = validation.evaluate(engine, SegmentationCriterion(), PLAIN)
     with Threads() as threads:
         found = validation.evaluate(engine, SegmentationCriterion(), PLAIN, threads)
@@ -209,7 +209,7 @@ def test_the_task_evaluates_in_the_number_format_asked_for_and_tells_its_images_
     pairs = [(draw.random((1, 64, 64), np.float32), labels) for _, labels in drawn(2)]
     task = SegmentationTask(pairs[:1], ValidationSet(pairs[1:]), TrainingConfig(loss="focal"))
     found = {bfloat16: task.evaluate(network, bfloat16=bfloat16, parallel=Serial()) for bfloat16 in (False, True)}
-    plain = task.validation.evaluate(TorchEngine(network, bfloat16=False), SegmentationCriterion(loss="focal"), PLAIN)
+    plain = task.validation.evaluate(TorchBackend(network, bfloat16=False), SegmentationCriterion(loss="focal"), PLAIN)
     assert found[False].loss == plain.loss != found[True].loss == pytest.approx(plain.loss, rel=0.05)
     assert found[False].metrics == {"panoptic_quality": found[False].scores.panoptic_quality}
     assert task.identity["images"] == [[64, 64]]

@@ -11,7 +11,7 @@ import torch
 from nucleate.curves.rules import FixedNumber
 from nucleate.data.augment import AugmentationConfig
 from nucleate.errors import ModelError, TrainingError
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import Architecture
 from nucleate.training.checkpoint import Checkpoint
 from nucleate.training.config import Limits, TrainingConfig
@@ -360,7 +360,7 @@ def test_the_weights_of_the_epoch_that_is_kept_are_those_that_are_given():
 
 
 def test_what_is_given_is_judged_as_the_history_says(straight):
-    engine = TorchEngine(straight.network)
+    engine = TorchBackend(straight.network)
     judgement = ValidationSet([discs(7)]).evaluate(engine, SegmentationCriterion(), Thresholds())
     row = straight.state.history[straight.state.best_epoch - 1]
     assert judgement.score == row["score"] == straight.state.best_score

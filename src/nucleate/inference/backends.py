@@ -30,7 +30,7 @@ from nucleate.networks.unet import Architecture, UNet
 from nucleate.types import Box, Maps
 
 
-class Engine(ABC):
+class Backend(ABC):
     """Runs a network. Called with a normalised image (channels, H, W) of any size from 1 x 1, it gives its `Maps`.
 
     Where the nuclei are small, the image is enlarged for the network, where they are large it is reduced, and the maps
@@ -94,7 +94,7 @@ class Engine(ABC):
         return reach(network, self.architecture.channels, self.architecture.stride)
 
 
-class TorchEngine(Engine):
+class TorchBackend(Backend):
     """Runs a network with PyTorch: channels-last, in bfloat16 where that is faster (or where `bfloat16` says so)."""
 
     name = "torch"
@@ -125,7 +125,7 @@ Ranges = Mapping[str, tuple[float, float]]
 """By a convolution's name, the lowest and the highest value of its input that is not clipped; see `quantize`."""
 
 
-class OpenVinoEngine(Engine):
+class OpenVinoBackend(Backend):
     """Runs a network with OpenVINO, in bfloat16 where that is faster (or where `bfloat16` says so)."""
 
     name = "openvino"
@@ -196,7 +196,7 @@ class OpenVinoEngine(Engine):
         return held["request"]
 
 
-class Int8Engine(OpenVinoEngine):
+class Int8Backend(OpenVinoBackend):
     """Runs a network with OpenVINO, its convolutions in 8-bit integers and the rest in float32; `ranges` are those of
     `quantize.calibrate`."""
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import UNet
 
 FLOATING = "encoder.stem"
@@ -45,7 +45,7 @@ def calibrate(network: UNet, images: Sequence[NDArray[np.float32]]) -> dict[str,
     """
     if not images:
         raise ValueError("calibration needs at least one image")
-    engine = TorchEngine(network, bfloat16=False)
+    engine = TorchBackend(network, bfloat16=False)
     found: dict[str, tuple[float, float]] = {}
 
     def watch(name: str, convolution: nn.Conv2d) -> None:

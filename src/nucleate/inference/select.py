@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import InputError
-from nucleate.inference.backends import Engine, Int8Engine, OpenVinoEngine, Ranges, TorchEngine
+from nucleate.inference.backends import Backend, Int8Backend, OpenVinoBackend, Ranges, TorchBackend
 from nucleate.inference.quantize import calibrate
 from nucleate.networks.runtime import device, processor
 from nucleate.networks.store import EngineName, EnginesPart, Model
@@ -32,7 +32,7 @@ AGREEMENT = 0.002
 """An engine agrees with PyTorch where its panoptic quality on the validation images is not lower by more."""
 
 
-def make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Engine:
+def make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Ranges | None = None) -> Backend:
     """The engine of this name.
 
     Args:
@@ -46,9 +46,9 @@ def make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Rang
             ranges and a processor that multiplies them.
     """
     if name == "torch":
-        return TorchEngine(network, bfloat16=bfloat16)
+        return TorchBackend(network, bfloat16=bfloat16)
     if name == "openvino":
-        return OpenVinoEngine(network, bfloat16=bfloat16)
+        return OpenVinoBackend(network, bfloat16=bfloat16)
     if name == "openvino-int8":
         if not ranges:
             raise InputError("The model holds no ranges for --engine openvino-int8: choose another, or train it again.")
@@ -56,7 +56,7 @@ def make(network: UNet, name: str, *, bfloat16: bool | None = None, ranges: Rang
             raise InputError(
                 "This processor cannot multiply 8-bit integers for --engine openvino-int8: choose another."
             )
-        return Int8Engine(network, ranges)
+        return Int8Backend(network, ranges)
     raise InputError(f"There is no --engine {name}: choose one of auto, {', '.join(reversed(PACKAGES))}.")
 
 
@@ -69,7 +69,7 @@ def installed() -> list[EngineName]:
 
 
 def compare(
-    network: UNet, images: Sequence[NDArray[np.float32]], panoptic_quality: Callable[[Engine], float]
+    network: UNet, images: Sequence[NDArray[np.float32]], panoptic_quality: Callable[[Backend], float]
 ) -> EnginesPart:
     """All installed engines with one network; `panoptic_quality` tells how well one does on the validation `images`."""
     names = installed()
@@ -86,7 +86,7 @@ def compare(
     return EnginesPart(panoptic_quality=measured, ranges=ranges)
 
 
-def choose(model: Model, name: str = "auto", *, bfloat16: bool | None = None) -> Engine:
+def choose(model: Model, name: str = "auto", *, bfloat16: bool | None = None) -> Backend:
     """The engine of this name; with `auto`, the fastest that agrees with PyTorch on the model's validation images.
 
     It is PyTorch where the model folder holds no comparison.

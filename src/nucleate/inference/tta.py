@@ -42,7 +42,7 @@ class TestTimeAugmentation:
         return self.network.reach
 
     def expect(self, height: int, width: int) -> None:
-        """As `Engine.expect`. Half a stride more is made up to a whole one."""
+        """As `Backend.expect`. Half a stride more is made up to a whole one."""
         self.network.expect(height + 2 * self.half, width + 2 * self.half)
 
     def raw(self, image: Tensor) -> Tensor:

@@ -96,8 +96,8 @@ def _padding(size: int, stride: int) -> int:
     return (size - stride + 1) // 2
 
 
-class FromImage(Convolution):
-    """From the image to eight groups of channels (`equivariant.from_image`).
+class LiftingConvolution(Convolution):
+    """From the image to eight groups of channels (`equivariant.lifting`).
 
     Learnt are a weight (outputs / 8, inputs, size, size) and outputs / 8 biases.
     """
@@ -108,12 +108,12 @@ class FromImage(Convolution):
 
     def applied(self) -> tuple[Tensor, Tensor]:
         rows = self.weight.permute(0, 2, 3, 1).flatten(0, 2)
-        spread = equivariant.from_image(len(self.weight), self.kernel_size[0])
-        return self._kernel(spread(rows)), self.bias.repeat(equivariant.ORDER)
+        expand = equivariant.lifting(len(self.weight), self.kernel_size[0])
+        return self._kernel(expand(rows)), self.bias.repeat(equivariant.ORDER)
 
 
-class Between(Convolution):
-    """From eight groups of channels to eight (`equivariant.between`), with standardised weights:
+class GroupConvolution(Convolution):
+    """From eight groups of channels to eight (`equivariant.group_convolution`), with standardised weights:
     gain (w - mean w) / (std w sqrt(fan in)), per output channel.
 
     Learnt are a weight (outputs / 8, inputs, size, size), outputs / 8 biases, and a gain (outputs / 8, 1), which
@@ -129,16 +129,15 @@ class Between(Convolution):
         rows = self.weight.permute(0, 2, 3, 1).flatten(1)
         fan_in = rows.shape[1]
         unit = F.layer_norm(rows, (fan_in,), eps=1e-8 / fan_in) * (self.gain / math.sqrt(fan_in))
-        spread = equivariant.between(len(self.weight), self.kernel_size[0])
-        return self._kernel(spread(unit.view(-1, self.in_channels // equivariant.ORDER))), self.bias.repeat(
-            equivariant.ORDER
-        )
+        expand = equivariant.group_convolution(len(self.weight), self.kernel_size[0])
+        kernel = self._kernel(expand(unit.view(-1, self.in_channels // equivariant.ORDER)))
+        return kernel, self.bias.repeat(equivariant.ORDER)
 
 
-class ToMaps(Convolution):
-    """From eight groups of channels to the packed maps (`equivariant.to_maps`).
+class ProjectionConvolution(Convolution):
+    """From eight groups of channels to the packed maps (`equivariant.projection`).
 
-    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`equivariant.constant_maps`).
+    Learnt are a weight (4 (classes + 4), inputs / 8, 1, 1) and classes + 3 biases (`equivariant.invariant_bias`).
     """
 
     def __init__(self, inputs: int, classes: int) -> None:
@@ -148,9 +147,9 @@ class ToMaps(Convolution):
         nn.init.normal_(self.weight, std=0.01)
 
     def applied(self) -> tuple[Tensor, Tensor]:
-        index, sign = equivariant.constant_maps(self.classes)
+        index, sign = equivariant.invariant_bias(self.classes)
         bias = self.bias[index.to(self.bias.device)] * sign.to(self.bias)
-        return self._kernel(equivariant.to_maps(self.classes)(self.weight.flatten(1))), bias
+        return self._kernel(equivariant.projection(self.classes)(self.weight.flatten(1))), bias
 
 
 class Residual(nn.Module):
@@ -158,8 +157,8 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = Between(width, width, 3, gain=RELU_GAIN)
-        self.second = Between(width, width, 3, gain=0.3 * RELU_GAIN)
+        self.first = GroupConvolution(width, width, 3, gain=RELU_GAIN)
+        self.second = GroupConvolution(width, width, 3, gain=0.3 * RELU_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(F.relu(self.first(F.relu(x))))
@@ -175,8 +174,8 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stem = FromImage(2 * channels, widths[0], 4, stride=2)
-        self.down = nn.ModuleList(Between(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.stem = LiftingConvolution(2 * channels, widths[0], 4, stride=2)
+        self.down = nn.ModuleList(GroupConvolution(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(Residual(width) for width in widths[1:])
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -191,7 +190,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.up = nn.ModuleList(Between(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(GroupConvolution(b, a, 1) for a, b in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(Residual(width) for width in widths[:-1])
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -207,7 +206,7 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.maps = ToMaps(width, classes)
+        self.maps = ProjectionConvolution(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         packed: Tensor = self.maps(F.relu(x))

@@ -16,7 +16,7 @@ import nucleate
 from nucleate.data.dataset import find, pair
 from nucleate.data.normalization import Normalisation, normalise, pick
 from nucleate.errors import DatasetError, ModelError, OutputError
-from nucleate.inference.backends import TorchEngine
+from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
 from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
@@ -174,7 +174,7 @@ def calibrate(
     network: UNet, validation: ValidationSet, criterion: SegmentationCriterion
 ) -> tuple[Thresholds, Scores, store.EnginesPart]:
     """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
-    evaluation = validation.evaluate(TorchEngine(network), criterion, Thresholds())
+    evaluation = validation.evaluate(TorchBackend(network), criterion, Thresholds())
     thresholds, scores = tune_thresholds(validation, evaluation.maps, Thresholds())
     return thresholds, scores, compare_engines(network, validation, criterion, thresholds)
 

@@ -11,8 +11,8 @@ is given the same length:
 The kernels' symmetry takes their matrices apart into smaller ones (`equivariant.blocks`), of which the step is made: a
 fortieth of the work on the whole, and the same step.
 
-Standardised kernels (`networks.unet.Between`) do not change their effect with their length, which grows as steps
-add up; so the turn that a step makes becomes smaller by itself, as under a falling learning rate.
+Standardised kernels (`networks.unet.GroupConvolution`) do not change their effect with their length, which grows as
+steps add up; so the turn that a step makes becomes smaller by itself, as under a falling learning rate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from nucleate.networks import equivariant
-from nucleate.networks.unet import Between, Convolution, UNet
+from nucleate.networks.unet import Convolution, GroupConvolution, UNet
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """x -> a x + b x^3 + c x^5, five times, takes every singular value in 0.01..1 to 0.7..1.2 (Jordan et al., 2024)."""
@@ -78,7 +78,7 @@ def _polynomial(grams: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised steps for `parameters`, weights (outputs / 8, inputs, size, size) of `equivariant.between`.
+    """Orthogonalised steps for `parameters`, weights (outputs / 8, inputs, size, size) of group convolutions.
 
     >>> kernel = torch.nn.Parameter(torch.ones(2, 8, 3, 3))
     >>> kernel.grad = torch.ones(2, 8, 3, 3)
@@ -116,7 +116,7 @@ class Muon(torch.optim.Optimizer):
                 lengths += [math.sqrt(equivariant.ORDER) * ahead.norm()] * equivariant.BLOCKS
             steps = iter(orthogonalised(matrices, lengths))
             for one in kernels:
-                step = equivariant.joined(list(itertools.islice(steps, equivariant.BLOCKS)), one)
+                step = equivariant.from_blocks(list(itertools.islice(steps, equivariant.BLOCKS)), one)
                 one.add_(step, alpha=-group["lr"])
         return loss
 
@@ -135,8 +135,8 @@ class Optimiser:
 
     def __init__(self, network: UNet, weight_decay: float) -> None:
         convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
-        kernels = [one.weight for one in convolutions if isinstance(one, Between)]
-        images = [one.weight for one in convolutions if not isinstance(one, Between)]
+        kernels = [one.weight for one in convolutions if isinstance(one, GroupConvolution)]
+        images = [one.weight for one in convolutions if not isinstance(one, GroupConvolution)]
         known = {id(one) for one in (*kernels, *images)}
         others = [one for one in network.parameters() if id(one) not in known]
         self._kernels = Muon(kernels)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nucleate import losses
 from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage
 from nucleate.data.sampler import Sampler
-from nucleate.inference.backends import Engine, TorchEngine
+from nucleate.inference.backends import Backend, TorchBackend
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import UNet
 from nucleate.postprocess.instances_from_maps import instances_from_maps
@@ -94,7 +94,7 @@ class ValidationSet:
 
     def evaluate(
         self,
-        engine: Engine,
+        engine: Backend,
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
         parallel: Parallel | None = None,
@@ -180,5 +180,5 @@ class SegmentationTask:
 
     def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> Evaluation:
         """The network on the validation images, with thresholds that are not tuned yet."""
-        engine = TorchEngine(network, bfloat16=bfloat16)
+        engine = TorchBackend(network, bfloat16=bfloat16)
         return self.validation.evaluate(engine, self.criterion, Thresholds(), parallel)
