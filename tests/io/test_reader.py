@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,6 +17,7 @@ from nucleate.errors import ImageError
 from nucleate.io.axes import name_of
 from nucleate.io.reader import IMAGE_SUFFIXES, MemoryReader, is_image, open_reader, read_image, read_labels
 from nucleate.io.tiff_reader import TiffReader
+from nucleate.types import Box
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
 MAX32 = np.iinfo(np.int32).max
@@ -244,3 +246,24 @@ def test_a_file_that_is_cut_short_at_once_or_midway(tmp_path):
             reader.read(reader.box)
     with pytest.raises(ImageError, match="is cut off"):
         open_reader(path)
+
+
+@pytest.mark.parametrize("kind", ["tif", "zarr"])
+def test_what_is_too_large_for_memory_is_refused_before_any_is_taken(tmp_path, kind):
+    """Sparse files that promise 2**32 values and hold next to none; a box of them can be read all the same."""
+    path = tmp_path / f"cells.{kind}"
+    if kind == "tif":
+        empty = (b"" for _ in range(64 * 64))
+        tifffile.imwrite(path, empty, shape=(2**16, 2**16), dtype="u1", tile=(1024, 1024), compression="zlib")
+    else:
+        group = zarr.create_group(path, zarr_format=3)
+        array = group.create_array("0", shape=(2**16, 2**16), chunks=(1024, 1024), dtype="u1")
+        array[:1, :1] = 1
+        datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0]}]}]
+        axes = [{"name": axis, "type": "space"} for axis in "yx"]
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    for read in (read_image, read_labels):
+        with pytest.raises(ImageError, match="promises 4294967296 values, above the limit of 2147483648"):
+            read(path)
+    with open_reader(path) as reader:
+        assert reader.read(Box(2**16 - 9, 5, 9, 7)).max() == 0

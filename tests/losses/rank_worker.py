@@ -1,4 +1,4 @@
-"""One rank of the test in test_ranks.py: every loss on this rank's rows, values and gradients to a file."""
+"""One rank of the test in test_distributed.py: every loss on this rank's rows, values and gradients to a file."""
 
 from __future__ import annotations
 

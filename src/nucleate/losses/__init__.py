@@ -10,7 +10,6 @@ a module class too (`losses.CrossEntropy(...)`), and is found by its name (`loss
 """
 
 from inspect import ismodule as _is_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from nucleate.errors import LossInputError as LossInputError
 
@@ -37,11 +36,11 @@ from nucleate.losses.validation import *
 fast, prepare = use_kernels, warm_up  # what version 0.1 calls them
 
 globals().update({entry.module.__name__: entry.module for entry in catalogue()})
-if _TYPE_CHECKING:
 
-    def __getattr__(name: str) -> type[Loss]:
-        """The modules, such as `CrossEntropy`, which are made from the functions."""
-        raise AttributeError(name)
+
+def __getattr__(name: str) -> type[Loss]:
+    """What a type checker is told of the modules, such as `CrossEntropy`, which are made from the functions."""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = sorted(name for name, value in globals().items() if name[0] != "_" and not _is_module(value))

@@ -27,7 +27,7 @@ def _kernels() -> ModuleType | None:
 
 
 def derivative(packed: Tensor, targets: Targets, shares: Mapping[str, float]) -> tuple[dict[str, float], Tensor] | None:
-    """As `SegmentationCriterion.derivative`, for two classes and cross entropy; None where only the plain twin can."""
+    """As `SegmentationCriterion.derivative`, for two classes and cross entropy; None where only the plain one can."""
     at = layout_of(packed, 1) if plain_cpu_tensor(packed) else None
     module = _kernels() if at is not None and at.rows else None
     if at is None or module is None:

@@ -34,7 +34,7 @@ def laid(x: Tensor, layout: str, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def both(call: Callable[..., Tensor], *inputs: Tensor) -> tuple[Result, Result]:
-    """(fast, exact): the fast version as given, the plain twin in float64."""
+    """(fast, exact): the fast version as given, the plain version in float64."""
     found = []
     for fast, wide in ((True, False), (False, True)):
         leaves = [

@@ -42,7 +42,7 @@ def row_total(
     twin(query, keys, temperature) is the plain version.
     """
     heat = torch.as_tensor(temperature, dtype=query.dtype, device=query.device)
-    inputs = query.detach(), keys.detach(), float(heat)
+    inputs = query.detach(), keys.detach(), float(heat.detach())
     own = torch.arange(begin, begin + len(query), device=query.device)
     return _differentiable(
         lambda factor, wanted: _one_way(*inputs, own, weights, factor, wanted), scale, twin, [query, keys, heat]
@@ -54,7 +54,7 @@ def both_total(
 ) -> Tensor:
     """The mean of `row_total` from `first` to `second` and back, each similarity computed once for both."""
     heat = torch.as_tensor(temperature, dtype=first.dtype, device=first.device)
-    inputs = first.detach(), second.detach(), float(heat)
+    inputs = first.detach(), second.detach(), float(heat.detach())
     return _differentiable(
         lambda factor, wanted: _both_ways(*inputs, weights, factor, wanted), scale, twin, [first, second, heat]
     )
