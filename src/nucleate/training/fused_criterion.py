@@ -1,4 +1,4 @@
-"""The fast version of `SegmentationCriterion.derivative`: a compiled pass over the packed maps, on the calling thread."""
+"""`SegmentationCriterion.derivative`, fast: a compiled pass over the packed maps, on the calling thread."""
 
 from __future__ import annotations
 
