@@ -202,7 +202,7 @@ def test_pixel_sizes_that_are_missing_or_absurd(slide, tmp_path):
         (("--level", "0", "--pixel-size", "0.5"), "give one of them"),
         (("--level", "-1"), "--level is -1"),
         (("--pixel-size", "nan"), "--pixel-size is nan"),
-        (("--region", "0", "0", "0", "5"), "0 0 0 5 is none"),
+        (("--region", "0", "0", "0", "5"), "0 0 0 5 is not"),
         (("--engine", "magic"), "There is no --engine magic"),
         (("--tta", "3"), "--tta is 3: choose from 1, 2, 4"),
         (("--views", "3"), "--tta is 3: choose from 1, 2, 4"),
