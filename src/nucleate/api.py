@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,11 @@ from nucleate.io.array import ArrayReader
 from nucleate.io.axes import RGB
 from nucleate.io.base import Reader
 from nucleate.networks.store import Manifest, locate, read
-from nucleate.report.card import card_files
-from nucleate.training.config import TrainingConfig
-from nucleate.training.fit import fit
-from nucleate.training.trainer import Observer
 from nucleate.types import Box
+
+if TYPE_CHECKING:
+    from nucleate.training.config import TrainingConfig
+    from nucleate.training.trainer import Observer
 
 __all__ = ["Evaluation", "Result", "Segmenter", "evaluate", "load", "train"]
 
@@ -277,6 +277,11 @@ def train(
     Raises:
         NucleateError: the images cannot be used, or the folder not written.
     """
+    # Training is loaded where it is asked for: prediction starts a second earlier without it.
+    from nucleate.report.card import card_files
+    from nucleate.training.config import TrainingConfig
+    from nucleate.training.fit import fit
+
     fit(
         Path(folder),
         Path(out),
