@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError, InputError
-from nucleate.evaluation import Evaluation, evaluate
 from nucleate.inference.block_store import FolderBlockStore, MemoryBlockStore
 from nucleate.inference.image_input import (
     ChannelReader,
@@ -36,10 +35,11 @@ from nucleate.networks.store import Manifest, locate, read
 from nucleate.types import Box
 
 if TYPE_CHECKING:
+    from nucleate.evaluation import Evaluation
     from nucleate.training.config import TrainingConfig
     from nucleate.training.trainer import Observer
 
-__all__ = ["Evaluation", "Result", "Segmenter", "evaluate", "load", "train"]
+__all__ = ["Result", "Segmenter", "evaluate", "load", "train"]
 
 COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
     ("id", np.int64),
@@ -293,3 +293,27 @@ def train(
         extra_files=card_files,
     )
     return load(out)
+
+
+def evaluate(predicted: Any, truth: Any) -> Evaluation:
+    """Score predicted nuclei against true ones.
+
+    Args:
+        predicted: a label image (H, W), its path, or a folder of label images.
+        truth: the same of the true nuclei, the files named alike; negative labels are unknown.
+
+    Returns:
+        The pooled scores, and what was matched in each image; see `nucleate.evaluation`.
+
+    Raises:
+        NucleateError: a file or an array is no label image, two of a pair differ in size, or a partner is missing.
+
+    >>> import numpy as np
+    >>> import nucleate
+    >>> truth = np.array([[1, 1, 0, 2]])
+    >>> nucleate.evaluate(np.array([[1, 1, 0, 0]]), truth).scores.at[0].recall
+    0.5
+    """
+    from nucleate.evaluation import evaluate
+
+    return evaluate(predicted, truth)
