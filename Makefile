@@ -27,7 +27,7 @@ demo: $(READY)
 	@$(BIN)/nucleate demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 check: $(READY)
 	$(BIN)/ruff check
