@@ -55,9 +55,9 @@ from nucleate.training.config import Limits, TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, select_epoch
 from nucleate.training.parallel import Parallel, Threads
-from nucleate.training.segmentation import Evaluation, Pair, SegmentationTask, ValidationSet, hold_out
+from nucleate.training.segmentation import Pair, SegmentationTask, ValidationResult, ValidationSet, hold_out
 from nucleate.training.stopping_rule import StoppingRule
-from nucleate.training.trainer import Result, Trainer, new_network
+from nucleate.training.trainer import Trainer, TrainingResult, new_network
 from nucleate.types import Thresholds
 
 CURVES = Path(__file__).parent / "curves"
@@ -157,7 +157,7 @@ class Watched(ValidationSet):
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
         parallel: Parallel | None = None,
-    ) -> Evaluation:
+    ) -> ValidationResult:
         halves = [half.evaluate(engine, criterion, thresholds, parallel) for half in self.held_back]
         self.found.append((*(one.loss for one in halves), *(one.scores.panoptic_quality for one in halves)))
         return super().evaluate(engine, criterion, thresholds, parallel)
@@ -176,7 +176,7 @@ def _write(path: Path, pairs: list[Pair], watched: Watched, config: TrainingConf
     print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
 
 
-def _train(pairs: list[Pair], validation: ValidationSet, config: TrainingConfig) -> Result:
+def _train(pairs: list[Pair], validation: ValidationSet, config: TrainingConfig) -> TrainingResult:
     task = SegmentationTask(pairs, validation, config, NETWORK.classes)
     with Threads() as threads:
         return Trainer(new_network(NETWORK, config.seed), task, config, parallel=threads).train()

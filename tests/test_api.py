@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-import weakref
+import tempfile
 
 import dask.array
 import imagecodecs
@@ -106,9 +106,10 @@ def test_a_region_is_the_whole_cut_out(model, drawn, expected):
     np.testing.assert_array_equal(found.read(5, 6, 7, 8), found.labels[5:12, 6:14])
 
 
-def test_a_large_image_is_segmented_in_parts_and_its_folder_goes_with_the_result(drawn):
+def test_a_large_image_is_segmented_in_parts_and_its_folder_goes_with_the_result(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     small = nucleate.load("fluorescence", engine="torch")
-    small.predictor.side = 192
+    small.predictor.side = 320
     image = np.tile(drawn[0], (4, 3))
     asked = []
 
@@ -124,10 +125,12 @@ def test_a_large_image_is_segmented_in_parts_and_its_folder_goes_with_the_result
     found = small.segment(Watched(), tile=256, observe=shares.append)
     assert max(asked) < image.size and shares[-1] == 1.0 and shares == sorted(shares)
     same(found, small.segment(image, tile=100))
-    folder = weakref.ref(found._folder)
-    assert folder() is not None
+    assert len(list(tmp_path.iterdir())) == 1
     del found
-    assert folder() is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError):
+        small.segment(image, observe=lambda share: 1 // 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_constant_image_has_no_nuclei(model):

@@ -5,7 +5,9 @@ The command line calls the same functions.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -64,8 +66,10 @@ class Result:
     memory.
     """
 
-    def __init__(self, name: str, pipeline: Pipeline, pixel_size: float | None, folder: object) -> None:
-        self._pipeline, self._folder = pipeline, folder
+    def __init__(self, name: str, pipeline: Pipeline, pixel_size: float | None, folder: Path | None) -> None:
+        self._pipeline = pipeline
+        if folder is not None:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._instances = pipeline.instances(name, pixel_size=pixel_size)
         self.pixel_size = pixel_size
 
@@ -182,12 +186,17 @@ class Segmenter:
             reader = opened.reader if channel is None else ChannelReader(opened.reader, str(channel))
             if reader.path is None:
                 self._check_channels(reader)
-            folder = None if self.predictor.is_small(reader) else tempfile.TemporaryDirectory(prefix="nucleate-")
-            store = MemoryBlockStore() if folder is None else FolderBlockStore(Path(folder.name))
-            pipeline = self.predictor.run(
-                reader, store, region=opened.region, tile=tile, entropy=entropy, observe=observe
-            )
-        return Result(reader.name, pipeline, opened.pixel_size, folder)
+            folder = None if self.predictor.is_small(reader) else Path(tempfile.mkdtemp(prefix="nucleate-"))
+            try:
+                store = MemoryBlockStore() if folder is None else FolderBlockStore(folder)
+                pipeline = self.predictor.run(
+                    reader, store, region=opened.region, tile=tile, entropy=entropy, observe=observe
+                )
+                return Result(reader.name, pipeline, opened.pixel_size, folder)
+            except BaseException:
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     def _check_channels(self, reader: Reader) -> None:
         """Say what to do about an array whose channels do not fit; a file's own reader says it of files."""

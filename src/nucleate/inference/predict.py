@@ -116,14 +116,14 @@ class Failed:
     reason: str
 
 
-Result = Segmented | Skipped | Failed
+ImageResult = Segmented | Skipped | Failed
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What `predict` did: the result for each image, in their order."""
 
-    results: dict[Path, Result]
+    results: dict[Path, ImageResult]
 
     @property
     def nuclei(self) -> dict[str, int]:
@@ -179,7 +179,7 @@ def predict(
     request = request or Request()
     _prepare(images, out, request)
     keep_memory()
-    results: dict[Path, Result] = {}
+    results: dict[Path, ImageResult] = {}
     with closing(_Run(predictor, out, request, observe).results(images)) as finished:
         for path, result in finished:
             results[path] = result
@@ -212,7 +212,7 @@ class _Run:
         self.predictor, self.out, self.request, self.observe = predictor, out, request, observe
         self.environment = predictor.environment()  # here, as the threads of the pool have fewer
 
-    def results(self, images: Sequence[Path]) -> Generator[tuple[Path, Result], None, None]:
+    def results(self, images: Sequence[Path]) -> Generator[tuple[Path, ImageResult], None, None]:
         """Each image and what became of it, as they are done.
 
         Images are opened in order, and small ones segmented at once. Large ones wait, open, until those in work are
@@ -239,11 +239,11 @@ class _Run:
 
     def _starts(
         self, waiting: deque[Path], large: deque[tuple[Path, OpenImage]]
-    ) -> Iterator[Callable[[], tuple[Path, Result | OpenImage]]]:
+    ) -> Iterator[Callable[[], tuple[Path, ImageResult | OpenImage]]]:
         while waiting and not large:
             yield partial(self._start, waiting.popleft())
 
-    def _start(self, path: Path) -> tuple[Path, Result | OpenImage]:
+    def _start(self, path: Path) -> tuple[Path, ImageResult | OpenImage]:
         """Open an image, and segment it if it is small."""
         try:
             image = open_image(path, self.request.selection)
@@ -251,7 +251,7 @@ class _Run:
             return path, Failed(str(error))
         return path, self._finish(path, image) if self.predictor.is_small(image.reader) else image
 
-    def _finish(self, path: Path, image: OpenImage, tell: ObserveShare | None = None) -> Result:
+    def _finish(self, path: Path, image: OpenImage, tell: ObserveShare | None = None) -> ImageResult:
         """Segment an open image and close it."""
         try:
             with closing(image):

@@ -1,6 +1,6 @@
 """Compare a predicted label image with the true one: which nuclei match.
 
-`match` compares one image. What it gives, `Matching`, holds counts only: `postprocess.scores` goes on from there.
+`match` compares one image. What it gives, `Matching`, holds counts only; `postprocess.scores` makes scores of them.
 """
 
 from __future__ import annotations

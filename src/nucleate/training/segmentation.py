@@ -67,7 +67,7 @@ def _cut(labels: Labels) -> tuple[Labels, Labels]:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class ValidationResult:
     """`loss`, the criterion over all validation pixels; `scores` of the nuclei found; the `maps` they came from."""
 
     loss: float
@@ -98,7 +98,7 @@ class ValidationSet:
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
         parallel: Parallel | None = None,
-    ) -> Evaluation:
+    ) -> ValidationResult:
         """The loss of the engine's maps and the scores of the nuclei in them, several images at once by `parallel`."""
 
         def one(index: int) -> tuple[dict[str, float], Maps, Matching]:
@@ -111,7 +111,7 @@ class ValidationSet:
         parallel = parallel or Serial()
         totals, maps, matchings = zip(*parallel.map(one, range(len(self.pairs))), strict=True)
         weights = sum_terms(criterion.weights(targets) for targets in self.targets)
-        return Evaluation(weighted_mean(sum_terms(totals), weights), pool(matchings), maps)
+        return ValidationResult(weighted_mean(sum_terms(totals), weights), pool(matchings), maps)
 
     def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
@@ -178,7 +178,7 @@ class SegmentationTask:
         """The samples of these numbers."""
         return self.sampler.batch(samples)
 
-    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> Evaluation:
+    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> ValidationResult:
         """The network on the validation images, with thresholds that are not tuned yet."""
         engine = TorchBackend(network, bfloat16=bfloat16)
         return self.validation.evaluate(engine, self.criterion, Thresholds(), parallel)

@@ -34,7 +34,7 @@ MAX_GRADIENT_NORM = math.sqrt(ORDER)
 """A longer gradient is clipped to this, which is 1 for the kernels themselves: each number is in them eight times."""
 
 
-class Evaluation(Protocol):
+class TaskEvaluation(Protocol):
     """What a task says of a network: `loss`, lower is better, `score`, higher is better, and further `metrics`."""
 
     @property
@@ -60,12 +60,12 @@ class Task(Protocol):
     def batch(self, samples: range) -> Batch:
         """The samples of these numbers, a function of the numbers alone."""
 
-    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> Evaluation:
+    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> TaskEvaluation:
         """How well the network does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TrainingResult:
     """The weights that are kept, and how the run came to them."""
 
     network: UNet
@@ -119,7 +119,7 @@ class Trainer:
         self.best = _copy(self.average.network)
         self.state = TrainingState()
 
-    def train(self, *, resume: bool = False) -> Result:
+    def train(self, *, resume: bool = False) -> TrainingResult:
         """Train until a limit or the stopping rule ends the run.
 
         Args:
@@ -154,7 +154,7 @@ class Trainer:
                 if self.checkpoint is not None:
                     self.checkpoint.write(self.tensors(), state, self.identity)
         self.average.network.load_state_dict(self.best)
-        return Result(self.average.network, state)
+        return TrainingResult(self.average.network, state)
 
     def batches(self) -> list[Batch]:
         """The samples of the next step: a part for each worker; a GPU takes them whole."""

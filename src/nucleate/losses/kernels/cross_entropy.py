@@ -242,7 +242,7 @@ def index_tiles(
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _CrossEntropyJob:
     """One call with class indices, ready for the kernels."""
 
     layout: Layout
@@ -259,7 +259,7 @@ class _Job:
     ignore: int
     ignores: bool
 
-    def weight(self, by_weight: bool) -> tuple[float, float, _Job]:
+    def weight(self, by_weight: bool) -> tuple[float, float, _CrossEntropyJob]:
         """The weight of all pixels, how many labels are out of range, and the job with labels that are read faster."""
         fits = self.size > 1 and self.layout.classes < IGNORED
         narrow = np.empty(self.layout.pixels if fits else 0, np.uint8)
@@ -323,7 +323,7 @@ def fused_total(
     labels, size = bytes_of(target)
     shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
     misses, extras = shares * np.float32(smoothing / layout.classes), shares * np.float32(1 - smoothing)
-    job = _Job(
+    job = _CrossEntropyJob(
         layout, dim, labels, size, flat_mask(mask), flat_weights(each), misses + extras, misses, extras,
         misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
     )  # fmt: skip

@@ -229,12 +229,12 @@ def gradient_tiles(
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _OverlapJob:
     layout: Layout
     images: int
     labels: tuple[NDArray[np.uint8], int, NDArray[np.bool_], int, bool]
 
-    def count(self, logits: Tensor) -> tuple[NDArray[np.float64], _Job]:
+    def count(self, logits: Tensor) -> tuple[NDArray[np.float64], _OverlapJob]:
         """(images, 3 C + 2): overlap, predicted, labelled pixels of each class; selected pixels; labels in error.
 
         And the job with labels that are read faster.
@@ -277,7 +277,7 @@ def region_counts(
     """
     flat, size = bytes_of(target)
     ignored = 0 if ignore_index is None else ignore_index
-    job = _Job(layout, len(logits), (flat, size, flat_mask(mask), ignored, ignore_index is not None))
+    job = _OverlapJob(layout, len(logits), (flat, size, flat_mask(mask), ignored, ignore_index is not None))
     found, job = job.count(logits)
     if found[:, -1].any():
         return None
@@ -289,7 +289,7 @@ def region_counts(
 @final
 class _Counts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, job: _Job, twin: Twin, logits: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, job: _OverlapJob, twin: Twin, logits: Tensor) -> Tensor:
         ctx.save_for_backward(logits)
         ctx.job, ctx.twin = job, twin
         return value
