@@ -209,7 +209,7 @@ def _middle(one: Pair, side: int) -> Pair:
 RULES: dict[str, Callable[[], StoppingRule | LossAndScoreStopping]] = {
     "Nucleate": LossAndScoreStopping,
     "Nucleate, up to a limit": Limits(TrainingConfig(epochs=400)).stopping,
-    "Horizon": EarlyStopping,
+    "early stopping": EarlyStopping,
     "patience 10": lambda: Patience(10),
     "PQ 0.75": lambda: ProgressQuotient(0.75),
     "fixed 100": lambda: FixedNumber(100),

@@ -20,7 +20,7 @@ from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping
 from nucleate.training.stopping_rule import Decision, StoppingRule
 
 RULES: Mapping[str, Callable[[], StoppingRule]] = {
-    "Horizon": EarlyStopping,
+    "early stopping": EarlyStopping,
     "patience 5": lambda: Patience(5),
     "patience 10": lambda: Patience(10),
     "patience 20": lambda: Patience(20),
@@ -33,7 +33,7 @@ RULES: Mapping[str, Callable[[], StoppingRule]] = {
 }
 """The rules that are compared; each call makes a fresh one."""
 
-BOTH = "Horizon, score too"
+BOTH = "early stopping, score too"
 """What Nucleate does, by `LossAndScoreStopping` and `select_epoch`. Only where the history has a score."""
 
 

@@ -50,7 +50,7 @@ class EarlyStopping(StoppingRule):
 
     Sources: Sen, J. Am. Stat. Assoc. 63 (1968) 1379; Mann, Econometrica 13 (1945) 245; Kendall, Biometrika 30 (1938)
     81. `benchmarks/horizon.py` measures the rule on curves of other people's runs, beside `nucleate.curves.rules`.
-    The log and `nucleate curves` call it Horizon.
+    The log calls it Horizon.
 
     >>> train = [1 / epoch for epoch in range(1, 60)]
     >>> valid = [1 / epoch + 0.004 * epoch for epoch in range(1, 60)]
