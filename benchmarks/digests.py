@@ -30,10 +30,7 @@ ENGINES = ("torch", "openvino", "openvino-int8")
 DRAW = """
 import sys
 from pathlib import Path
-try:
-    from nucleate.data.synthetic import write_folder
-except ImportError:
-    from nucleate.data.synthetic.microscopy import write_folder
+from nucleate.data.synthetic import write_folder
 for style in ("fluorescence", "tissue"):
     write_folder(Path(sys.argv[1]) / style, style, 3, 17, height=320, width=400)
 """
