@@ -6,7 +6,8 @@ Everything heavy is imported inside the commands, so that `nucleate --help` answ
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -85,9 +86,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
-    from nucleate import api
-    from nucleate.report.training_progress import TrainingProgress
-    from nucleate.training.config import TrainingConfig
+    with _loading():
+        from nucleate import api
+        from nucleate.report.training_progress import TrainingProgress
+        from nucleate.training.config import TrainingConfig
 
     config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     with TrainingProgress(config, out) as progress:
@@ -151,11 +153,12 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
-    from nucleate import api
-    from nucleate.data.dataset import images_in
-    from nucleate.inference.image_input import Selection
-    from nucleate.inference.predict import Request, predict
-    from nucleate.report.prediction_progress import PredictionProgress, sentences
+    with _loading():
+        from nucleate import api
+        from nucleate.data.dataset import images_in
+        from nucleate.inference.image_input import Selection
+        from nucleate.inference.predict import Request, predict
+        from nucleate.report.prediction_progress import PredictionProgress, sentences
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
@@ -303,6 +306,17 @@ def demo(
     with TrainingProgress(config, out / "model") as progress:
         report = run(out, config, observe=progress.observe)
     print(f"The report is at {report}")
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """A line on the terminal while the libraries are loaded, which compile what they need the first time."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    what = "Loading; the first time on a machine this takes some 20 seconds longer."
+    with console.status(what) if console.is_terminal else nullcontext():
+        yield
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nucleate.types import Box, Labels
 
@@ -34,6 +33,8 @@ def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
     rings = [(pixel, simple) for pixel, ring in _rings(mask) for simple in _split(ring)]
     if len(rings) == 1:
         return [[rings[0][1]]]
+    from scipy import ndimage  # half a second, for the few masks of several rings
+
     piece_of, count = ndimage.label(mask)
     pieces: list[Polygon] = [[] for _ in range(count)]
     for pixel, ring in rings:
