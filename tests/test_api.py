@@ -123,7 +123,8 @@ def test_a_large_image_is_segmented_in_parts_and_its_folder_goes_with_the_result
 
     shares = []
     found = small.segment(Watched(), tile=256, observe=shares.append)
-    assert max(asked) < image.size and shares[-1] == 1.0 and shares == sorted(shares)
+    # The statistics of so small an image are read in one go; the network sees parts.
+    assert sum(size < image.size for size in asked) > 10 and shares[-1] == 1.0 and shares == sorted(shares)
     same(found, small.segment(image, tile=100))
     assert len(list(tmp_path.iterdir())) == 1
     del found
