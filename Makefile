@@ -11,6 +11,9 @@ BENCHMARKS := losses horizon
 # Libraries that keep a folder in the home directory keep it here.
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
+# Two tests run side by side: threads that wait for work must not hold the cores meanwhile.
+test: export OMP_WAIT_POLICY := passive
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check docs bench clean
 
@@ -27,7 +30,7 @@ demo: $(READY)
 	@$(BIN)/nucleate demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --durations=25
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
 check: $(READY)
 	$(BIN)/ruff check

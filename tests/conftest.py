@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from scipy import ndimage
 
 from nucleate.io.instances import Instance, Instances
 from nucleate.types import Box
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 class MemoryInstances(Instances):

@@ -172,7 +172,7 @@ class Segmenter:
         >>> from nucleate.data.synthetic import fluorescence
         >>> image, _ = fluorescence(seed=0, height=96, width=128)
         >>> result = nucleate.load("fluorescence").segment(image.pixels)
-        >>> result.labels.shape, result.labels.max() == len(result), result.table.dtype.names[:4]
+        >>> result.labels.shape, result.labels.max().item() == len(result), result.table.dtype.names[:4]
         ((96, 128), True, ('id', 'y', 'x', 'area'))
         """
         selection = Selection.of(level, pixel_size, None if region is None else cast(Any, tuple(map(int, region))))
