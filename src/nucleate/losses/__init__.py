@@ -1,4 +1,4 @@
-# ruff: noqa: F403, F405, I001
+# ruff: noqa: F403, F405, I001 - each family says in __all__ what it offers; their order is that of the catalogue
 """Loss functions for PyTorch: exact, fast, and each a sum with a weight.
 
     from nucleate import losses

@@ -109,9 +109,7 @@ def _vendor() -> str:
 def prefers_bfloat16(where: torch.device) -> bool:
     """Whether products in bfloat16 are the faster ones on this device: on GPUs of 2020 or later, and on the kinds of
     processor that the table `PROCESSORS` says so of. That a processor has instructions for it says too little."""
-    if where.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return processor().bfloat16
+    return has_bfloat16(where) if where.type == "cuda" else processor().bfloat16
 
 
 def has_bfloat16(where: torch.device) -> bool:
