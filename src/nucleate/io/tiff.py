@@ -38,7 +38,7 @@ def images_of(tiff: Any, path: Path) -> list[Any]:
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
     if tiff.is_svs:
-        return tiff.series[:1]
+        return [tiff.series[0]]
     largest = max(tiff.series, key=lambda series: math.prod(series.shape))
     if any(getattr(tiff, f"is_{slide}", False) for slide in _SLIDES):
         return [largest]
@@ -77,7 +77,7 @@ def colours(page: Any, samples: int) -> int:
 
 
 def channel_names(tiff: Any, count: int, series: Any = None) -> tuple[str, ...]:
-    """Names of the channels of a series; numbers where the file does not name each; empty for one channel without a name."""
+    """Names of the channels of a series; numbers where the file does not name each; empty for one without a name."""
     if tiff.is_ome:
         pixels = _ome_pixels(tiff, series)
         names = [] if pixels is None else [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
