@@ -104,13 +104,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
-    """An image that was segmented: how many nuclei it holds, how many of them may be larger than what was found, and
-    sentences for the person who asked."""
+    """An image that was segmented: how many nuclei it holds, how many of them may be larger than what was found,
+    sentences for the person who asked, and the files of an earlier run that no longer fit and were removed."""
 
     count: int
     megapixels: float
     bounded: int = 0
     notes: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,13 @@ class Summary:
     @property
     def notes(self) -> list[str]:
         """What else there is to say."""
-        own = (note for one in self.results.values() if isinstance(one, Segmented) for note in one.notes)
-        return [*self.said, *own]
+        segmented = [one for one in self.results.values() if isinstance(one, Segmented)]
+        notes = [*self.said, *(note for one in segmented for note in one.notes)]
+        removed = [file for one in segmented for file in one.removed]
+        if removed:
+            files = f"{removed[0]} was" if len(removed) == 1 else f"{len(removed)} files, {removed[0]} among them, were"
+            notes.append(f"{files} of an earlier run with another model or other options, and so removed.")
+        return notes
 
     @property
     def bounded(self) -> dict[str, int]:
@@ -326,11 +332,11 @@ class _Run:
             nuclei,
             lambda share: tell(_SEGMENTED + (1 - _SEGMENTED) * share),
         )
-        notes += self._record(source, reader.level, nuclei, files, digest(identity))
+        removed = self._record(source, reader.level, nuclei, files, digest(identity))
         if request.overlay and not drawn:
             notes.append(f"{source.path} is too large for an overlay: look at it with nucleate view {self.out}.")
         end_work(folder, stem)
-        return Segmented(nuclei.count, image.megapixels, nuclei.bounded(), tuple(notes))
+        return Segmented(nuclei.count, image.megapixels, nuclei.bounded(), tuple(notes), tuple(removed))
 
     def _identity(self, source: Source) -> dict[str, Any]:
         """What the results for an image depend on, for JSON."""
@@ -374,8 +380,7 @@ class _Run:
     def _record(
         self, source: Source, level: int, nuclei: StoredInstances, files: Mapping[str, str], mark: str
     ) -> list[str]:
-        """Say in NAME.json what lies there now of these nuclei, and remove what an earlier run wrote of others; a
-        sentence where something was removed."""
+        """Say in NAME.json what lies there of these nuclei; remove what an earlier run wrote of others, and name it."""
         folder, earlier = source.folder(self.out), self.earlier[source.name]
         beside = earlier.valid_beside(mark, files)
         kept = {**files, **beside}
@@ -392,5 +397,4 @@ class _Run:
             series=source.series,
         )
         write_record(folder / record_file(source.stem), record)
-        what = f"{' and '.join(removed)} of an earlier run with other options or another model"
-        return [f"{folder}: {what} {'was' if len(removed) == 1 else 'were'} removed."] if removed else []
+        return removed
