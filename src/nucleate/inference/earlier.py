@@ -79,7 +79,10 @@ class Earlier:
             if path.name not in written.values() or (path.is_file() and path.stat().st_size == 0):
                 continue
             kept = next(place for place in _backups(path) if not os.path.lexists(place))
-            path.rename(kept)
+            try:
+                path.rename(kept)
+            except OSError as error:
+                raise OutputError(f"{path} cannot be renamed ({error.strerror}): choose another --out.") from error
             sentences.append(f"{path} was changed since it was written: what it was is in {kept.name}.")
         return sentences
 
@@ -110,33 +113,34 @@ def _remove(path: Path) -> None:
 
 def _is_same(path: Path, digest: str | None) -> bool | None:
     """Whether a file has this digest; None where it is not there."""
-    if not path.exists():
-        return None
     try:
-        return digest_of(path) == digest
+        return digest_of(path) == digest if path.exists() else None
     except OSError:
         return False
 
 
-def examine(files: Mapping[Source, Sequence[str]], out: Path, *, resume: bool, overwrite: bool) -> dict[str, Earlier]:
+def examine(
+    files: Mapping[Source, Sequence[str]], out: Path, images: Iterable[Path], *, resume: bool, overwrite: bool
+) -> dict[str, Earlier]:
     """What earlier runs left of each image, by its name, once it is sure that nothing else is in the way.
 
     Args:
         files: for each image the names of the files that are to be written of it.
         out: the folder of the results.
+        images: the files of all images that were given.
         resume: whether files of an earlier run that were changed since are to be written again.
         overwrite: whether anything but the images may be replaced.
 
     Raises:
         OutputError: where a result would replace an image, or what it may not.
     """
-    images = {(about.st_dev, about.st_ino) for one in files if (about := _about(one.path)) is not None}
+    inodes = {(about.st_dev, about.st_ino) for one in images if (about := _about(one)) is not None}
     found = {}
     for source, names in files.items():
         earlier = Earlier.of(source, out)
         for path in (earlier.folder / name for name in names):
             about = _about(path)
-            if about is not None and (about.st_dev, about.st_ino) in images:
+            if about is not None and (about.st_dev, about.st_ino) in inodes:
                 raise OutputError(
                     f"{path} is one of the images, and the result of {source.path} would replace it: choose another"
                     " --out."

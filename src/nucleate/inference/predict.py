@@ -28,10 +28,10 @@ from nucleate.inference.resume import (
     is_writing,
     open_work,
     refuse_unfinished,
+    written_digest,
 )
 from nucleate.inference.scheduler import as_completed, thread_pool
 from nucleate.inference.sources import Source, sources
-from nucleate.io.digest import digest_of
 from nucleate.io.formats import FORMATS, entropy_tiff
 from nucleate.io.formats.progress import Observe as ObserveShare
 from nucleate.io.prediction_json import PredictionRecord, record_file, relative_to, write_record
@@ -203,7 +203,7 @@ def predict(
     too_long = {one.name: too_long_name(one, request.files(one.stem).values()) for one in found}
     results: dict[str, ImageResult] = {name: Failed(why) for name, why in too_long.items() if why is not None}
     wanted = [one for one in found if one.name not in results]
-    earlier = _prepare(wanted, out, request)
+    earlier = _prepare(wanted, images, out, request)
     if observe is not None:
         for one in found:
             observe(one.name, float(one.name in results), 0.0)
@@ -216,13 +216,13 @@ def predict(
     return Summary({one.name: results[one.name] for one in found}, tuple(said))
 
 
-def _prepare(found: Sequence[Source], out: Path, request: Request) -> dict[str, Earlier]:
+def _prepare(found: Sequence[Source], images: Sequence[Path], out: Path, request: Request) -> dict[str, Earlier]:
     """What earlier runs left of each image, once it is sure that nothing else is replaced; makes the folders."""
     if not request.resume:
         for one in found:
             refuse_unfinished(one.folder(out), one.stem)
     files = {one: [*request.files(one.stem).values(), record_file(one.stem)] for one in found}
-    earlier = examine(files, out, resume=request.resume, overwrite=request.overwrite)
+    earlier = examine(files, out, images, resume=request.resume, overwrite=request.overwrite)
     for folder in {out, *(one.folder(out) for one in found)}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -392,7 +392,7 @@ class _Run:
             kept,
             mark,
             self.environment,
-            digests={name: digest_of(folder / file) for name, file in kept.items()},
+            digests={name: written_digest(folder / file) for name, file in kept.items()},
             relative=relative_to(folder, source.path),
             series=source.series,
         )

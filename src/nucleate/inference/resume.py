@@ -91,6 +91,14 @@ def digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def written_digest(path: Path) -> str:
+    """The digest of a result, by which it is known that it is still as it was written."""
+    try:
+        return digest_of(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read again ({error.strerror}): was its disk removed?") from error
+
+
 def fingerprint(path: Path) -> str:
     """What tells an image from another, or from what it was before: the digest of all bytes of its file, or of all
     files of its folder. A copy has the same. Raises `ImageError` where it cannot be read."""
