@@ -57,6 +57,15 @@ def contents(folder):
     }
 
 
+def shown(folder):
+    """What the page tells of each image of a folder of results."""
+    gallery = Gallery(folder)
+    try:
+        return [gallery[number].about() for number in range(len(gallery.names))]
+    finally:
+        gallery.close()
+
+
 @pytest.fixture
 def refused(model, capsys):
     def call(*arguments):
@@ -100,7 +109,9 @@ def test_an_image_is_never_replaced(refused, folder):
         sentence = refused(folder / "x.tif", folder / "x_labels.tif", "--out", folder, *more)
         assert "x_labels.tif is one of the images" in sentence
         assert "x.csv is one of the images" in refused(folder / "x.tif", "--out", folder, *more, "--format", "csv")
-        assert "y_labels.tif is one" in refused(folder / "x.tif", folder / "y.tif", "--out", folder, *more)
+        assert "y_labels.tif is one" in refused(
+            folder / "x.tif", folder / "y.tif", *("--out", folder, "--format", "tif", *more)
+        )
     assert contents(folder) == before
 
 
@@ -108,7 +119,7 @@ def test_results_of_an_earlier_run_are_replaced(predictor, folder):
     for smallest in (0, 200):
         done = predict(Predictor(predictor.model, min_area=smallest), [folder / "x.tif"], folder, Request())
         assert done.notes == []
-    assert read_record(folder / "x.json").count == 3
+    assert read_record(folder / "x.json").count == 2
 
 
 def test_labels_that_a_person_corrected_are_not_lost(predictor, folder):
@@ -154,7 +165,7 @@ def test_resume_does_again_what_is_not_as_it_was_written(predictor, folder, name
     assert all(".bak" in path for path in found.keys() - expected.keys())
 
 
-@pytest.mark.parametrize("at", [0, 1_000, 5_000_000, -1])
+@pytest.mark.parametrize("at", [0, 1_000, 4_000_000, -1])
 def test_a_change_anywhere_in_an_image_is_noticed(predictor, folder, at):
     pixels = np.tile(domes(PLACES)[0][..., 0], (30, 30))
     tifffile.imwrite(folder / "x.tif", pixels, compression=None)
@@ -209,7 +220,7 @@ def test_files_of_other_formats_stay_as_long_as_they_show_the_same_nuclei(predic
     predict(predictor, [folder / "x.tif"], folder, Request(formats=("tif", "csv"), overlay=True))
     predict(predictor, [folder / "x.tif"], folder, Request(formats=("roi",)))
     assert read_record(folder / "x.json").files.keys() == {"tif", "csv", "overlay", "roi"}
-    assert Gallery(folder)[0].about()["outlines"]
+    assert shown(folder)[0]["outlines"]
     other = Predictor(predictor.model, min_area=200, bfloat16=False)
     (note,) = predict(other, [folder / "x.tif"], folder, Request(formats=("csv",))).notes
     assert note.startswith("3 files, x_rois.zip among them, were of an earlier run")
@@ -222,13 +233,13 @@ def test_results_move_with_their_images(predictor, folder, tmp_path):
     elsewhere = tmp_path / "another disk"
     shutil.move(folder, elsewhere)
     assert read_record(elsewhere / "found" / "x.json").locate(elsewhere / "found").resolve() == elsewhere / "x.tif"
-    assert Gallery(elsewhere / "found")[0].about()["outlines"]
+    assert shown(elsewhere / "found")[0]["outlines"]
     assert isinstance(
         predict(predictor, [elsewhere / "x.tif"], elsewhere / "found", Request(resume=True)).results["x"], Skipped
     )
     shutil.move(elsewhere / "found", tmp_path / "alone")
     shutil.copytree(elsewhere, folder)
-    assert Gallery(tmp_path / "alone")[0].about()["height"] == 64
+    assert shown(tmp_path / "alone")[0]["height"] == 64
 
 
 def test_plates_and_endings_keep_their_results_apart(predictor, tmp_path):
@@ -241,7 +252,7 @@ def test_plates_and_endings_keep_their_results_apart(predictor, tmp_path):
     for name, count in done.nuclei.items():
         assert read_labels(tmp_path / "out" / f"{name}_labels.tif").max() == count
         assert json.loads((tmp_path / "out" / f"{name}.json").read_text())["count"] == count
-    assert set(Gallery(tmp_path / "out").names) == set(done.nuclei)
+    assert [one["count"] for one in shown(tmp_path / "out")] == [1, 3, 2, 3]
 
 
 def test_every_image_of_a_file_is_segmented(predictor, tmp_path):
@@ -251,8 +262,7 @@ def test_every_image_of_a_file_is_segmented(predictor, tmp_path):
     done = predict(predictor, [tmp_path / "x.ome.tif"], tmp_path / "out")
     assert done.nuclei == {"x_s1": 1, "x_s2": 2, "x_s3": 3} and "holds 3 images" in done.notes[0]
     assert read_record(tmp_path / "out" / "x_s2.json").series == 2
-    gallery = Gallery(tmp_path / "out")
-    assert [gallery[number].about()["count"] for number in range(3)] == [1, 2, 3]
+    assert [one["count"] for one in shown(tmp_path / "out")] == [1, 2, 3]
     again = predict(predictor, [tmp_path / "x.ome.tif"], tmp_path / "out", Request(resume=True))
     assert all(isinstance(one, Skipped) for one in again.results.values()) and again.nuclei == done.nuclei
 
@@ -275,7 +285,7 @@ def test_unusual_names_are_right_and_never_steer_the_terminal(model, tmp_path, c
     printed = capsys.readouterr()
     assert end.value.code == 1 and "\x1b" not in printed.out + printed.err and len(printed.err.splitlines()) == 2
     assert read_record(tmp_path / "out" / f"{name}.json").files["tif"] == f"{name}_labels.tif"
-    assert Gallery(tmp_path / "out")[0].about()["outlines"]
+    assert shown(tmp_path / "out")[0]["outlines"]
 
 
 def test_series_are_named_where_one_image_is_needed(tmp_path, capsys):
