@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,13 @@ def is_writing(out: Path, name: str) -> bool:
 
 
 def end_work(out: Path, name: str) -> None:
-    """Remove the work folder, as all results are written."""
-    shutil.rmtree(work_folder(out, name), ignore_errors=True)
+    """Remove the work folder, as all results are written; the note of that last, so that this can be repeated."""
+    folder = work_folder(out, name)
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != WRITING:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStore:
