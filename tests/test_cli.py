@@ -486,8 +486,10 @@ def test_no_command_replaces_a_file_of_a_person(refused, run, cells, trained, tm
         assert run(*command, path)[0] == 0, "what it wrote itself it may replace"
     (tmp_path / "model.xml").unlink()
     assert "model.bin is there already" in refused(*commands["model.xml"], tmp_path / "model.xml")
-    (tmp_path / "README.md").write_text("mine")
-    assert "README.md is there already and belongs to no model" in refused("train", cells, "--out", tmp_path, *BRIEFLY)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("mine")
+    sentence = refused("train", cells, "--out", tmp_path / "out", *BRIEFLY)
+    assert "README.md is there already and belongs to no model" in sentence
 
 
 def test_a_folder_does_not_hide_a_model_of_the_package(run, cells, trained, tmp_path, monkeypatch):

@@ -109,9 +109,7 @@ def test_an_image_is_never_replaced(refused, folder):
         sentence = refused(folder / "x.tif", folder / "x_labels.tif", "--out", folder, *more)
         assert "x_labels.tif is one of the images" in sentence
         assert "x.csv is one of the images" in refused(folder / "x.tif", "--out", folder, *more, "--format", "csv")
-        assert "y_labels.tif is one" in refused(
-            folder / "x.tif", folder / "y.tif", *("--out", folder, "--format", "tif", *more)
-        )
+        assert "y_labels.tif is one" in refused(folder / "y.tif", folder / "x.tif", "--out", folder, *more)
     assert contents(folder) == before
 
 
@@ -165,9 +163,9 @@ def test_resume_does_again_what_is_not_as_it_was_written(predictor, folder, name
     assert all(".bak" in path for path in found.keys() - expected.keys())
 
 
-@pytest.mark.parametrize("at", [0, 1_000, 4_000_000, -1])
+@pytest.mark.parametrize("at", [0, 300_000, -1])
 def test_a_change_anywhere_in_an_image_is_noticed(predictor, folder, at):
-    pixels = np.tile(domes(PLACES)[0][..., 0], (30, 30))
+    pixels = np.tile(domes(PLACES)[0][..., 0], (10, 10))
     tifffile.imwrite(folder / "x.tif", pixels, compression=None)
     ready, again = Predictor(predictor.model, bfloat16=False, side=96), Request(formats=("csv",), resume=True)
     predict(ready, [folder / "x.tif"], folder, again)
