@@ -15,6 +15,8 @@ ROOT = Path(nucleate.__file__).parent
 ALLOWED = {
     "version": set(),
     "errors": set(),
+    "signals": set(),
+    "out_of_memory": set(),
     "types": set(),
     "losses": {"errors"},
     "io": {"types", "errors"},
@@ -47,9 +49,9 @@ ALLOWED = {
     },
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "web"),
+        *("curves", "api", "demo", "web", "signals", "out_of_memory"),
     },
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals"},
 }
 """Part -> the parts that it may import, besides itself. Each stands below all that it may import.
 
@@ -59,6 +61,8 @@ ALLOWED = {
 LIBRARIES = {
     "version": set(),
     "errors": set(),
+    "signals": set(),
+    "out_of_memory": set(),
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite"},
     "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile"},

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nucleate import __version__
+from nucleate import __version__, out_of_memory, signals
 from nucleate.errors import NucleateError
 
 app = typer.Typer(
@@ -26,25 +26,41 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
 SOME_FAILED = 1
-"""Exit code where some of many images could not be done; 2 where nothing could."""
+"""Exit code where some of many images could not be done."""
+UNUSABLE = 2
+"""Exit code where nothing could."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
+"""Exit code that typer gives a command that was interrupted by whatever signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a `NucleateError` is one sentence on standard error and exit code 2.
+    """Run the command line; whatever a person can mend is one sentence on standard error and exit code 2.
 
     `arguments` are those of the process unless given.
     """
-    try:
-        app(arguments, prog_name="nucleate")
-    except NucleateError as error:
-        print(f"nucleate: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("nucleate: interrupted.", file=sys.stderr)
-        raise
+    with signals.handled():
+        try:
+            app(arguments, prog_name="nucleate")
+        except BaseException as error:
+            sentence, code = _ended(error)
+            if sentence is not None:
+                with suppress(OSError):  # of a terminal that is gone
+                    print(sentence, file=sys.stderr, flush=True)
+                raise SystemExit(code) from None
+            raise
+
+
+def _ended(error: BaseException) -> tuple[str | None, int]:
+    """What to say of an error that ended a command, and the exit code; None where it stands for itself."""
+    if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+        return None, 0
+    # Libraries turn an interruption that meets them into errors of their own.
+    if isinstance(error, KeyboardInterrupt | SystemExit) or signals.interrupted():
+        return signals.verdict()
+    if isinstance(error, NucleateError):
+        return f"nucleate: {error}", UNUSABLE
+    memory = out_of_memory.sentence(error)
+    return (None if memory is None else f"nucleate: {memory}"), UNUSABLE
 
 
 def _version(asked: bool) -> None:
@@ -329,4 +345,4 @@ def _name_failures(sentences: list[str], total: int) -> None:
     print(f"nucleate: {len(sentences)} of {total} images could not be done:", file=sys.stderr)
     for sentence in sentences:
         print(f"  {sentence}", file=sys.stderr)
-    raise typer.Exit(SOME_FAILED if len(sentences) < total else 2)
+    raise typer.Exit(SOME_FAILED if len(sentences) < total else UNUSABLE)

@@ -1,0 +1,69 @@
+"""What every library says in its own way when memory does not suffice, as one sentence."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+_WORDS = re.compile(
+    r"not enough memory|out of memory|allocate memory|bad_alloc|failed to map segment|start new thread"
+    r"|memory allocation|unable to allocate",
+    re.IGNORECASE,
+)
+"""Of PyTorch, numpy, OpenVINO, LLVM, the loader of shared libraries, and threads."""
+
+_ASKED = re.compile(r"allocate ([0-9.]+) ?(bytes|[KMGT]iB)", re.IGNORECASE)
+
+
+def sentence(error: BaseException) -> str | None:
+    """What to say where an error comes from too little memory; None where it does not.
+
+    >>> sentence(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes."))
+    'there is not enough memory (3.0 GiB more were needed): close other programs, or ask for less at a time.'
+    >>> sentence(ValueError("no")) is None
+    True
+    """
+    causes = list(_causes(error))
+    if not any(map(_is_of_memory, causes)):
+        return None
+    asked = next((found for cause in causes if (found := _ASKED.search(str(cause)))), None)
+    facts = [] if asked is None else [f"{_readable(asked)} more were needed"]
+    limit = _limit()
+    if limit is not None:
+        facts.append(f"the process may take {limit / 2**30:.1f} GiB, see ulimit -v")
+    known = f" ({'; '.join(facts)})" if facts else ""
+    mend = "close other programs" if limit is None else "raise the limit"
+    return f"there is not enough memory{known}: {mend}, or ask for less at a time."
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ImportError | OSError | SystemError) and bool(_WORDS.search(str(error)))
+
+
+def _readable(asked: re.Match[str]) -> str:
+    number, unit = asked.groups()
+    return f"{int(number) / 2**30:.1f} GiB" if unit.lower() == "bytes" and number.isdigit() else f"{number} {unit}"
+
+
+def _limit() -> int | None:
+    """Bytes of address space that the system allows this process; None for no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
