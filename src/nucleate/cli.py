@@ -6,15 +6,17 @@ Everything heavy is imported inside the commands, so that `nucleate --help` answ
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nucleate import __version__, out_of_memory, signals
-from nucleate.errors import NucleateError
+from nucleate.errors import NucleateError, NucleateWarning
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     `arguments` are those of the process unless given.
     """
-    with signals.handled():
+    with signals.handled(), warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
         try:
             app(arguments, prog_name="nucleate")
         except BaseException as error:
@@ -48,6 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     print(sentence, file=sys.stderr, flush=True)
                 raise SystemExit(code) from None
             raise
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning of ours as one sentence; `others` shows those of libraries."""
+    if issubclass(category, NucleateWarning):
+        print(f"nucleate: {message}", file=sys.stderr, flush=True)
+    else:
+        others(message, category, *where)
 
 
 def _ended(error: BaseException) -> tuple[str | None, int]:
@@ -162,7 +173,9 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
-    min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
+    min_size: Annotated[
+        int | None, typer.Option(min=0, max=2**31, help="Leave out nuclei below this area, in pixels.")
+    ] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of a large image, in pixels; no result differs.")] = (
         1024
     ),

@@ -13,6 +13,16 @@ import nucleate
 from nucleate.data.normalization import Normalisation
 from nucleate.errors import ModelError
 from nucleate.networks import store
+from nucleate.networks.manifest import (
+    Ancestor,
+    DataPart,
+    EnginesPart,
+    Manifest,
+    NormalisationPart,
+    ThresholdsPart,
+    TrainingPart,
+    architecture_part,
+)
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.types import Thresholds
 
@@ -22,9 +32,7 @@ HISTORY = [
 ]
 
 
-TRAINING = store.TrainingPart(
-    seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
-)
+TRAINING = TrainingPart(seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough.")
 
 
 def network(seed=0):
@@ -35,15 +43,13 @@ def network(seed=0):
 
 
 def manifest(weights, architecture):
-    return store.Manifest(
+    return Manifest(
         name="small",
-        architecture=store.architecture_part(architecture),
-        normalisation=store.NormalisationPart(low=0.5, high=99.5),
-        thresholds=store.ThresholdsPart(
-            foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9
-        ),
+        architecture=architecture_part(architecture),
+        normalisation=NormalisationPart(low=0.5, high=99.5),
+        thresholds=ThresholdsPart(foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9),
         pixel_size=0.25,
-        data=store.DataPart(
+        data=DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
         ),
         trainings=(TRAINING,),
@@ -81,7 +87,7 @@ def test_round_trip(folder):
 def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     read = store.read(folder)
     assert read.manifest.engines is None  # as in a folder from before engines were compared
-    engines = store.EnginesPart(panoptic_quality={"torch": 0.5, "openvino": 0.25})
+    engines = EnginesPart(panoptic_quality={"torch": 0.5, "openvino": 0.25})
     assert engines.ranges == {}  # as in a folder from before there were integers
     engines = engines.model_copy(update={"ranges": {"decoder.blocks.0.first": (0.0, 1.5)}})
     path = folder / store.MANIFEST
@@ -211,7 +217,7 @@ def test_a_part_that_is_not_named_is_refused(folder):
 
 def test_lineage_and_several_trainings_are_kept(folder):
     read = store.read(folder)
-    ancestors = (store.Ancestor(name="fluorescence", weights_sha256="a" * 64),)
+    ancestors = (Ancestor(name="fluorescence", weights_sha256="a" * 64),)
     second = TRAINING.model_copy(update={"epochs": 1, "stopped": "Again."})
     manifest = read.manifest.model_copy(update={"lineage": ancestors, "trainings": (TRAINING, second)})
     store.write(folder, manifest, (folder / store.WEIGHTS).read_bytes(), [*HISTORY, HISTORY[0]], "")
@@ -249,7 +255,7 @@ def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
 
 def test_manifest_fits_its_own_schema(folder):
     content = json.loads((folder / store.MANIFEST).read_text())
-    schema = store.Manifest.model_json_schema()
+    schema = Manifest.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(content, schema)
     assert content["format"] == 2

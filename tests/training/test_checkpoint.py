@@ -13,7 +13,8 @@ TENSORS = {
     "counts": torch.arange(7),
     "empty": torch.zeros(0, 3),
 }
-STATE = TrainingState(step=17, seconds=0.1 + 0.2, history=[{"loss": 1e-9}])
+ROW = {"epoch": 1, "train_loss": 1e-9, "valid_loss": float("inf"), "score": 0.5, "seconds": 1.0}
+STATE = TrainingState(step=17, seconds=0.1 + 0.2, history=[ROW])
 IDENTITY = {"seed": 3, "widths": (8, 8), "images": [[4, 5]]}
 
 
