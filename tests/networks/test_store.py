@@ -1,11 +1,16 @@
 """A model folder: what is read is what was written, or an error that names the file."""
 
 import hashlib
+import io
 import json
+import math
 
 import jsonschema
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.torch import load as load_file
 from safetensors.torch import save as save_file
 
@@ -24,6 +29,7 @@ from nucleate.networks.manifest import (
     architecture_part,
 )
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.report.console import print_model
 from nucleate.types import Thresholds
 
 HISTORY = [
@@ -398,3 +404,76 @@ def test_a_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypat
         (tmp_path / name).mkdir()
         assert store.locate(name).resolve() == (tmp_path / name).resolve()
     assert store.locate("runs/mine").as_posix() == "runs/mine"
+
+
+def test_a_run_that_is_not_finished_is_told_from_a_broken_model(tmp_path):
+    (tmp_path / store.UNFINISHED).touch()
+    with pytest.raises(ModelError, match=r"holds a training that is not finished: .* --resume\.$"):
+        store.read(tmp_path)
+    (tmp_path / store.UNFINISHED).unlink()
+    with pytest.raises(ModelError, match=r"model\.json is missing"):
+        store.read(tmp_path)
+
+
+STRANGE_ONE = st.sampled_from(
+    [None, True, -1, 2**63, 10**400, 1e308, math.inf, math.nan, "", "\ud800", "a\n", [], {}, [[1]], {"a": None}]
+)
+
+
+def places(value, at=()):
+    """Every place in a JSON document, as the keys that lead there."""
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*at, key))
+
+
+def changed(document, at, value):
+    """The document with another value there."""
+    if not at:
+        return value
+    copy = json.loads(json.dumps(document))
+    inner = copy
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = value
+    return copy
+
+
+def shown(folder):
+    """All that `nucleate info` does with a model."""
+    print_model(store.read(folder), store.read_history(folder), Console(file=io.StringIO()))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_model_whose_files_hold_other_values_is_shown_or_refused_in_a_sentence(folder, data):
+    name = data.draw(st.sampled_from([store.MANIFEST, store.HISTORY]))
+    before = (folder / name).read_text()
+    lines = before.splitlines() if name == store.HISTORY else [before]
+    document = json.loads(lines[0])
+    lines[0] = json.dumps(changed(document, data.draw(st.sampled_from(list(places(document)))), data.draw(STRANGE_ONE)))
+    (folder / name).write_text("\n".join(lines) + "\n")
+    try:
+        shown(folder)
+    except ModelError as error:
+        assert f"/small/{name} " in str(error) and str(error).endswith(".") and "\n" not in str(error)
+    finally:
+        (folder / name).write_text(before)
+
+
+@pytest.mark.parametrize("name", [store.MANIFEST, store.HISTORY])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "null", "1" * 5000, '{"epoch": 1e999}'])
+def test_deep_nesting_and_other_kinds_of_json_are_refused_in_a_sentence(folder, name, text):
+    (folder / name).write_text(text)
+    with pytest.raises(ModelError, match=rf"{name} is cut or altered at .*: copy the model again\.$"):
+        shown(folder)
+
+
+def test_a_network_is_not_made_larger_than_its_file(folder, monkeypatch):
+    document = json.loads((folder / store.MANIFEST).read_text())
+    document["architecture"]["widths"] = [1024] * 8
+    (folder / store.MANIFEST).write_text(json.dumps(document))
+    monkeypatch.setattr(store, "UNet", None)
+    with pytest.raises(ModelError, match=r"weights\.safetensors does not fit the architecture"):
+        store.read(folder)

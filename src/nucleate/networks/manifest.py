@@ -226,16 +226,16 @@ def renamed(name: str) -> str:
 
 
 class EpochRow(BaseModel):
-    """A line of history.jsonl: what every line tells; others are numbers, too. One that is not known is null or NaN."""
+    """A line of history.jsonl: what every line tells; all else in it are numbers, too."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, float | None]
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, float]
 
     epoch: int = Field(ge=1, lt=2**63)
-    train_loss: float | None
-    valid_loss: float | None
-    score: float | None
-    panoptic_quality: float | None
+    train_loss: float
+    valid_loss: float
+    score: float
+    panoptic_quality: float
 
 
 def fault(error: ValidationError) -> str:

@@ -38,6 +38,9 @@ WEIGHTS, MANIFEST, HISTORY, CURVES, CARD = (
     "curves.png",
     "README.md",
 )
+UNFINISHED = "training.safetensors"
+"""In place of the others: the state of a run that is not finished (see `nucleate.training.checkpoint`)."""
+
 EMBEDDED = ("fluorescence", "brightfield")
 """The models inside the package, by name."""
 
@@ -156,6 +159,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"There is no model {folder}: give the folder that `nucleate train` wrote, or one of {choices}."
         )
     path = folder / MANIFEST
+    if not path.exists() and (folder / UNFINISHED).exists():
+        raise ModelError(f"{folder} holds a training that is not finished: run its command again with --resume.")
     try:
         return Manifest.model_validate(upgraded(json.loads(_content(path))), strict=False)
     except ValidationError as error:

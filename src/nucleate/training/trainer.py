@@ -234,7 +234,7 @@ class Trainer:
         tensors are others."""
         parts: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
-            part, name = key.split("/", 1)
+            part, _, name = key.partition("/")
             parts.setdefault(part, {})[name] = tensor
         self.network.load_state_dict(parts["network"])
         self.average.network.load_state_dict(parts["best"])
