@@ -45,11 +45,11 @@ LIMIT = 120.0
 """Seconds after which a process hangs."""
 
 
-def shorten() -> None:
-    """Small networks and few steps to train; in prediction, an image of a few tiles takes the way of a slide."""
+def shorten(side: int) -> None:
+    """Small networks and few steps to train; in prediction, an image of a few blocks takes the way of a slide."""
     short = {"samples": 8, "widths": (8, 16), "variation": AugmentationConfig(crop=64)}
     config.TrainingConfig = partial(config.TrainingConfig, **short)  # type: ignore[misc,assignment]
-    Predictor.__init__.__kwdefaults__["side"] = 288
+    Predictor.__init__.__kwdefaults__["side"] = side
 
 
 class Command:
@@ -163,6 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, count in (("predict", 100), ("train", 50), ("signals", 100), ("fresh", 20), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--model", default="fluorescence")
+    parser.add_argument("--slide", type=Path, help="a large image; one is drawn by default")
+    parser.add_argument("--side", type=int, default=288, help="pixels of a block of the network")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     counts, failures = Counter[str](), 0
@@ -172,14 +175,15 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             write_folder(here / "cells", "fluorescence", count=4, seed=0, labelled=3, height=96, width=96)
-            write_folder(here / "slide", "fluorescence", count=1, seed=1, labelled=0, height=480, width=440)
+            if options.slide is None:
+                write_folder(here / "slide", "fluorescence", count=1, seed=1, labelled=0, height=480, width=440)
             os._exit(0)
         assert ended(child) == 0
-        shorten()
+        shorten(options.side)
         formats = ["--format", "tif,csv,zarr,roi,geojson", "--entropy", "--overlay", "--tile", "64"]
-        images = [str(here / "cells" / "images"), str(here / "slide" / "images")]
+        images = [str(here / "cells" / "images"), str(options.slide or here / "slide" / "images")]
         arguments = {
-            "predict": ["predict", "fluorescence", *images, *formats],
+            "predict": ["predict", options.model, *images, *formats],
             "train": ["train", str(here / "cells"), "--epochs", "6"],
         }
         for command, given in arguments.items():

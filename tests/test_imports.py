@@ -16,7 +16,7 @@ ALLOWED = {
     "version": set(),
     "errors": set(),
     "signals": set(),
-    "out_of_memory": set(),
+    "out_of_memory": {"errors"},
     "compilation": {"errors"},
     "types": set(),
     "losses": {"errors", "compilation"},

@@ -29,6 +29,8 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
+WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
+"""The commands that need little memory."""
 UNUSABLE = 2
 """Exit code where nothing could."""
 INTERRUPTED = 130
@@ -71,7 +73,10 @@ def _ended(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, NucleateError):
         return f"nucleate: {error}", UNUSABLE
     memory = out_of_memory.sentence(error)
-    return (None if memory is None else f"nucleate: {memory}"), UNUSABLE
+    if memory is None:
+        return None, 1
+    signals.end_without_threads(UNUSABLE)
+    return f"nucleate: {memory}", UNUSABLE
 
 
 def _version(asked: bool) -> None:
@@ -82,9 +87,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Train a nucleus segmenter on your own microscope images, and use it."""
+    if context.invoked_subcommand not in WITHOUT_TORCH:
+        out_of_memory.refuse_below()
 
 
 @app.command()

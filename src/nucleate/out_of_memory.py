@@ -6,6 +6,12 @@ import errno
 import re
 from collections.abc import Iterator
 
+from nucleate.errors import NucleateError
+
+LIBRARIES = 2**30
+"""Bytes of address space that PyTorch and what belongs to it take when they are loaded. With less they end in the
+middle of it, some of them without an error that could be explained."""
+
 _WORDS = re.compile(
     r"not enough memory|out of memory|allocate memory|bad_alloc|failed to map segment|start new thread"
     r"|memory allocation|unable to allocate",
@@ -37,6 +43,16 @@ def sentence(error: BaseException) -> str | None:
     return f"there is not enough memory{known}: {mend}, or ask for less at a time."
 
 
+def refuse_below(needed: int = LIBRARIES) -> None:
+    """Raise where the system does not allow this process the bytes that are needed."""
+    limit = _limit()
+    if limit is not None and limit < needed:
+        raise NucleateError(
+            f"there is not enough memory (the process may take {limit / 2**30:.1f} GiB, see ulimit -v, and this needs"
+            f" {needed / 2**30:.1f} GiB at least): raise the limit."
+        )
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error and those that it came from."""
     seen: set[int] = set()
@@ -47,11 +63,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, SystemError) and _limit() is not None):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError | ImportError | OSError | SystemError) and bool(_WORDS.search(str(error)))
+    return isinstance(error, RuntimeError | ImportError | OSError) and bool(_WORDS.search(str(error)))
 
 
 def _readable(asked: re.Match[str]) -> str:

@@ -20,6 +20,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
 _received: int | None = None
+_code: int | None = None
 _ending = False
 
 
@@ -49,6 +50,12 @@ def listen() -> None:
     sys.unraisablehook = _raise_later
 
 
+def end_without_threads(code: int) -> None:
+    """Let `leave` end the process with this exit code: what Python does at its end would not succeed."""
+    global _code
+    _code = code
+
+
 def leave() -> None:
     """The last call of a process: where it was interrupted it ends here, without waiting for threads.
 
@@ -56,10 +63,11 @@ def leave() -> None:
     """
     global _ending
     _ending = True
-    if _received is not None:
+    code = _code if _received is None else 128 + _received
+    if code is not None:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
-        os._exit(128 + _received)
+        os._exit(code)
 
 
 def interrupted() -> bool:
