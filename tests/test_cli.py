@@ -491,6 +491,39 @@ def test_an_unknown_loss_is_refused_with_the_choices(refused, cells, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--minutes", value) for value in ("inf", "nan", "1e308")),
+        *(("--seed", value) for value in ("12345678901234567890123", "9" * 4000)),
+        *(("--epochs", value) for value in ("1000001", "9" * 4000)),
+    ],
+)
+def test_a_number_out_of_all_bounds_is_refused_before_anything_is_done(refused, cells, tmp_path, option, value):
+    sentence = refused("train", cells, "--out", tmp_path / "out", option, value)
+    assert sentence.startswith(f"nucleate: {option} is ") and len(sentence) < 120
+    if option == "--seed":
+        assert f"{option} is" in refused("demo", "--out", tmp_path / "out", option, value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--level", "9" * 30), "level"),
+        (("--region", "0", "0", "9" * 30, "9" * 30), "region"),
+        (("--region", "9" * 30, "0", "1", "1"), "region"),
+        (("--pixel-size", "inf"), "--pixel-size is inf"),
+        (("--pixel-size", "nan"), "--pixel-size is nan"),
+        (("--tile", "9" * 30), "--tile is 9"),
+        (("--tta", "9" * 30), "tta"),
+    ],
+)
+def test_numbers_out_of_all_bounds_are_refused_by_predict(run, cells, trained, tmp_path, arguments, words):
+    code, out, err = run("predict", trained, cells, "--out", tmp_path / "out", *arguments)
+    assert (code, out) == (2, "") and words in err and "Traceback" not in err
+
+
 def test_resume_without_a_run_is_refused(refused, cells, tmp_path):
     assert "train without --resume" in refused("train", cells, "--out", tmp_path / "out", "--resume", *BRIEFLY)
 

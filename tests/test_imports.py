@@ -52,7 +52,7 @@ ALLOWED = {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
         *("curves", "api", "demo", "web", "signals", "out_of_memory"),
     },
-    "__main__": {"cli", "signals"},
+    "__main__": {"cli", "signals", "out_of_memory"},
 }
 """Part -> the parts that it may import, besides itself. Each stands below all that it may import.
 

@@ -2,20 +2,25 @@
 
 import sys
 
-from nucleate import signals
+from nucleate import out_of_memory, signals
 
 
 def main() -> None:
     """Run the command line as the whole of a process, in which signals are handled from here to its end."""
     signals.listen()
+    code: object = 1
     try:
         from nucleate import cli
 
         cli.main()
+    except SystemExit as end:
+        code = end.code or 0
+        raise
     except KeyboardInterrupt:  # while the command line itself was loaded
-        print(signals.verdict()[0], file=sys.stderr)
+        sentence, code = signals.verdict()
+        print(sentence, file=sys.stderr)
     finally:
-        signals.leave()
+        signals.leave(code if isinstance(code, int) else 1, at_once=out_of_memory.met)
 
 
 if __name__ == "__main__":

@@ -73,10 +73,7 @@ def _ended(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, NucleateError):
         return f"nucleate: {error}", UNUSABLE
     memory = out_of_memory.sentence(error)
-    if memory is None:
-        return None, 1
-    signals.end_without_threads(UNUSABLE)
-    return f"nucleate: {memory}", UNUSABLE
+    return (None if memory is None else f"nucleate: {memory}"), UNUSABLE
 
 
 def _version(asked: bool) -> None:

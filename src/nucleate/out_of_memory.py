@@ -22,6 +22,10 @@ _WORDS = re.compile(
 _ASKED = re.compile(r"allocate ([0-9.]+) ?(bytes|[KMGT]iB)", re.IGNORECASE)
 
 
+met = False
+"""Whether memory did not suffice; what Python does at its end may then not succeed."""
+
+
 def sentence(error: BaseException) -> str | None:
     """What to say where an error comes from too little memory; None where it does not.
 
@@ -30,9 +34,11 @@ def sentence(error: BaseException) -> str | None:
     >>> sentence(ValueError("no")) is None
     True
     """
+    global met
     causes = list(_causes(error))
     if not any(map(_is_of_memory, causes)):
         return None
+    met = True
     asked = next((found for cause in causes if (found := _ASKED.search(str(cause)))), None)
     facts = [] if asked is None else [f"{_readable(asked)} more were needed"]
     limit = _limit()

@@ -20,7 +20,6 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
 _received: int | None = None
-_code: int | None = None
 _ending = False
 
 
@@ -50,21 +49,14 @@ def listen() -> None:
     sys.unraisablehook = _raise_later
 
 
-def end_without_threads(code: int) -> None:
-    """Let `leave` end the process with this exit code: what Python does at its end would not succeed."""
-    global _code
-    _code = code
-
-
-def leave() -> None:
-    """The last call of a process: where it was interrupted it ends here, without waiting for threads.
+def leave(code: int, *, at_once: bool = False) -> None:
+    """The last call of a process. After an interruption, or with `at_once`, it ends here, without waiting for threads.
 
     Otherwise a signal that still comes, while Python ends, ends it at once.
     """
     global _ending
     _ending = True
-    code = _code if _received is None else 128 + _received
-    if code is not None:
+    if _received is not None or at_once:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(code)

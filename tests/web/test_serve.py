@@ -1,6 +1,5 @@
 """The command itself: it says where the page is, shows it, and ends with Ctrl-C."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from nucleate.cli import main
+from nucleate.signals import SIGNALS
 from nucleate.web import app as serving
 
 
@@ -20,7 +20,8 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_it_says_where_shows_and_ends_with_an_interrupt(shown, tmp_path):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_it_says_where_shows_and_ends_when_it_is_asked_to(shown, tmp_path, number):
     (tmp_path / "errors").touch()
     with (
         (tmp_path / "errors").open("r+") as errors,
@@ -33,7 +34,7 @@ def test_it_says_where_shows_and_ends_with_an_interrupt(shown, tmp_path):
             assert address.startswith("http://127.0.0.1:")
             with urllib.request.urlopen(f"{address}/api/images", timeout=60) as answer:
                 assert answer.read() == b'["squares","tissue"]'
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             assert process.wait(timeout=60) == 0
         finally:
             process.kill()
