@@ -416,9 +416,9 @@ def test_a_harmed_model_is_refused(refused, cells, model, tmp_path, name, harm):
 def test_info_refuses_a_history_that_is_missing_or_cut(refused, model):
     cut(model / "history.jsonl")
     assert "history.jsonl is cut or altered" in refused("info", model)
-    for altered in ("", "{}\n", "[1]\n"):
+    for altered, words in (("", "does not hold"), ("{}\n", "is cut or altered"), ("[1]\n", "is cut or altered")):
         (model / "history.jsonl").write_text(altered)
-        assert "history.jsonl does not hold" in refused("info", model)
+        assert f"history.jsonl {words}" in refused("info", model)
     (model / "history.jsonl").unlink()
     assert "history.jsonl is missing" in refused("info", model)
 
@@ -494,7 +494,7 @@ def test_an_unknown_loss_is_refused_with_the_choices(refused, cells, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *(("--minutes", value) for value in ("inf", "nan", "1e308")),
+        *(("--minutes", value) for value in ("inf", "1e308")),
         *(("--seed", value) for value in ("12345678901234567890123", "9" * 4000)),
         *(("--epochs", value) for value in ("1000001", "9" * 4000)),
     ],

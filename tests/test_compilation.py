@@ -144,3 +144,13 @@ def test_a_full_disk_is_said_and_ends_nothing(place):
     (warning,) = seen
     assert f"({place}: File too large)" in str(warning.message) and warning.category is CacheWarning
     assert [compile_again(), compile_again()] == [False, True]
+
+
+def test_what_a_killed_process_was_writing_is_removed_after_an_hour(place):
+    compile_again()
+    old, new = place / "double-1.py311.nbi.tmp.0123", place / "double-1.py311.nbi.tmp.4567"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    assert compile_again()
+    assert new.exists() and not old.exists()

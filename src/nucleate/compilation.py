@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,10 +69,18 @@ def folder() -> Path | None:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if _is_private(path):
+                _remove_leftovers(path)
                 return path
         except OSError:
             continue
     return None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed an hour ago or longer was just writing."""
+    for one in path.glob("*.tmp.*"):
+        if time.time() - one.stat().st_mtime > 3600:
+            one.unlink()
 
 
 def _is_private(path: Path) -> bool:
