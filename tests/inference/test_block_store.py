@@ -111,3 +111,10 @@ def test_what_was_begun_with_something_else_is_refused(tmp_path):
         (work_folder(tmp_path, "cells") / BEGUN).write_text(json.dumps(other))
         with pytest.raises(OutputError, match=r"was begun with another \w+: use the same, or delete that folder"):
             open_work(tmp_path, "cells", IDENTITY)
+
+
+def test_arrays_that_a_block_lacks_are_named_in_a_sentence(block):
+    path, content = block
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match=r"a block without votes: delete the folder and run the command again\.$"):
+        read(path)["votes"]

@@ -31,6 +31,9 @@ class Arrays(dict[str, NDArray[Any]]):
         """Bytes of all of them."""
         return sum(one.nbytes for one in self.values())
 
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise OutputError(f"The work folder holds a block without {name}: delete the folder and run the command again.")
+
 
 class BlockStore(ABC):
     """Arrays under names. May be used from several threads at once."""
