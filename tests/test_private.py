@@ -65,7 +65,11 @@ def run(place, *arguments):
     """Run a command; its sockets, and the files that it wrote outside `out` and the temporary folder."""
     log = place / "log"
     log.unlink(missing_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL", "NUMBA"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("XDG_", "MPL", "NUMBA", "TORCHINDUCTOR"))
+    }
     environment = kept | {
         "HOME": str(place / "home"),
         "TMPDIR": str(place / "temp"),

@@ -71,23 +71,23 @@ def atomic_folder(path: Path, *, holds: str) -> Iterator[Path]:
                 for name in names:
                     _sync(Path(folder, name))
                 _sync_folder(Path(folder))
+            old = passing.with_suffix(".old")
             if path.exists():
-                with _passing(path.parent, Path.mkdir) as old:
-                    path.replace(old)
-                    try:
-                        passing.rename(path)
-                    except BaseException:
-                        old.rename(path)
-                        raise
-            else:
+                path.rename(old)
+            try:
                 passing.rename(path)
+            except BaseException:
+                if old.exists():
+                    old.rename(path)
+                raise
+        _remove(old)
         _sync_folder(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
 
 
-_PASSING = re.compile(r"\.[0-9a-f]{16}\.nucleate\.part")
-"""The name of what is not whole yet."""
+_PASSING = re.compile(r"\.[0-9a-f]{16}\.nucleate\.(part|old)")
+"""The name of what is not whole yet, and of a folder that is being replaced."""
 
 
 @contextmanager
