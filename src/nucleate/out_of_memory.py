@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from nucleate.errors import NucleateError
 
@@ -36,7 +37,7 @@ def sentence(error: BaseException) -> str | None:
     """
     global met
     causes = list(_causes(error))
-    if not any(map(_is_of_memory, causes)):
+    if not any(map(_is_of_memory, causes)) and not _is_near_limit():
         return None
     met = True
     asked = next((found for cause in causes if (found := _ASKED.search(str(cause)))), None)
@@ -69,11 +70,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or (isinstance(error, SystemError) and _limit() is not None):
+    if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError | ImportError | OSError) and bool(_WORDS.search(str(error)))
+
+
+def _is_near_limit() -> bool:
+    """Whether nearly all was taken that the system allows: some libraries then fail without saying why."""
+    limit, status = _limit(), Path("/proc/self/status")
+    if limit is None or not status.exists():
+        return False
+    peak = re.search(r"VmPeak:\s*(\d+) kB", status.read_text())
+    return peak is not None and 1024 * int(peak[1]) > 0.8 * limit
 
 
 def _readable(asked: re.Match[str]) -> str:
