@@ -47,6 +47,14 @@ def test_what_libraries_raise_is_understood(call, words):
     assert words in found and found.endswith(".") and "\n" not in found
 
 
+@pytest.mark.parametrize(("size", "words"), [(3 << 30, "3.0 GiB"), (700 << 20, "700 MiB"), (5000, "1 MiB")])
+def test_what_was_asked_for_is_said_in_a_fitting_unit(size, words):
+    error = RuntimeError(
+        f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {size} bytes. Error code 12"
+    )
+    assert f"{words} more" in sentence(error)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -88,7 +88,10 @@ def _is_near_limit() -> bool:
 
 def _readable(asked: re.Match[str]) -> str:
     number, unit = asked.groups()
-    return f"{int(number) / 2**30:.1f} GiB" if unit.lower() == "bytes" and number.isdigit() else f"{number} {unit}"
+    if unit.lower() != "bytes" or not number.isdigit():
+        return f"{number} {unit}"
+    size = int(number)
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{max(1, size >> 20)} MiB"
 
 
 def _limit() -> int | None:
