@@ -132,12 +132,16 @@ def renamed(tensors, name):
     tensors[name + "x"] = tensors.pop(name)
 
 
+def of_another_type(tensors, name):
+    tensors[name] = tensors[name].double()
+
+
 def without_its_part(tensors, name):
     tensors["all"] = tensors.pop(name)
 
 
 @pytest.mark.parametrize("part", ["network/", "average/", "best/", "kernels.", "others."])
-@pytest.mark.parametrize("harm", [dropped, of_another_shape, renamed, without_its_part])
+@pytest.mark.parametrize("harm", [dropped, of_another_shape, of_another_type, renamed, without_its_part])
 def test_tensors_that_are_not_those_of_the_network_are_refused(tmp_path, part, harm):
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path, observe=stopping_at(3), parallel=Serial())

@@ -168,7 +168,7 @@ class Optimiser:
             parameters = [parameter for group in one.param_groups for parameter in group["params"]]
             state = {index: tensors.get(f"{name}.{index}", {}) for index in range(len(parameters))}
             for parameter, own in zip(parameters, state.values(), strict=True):
-                shapes = {key: torch.Size() if key == "step" else parameter.shape for key in moments}
-                if {key: tensor.shape for key, tensor in own.items()} != shapes:
+                wanted = {key: (torch.Size() if key == "step" else parameter.shape, parameter.dtype) for key in moments}
+                if {key: (tensor.shape, tensor.dtype) for key, tensor in own.items()} != wanted:
                     raise ValueError(f"{name} of the optimiser do not fit")
             one.load_state_dict({**one.state_dict(), "state": state})

@@ -232,6 +232,8 @@ class Trainer:
     def load_state(self, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
         """Go on from where `tensors()` and the state were taken; raises KeyError, ValueError or RuntimeError where the
         tensors are others."""
+        if any(tensors[name].dtype != own.dtype for name, own in self.tensors().items()):
+            raise ValueError("other number formats")
         parts: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
