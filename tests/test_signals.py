@@ -7,9 +7,12 @@ import sys
 import textwrap
 import threading
 
+import numpy as np
 import pytest
+import tifffile
 
 from nucleate import signals
+from nucleate.io.prediction_json import PredictionRecord, write_record
 from nucleate.signals import SIGNALS
 
 NAMES = [signal.Signals(number).name for number in SIGNALS]
@@ -94,3 +97,17 @@ def test_afterwards_signals_are_what_they_were():
         threading.Event().wait(5)
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert not signals.interrupted()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_ends_with_any_of_them(tmp_path, name):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+    image = str(tmp_path / "a.tif")
+    record = PredictionRecord(image, 0, (0, 0), (8, 8), downsample=1.0, pixel_size=None, count=0, files={})
+    write_record(tmp_path / "a.json", record)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "nucleate", "view", str(tmp_path)], **pipes) as process:
+        assert process.stdout.readline().startswith("http://")
+        process.send_signal(signal.Signals[name])
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")

@@ -98,11 +98,3 @@ def test_what_was_not_written_is_not_shown(opened, folder):
     (folder / "cells.csv").unlink()
     about = opened(folder)[0].about()
     assert not about["outlines"] and not about["measured"]
-
-
-def test_a_prediction_that_is_not_finished_is_told_from_none(tmp_path):
-    with pytest.raises(InputError, match="holds no prediction"):
-        Gallery(tmp_path)
-    (tmp_path / ".slide.work").mkdir()
-    with pytest.raises(InputError, match=r"not finished: run its command again with --resume\.$"):
-        Gallery(tmp_path)

@@ -78,7 +78,7 @@ class Gallery:
                 if record is not None:
                     records[path.stem] = record
         if not records:
-            raise InputError(self.problems[0] if self.problems else _nothing(folder))
+            raise InputError(self.problems[0] if self.problems else f"{folder} holds no prediction: {_GIVE}.")
         self.folder, self.names, self._records = folder, list(records), list(records.values())
         self._opened: dict[int, Shown] = {}
         self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
@@ -111,10 +111,3 @@ class Gallery:
             tiles.close()
             raise
         return Shown(record, tiles, labels, Measurements(files["csv"]) if "csv" in files else None)
-
-
-def _nothing(folder: Path) -> str:
-    """Why there is nothing to show."""
-    if any(path.name.startswith(".") and path.suffix == ".work" for path in folder.iterdir()):
-        return f"{folder} holds a prediction that is not finished: run its command again with --resume."
-    return f"{folder} holds no prediction: {_GIVE}."
