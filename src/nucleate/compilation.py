@@ -149,7 +149,8 @@ class _Cache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _Files(str(folder() or ""), self._impl.filename_base, stamp)
         if folder() is None:
             self.disable()
             _warn("there is no folder for it that belongs to this user alone")
