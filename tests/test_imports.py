@@ -172,7 +172,8 @@ def loaded_by(*modules, after=""):
     """The modules that importing these loads, in a fresh interpreter that has imported `after`."""
     script = (
         f"import sys\n{f'import {after}' if after else ''}\nbefore = set(sys.modules)\n"
-        f"import {', '.join(modules)}\nprint(*sorted(set(sys.modules) - before))"
+        f"import {', '.join(modules)}\n"
+        "print(*sorted(name for name, module in sys.modules.items() if module is not None and name not in before))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

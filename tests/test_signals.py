@@ -6,6 +6,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import urllib.error
+import urllib.request
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -107,7 +110,9 @@ def test_the_page_ends_with_any_of_them(tmp_path, name):
     write_record(tmp_path / "a.json", record)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-m", "nucleate", "view", str(tmp_path)], **pipes) as process:
-        assert process.stdout.readline().startswith("http://")
+        address = process.stdout.readline().split()[0]
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(address, timeout=60):
+            pass  # the server is at work
         process.send_signal(signal.Signals[name])
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
