@@ -416,9 +416,9 @@ def test_a_harmed_model_is_refused(refused, cells, model, tmp_path, name, harm):
 def test_info_refuses_a_history_that_is_missing_or_cut(refused, model):
     cut(model / "history.jsonl")
     assert "history.jsonl is cut or altered" in refused("info", model)
-    for altered in ("", "{}\n", "[1]\n"):
+    for altered, words in (("", "does not hold"), ("{}\n", "is cut or altered"), ("[1]\n", "is cut or altered")):
         (model / "history.jsonl").write_text(altered)
-        assert "history.jsonl does not hold" in refused("info", model)
+        assert f"history.jsonl {words}" in refused("info", model)
     (model / "history.jsonl").unlink()
     assert "history.jsonl is missing" in refused("info", model)
 
@@ -524,6 +524,39 @@ def test_an_unknown_loss_is_refused_with_the_choices(refused, cells, tmp_path):
     sentence = refused("train", cells, "--out", tmp_path / "out", "--loss", "nonsense")
     assert "nonsense" in sentence and all(name in sentence for name in LOSSES)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--minutes", value) for value in ("inf", "1e308")),
+        *(("--seed", value) for value in ("12345678901234567890123", "9" * 4000)),
+        *(("--epochs", value) for value in ("1000001", "9" * 4000)),
+    ],
+)
+def test_a_number_out_of_all_bounds_is_refused_before_anything_is_done(refused, cells, tmp_path, option, value):
+    sentence = refused("train", cells, "--out", tmp_path / "out", option, value)
+    assert sentence.startswith(f"nucleate: {option} is ") and len(sentence) < 120
+    if option == "--seed":
+        assert f"{option} is" in refused("demo", "--out", tmp_path / "out", option, value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--level", "9" * 30), "level"),
+        (("--region", "0", "0", "9" * 30, "9" * 30), "region"),
+        (("--region", "9" * 30, "0", "1", "1"), "region"),
+        (("--pixel-size", "inf"), "--pixel-size is inf"),
+        (("--pixel-size", "nan"), "--pixel-size is nan"),
+        (("--tile", "9" * 30), "--tile is 9"),
+        (("--tta", "9" * 30), "tta"),
+    ],
+)
+def test_numbers_out_of_all_bounds_are_refused_by_predict(run, cells, trained, tmp_path, arguments, words):
+    code, out, err = run("predict", trained, cells, "--out", tmp_path / "out", *arguments)
+    assert (code, out) == (2, "") and words in err and "Traceback" not in err
 
 
 def test_resume_without_a_run_is_refused(refused, cells, tmp_path):

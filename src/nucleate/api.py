@@ -33,7 +33,8 @@ from nucleate.inference.predictor import Predictor
 from nucleate.io.array import ArrayReader
 from nucleate.io.axes import RGB
 from nucleate.io.base import Reader
-from nucleate.networks.store import Manifest, locate, read
+from nucleate.networks.manifest import Manifest
+from nucleate.networks.store import locate, read
 from nucleate.types import Box
 
 if TYPE_CHECKING:

@@ -6,15 +6,17 @@ Everything heavy is imported inside the commands, so that `nucleate --help` answ
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nucleate import __version__
-from nucleate.errors import NucleateError, printable
+from nucleate import __version__, out_of_memory, signals
+from nucleate.errors import NucleateError, NucleateWarning, printable
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
@@ -26,25 +28,52 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
 SOME_FAILED = 1
-"""Exit code where some of many images could not be done; 2 where nothing could."""
+"""Exit code where some of many images could not be done."""
+WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
+"""The commands that need little memory."""
+UNUSABLE = 2
+"""Exit code where nothing could."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
+"""Exit code that typer gives a command that was interrupted by whatever signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a `NucleateError` is one sentence on standard error and exit code 2.
+    """Run the command line; whatever a person can mend is one sentence on standard error and exit code 2.
 
     `arguments` are those of the process unless given.
     """
-    try:
-        app(arguments, prog_name="nucleate")
-    except NucleateError as error:
-        print(f"nucleate: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("nucleate: interrupted.", file=sys.stderr)
-        raise
+    with signals.handled(), warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        try:
+            app(arguments, prog_name="nucleate")
+        except BaseException as error:
+            sentence, code = _ended(error)
+            if sentence is not None:
+                with suppress(OSError):  # of a terminal that is gone
+                    print(sentence, file=sys.stderr, flush=True)
+                raise SystemExit(code) from None
+            raise
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning of ours as one sentence; `others` shows those of libraries."""
+    if issubclass(category, NucleateWarning):
+        print(f"nucleate: {printable(message)}", file=sys.stderr, flush=True)
+    else:
+        others(message, category, *where)
+
+
+def _ended(error: BaseException) -> tuple[str | None, int]:
+    """What to say of an error that ended a command, and the exit code; None where it stands for itself."""
+    if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+        return None, 0
+    # Libraries turn an interruption that meets them into errors of their own.
+    if isinstance(error, KeyboardInterrupt | SystemExit) or signals.interrupted():
+        return signals.verdict()
+    if isinstance(error, NucleateError):
+        return f"nucleate: {error}", UNUSABLE
+    memory = out_of_memory.sentence(error)
+    return (None if memory is None else f"nucleate: {memory}"), UNUSABLE
 
 
 def _version(asked: bool) -> None:
@@ -55,9 +84,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Train a nucleus segmenter on your own microscope images, and use it."""
+    if context.invoked_subcommand not in WITHOUT_TORCH:
+        out_of_memory.refuse_below()
 
 
 @app.command()
@@ -146,7 +178,9 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
-    min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
+    min_size: Annotated[
+        int | None, typer.Option(min=0, max=2**31, help="Leave out nuclei below this area, in pixels.")
+    ] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of a large image, in pixels; no result differs.")] = (
         1024
     ),
@@ -352,4 +386,4 @@ def _name_failures(sentences: list[str], total: int) -> None:
     print(f"nucleate: {len(sentences)} of {total} images could not be done:", file=sys.stderr)
     for sentence in sentences:
         print(f"  {sentence}", file=sys.stderr)
-    raise typer.Exit(SOME_FAILED if len(sentences) < total else 2)
+    raise typer.Exit(SOME_FAILED if len(sentences) < total else UNUSABLE)

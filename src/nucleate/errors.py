@@ -9,7 +9,8 @@
     ├── OutputError              what was asked for cannot be written
     └── TrainingError            a run that cannot go on (a loss that is not finite)
 
-The command line prints the message of a NucleateError and exits with code 2.
+The command line prints the message of a NucleateError and exits with code 2, and that of a NucleateWarning and goes
+on.
 """
 
 import re
@@ -60,3 +61,11 @@ class OutputError(NucleateError):
 
 class TrainingError(NucleateError):
     """A training run that cannot go on."""
+
+
+class NucleateWarning(UserWarning):
+    """Something that takes longer or gives less than it could; the message is written for the person who reads it."""
+
+
+class CacheWarning(NucleateWarning):
+    """A cache that cannot be used."""

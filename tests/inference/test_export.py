@@ -16,16 +16,15 @@ import nucleate
 from nucleate.errors import InputError, OutputError
 from nucleate.inference import export as module
 from nucleate.inference.export import SUFFIX, TOLERANCE, USE, export, metadata
-from nucleate.networks.store import (
+from nucleate.networks.manifest import (
     DataPart,
     Manifest,
-    Model,
     NormalisationPart,
     ThresholdsPart,
     TrainingPart,
     architecture_part,
-    encode_weights,
 )
+from nucleate.networks.store import Model, encode_weights
 from nucleate.networks.unet import Architecture, UNet
 
 

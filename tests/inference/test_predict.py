@@ -26,6 +26,14 @@ from nucleate.io.formats.table import COLUMNS
 from nucleate.io.prediction_json import read_record
 from nucleate.io.reader import read_labels
 from nucleate.networks import store
+from nucleate.networks.manifest import (
+    DataPart,
+    Manifest,
+    NormalisationPart,
+    ThresholdsPart,
+    TrainingPart,
+    architecture_part,
+)
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.instances_from_maps import Candidates
 from nucleate.types import Box, Image
@@ -49,18 +57,16 @@ def brightness_network(gain=16.0):
 
 
 def manifest(weights, network, **changes):
-    return store.Manifest(
+    return Manifest(
         name="brightness",
-        architecture=store.architecture_part(network.architecture),
-        normalisation=store.NormalisationPart(low=1.0, high=99.8),
-        thresholds=store.ThresholdsPart(
-            foreground=0.5, peak_threshold=0.5, nms_radius=0.6, assign_radius=1.0, min_area=5
-        ),
-        data=store.DataPart(
+        architecture=architecture_part(network.architecture),
+        normalisation=NormalisationPart(low=1.0, high=99.8),
+        thresholds=ThresholdsPart(foreground=0.5, peak_threshold=0.5, nms_radius=0.6, assign_radius=1.0, min_area=5),
+        data=DataPart(
             source="by hand", labelled=0, nuclei=0, median_diameter=20, validation="none", channels=("DAPI",)
         ),
         trainings=(
-            store.TrainingPart(
+            TrainingPart(
                 seed=0, loss="none", epochs=0, steps=0, seconds=0, best_epoch=0, stopped="It was never begun."
             ),
         ),

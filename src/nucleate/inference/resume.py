@@ -85,11 +85,13 @@ def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStor
     return FolderBlockStore(folder)
 
 
-def _begun(path: Path) -> Any:
+def _begun(path: Path) -> dict[str, Any] | None:
+    """What a run was begun with; None where that is not known, and what was computed is of no use."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def digest(identity: dict[str, Any]) -> str:
