@@ -148,7 +148,7 @@ def test_a_shard_whose_list_points_anywhere(tmp_path, offset, length):
     about["codecs"][0]["configuration"]["index_codecs"].pop()
     (tmp_path / "a/zarr.json").write_text(json.dumps(about))
     file.write_bytes(file.read_bytes()[:64] + struct.pack("<8Q", offset, length, *[2**64 - 1] * 6))
-    with pytest.raises(ImageError, match=r"cut off|cannot be decoded"):
+    with pytest.raises(ImageError, match=r"cut off|cannot be decoded|above the limit"):
         ChunkedArray(tmp_path / "a").read((0, 0), (8, 8))
 
 

@@ -16,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
+from nucleate.io.files import read_bytes
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-MAX_PIXELS = 2**31
-"""An image that promises more pixels than this is refused before memory is taken."""
+LARGEST = 2**29
+"""Bytes; a file that has more, or promises more of pixels, is refused before memory is taken, as these formats are
+decoded as a whole."""
 
 _DEFLATE_BEST = 1032  # no deflate stream is shorter than 1/1032 of what it holds
 _JPEG_BEST = 8192  # pixels a byte; Huffman codes get to some 500, arithmetic ones further
+_MOST_SCANS = 64  # of a JPEG, each of which is work on the whole image; a progressive one has some ten
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
 
@@ -34,20 +37,21 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
     Transparency is dropped. A palette becomes its colours; with `labels`, a palette of colours becomes its indices,
     because programs that colour a label image for display keep the labels there.
 
-    Raises `ImageError` for a file that is cut off, broken, larger than `MAX_PIXELS` or in CMYK.
+    Raises `ImageError` for a file that is cut off, broken, larger than `LARGEST` or in CMYK.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, LARGEST)
     is_png = data.startswith(PNG_SIGNATURE)
     try:
-        height, width = _check_png(data, path) if is_png else jpeg_size(data)
+        height, width, each = _check_png(data, path) if is_png else (*jpeg_size(data), _jpeg_pixel(data))
     except ValueError as error:
         raise ImageError(f"{path} is broken ({error}): copy or export it again.") from error
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{path} promises {width} x {height} pixels, above the limit of {MAX_PIXELS}: cut it up first."
-        )
     if not is_png and height * width > _JPEG_BEST * len(data):
         raise ImageError(f"{path} promises {width} x {height} pixels, more than its {len(data)} bytes can hold.")
+    if height * width * each > LARGEST:
+        raise ImageError(
+            f"{path} is {width} x {height} pixels, which take {height * width * each} bytes, and a PNG or JPEG is read"
+            f" as a whole, up to {LARGEST} bytes: save it as a tiled TIFF."
+        )
     try:
         pixels = _decode_png(data, labels) if is_png else np.asarray(imagecodecs.jpeg8_decode(data))
     except (RuntimeError, ValueError) as error:
@@ -69,8 +73,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + length
 
 
-def _check_png(data: bytes, path: Path) -> tuple[int, int]:
-    """Height and width of a PNG file that is whole."""
+def _check_png(data: bytes, path: Path) -> tuple[int, int, int]:
+    """Height and width of a PNG file that is whole, and the bytes that one of its pixels takes."""
     header: bytes = b""
     for kind, body in _chunks(data):
         if kind == b"IHDR":
@@ -84,13 +88,14 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
     width, height, depth, colour = struct.unpack(">IIBB", header[:10])
     if height * (width * depth * _PNG_SAMPLES[colour] // 8) > _DEFLATE_BEST * len(data):
         raise ImageError(f"{path} promises {width} x {height} pixels, more than its {len(data)} bytes can hold.")
-    return height, width
+    samples = _PNG_SAMPLES[colour] if colour != _PALETTE else 4
+    return height, width, samples * (1 + (depth > 8))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Height and width of JPEG data; `ValueError` where they do not reach their end marker or have no size."""
     size: tuple[int, int] | None = None
-    at = 2
+    at, scans = 2, 0
     while True:
         at = _next_marker(data, at)
         if at < 0:
@@ -102,6 +107,9 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         if at + 2 > len(data):
             continue
         (length,) = struct.unpack_from(">H", data, at)
+        scans += marker == 0xDA
+        if scans > _MOST_SCANS:
+            raise ValueError(f"it has more than {_MOST_SCANS} scans")
         # SOF0..SOF15 carry the size; C4, C8 and CC are tables that share the range.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 7 <= len(data):
             height, width = struct.unpack_from(">HH", data, at + 3)
@@ -112,6 +120,11 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     if size is None or 0 in size:
         raise ValueError("its header gives no size")
     return size
+
+
+def _jpeg_pixel(data: bytes) -> int:
+    """Bytes that a pixel takes while it is decoded; where it comes in several scans, so do its 16-bit coefficients."""
+    return 3 + 6 * (data.count(b"\xff\xda") > 1)
 
 
 def _next_marker(data: bytes, at: int) -> int:

@@ -27,9 +27,6 @@ _MINISWHITE, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 def main_series(tiff: Any, path: Path) -> Any:
     """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest, or the
     first where the format says so."""
-    pixels = _ome_pixels(tiff) if tiff.is_ome else None
-    if pixels is not None and len({one.get("FileName") for one in pixels.findall("{*}TiffData/{*}UUID")}) > 1:
-        raise ImageError(f"{path} names planes that lie in other files: save it as one file.")
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
     if tiff.is_svs:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import tifffile
@@ -13,12 +15,19 @@ from numpy.typing import NDArray
 from nucleate.errors import ImageError
 from nucleate.io import tiff
 from nucleate.io.axes import as_pixels, micrometres, name_of, names_of
-from nucleate.io.base import Level, Reader, downsample
+from nucleate.io.base import MOST_LEVELS, Level, Reader, downsample
+from nucleate.io.files import open_regular, reading
+from nucleate.io.tiff_guard import BoundedFile, check_ome, check_pages
 from nucleate.io.tiff_page import PieceCache, SharedFile, TiffPage
 from nucleate.types import Box, Pixels
 
 KEPT, KEPT_STRIPS = 2**26, 2**28
 """Bytes of decoded tiles that are kept, and of strips, of which a row of boxes shares many."""
+
+_MOST_TOGETHER = 2**30  # bytes of a tile or strip, in all channels
+
+_FOREIGN = {"is_mmstack": False, "is_ndtiff": False, "is_scanimage": False}
+"""Dialects that look for planes in other files, or take them for granted by their number; read as plain TIFF."""
 
 _APERIO_SIZE = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 
@@ -41,25 +50,30 @@ class TiffReader(Reader):
 
     def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
         self.path, self.level, self.name, self._labels = path, level, name_of(path), labels
+        file = open_regular(path)
         try:
-            # Planes in other files, whose names might lead anywhere, are not looked for.
-            self._tiff = tifffile.TiffFile(path, _multifile=False)
-        except FileNotFoundError as error:
-            raise ImageError(f"{path} does not exist: check the path.") from error
-        except OSError as error:
-            raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
-        except Exception as error:  # a broken TIFF file raises whatever its broken field leads to
-            raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
-        try:
-            self._open(path)
+            with reading(path):
+                self._open(path, self._main_series(file, path))
         except BaseException as error:
-            self._tiff.close()
+            file.close()
             if isinstance(error, ImageError) or not isinstance(error, Exception):
                 raise
             raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
+        self._file = file
 
-    def _open(self, path: Path) -> None:
+    def _main_series(self, file: BinaryIO, path: Path) -> Any:
+        """The image in the file, its header weighed before it is believed."""
+        pages = check_pages(file, path)
+        bounded = BoundedFile(file, path)
+        # Planes in other files, whose names might lead anywhere, are not looked for.
+        self._tiff = tifffile.TiffFile(cast(Any, bounded), name=path.name, _multifile=False, **_FOREIGN)
+        if self._tiff.is_ome:
+            check_ome(self._tiff.ome_metadata or "", path, pages)
         series = tiff.main_series(self._tiff, path)
+        bounded.opened()
+        return series
+
+    def _open(self, path: Path, series: Any) -> None:
         self.levels = _levels(series, path)
         self.check_level()
         chosen = series.levels[self.level]
@@ -67,9 +81,12 @@ class TiffReader(Reader):
         self._page, self._samples = chosen.keyframe, "S" in axes
         cache = PieceCache(KEPT if self._page.is_tiled else KEPT_STRIPS)
         self._planes = _planes(chosen, SharedFile(path, self._tiff.filehandle), cache)
-        if sum(plane.samples for plane in self._planes) != np.prod(shape) // np.prod(self.shape):
+        if sum(plane.samples for plane in self._planes) != math.prod(shape) // math.prod(self.shape):
             raise ImageError(f"{path} has axes {axes} of shape {shape} stored in another shape: export it again.")
         self.piece = self._planes[0].piece
+        together = math.prod(self.piece) * sum(plane.samples for plane in self._planes) * self._page.dtype.itemsize
+        if together > _MOST_TOGETHER:
+            raise ImageError(f"{path} takes {together} bytes to read one tile of all its channels: save smaller tiles.")
         first = self._values(Box(0, 0, 1, 1))
         self.dtype = first.dtype if self._labels else as_pixels(first[:0], path).dtype
         count = first.shape[2]
@@ -99,6 +116,7 @@ class TiffReader(Reader):
 
     def close(self) -> None:
         self._tiff.close()
+        self._file.close()
 
 
 def _levels(series: Any, path: Path) -> tuple[Level, ...]:
@@ -106,6 +124,10 @@ def _levels(series: Any, path: Path) -> tuple[Level, ...]:
     for level in series.levels:
         axes, shape = tiff.plane_axes(level, path)
         shapes.append((shape[axes.index("Y")], shape[axes.index("X")]))
+    if len(shapes) > MOST_LEVELS or any(
+        a < b for one, next in pairwise(shapes) for a, b in zip(one, next, strict=True)
+    ):
+        raise ImageError(f"{path} has a pyramid of {len(shapes)} levels that do not get smaller: export it again.")
     return tuple(Level(shape, downsample(shapes[0], shape)) for shape in shapes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from functools import partial
 from itertools import product
@@ -11,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, RangeByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from nucleate.errors import ImageError
-from nucleate.io.cache import Cache
+from nucleate.io.cache import LARGEST_PIECE, Cache
+from nucleate.io.files import reading, refuse_irregular
 from nucleate.io.zarr_metadata import NAMES, broken, version_of
 
 KEPT = 2**26
@@ -35,12 +37,32 @@ class CheckedStore(LocalStore):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        self._check_file(key, byte_range)
         return self._checked(await super().get(key, prototype, byte_range), key, byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        self._check_file(key, byte_range)
         return self._checked(super().get_sync(key, prototype=prototype, byte_range=byte_range), key, byte_range)
+
+    def _check_file(self, key: str, byte_range: ByteRequest | None) -> None:
+        """Raise for what is there and must not be read: a pipe or a device, or more bytes than any chunk may have."""
+        path = self.root / key
+        if not os.path.lexists(path):
+            return
+        refuse_irregular(path)
+        size = path.stat().st_size
+        if isinstance(byte_range, RangeByteRequest):
+            size = byte_range.end - byte_range.start
+        elif isinstance(byte_range, OffsetByteRequest):
+            size -= byte_range.offset
+        elif isinstance(byte_range, SuffixByteRequest):
+            size = byte_range.suffix
+        if size > LARGEST_PIECE:
+            raise ImageError(
+                f"{path} has a chunk of {size} bytes, above the limit of {LARGEST_PIECE}: export it again."
+            )
 
     def _checked(self, found: Buffer | None, key: str, byte_range: ByteRequest | None) -> Buffer | None:
         if found is None:
@@ -91,7 +113,9 @@ class ChunkedArray:
 
     def check_stored(self) -> None:
         """Raise `ImageError` where no chunk at all is there, as when only the metadata were copied."""
-        if all(entry.name in NAMES for entry in self.folder.iterdir()):
+        with reading(self.folder):
+            empty = all(entry.name in NAMES for entry in self.folder.iterdir())
+        if empty:
             raise ImageError(f"{self.folder} promises an image and holds no chunk of it: copy or export it again.")
 
     def read(self, start: tuple[int, ...], stop: tuple[int, ...]) -> NDArray[np.generic]:
