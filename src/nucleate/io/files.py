@@ -21,6 +21,8 @@ _KINDS = (
     (stat.S_ISBLK, "device"),
 )
 
+_LARGE, _PACKED = 2**28, 64  # bytes; no disk that packs its files makes those of an image 64 times smaller
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
@@ -36,13 +38,21 @@ def reading(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} cannot be read ({why}): check what it is and who may read it.") from error
 
 
-def refuse_irregular(path: Path) -> None:
-    """Raise `ImageError` for what is there and is no regular file, which might give bytes for ever, or never any."""
+def refuse_irregular(path: Path) -> int:
+    """The size of a regular file, in bytes.
+
+    Raises `ImageError` for what is no such file, which might give bytes for ever, or never any, and for a large file
+    that is next to nothing on its disk, as a copy that broke off leaves it: its pixels are none.
+    """
     with reading(path):
-        mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = next((name for fits, name in _KINDS if fits(mode)), "thing of another kind")
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for fits, name in _KINDS if fits(found.st_mode)), "thing of another kind")
         raise ImageError(f"{path} is a {kind} and no file: give a file.")
+    stored = 512 * getattr(found, "st_blocks", 0)  # 0 where the system does not say
+    if found.st_size > _LARGE and 0 < stored * _PACKED < found.st_size:
+        raise ImageError(f"{path} says that it has {found.st_size} bytes and stores {stored} of them: copy it again.")
+    return found.st_size
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -69,7 +79,6 @@ def open_regular(path: Path) -> BinaryIO:
 def read_bytes(path: Path, most: int) -> bytes:
     """All of a regular file; raises `ImageError` where it has more than `most` bytes or cannot be read."""
     with open_regular(path) as file, reading(path):
-        found = b"" if (long := os.fstat(file.fileno()).st_size > most) else file.read(most + 1)
-    if long or len(found) > most:
-        raise ImageError(f"{path} has more than {most} bytes, the most that is read of such a file: cut it up first.")
-    return found
+        if os.fstat(file.fileno()).st_size <= most and len(found := file.read(most + 1)) <= most:
+            return found
+    raise ImageError(f"{path} has more than {most} bytes, the most that is read of such a file: cut it up first.")

@@ -79,8 +79,8 @@ def is_zarr(path: Path) -> bool:
     """Whether a path is a folder with the metadata of Zarr in it."""
     try:
         return any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
-    except OSError:  # a folder that may not be entered
-        return False
+    except OSError:
+        return True  # a folder that may not be entered: that is said where it is read
 
 
 def holds_labels(path: Path) -> bool:

@@ -29,6 +29,11 @@ def main_series(tiff: Any, path: Path) -> Any:
     first where the format says so."""
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
+    said = int((tiff.imagej_metadata or {}).get("images", 1)) if tiff.is_imagej else 1
+    if said > len(tiff.pages) and tiff.series[0].kind != "imagej":
+        raise ImageError(
+            f"{path} says that it holds {said} planes and holds {len(tiff.pages)}: copy or export it again."
+        )
     if tiff.is_svs:
         return tiff.series[0]
     return max(tiff.series, key=lambda series: math.prod(series.shape))

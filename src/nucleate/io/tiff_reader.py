@@ -24,6 +24,7 @@ from nucleate.types import Box, Pixels
 KEPT, KEPT_STRIPS = 2**26, 2**28
 """Bytes of decoded tiles that are kept, and of strips, of which a row of boxes shares many."""
 
+_LONGEST = 2**22  # pixels; twenty times the longest side of a slide
 _MOST_TOGETHER = 2**30  # bytes of a tile or strip, in all channels
 
 _FOREIGN = {"is_mmstack": False, "is_ndtiff": False, "is_scanimage": False}
@@ -128,6 +129,10 @@ def _levels(series: Any, path: Path) -> tuple[Level, ...]:
         a < b for one, next in pairwise(shapes) for a, b in zip(one, next, strict=True)
     ):
         raise ImageError(f"{path} has a pyramid of {len(shapes)} levels that do not get smaller: export it again.")
+    if max(shapes[0]) > _LONGEST:
+        raise ImageError(
+            f"{path} promises {shapes[0][1]} x {shapes[0][0]} pixels, above the limit of {_LONGEST} a side."
+        )
     return tuple(Level(shape, downsample(shapes[0], shape)) for shape in shapes)
 
 

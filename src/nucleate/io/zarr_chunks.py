@@ -51,8 +51,7 @@ class CheckedStore(LocalStore):
         path = self.root / key
         if not os.path.lexists(path):
             return
-        refuse_irregular(path)
-        size = path.stat().st_size
+        size = refuse_irregular(path)
         if isinstance(byte_range, RangeByteRequest):
             size = byte_range.end - byte_range.start
         elif isinstance(byte_range, OffsetByteRequest):
