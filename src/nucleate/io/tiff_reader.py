@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from nucleate.errors import ImageError
 from nucleate.io import tiff
 from nucleate.io.axes import as_pixels, micrometres, name_of, names_of
-from nucleate.io.base import MOST_LEVELS, Level, Reader, downsample
+from nucleate.io.base import MOST_LEVELS, Level, Reader, chosen_image, downsample
 from nucleate.io.files import open_regular, reading
 from nucleate.io.tiff_guard import BoundedFile, check_ome, check_pages
 from nucleate.io.tiff_page import PieceCache, SharedFile, TiffPage
@@ -36,7 +38,7 @@ _APERIO_SIZE = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 class TiffReader(Reader):
     """A TIFF file, open; `level` chooses one level of its pyramid.
 
-    Its largest image is read, whatever thumbnails and photographs are beside it. Channels may be samples of a pixel,
+    Of a file that holds several images (`tiff.images_of`), `series` chooses one, from 1. Channels may be samples of a pixel,
     planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file that is
     cut off is refused when it is opened.
 
@@ -45,34 +47,16 @@ class TiffReader(Reader):
     programs colour a label image for display.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, of another kind, a stack, without the level, or has planes in
-            other files.
+        ImageError: the file is missing, cut off, broken, of another kind, a stack, without the level, holds several
+            images of which none is chosen, or has planes in other files.
     """
 
-    def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
+    def __init__(self, path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> None:
         self.path, self.level, self.name, self._labels = path, level, name_of(path), labels
-        file = open_regular(path)
-        try:
-            with reading(path):
-                self._open(path, self._main_series(file, path))
-        except BaseException as error:
-            file.close()
-            if isinstance(error, ImageError) or not isinstance(error, Exception):
-                raise
-            raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
-        self._file = file
-
-    def _main_series(self, file: BinaryIO, path: Path) -> Any:
-        """The image in the file, its header weighed before it is believed."""
-        pages = check_pages(file, path)
-        bounded = BoundedFile(file, path)
-        # Planes in other files, whose names might lead anywhere, are not looked for.
-        self._tiff = tifffile.TiffFile(cast(Any, bounded), name=path.name, _multifile=False, **_FOREIGN)
-        if self._tiff.is_ome:
-            check_ome(self._tiff.ome_metadata or "", path, pages)
-        series = tiff.main_series(self._tiff, path)
-        bounded.opened()
-        return series
+        self._file = _OpenTiff(path)
+        self._tiff = self._file.tiff
+        with _decoding(path, self._file):
+            self._open(path, self._file.images[chosen_image(series, self._file.names, path)])
 
     def _open(self, path: Path, series: Any) -> None:
         self.levels = _levels(series, path)
@@ -91,14 +75,15 @@ class TiffReader(Reader):
         first = self._values(Box(0, 0, 1, 1))
         self.dtype = first.dtype if self._labels else as_pixels(first[:0], path).dtype
         count = first.shape[2]
-        self.channels = (() if self._samples else tiff.channel_names(self._tiff, count)) or names_of(count)
-        size = self._whole_size(series.levels[0].keyframe)
+        self.channels = (() if self._samples else tiff.channel_names(self._tiff, count, series)) or names_of(count)
+        size = self._whole_size(series)
         self.pixel_size = None if size is None else size * self.levels[self.level].downsample
 
-    def _whole_size(self, page: Any) -> float | None:
+    def _whole_size(self, series: Any) -> float | None:
         """Micrometres a pixel of the first level."""
+        page = series.levels[0].keyframe
         if not self._tiff.is_svs:
-            return tiff.pixel_size(self._tiff, page)
+            return tiff.pixel_size(self._tiff, page, series)
         found = _APERIO_SIZE.search(page.description)
         return micrometres(found.group(1), "um") if found else None
 
@@ -116,8 +101,51 @@ class TiffReader(Reader):
         return np.ascontiguousarray(values[..., :colours])
 
     def close(self) -> None:
-        self._tiff.close()
         self._file.close()
+
+
+def image_names(path: Path) -> tuple[str, ...]:
+    """The names of the images in a TIFF file, empty where they have none; raises `ImageError` as `TiffReader` does."""
+    with closing(_OpenTiff(path)) as file:
+        return file.names
+
+
+class _OpenTiff:
+    """A TIFF file, open, and the images in it; its header was weighed before it was believed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_regular(path)
+        with _decoding(path, self._file):
+            pages = check_pages(self._file, path)
+            bounded = BoundedFile(self._file, path)
+            # Planes in other files, whose names might lead anywhere, are not looked for.
+            self.tiff = tifffile.TiffFile(cast(Any, bounded), name=path.name, _multifile=False, **_FOREIGN)
+            if self.tiff.is_ome:
+                check_ome(self.tiff.ome_metadata or "", path, pages)
+            self.images = tiff.images_of(self.tiff, path)
+            bounded.opened()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the images, empty where they have none."""
+        return tuple(image.name for image in self.images)
+
+    def close(self) -> None:
+        self.tiff.close()
+        self._file.close()
+
+
+@contextmanager
+def _decoding(path: Path, held: BinaryIO | _OpenTiff) -> Iterator[None]:
+    """What a broken file raises as an `ImageError`; what is held open is closed then."""
+    try:
+        with reading(path):
+            yield
+    except BaseException as error:
+        held.close()
+        if isinstance(error, ImageError) or not isinstance(error, Exception):
+            raise
+        raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
 
 
 def _levels(series: Any, path: Path) -> tuple[Level, ...]:
