@@ -19,8 +19,8 @@ class OmeZarrReader(Reader):
     """A folder that holds an OME-Zarr image of version 0.4 or 0.5 (https://ngff.openmicroscopy.org), open.
 
     Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made. Of
-    several images in it `series` chooses one, from 1. Pixel sizes are those of each level's scale, in the axes' unit. With `labels`, labels
-    that were written beside an image are read, too, and values stay as they are stored.
+    several images in it `series` chooses one, from 1. Pixel sizes are those of each level's scale, in the axes' unit.
+    With `labels`, labels that were written beside an image are read, too, and values stay as they are stored.
 
     Raises:
         ImageError: the folder is missing, broken or no image (labels, a plate), a stack, has no such level, chunks that

@@ -79,7 +79,7 @@ def colours(page: Any, samples: int) -> int:
 
 
 def channel_names(tiff: Any, count: int, series: Any = None) -> tuple[str, ...]:
-    """Names of the channels of a series; numbers where the file does not name each; empty for one channel without a name."""
+    """Names of the channels of a series; numbers where the file does not name each; empty for one without a name."""
     if tiff.is_ome:
         pixels = _ome_pixels(tiff, series)
         names = [] if pixels is None else [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]

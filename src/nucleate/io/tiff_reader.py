@@ -38,9 +38,9 @@ _APERIO_SIZE = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 class TiffReader(Reader):
     """A TIFF file, open; `level` chooses one level of its pyramid.
 
-    Of a file that holds several images (`tiff.images_of`), `series` chooses one, from 1. Channels may be samples of a pixel,
-    planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file that is
-    cut off is refused when it is opened.
+    Of a file that holds several images (`tiff.images_of`), `series` chooses one, from 1. Channels may be samples of a
+    pixel, planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file
+    that is cut off is refused when it is opened.
 
     Axes of length 1 are dropped, and so is transparency. A palette becomes its colours, except in an ImageJ file, where
     the indices are what was measured. With `labels`, values stay as they are stored, a palette's indices included, as

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 from nucleate.errors import InputError, NucleateError
 from nucleate.io.cache import Cache
+from nucleate.io.ome_zarr import is_zarr
 from nucleate.io.prediction_json import PredictionRecord, read_record
 from nucleate.io.reader import open_reader
 from nucleate.web.tiles import CACHED, OUTLINE_DEPTH, TILE, Colours, ImageTiles, LabelTiles, Measurements
@@ -66,7 +69,7 @@ class Gallery:
         records: dict[str, PredictionRecord] = {}
         self.problems: list[str] = []
         try:
-            paths = sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
+            paths = [folder / name for name in sorted(_records_in(folder))]
         except OSError as error:
             raise InputError(f"{folder} cannot be read ({error.strerror}): {_GIVE}.") from error
         for path in paths:
@@ -76,7 +79,7 @@ class Gallery:
                 self.problems.append(str(error))
             else:
                 if record is not None:
-                    records[path.stem] = record
+                    records[path.relative_to(folder).with_suffix("").as_posix()] = record
         if not records:
             raise InputError(self.problems[0] if self.problems else f"{folder} holds no prediction: {_GIVE}.")
         self.folder, self.names, self._records = folder, list(records), list(records.values())
@@ -89,7 +92,8 @@ class Gallery:
             raise InputError(f"There is no image {number}.")
         with self._lock:
             if number not in self._opened:
-                self._opened[number] = self._open(self._records[number])
+                place = self.folder / self.names[number]
+                self._opened[number] = self._open(self._records[number], place.parent)
             return self._opened[number]
 
     def close(self) -> None:
@@ -98,9 +102,10 @@ class Gallery:
                 shown.close()
             self._opened.clear()
 
-    def _open(self, record: PredictionRecord) -> Shown:
-        tiles = ImageTiles(partial(open_reader, Path(record.image)), self._cache)
-        files = {name: self.folder / file for name, file in record.files.items() if (self.folder / file).exists()}
+    def _open(self, record: PredictionRecord, folder: Path) -> Shown:
+        """Open an image by its record, which lies in that folder."""
+        tiles = ImageTiles(partial(open_reader, record.locate(folder), series=record.series), self._cache)
+        files = {name: folder / file for name, file in record.files.items() if (folder / file).exists()}
         try:
             written = next((files[name] for name in LABELS if name in files), None)
             labels = None if written is None else LabelTiles(open_reader(written, labels=True))
@@ -111,3 +116,14 @@ class Gallery:
             tiles.close()
             raise
         return Shown(record, tiles, labels, Measurements(files["csv"]) if "csv" in files else None)
+
+
+def _records_in(folder: Path) -> Iterator[str]:
+    """The JSON files in a folder and in those that it holds, where plates have their own, by their place in it. Folders
+    that are hidden or a Zarr are left out."""
+    for place in folder.iterdir():
+        if place.suffix == ".json" and place.is_file():
+            yield place.name
+        elif place.is_dir() and not (place.is_symlink() or place.name.startswith(".") or is_zarr(place)):
+            with suppress(OSError):
+                yield from (f"{place.name}/{name}" for name in _records_in(place))
