@@ -38,6 +38,16 @@ def reading(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} cannot be read ({why}): check what it is and who may read it.") from error
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; raises `ImageError` where that may not be known, as in a folder of somebody else."""
+    with reading(path):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
 def refuse_irregular(path: Path) -> int:
     """The size of a regular file, in bytes.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from functools import partial
 from itertools import product
@@ -18,7 +17,7 @@ from zarr.storage import LocalStore
 
 from nucleate.errors import ImageError
 from nucleate.io.cache import LARGEST_PIECE, Cache
-from nucleate.io.files import reading, refuse_irregular
+from nucleate.io.files import exists, reading, refuse_irregular
 from nucleate.io.zarr_metadata import NAMES, broken, version_of
 
 KEPT = 2**26
@@ -49,7 +48,7 @@ class CheckedStore(LocalStore):
     def _check_file(self, key: str, byte_range: ByteRequest | None) -> None:
         """Raise for what is there and must not be read: a pipe or a device, or more bytes than any chunk may have."""
         path = self.root / key
-        if not os.path.lexists(path):
+        if not exists(path):
             return
         size = refuse_irregular(path)
         if isinstance(byte_range, RangeByteRequest):

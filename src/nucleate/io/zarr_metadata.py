@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import numpy as np
 
 from nucleate.errors import ImageError
 from nucleate.io.cache import LARGEST_PIECE
-from nucleate.io.files import read_bytes
+from nucleate.io.files import exists, read_bytes
 
 NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 """The files of a folder that are not chunks."""
@@ -67,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
     Raises `ImageError` for a file that cannot be read or is none.
     """
-    if not os.path.lexists(path):
+    if not exists(path):
         return None
     text = read_bytes(path, _LARGEST_JSON)
     try:
