@@ -166,3 +166,22 @@ def test_only_metadata(folder):
     (folder / "0.0").unlink()
     with pytest.raises(ImageError, match="holds no chunk of it"):
         ChunkedArray(folder).check_stored()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("codec", [GZip(), Zlib(), Zstd(), LZ4(), Blosc()], ids=lambda codec: codec.codec_id)
+def test_a_chunk_that_becomes_larger_than_it_may_be(tmp_path, version, codec):
+    compressor = (
+        codec if version == 2 else {"gzip": GzipCodec(), "zstd": ZstdCodec(), "blosc": BloscCodec()}.get(codec.codec_id)
+    )
+    if compressor is None:
+        pytest.skip("format 3 has no such codec of its own")
+    array = zarr.create_array(
+        tmp_path / "a", shape=(8, 8), chunks=(8, 8), dtype="u1", compressors=compressor, zarr_format=version
+    )
+    array[:] = 7
+    path = tmp_path / "a" / ("0.0" if version == 2 else "c/0/0")
+    assert path.is_file()
+    path.write_bytes(codec.encode(bytes(10_000_000)))
+    with pytest.raises(ImageError, match="becomes larger than it may be"):
+        ChunkedArray(tmp_path / "a").read((0, 0), (8, 8))

@@ -18,7 +18,10 @@ from zarr.storage import LocalStore
 from nucleate.errors import ImageError
 from nucleate.io.cache import LARGEST_PIECE, Cache
 from nucleate.io.files import exists, reading, refuse_irregular
-from nucleate.io.zarr_metadata import NAMES, broken, version_of
+from nucleate.io.zarr_metadata import COMPRESSORS, NAMES, broken, version_of
+from nucleate.io.zarr_packed import unpacks_beyond
+
+_CHECKSUM = 64  # bytes that checksums add to a chunk, at most
 
 KEPT = 2**26
 """Bytes of decoded chunks that are kept."""
@@ -32,6 +35,9 @@ class CheckedStore(LocalStore):
 
     blosc = False
     """Whether each file is one chunk that Blosc has packed."""
+
+    codec, most = "", 0
+    """What has packed each file that is one chunk, and how many bytes such a chunk has."""
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -76,7 +82,15 @@ class CheckedStore(LocalStore):
             expected = 0
         if len(found) < expected:
             raise ImageError(f"{self.root / key} is cut off before its end: copy or export it again.")
+        if self.codec and key not in NAMES and unpacks_beyond(found.to_bytes(), self.codec, self.most):
+            raise ImageError(f"{self.root / key} has a chunk that becomes larger than it may be: export it again.")
         return found
+
+
+def _codec(compressor: object) -> str:
+    """The name of what packs chunks, whichever library's it is; empty for a checksum."""
+    kind = type(compressor).__name__.lower()
+    return next((name for name in COMPRESSORS if kind.startswith(name)), "")
 
 
 class ChunkedArray:
@@ -100,6 +114,8 @@ class ChunkedArray:
         self.shape, self.chunk = self._array.shape, self._array.chunks
         self.dtype: np.dtype[np.generic] = np.dtype(self._array.dtype).newbyteorder("=")
         self._block = self._blocks(kept)
+        store.codec = next((_codec(one) for one in self._array.compressors if _codec(one)), "") if whole else ""
+        store.most = math.prod(self.chunk) * self.dtype.itemsize + _CHECKSUM
 
     def _blocks(self, limit: int) -> tuple[int, ...]:
         """The shape of what is decoded in one go: a chunk, and those of the other channels as far as the limit goes."""
