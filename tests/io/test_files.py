@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ def made(path, kind):
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        socket.socket(socket.AF_UNIX).bind(str(path))
+        with tempfile.TemporaryDirectory() as short:  # as the name of a socket may not be long
+            socket.socket(socket.AF_UNIX).bind(f"{short}/s")
+            shutil.move(f"{short}/s", path)
     elif kind == "device":
         path.symlink_to("/dev/zero")
     elif kind == "circle":
@@ -104,7 +107,7 @@ def refused(request, monkeypatch, twelve):
     real = os.open
 
     def opened(path, *arguments, **named):
-        if os.fspath(path) == str(twelve / "images" / "06.tif"):
+        if os.fspath(path) in {str(twelve / folder / "06.tif") for folder in ("images", "masks")}:
             raise request.param
         return real(path, *arguments, **named)
 
@@ -128,6 +131,6 @@ def test_check_goes_on_where_one_image_may_not_be_read(refused, twelve, capsys):
 def test_train_and_evaluate_name_the_image_that_may_not_be_read(refused, twelve, tmp_path, capsys):
     assert run("train", twelve, "--out", tmp_path / "model", "--epochs", 1) == 2
     assert refused in capsys.readouterr().err
-    shutil.copytree(twelve / "masks", tmp_path / "found")
-    assert run("evaluate", tmp_path / "found", twelve / "images") == 2
+    found = shutil.copytree(twelve / "masks", tmp_path / "found")
+    assert run("evaluate", found, twelve / "masks") == 2
     assert refused in capsys.readouterr().err
