@@ -24,8 +24,8 @@ def made(path, kind):
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        with tempfile.TemporaryDirectory() as short:  # as the name of a socket may not be long
-            socket.socket(socket.AF_UNIX).bind(f"{short}/s")
+        with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as one:
+            one.bind(f"{short}/s")  # the name of a socket may not be long
             shutil.move(f"{short}/s", path)
     elif kind == "device":
         path.symlink_to("/dev/zero")
