@@ -122,11 +122,11 @@ def _zarrs() -> list[Files]:
     import zarr
 
     found = []
-    for version, shards in ((2, None), (3, None), (3, (20, 20))):
+    for version, shards in ((2, None), (3, None), (3, (40, 40))):
         with tempfile.TemporaryDirectory() as name:
             group = zarr.create_group(Path(name), zarr_format=version)
             more = {"shards": shards} if shards else {}
-            array = group.create_array("0", shape=_GREY.shape, chunks=(10, 10), dtype="u1", **more)
+            array = group.create_array("0", shape=_GREY.shape, chunks=(20, 20), dtype="u1", **more)
             array[:] = _GREY
             scale = [{"type": "scale", "scale": [0.5, 0.5]}]
             axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
@@ -277,7 +277,7 @@ TARGETS = {
     "work": Target(_work_folders, _work),
     "curves": Target(_curves, _curve),
 }
-IMAGES = ("tiff", "tiff", "tiff", "png", "jpeg", "zarr", "outlines")
+IMAGES = ("tiff", "tiff", "tiff", "tiff", "png", "jpeg", "zarr", "outlines")
 """The targets that are no files of our own; most ways to go wrong are in TIFF."""
 
 # What is altered ---------------------------------------------------------------------------------------------------
