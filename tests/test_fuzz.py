@@ -1,22 +1,23 @@
 """Altered files of every kind: each is read, or refused in a sentence. benchmarks/fuzz.py does the same for longer."""
 
-import importlib.util
-import sys
+import dataclasses
+import importlib
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+from nucleate.io.reader import read_image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def fuzz():
-    spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module  # its data classes look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("fuzz")
 
 
 @pytest.mark.parametrize(("kind", "count"), [("images", 1600), ("own files", 400)])
@@ -52,14 +53,14 @@ def test_what_is_not_altered_is_read(fuzz, tmp_path, monkeypatch, name):
         fuzz.case(0, number, (name,), folder)
         assert fuzz.attempt(name, folder) is None
         if name in fuzz.IMAGES and name != "outlines":
-            pixels = fuzz.read_image(next(folder.iterdir())).pixels
+            pixels = read_image(next(folder.iterdir())).pixels
             assert pixels.shape[:2] == (40, 40)
 
 
 def test_a_hang_a_crash_and_a_traceback_are_told_apart(fuzz, tmp_path, monkeypatch):
     acts = {
         "hang": lambda folder: time.sleep(60),
-        "crash": lambda folder: fuzz.os._exit(3),
+        "crash": lambda folder: os._exit(3),
         "traceback": lambda folder: 1 / 0,
         "memory": lambda folder: bytearray(2**33),
         "well": lambda folder: None,
@@ -73,7 +74,7 @@ def test_a_hang_a_crash_and_a_traceback_are_told_apart(fuzz, tmp_path, monkeypat
             first, begun = not begun, True
             return None if first else act(folder)  # the first is what each process begins with
 
-        monkeypatch.setitem(fuzz.TARGETS, "png", fuzz.Target(fuzz.TARGETS["png"].make, once))
+        monkeypatch.setitem(fuzz.TARGETS, "png", dataclasses.replace(fuzz.TARGETS["png"], act=once))
         found = fuzz.run(1, 0, ("png",), tmp_path / kind)
         assert found == {"png": {kind: 1}}
         assert (tmp_path / kind).exists() == (kind != "well")

@@ -92,6 +92,13 @@ def many_kinds(path, count):
     path.write_bytes(b"II+\0" + struct.pack("<HHQ", 8, 0, 16) + b"".join(pages) + bytes(4096))
 
 
+def many_tags(path, count):
+    tags = described(8, 8) + [(40_000 + number, SHORT, 1, 1) for number in range(4000)]
+    one = len(page(tags))
+    pages = [page(tags, 16 + (number + 1) * one) for number in range(count)]
+    path.write_bytes(b"II+\0" + struct.pack("<HHQ", 8, 0, 16) + b"".join(pages) + bytes(4096))
+
+
 def shared_tile(path, side, tile, compression):
     count = (side // tile) ** 2
     data = zlib.compress(bytes(tile * tile)) if compression == 8 else bytes(tile * tile)
@@ -152,6 +159,7 @@ CASES = {
     "a circle of 150": lambda path: circle(path, 150),
     "a circle of 1": lambda path: circle(path, 1),
     "5000 sizes of pages": lambda path: many_kinds(path, 5000),
+    "tags by the million": lambda path: many_tags(path, 300),
     "OME stack": lambda path: with_text(path, ome((10**8, 1, 1))),
     "OME stack on three axes": lambda path: with_text(path, ome((10**4, 10**4, 10**4))),
     "OME planes": lambda path: with_text(path, ome((1, 1, 1), '<TiffData IFD="0" PlaneCount="100000000"/>')),

@@ -25,7 +25,7 @@ MOST_PAGES = 2**13
 """Pages of a file, those of its pyramids included; also planes of an image."""
 
 _MOST_KINDS = 2**8  # of pages that differ in size or type; tifffile compares each with each
-_MOST_TAGS = 2**12  # of a page
+_MOST_TAGS, _MOST_TAGS_IN_ALL = 2**12, 2**19  # of a page, and of all of them
 _MOST_PLACES = 2**23  # of tiles and strips in all pages: offsets and lengths
 _MOST_TEXT = 2**26  # bytes of texts and other values without a meaning of their own, of all pages
 _MOST_NUMBERS = 2**18  # of one tag; a palette of 16 bits has 3 * 2**16
@@ -128,6 +128,7 @@ class _Walk:
         (count,) = self._unpack("Q" if self._big else "H", self._file.read(8 if self._big else 2))
         if count > _MOST_TAGS:
             raise self._beyond(f"{count} tags on a page")
+        self._add("tags", count, _MOST_TAGS_IN_ALL)
         size = 20 if self._big else 12
         data = self._file.read(count * size + (8 if self._wide else 4))
         (after,) = self._unpack("Q" if self._wide else "I", data, count * size)
