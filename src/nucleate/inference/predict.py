@@ -32,6 +32,7 @@ from nucleate.inference.resume import (
 )
 from nucleate.inference.scheduler import as_completed, thread_pool
 from nucleate.inference.sources import Source, sources
+from nucleate.io.files import reading
 from nucleate.io.formats import FORMATS, entropy_tiff
 from nucleate.io.formats.progress import Observe as ObserveShare
 from nucleate.io.prediction_json import PredictionRecord, record_file, relative_to, write_record
@@ -281,7 +282,8 @@ class _Run:
     def _start(self, source: Source) -> tuple[Source, ImageResult | OpenImage]:
         """Open an image, and segment it if it is small."""
         try:
-            image = open_image(source.path, self.request.selection, source.series)
+            with reading(source.path):
+                image = open_image(source.path, self.request.selection, source.series)
         except NucleateError as error:
             return source, Failed(str(error))
         return source, self._finish(source, image) if self.predictor.is_small(image.reader) else image
@@ -289,7 +291,7 @@ class _Run:
     def _finish(self, source: Source, image: OpenImage, tell: ObserveShare | None = None) -> ImageResult:
         """Segment an open image and close it."""
         try:
-            with closing(image):
+            with reading(source.path), closing(image):
                 return self._segment(source, image, tell or (lambda share: None))
         except OutputError:
             raise

@@ -16,6 +16,11 @@ from nucleate.types import Box, Image, Pixels
 MOST = 2**20
 """Pixels; about how many are read at once where a whole image is read piece by piece."""
 
+_USUAL = 16  # channels; of images with more, fewer pixels are read at once
+
+MOST_LEVELS = 64
+"""Levels of a pyramid."""
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -82,7 +87,7 @@ class Reader(ABC):
 
     def pieces(self, most: int = MOST) -> Iterator[Box]:
         """Boxes that together hold each pixel once, from the top: whole tiles or strips, as many as make up at most
-        `most` pixels, or one where one has more.
+        `most` pixels, or one where one has more; fewer of an image of many channels.
 
         >>> image = Image("white", np.ones((5, 4, 1), np.uint8), ("grey",))
         >>> list(MemoryReader(image).pieces(8))
@@ -90,6 +95,7 @@ class Reader(ABC):
         """
         height, width = self.shape
         high, wide = self.piece
+        most = max(1, most * _USUAL // max(_USUAL, len(self.channels)))
         wide = min(width, wide * max(1, most // (high * wide)))
         high = min(height, high * max(1, most // (high * wide)))
         for y in range(0, height, high):

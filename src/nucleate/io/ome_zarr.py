@@ -10,11 +10,9 @@ import numpy as np
 
 from nucleate.errors import ImageError
 from nucleate.io.axes import as_pixels, micrometres, name_of, names_of, one_plane, square
-from nucleate.io.base import Level, Reader, chosen_image, downsample
+from nucleate.io.base import MOST_LEVELS, Level, Reader, chosen_image, downsample
 from nucleate.io.zarr_metadata import BROKEN, read_json
 from nucleate.types import Box, Pixels
-
-_MOST_CHANNELS = 1024
 
 
 class OmeZarrReader(Reader):
@@ -44,6 +42,10 @@ class OmeZarrReader(Reader):
         from nucleate.io.zarr_chunks import ChunkedArray  # here, as zarr takes longer to load than most images
 
         datasets = multiscale["datasets"]
+        if len(datasets) > MOST_LEVELS:
+            raise ImageError(
+                f"{path} promises {len(datasets)} levels, above the limit of {MOST_LEVELS}: export it again."
+            )
         arrays = [ChunkedArray(_inside(folder, dataset["path"])) for dataset in datasets]
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
         shapes = [array.shape for array in arrays]
@@ -63,7 +65,7 @@ class OmeZarrReader(Reader):
         self.piece = min(high, self.shape[0]), min(wide, self.shape[1])
         stored = np.zeros(0, self._array.dtype)
         self.dtype = stored.dtype if self._labels else as_pixels(stored, path).dtype
-        self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])), path)
+        self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])))
         self.pixel_size = _pixel_size(multiscale, datasets[self.level], axes)
 
     def read(self, box: Box) -> Pixels:
@@ -76,7 +78,10 @@ class OmeZarrReader(Reader):
 
 def is_zarr(path: Path) -> bool:
     """Whether a path is a folder with the metadata of Zarr in it."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+    try:
+        return any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+    except OSError:
+        return True  # a folder that may not be entered: that is said where it is read
 
 
 def holds_labels(path: Path) -> bool:
@@ -154,9 +159,7 @@ def _inside(folder: Path, name: str) -> Path:
     return place
 
 
-def _channels(attributes: dict[str, Any], count: int, path: Path) -> tuple[str, ...]:
-    if count > _MOST_CHANNELS:
-        raise ImageError(f"{path} promises {count} channels, above the limit of {_MOST_CHANNELS}: export it again.")
+def _channels(attributes: dict[str, Any], count: int) -> tuple[str, ...]:
     shown = (attributes.get("omero") or {}).get("channels") or []
     names = tuple(str(channel.get("label") or "") for channel in shown)
     return names if len(names) == count == len(set(names)) and all(names) else names_of(count)

@@ -32,11 +32,13 @@ def images_of(tiff: Any, path: Path) -> list[Any]:
     """The images of a file, each a series of pages: several where it holds several positions of a stage. None of them
     is a thumbnail, a label or a photograph of the slide; of a slide it is the largest, or the first where the format
     says so."""
-    pixels = _ome_pixels(tiff) if tiff.is_ome else None
-    if pixels is not None and len({one.get("FileName") for one in pixels.findall("{*}TiffData/{*}UUID")}) > 1:
-        raise ImageError(f"{path} names planes that lie in other files: save it as one file.")
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
+    said = int((tiff.imagej_metadata or {}).get("images", 1)) if tiff.is_imagej else 1
+    if said > len(tiff.pages) and tiff.series[0].kind != "imagej":
+        raise ImageError(
+            f"{path} says that it holds {said} planes and holds {len(tiff.pages)}: copy or export it again."
+        )
     if tiff.is_svs:
         return [tiff.series[0]]
     largest = max(tiff.series, key=lambda series: math.prod(series.shape))
