@@ -53,7 +53,13 @@ Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
 def make_app(gallery: Gallery) -> FastAPI:
     """The application that shows a gallery, to be put behind `Access`. Every route only reads."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    # Where the environment asks for OpenTelemetry, FastAPI would hand on the addresses and errors of all requests.
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
 
     @app.exception_handler(NucleateError)
     def explain(request: Request, error: NucleateError) -> Response:
