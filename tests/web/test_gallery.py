@@ -1,6 +1,7 @@
 """The predictions of a folder: which there are, and what is said of those that cannot be shown."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -162,10 +163,10 @@ def test_few_images_are_open_at_once_but_none_is_closed_while_it_is_used(opened,
     with gallery.image(0) as first:
         for number in range(1, galleries.OPENED + 3):
             about_of(gallery, number)
-        assert list(gallery._opened) == [0, *range(4, galleries.OPENED + 3)]
+        assert list(gallery._places) == [0, *range(4, galleries.OPENED + 3)]
         assert first.tiles.tile(0, 0, 0).shape == (9, 9, 3)
     about_of(gallery, 1)
-    assert len(gallery._opened) == galleries.OPENED and 0 not in gallery._opened
+    assert len(gallery._places) == galleries.OPENED and 0 not in gallery._places
 
 
 @pytest.mark.parametrize("layout", ["images + masks", "masks alone", "outlines"])
@@ -222,3 +223,22 @@ def test_the_entropy_is_shown_where_it_was_written(opened, folder):
         tile = shown.entropy.tile(0, 0, 0)
         assert tile.shape == (30, 40, 4) and (np.diff(tile[:, 20, 3].astype(int)) > 0).all()
         assert shown.about()["entropy"]["shape"] == (30, 40)
+
+
+def test_an_image_that_takes_long_to_open_holds_up_no_other(opened, shown, monkeypatch):
+    slow, seen = threading.Event(), []
+    gallery = opened(shown)
+    opening = Gallery._open
+
+    def open_slowly(self, number):
+        if number == 0:
+            slow.wait(60)
+        return opening(self, number)
+
+    monkeypatch.setattr(Gallery, "_open", open_slowly)
+    waiting = threading.Thread(target=lambda: seen.append(about_of(gallery)["width"]))
+    waiting.start()
+    assert about_of(gallery, 1)["width"] == 900 and seen == []
+    slow.set()
+    waiting.join()
+    assert seen == [500]

@@ -80,3 +80,25 @@ def test_a_record_that_cannot_be_used_is_said(tmp_path, predicted, monkeypatch, 
     assert not end.value.code
     printed = capsys.readouterr()
     assert "broken.json is not JSON" in printed.err and printed.out.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", ["two words", 'it\'s "here"', "-folder", "--port"])
+def test_folders_of_any_name_are_shown(tmp_path, predicted, monkeypatch, capsys, name):
+    predicted(tmp_path / name, "cells", np.ones((9, 9), np.uint8), np.eye(9, dtype=np.int32))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
+    for arguments in (["--", name], [f"./{name}"]):
+        with pytest.raises(SystemExit) as end:
+            main(["view", *arguments])
+        printed = capsys.readouterr()
+        assert not end.value.code and printed.out.startswith("http://127.0.0.1:") and printed.err == ""
+
+
+def test_true_masks_and_what_is_not_finished_are_said_on_the_command_line(tmp_path, predicted, monkeypatch, capsys):
+    predicted(tmp_path, "cells", np.ones((9, 9), np.uint8), np.eye(9, dtype=np.int32))
+    (tmp_path / ".slide.work").mkdir()
+    assert "none holds no true masks" in refused(capsys, tmp_path, "--truth", tmp_path / "none")
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
+    with pytest.raises(SystemExit):
+        main(["view", str(tmp_path)])
+    assert "Not finished: slide;" in capsys.readouterr().err

@@ -51,29 +51,28 @@ class Shown:
     entropy: EntropyTiles | None = None
     measurements: Measurements | None = None
     notes: list[str] = field(default_factory=list)
-    users: int = 0
 
     def about(self) -> dict[str, Any]:
         """What the page must know. The labels' pixel (y, x) covers the slide from ((y, x) + origin) x downsample."""
-        record, place = self.record, self._place(self.record.shape)
+        record, layer = self.record, self._layer(self.record.shape)
         return {
             "height": self.tiles.shape[0],
             "width": self.tiles.shape[1],
             "tile": TILE,
             "depth": self.tiles.depth,
-            **place,
+            **layer,
             "pixelSize": None if record.pixel_size is None else record.pixel_size / record.downsample,
             "count": record.count,
             "outlines": self.labels is not None,
             "outlineDepth": OUTLINE_DEPTH,
             "labelsFile": self.labels_file,
             "measured": self.measurements is not None,
-            "truth": None if self.truth is None else self._place(self.truth.labels.shape),
-            "entropy": None if self.entropy is None else {**place, "depth": self.entropy.depth},
+            "truth": None if self.truth is None else self._layer(self.truth.labels.shape),
+            "entropy": None if self.entropy is None else {**layer, "depth": self.entropy.depth},
             "notes": self.notes,
         }
 
-    def _place(self, shape: tuple[int, int]) -> dict[str, Any]:
+    def _layer(self, shape: tuple[int, int]) -> dict[str, Any]:
         """Where a layer of this shape lies: on what was segmented, or on the whole slide."""
         record = self.record
         if shape == record.shape:
@@ -84,6 +83,19 @@ class Shown:
         for layer in (self.tiles, self.labels, self.truth, self.entropy):
             if layer is not None:
                 layer.close()
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where an image is opened, so that one that takes long holds up nobody who asks for another."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    shown: Shown | None = None
+    users: int = 0
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
 
 
 class Gallery:
@@ -115,7 +127,7 @@ class Gallery:
         self.folder, self.names, self._records = folder, list(found), list(found.values())
         self.notes += _without_result([record for _, record in self._records])
         self._truth = None if truth is None else TrueMasks(truth)
-        self._opened: OrderedDict[int, Shown] = OrderedDict()
+        self._places: OrderedDict[int, _Place] = OrderedDict()
         self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
 
     @contextmanager
@@ -127,24 +139,26 @@ class Gallery:
         if not 0 <= number < len(self.names):
             raise InputError(f"There is no image {number}.")
         with self._lock:
-            shown = self._opened.get(number) or self._open(number)
-            self._opened[number] = shown
-            self._opened.move_to_end(number)
-            shown.users += 1
+            place = self._places.setdefault(number, _Place())
+            self._places.move_to_end(number)
+            place.users += 1
         try:
-            yield shown
+            with place.lock:
+                if place.shown is None:
+                    place.shown = self._open(number)
+            yield place.shown
         finally:
             with self._lock:
-                shown.users -= 1
-                idle = [one for one, opened in self._opened.items() if not opened.users]
-                for one in idle[: max(0, len(self._opened) - OPENED)]:
-                    self._opened.pop(one).close()
+                place.users -= 1
+                idle = [one for one, other in self._places.items() if not other.users]
+                for one in idle[: max(0, len(self._places) - OPENED)]:
+                    self._places.pop(one).close()
 
     def close(self) -> None:
         with self._lock:
-            for shown in self._opened.values():
-                shown.close()
-            self._opened.clear()
+            for place in self._places.values():
+                place.close()
+            self._places.clear()
 
     def _open(self, number: int) -> Shown:
         folder, record = self._records[number]

@@ -97,8 +97,8 @@ export class Painter {
   }
 
   // Draws the outlines of a layer of labels; false where they would be too small to be seen. `line` is their width on
-  // the screen, and `under` whether they get a dark border.
-  drawOutlines({ place, tiles, colour }, { shown, opacity, selected = 0, line, under }) {
+  // the screen.
+  drawOutlines({ place, tiles, colour }, { shown, opacity, selected = 0, line }) {
     const { camera, pencil, ratio } = this;
     tiles.begin();
     const size = camera.scale * place.downsample * ratio; // canvas pixels for one label
@@ -112,7 +112,7 @@ export class Painter {
         .filter(({ tile }) => tile);
       pencil.save();
       pencil.globalAlpha = opacity;
-      if (size >= LINES) this.drawLines(here, span, { colour, line, under, selected });
+      if (size >= LINES) this.drawLines(here, span, { colour, line, selected });
       else {
         for (const { tile, left, top } of here) {
           const to = this.place(left, top, left + place.tile * span, top + place.tile * span);
@@ -125,7 +125,7 @@ export class Painter {
     return level <= place.outlineDepth;
   }
 
-  drawLines(tiles, span, { colour, line, under, selected }) {
+  drawLines(tiles, span, { colour, line, selected }) {
     const { camera, pencil, ratio } = this;
     const scale = camera.scale * span * ratio;
     const along = (colour, width, pathOf) => {
@@ -140,7 +140,7 @@ export class Painter {
         pencil.stroke(path);
       }
     };
-    if (under) along(UNDER, line + 1.8, (tile) => tile.lines);
+    along(UNDER, line + 1.6, (tile) => tile.lines);
     along(colour, line, (tile) => tile.lines);
     if (selected) along(SELECTED, 3, (tile) => tile.outline(selected));
   }

@@ -76,10 +76,10 @@ function draw() {
     if (layers.entropy) painter.drawPicture(layers.entropy, { shown: on("entropy"), opacity });
     const truth = Boolean(layers.true) && on("truth");
     // The truth is wider and below, so that it shows where both are the same.
-    if (layers.true) outlined = painter.drawOutlines(layers.true, { shown: truth, opacity, line: 5, under: true }) || !truth;
+    if (layers.true) outlined = painter.drawOutlines(layers.true, { shown: truth, opacity, line: 5.4 }) || !truth;
     if (layers.found) {
       const shown = on("outlines");
-      outlined = painter.drawOutlines(layers.found, { shown, opacity, selected, line: truth ? 2.4 : 1.6, under: !truth }) || !shown;
+      outlined = painter.drawOutlines(layers.found, { shown, opacity, selected, line: 1.6 }) || !shown;
     }
     painter.drawRegion(image);
     panel.showScale(camera, image);
