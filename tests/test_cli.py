@@ -469,6 +469,39 @@ def evaluated(refused, folder, scores):
     return refused("evaluate", folder / "labels.tif", folder / "labels.tif", "--json", scores)
 
 
+def test_no_command_replaces_a_file_of_a_person(refused, run, cells, trained, tmp_path):
+    tifffile.imwrite(tmp_path / "labels.tif", nuclei())
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,train,valid", *(f"{n},{1 / n},{1 / n}" for n in range(1, 30))]))
+    commands = {
+        "scores.json": ("evaluate", tmp_path / "labels.tif", tmp_path / "labels.tif", "--json"),
+        "curves.png": ("curves", tmp_path / "run.csv", "--plot"),
+        "model.onnx": ("export", trained, "--to", "onnx", "--out"),
+        "model.xml": ("export", trained, "--to", "openvino", "--out"),
+    }
+    for name, command in commands.items():
+        path = tmp_path / name
+        path.write_text("mine")
+        assert f"{name} is there already and nucleate did not write it" in refused(*command, path)
+        assert run(*command, path, "--overwrite")[0] == 0 and path.read_bytes() != b"mine"
+        assert run(*command, path)[0] == 0, "what it wrote itself it may replace"
+    (tmp_path / "model.xml").unlink()
+    assert "model.bin is there already" in refused(*commands["model.xml"], tmp_path / "model.xml")
+    (tmp_path / "README.md").write_text("mine")
+    assert "README.md is there already and belongs to no model" in refused("train", cells, "--out", tmp_path, *BRIEFLY)
+
+
+def test_a_folder_does_not_hide_a_model_of_the_package(run, cells, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fluorescence").mkdir()
+    code, out, err = run("info", "fluorescence")
+    assert (code, err) == (0, "")
+    shutil.rmtree(tmp_path / "fluorescence")
+    shutil.copytree(trained, tmp_path / "fluorescence")
+    code, mine, err = run("info", "fluorescence")
+    assert code == 0 and mine != out and "the model in ./fluorescence is used" in err
+    assert run("info", "./fluorescence") == (0, mine, "")
+
+
 def test_a_finished_model_is_not_overwritten(refused, cells, model):
     assert "already holds a finished model" in refused("train", cells, "--out", model, *BRIEFLY)
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from nucleate import __version__
-from nucleate.errors import NucleateError
+from nucleate.errors import NucleateError, printable
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
@@ -151,6 +151,9 @@ def predict(
         1024
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in the way that nucleate predict did not write.")
+    ] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     with _loading():
@@ -162,18 +165,19 @@ def predict(
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
+    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite)
     files = images_in(images)
     tta = tta if views is None else views
+    _say_which(model)
     predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):
-        print(f"nucleate: {sentence}", file=sys.stderr)
+        print(f"nucleate: {printable(sentence)}", file=sys.stderr)
     if done.nuclei:
         nuclei = _count(sum(done.nuclei.values()), "nucleus", "nuclei")
         print(f"{nuclei} in {_count(len(done.nuclei), 'image', 'images')}. Wrote {out}. Next: nucleate view {out}")
-    _name_failures(done.failed, len(files))
+    _name_failures(done.failed, len(done.results))
 
 
 @app.command()
@@ -198,12 +202,14 @@ def export(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     to: Annotated[str, typer.Option(help="onnx or openvino.", show_default=False)],
     out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, or NAME.xml.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Write a model as a file for other programs, checked against PyTorch."""
     from nucleate.inference.export import USE, export
     from nucleate.networks.store import locate, read
 
-    done = export(read(locate(model)), to, out)
+    _say_which(model)
+    done = export(read(locate(model)), to, out, overwrite=overwrite)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
     print(USE[to].format(out=out))
 
@@ -213,14 +219,18 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
     true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],
     json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
 
-    from nucleate.evaluation import evaluate, to_json
+    from nucleate.evaluation import KIND, evaluate, to_json
     from nucleate.io.atomic import write_text
+    from nucleate.io.ownership import refuse_replacing
     from nucleate.report.console import print_evaluation
 
+    if json is not None:
+        refuse_replacing(json, KIND.encode(), overwrite=overwrite)
     found = evaluate(predicted, true)
     if json is not None:
         write_text(json, to_json(found))
@@ -239,6 +249,7 @@ def info(
     from nucleate.networks.store import locate, read, read_history
     from nucleate.report.console import print_model
 
+    _say_which(model)
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -263,14 +274,18 @@ def curves(
         typer.Argument(help="CSV or JSON lines with epoch, train, valid; or model folders.", show_default=False),
     ],
     plot: Annotated[Path | None, typer.Option(help="Also draw the curves to this PNG file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Say where training runs should have ended, by each of the known rules, and at what regret."""
     from rich.console import Console
 
     from nucleate.curves.compare import drawn, outcomes
     from nucleate.curves.history import read
+    from nucleate.io.ownership import refuse_replacing
     from nucleate.report.console import print_stopping
 
+    if plot is not None:
+        refuse_replacing(plot, b"Software\0nucleate", overwrite=overwrite)
     console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
     for history, found in judged:
         print_stopping(history, found, console)
@@ -318,6 +333,14 @@ def _loading() -> Iterator[None]:
     what = "Loading; the first time on a machine this takes some 20 seconds longer."
     with console.status(what) if console.is_terminal else nullcontext():
         yield
+
+
+def _say_which(model: str) -> None:
+    """Say so where a model folder has the name of a model in the package."""
+    from nucleate.networks.store import is_hidden
+
+    if is_hidden(model):
+        print(f"nucleate: the model in ./{model} is used, not the one of that name in the package.", file=sys.stderr)
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -385,10 +385,12 @@ def test_no_folder_says_what_there_is(tmp_path):
     assert all(name in str(caught.value) for name in store.EMBEDDED)
 
 
-def test_a_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
+def test_a_model_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in store.EMBEDDED:
-        assert store.locate(name).is_absolute()
-        (tmp_path / name).mkdir()
-        assert store.locate(name).resolve() == (tmp_path / name).resolve()
+        (tmp_path / name).mkdir()  # of images, perhaps
+        assert store.locate(name).is_absolute() and not store.is_hidden(name)
+        assert store.locate(f"./{name}").resolve() == (tmp_path / name).resolve()
+        (tmp_path / name / store.MANIFEST).touch()
+        assert store.locate(name).resolve() == (tmp_path / name).resolve() and store.is_hidden(name)
     assert store.locate("runs/mine").as_posix() == "runs/mine"

@@ -242,3 +242,29 @@ def test_an_image_that_takes_long_to_open_holds_up_no_other(opened, shown, monke
     slow.set()
     waiting.join()
     assert seen == [500]
+
+
+def test_results_that_were_moved_with_their_images_are_shown(opened, folder, tmp_path):
+    record = json.loads((folder / "cells.json").read_text())
+    (folder / "cells.json").write_text(json.dumps({**record, "relative": "images/cells.tif"}))
+    folder.rename(tmp_path / "elsewhere")
+    gallery = opened(tmp_path / "elsewhere")
+    assert about_of(gallery)["width"] == 40 and gallery.notes == []
+
+
+def test_each_image_of_a_file_that_holds_several_is_shown(opened, tmp_path, predicted):
+    folder = predicted(tmp_path, "cells", np.ones((30, 40), np.uint8), np.eye(30, 40, dtype=np.int32))
+    with tifffile.TiffWriter(folder / "images" / "cells.tif", ome=True) as file:
+        file.write(np.ones((20, 20), np.uint8))
+        file.write(np.ones((30, 40), np.uint8))
+    record = json.loads((folder / "cells.json").read_text())
+    (folder / "cells.json").write_text(json.dumps({**record, "series": 2}))
+    gallery = opened(folder)
+    assert (about_of(gallery)["height"], about_of(gallery)["width"]) == (30, 40) and gallery.notes == []
+
+
+def test_an_image_whose_name_no_system_allows_is_said(opened, folder):
+    record = json.loads((folder / "cells.json").read_text())
+    (folder / "cells.json").write_text(json.dumps({**record, "image": "/" + "x" * 5000}))
+    with pytest.raises(InputError, match="does not exist: put the image back"):
+        about_of(opened(folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,21 @@ def downsample(whole: tuple[int, int], shape: tuple[int, int]) -> float:
     factor = max(1, round(ratio))
     divided = all(n // factor <= m <= -(-n // factor) for n, m in zip(whole, shape, strict=True))
     return float(factor) if divided else ratio
+
+
+def chosen_image(series: int | None, names: Sequence[str], path: Path) -> int:
+    """The place in `names` of the image of this number, from 1, of those that a file holds; one alone need not be
+    chosen. Raises `ImageError` where there is no such image, and where one of several must be chosen."""
+    if series is None and len(names) > 1:
+        listed = ", ".join(name or f"image {number}" for number, name in enumerate(names[:4], start=1))
+        more = ", ..." if len(names) > 4 else ""
+        raise ImageError(
+            f"{path} holds {len(names)} images ({listed}{more}), and one is needed here: save each as a file of its own"
+            " (nucleate predict segments them all)."
+        )
+    if series is not None and not 1 <= series <= len(names):
+        raise ImageError(f"{path} has no image {series}: it holds {len(names)}.")
+    return (series or 1) - 1
 
 
 class Reader(ABC):

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.io import bitmap, tiff
+from nucleate.io import bitmap, ome_zarr, tiff, tiff_reader
 from nucleate.io.axes import as_pixels, name_of, names_of, refuse_not_finite
-from nucleate.io.base import Level, MemoryReader, Reader
+from nucleate.io.base import Level, MemoryReader, Reader, chosen_image
 from nucleate.io.formats import geojson, imagej_roi
 from nucleate.io.formats.polygons import Outline, fill
 from nucleate.io.ome_zarr import OmeZarrReader
@@ -66,7 +66,19 @@ def unmarked(name: str) -> str:
     return name
 
 
-def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
+def image_names(path: Path) -> tuple[str, ...]:
+    """The names of the images that a file holds, empty for those without: one in most files, several where a microscope
+    saved many positions as one. A file that cannot be read counts as one image, and fails where that is opened.
+    """
+    try:
+        if path.is_dir():
+            return ome_zarr.image_names(path)
+        return tiff_reader.image_names(path) if _start(path).startswith(tiff.SIGNATURES) else ("",)
+    except ImageError:
+        return ("",)
+
+
+def open_reader(path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> Reader:
     """The reader of an image of any size, which gives any box of it.
 
     TIFF in all its kinds (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI) and OME-Zarr are read by pieces. PNG and JPEG have
@@ -77,13 +89,14 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
         level: which level of a pyramid, 0 the whole image.
         labels: whether it is a label image: values stay as they are stored, a palette's indices are the labels, and
             OME-Zarr labels are read, too, which are no image.
+        series: which image of a file that holds several (`image_names`), from 1.
 
     Returns:
         The open reader; close it, or use it in a `with` block.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, a stack or of another kind, has no such level, or is a PNG or
-            JPEG of more than `bitmap.MAX_PIXELS`.
+        ImageError: the file is missing, cut off, broken, a stack or of another kind, has no such level or image, holds
+            several images of which none is chosen, or is a PNG or JPEG of more than `bitmap.MAX_PIXELS`.
 
     >>> import tempfile, numpy, tifffile
     >>> from nucleate.types import Box
@@ -94,10 +107,10 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
     ((1000, 1000), (256, 256), [[[0], [1], [0]]])
     """
     if path.is_dir():
-        return OmeZarrReader(path, level, labels=labels)
+        return OmeZarrReader(path, level, labels=labels, series=series)
     start = _start(path)
     if start.startswith(tiff.SIGNATURES):
-        return TiffReader(path, level, labels=labels)
+        return TiffReader(path, level, labels=labels, series=series)
     if not start.startswith((bitmap.PNG_SIGNATURE, bitmap.JPEG_SIGNATURE)):
         raise ImageError(
             f"{path} is not a PNG, JPEG or TIFF file, whatever its name says: export it as one."
@@ -110,6 +123,7 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
         raise _unreadable(path, error) from error
     except MemoryError as error:
         raise ImageError(f"{path} does not fit in memory: cut it up first.") from error
+    chosen_image(series, ("",), path)
     values = pixels if labels else as_pixels(pixels, path)
     reader = MemoryReader(Image(name_of(path), values, names_of(pixels.shape[2]), None, path))
     reader.level = level

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nucleate.errors import ImageError
 from nucleate.io import tiff
 from nucleate.io.axes import as_pixels, micrometres, name_of, names_of
-from nucleate.io.base import Level, Reader, downsample
+from nucleate.io.base import Level, Reader, chosen_image, downsample
 from nucleate.io.tiff_page import PieceCache, SharedFile, TiffPage
 from nucleate.types import Box, Pixels
 
@@ -26,40 +26,33 @@ _APERIO_SIZE = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 class TiffReader(Reader):
     """A TIFF file, open; `level` chooses one level of its pyramid.
 
-    Its largest image is read, whatever thumbnails and photographs are beside it. Channels may be samples of a pixel,
-    planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file that is
-    cut off is refused when it is opened.
+    Of a file that holds several images (`tiff.images_of`), `series` chooses one, from 1. Channels may be samples of a
+    pixel, planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file
+    that is cut off is refused when it is opened.
 
     Axes of length 1 are dropped, and so is transparency. A palette becomes its colours, except in an ImageJ file, where
     the indices are what was measured. With `labels`, values stay as they are stored, a palette's indices included, as
     programs colour a label image for display.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, of another kind, a stack, without the level, or has planes in
-            other files.
+        ImageError: the file is missing, cut off, broken, of another kind, a stack, without the level, holds several
+            images of which none is chosen, or has planes in other files.
     """
 
-    def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
+    def __init__(self, path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> None:
         self.path, self.level, self.name, self._labels = path, level, name_of(path), labels
+        self._tiff = _opened(path)
         try:
-            # Planes in other files, whose names might lead anywhere, are not looked for.
-            self._tiff = tifffile.TiffFile(path, _multifile=False)
-        except FileNotFoundError as error:
-            raise ImageError(f"{path} does not exist: check the path.") from error
-        except OSError as error:
-            raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
-        except Exception as error:  # a broken TIFF file raises whatever its broken field leads to
-            raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
-        try:
-            self._open(path)
+            self._open(path, series)
         except BaseException as error:
             self._tiff.close()
             if isinstance(error, ImageError) or not isinstance(error, Exception):
                 raise
             raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
 
-    def _open(self, path: Path) -> None:
-        series = tiff.main_series(self._tiff, path)
+    def _open(self, path: Path, number: int | None) -> None:
+        images = tiff.images_of(self._tiff, path)
+        series = images[chosen_image(number, [image.name for image in images], path)]
         self.levels = _levels(series, path)
         self.check_level()
         chosen = series.levels[self.level]
@@ -73,14 +66,15 @@ class TiffReader(Reader):
         first = self._values(Box(0, 0, 1, 1))
         self.dtype = first.dtype if self._labels else as_pixels(first[:0], path).dtype
         count = first.shape[2]
-        self.channels = (() if self._samples else tiff.channel_names(self._tiff, count)) or names_of(count)
-        size = self._whole_size(series.levels[0].keyframe)
+        self.channels = (() if self._samples else tiff.channel_names(self._tiff, count, series)) or names_of(count)
+        size = self._whole_size(series)
         self.pixel_size = None if size is None else size * self.levels[self.level].downsample
 
-    def _whole_size(self, page: Any) -> float | None:
+    def _whole_size(self, series: Any) -> float | None:
         """Micrometres a pixel of the first level."""
+        page = series.levels[0].keyframe
         if not self._tiff.is_svs:
-            return tiff.pixel_size(self._tiff, page)
+            return tiff.pixel_size(self._tiff, page, series)
         found = _APERIO_SIZE.search(page.description)
         return micrometres(found.group(1), "um") if found else None
 
@@ -99,6 +93,31 @@ class TiffReader(Reader):
 
     def close(self) -> None:
         self._tiff.close()
+
+
+def image_names(path: Path) -> tuple[str, ...]:
+    """The names of the images in a TIFF file, empty where they have none; raises `ImageError` as `TiffReader` does."""
+    opened = _opened(path)
+    try:
+        return tuple(image.name for image in tiff.images_of(opened, path))
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
+    finally:
+        opened.close()
+
+
+def _opened(path: Path) -> tifffile.TiffFile:
+    try:
+        # Planes in other files, whose names might lead anywhere, are not looked for.
+        return tifffile.TiffFile(path, _multifile=False)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} does not exist: check the path.") from error
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    except Exception as error:  # a broken TIFF file raises whatever its broken field leads to
+        raise ImageError(f"{path} cannot be decoded ({error}): export or copy it again.") from error
 
 
 def _levels(series: Any, path: Path) -> tuple[Level, ...]:

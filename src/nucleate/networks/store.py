@@ -46,6 +46,9 @@ WEIGHTS, MANIFEST, HISTORY, CURVES, CARD = (
     "curves.png",
     "README.md",
 )
+FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD)
+"""What may be written into a model folder."""
+
 EPOCH = {"epoch", "train_loss", "valid_loss", "score", "panoptic_quality"}
 """What a line of the history tells, at least."""
 
@@ -272,10 +275,20 @@ class Model:
 
 
 def locate(name: str) -> Path:
-    """The folder of a model: of an embedded one by its name, unless a folder of that name is there."""
-    if name in EMBEDDED and not Path(name).is_dir():
+    """The folder of a model: of an embedded one by its name, unless a model folder of that name is there. `./NAME` is
+    always a folder.
+
+    >>> locate("fluorescence").parent.name, locate("./fluorescence").as_posix()
+    ('pretrained', 'fluorescence')
+    """
+    if name in EMBEDDED and not is_hidden(name):
         return Path(str(resources.files("nucleate") / "networks" / "pretrained" / name))
     return Path(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the embedded model of this name is hidden by a model folder in the working directory."""
+    return name in EMBEDDED and (Path(name) / MANIFEST).is_file()
 
 
 def encode_weights(network: UNet, *, half: bool = False, parts: Sequence[PartName] = PARTS) -> bytes:

@@ -199,6 +199,9 @@ def check_output(out: Path, *, resume: bool) -> None:
         raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
     if Checkpoint(out).path.exists() and not resume:
         raise ModelError(f"{out} holds an unfinished run: resume it with --resume, or delete {Checkpoint(out).path}.")
+    others = [] if Checkpoint(out).path.exists() else [out / name for name in store.FILES if (out / name).exists()]
+    if others:
+        raise OutputError(f"{others[0]} is there already and belongs to no model: choose another --out.")
 
 
 def _stopped(state: TrainingState) -> str:

@@ -65,6 +65,10 @@ def make_app(gallery: Gallery) -> FastAPI:
     def explain(request: Request, error: NucleateError) -> Response:
         return JSONResponse({"error": _text(str(error))}, status_code=404)
 
+    @app.exception_handler(OSError)
+    def report(request: Request, error: OSError) -> Response:
+        return JSONResponse({"error": _text(f"{error.filename} cannot be read ({error.strerror}).")}, status_code=404)
+
     @app.exception_handler(RequestValidationError)
     def refuse(request: Request, error: RequestValidationError) -> Response:
         return JSONResponse({"error": "There is no such image, tile or nucleus."}, status_code=404)

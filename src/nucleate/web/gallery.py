@@ -125,7 +125,7 @@ class Gallery:
         if not found:
             raise InputError(self.notes[0] if self.notes else f"{folder} holds no prediction: {_GIVE}.")
         self.folder, self.names, self._records = folder, list(found), list(found.values())
-        self.notes += _without_result([record for _, record in self._records])
+        self.notes += _without_result({record.locate(place).resolve() for place, record in self._records})
         self._truth = None if truth is None else TrueMasks(truth)
         self._places: OrderedDict[int, _Place] = OrderedDict()
         self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
@@ -162,19 +162,21 @@ class Gallery:
 
     def _open(self, number: int) -> Shown:
         folder, record = self._records[number]
-        image = Path(record.image)
-        if not image.exists():
+        image = record.locate(folder)
+        if not os.path.exists(image):  # noqa: PTH110 - False for names that no system allows, too
             raise InputError(f"{image} does not exist: put the image back there, or run nucleate predict again.")
-        shown = Shown(record, ImageTiles(partial(open_reader, image), self._cache))
+        shown = Shown(record, ImageTiles(partial(open_reader, image, series=record.series), self._cache))
         files = {name: folder / file for name, file in record.files.items() if (folder / file).exists()}
         try:
-            self._add_layers(shown, self.names[number], files)
+            self._add_layers(shown, files)
+            if self._truth is not None:
+                self._add_truth(shown, self.names[number], image, self._truth)
         except BaseException:
             shown.close()
             raise
         return shown
 
-    def _add_layers(self, shown: Shown, name: str, files: dict[str, Path]) -> None:
+    def _add_layers(self, shown: Shown, files: dict[str, Path]) -> None:
         shape = shown.record.shape
         small = shape[0] * shape[1] <= FILLED
         written = next(
@@ -192,12 +194,10 @@ class Gallery:
                 raise InputError(
                     f"{files['entropy']} is not of the size that was predicted: run nucleate predict again."
                 )
-        if self._truth is not None:
-            self._add_truth(shown, name, self._truth)
 
     @staticmethod
-    def _add_truth(shown: Shown, name: str, truth: TrueMasks) -> None:
-        mask = truth.of(name, Path(shown.record.image))
+    def _add_truth(shown: Shown, name: str, image: Path, truth: TrueMasks) -> None:
+        mask = truth.of(name, image.resolve())
         if mask is None:
             shown.notes.append(f"{truth.folder} has no true labels of {name}.")
             return
@@ -241,14 +241,13 @@ def _contents(folder: Path) -> tuple[list[Path], list[str]]:
     return sorted(records), sorted(unfinished)
 
 
-def _without_result(records: list[PredictionRecord]) -> list[str]:
-    """A sentence for each folder of images of which some have no result."""
-    done = {Path(record.image) for record in records}
+def _without_result(done: set[Path]) -> list[str]:
+    """A sentence for each folder with images that were segmented and images that were not."""
     sentences = []
     for folder in sorted({image.parent for image in done}):
         with suppress(NucleateError, OSError):
             images = images_in([folder])
-            left = [image.name for image in images if image not in done]
+            left = [image.name for image in images if image.resolve() not in done]
             if left:
                 sentences.append(
                     f"{len(left)} of {len(images)} images in {folder} have no result here: {_some(left)}; {_RESUME}."
