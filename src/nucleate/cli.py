@@ -217,6 +217,7 @@ def predict(
 @app.command()
 def view(
     folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
+    truth: Annotated[Path | None, typer.Option(help="Folder of true masks, to draw them, too.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
@@ -224,9 +225,9 @@ def view(
     from nucleate.web.app import serve
     from nucleate.web.gallery import Gallery
 
-    gallery = Gallery(folder)
-    for problem in gallery.problems:
-        print(f"nucleate: {problem}", file=sys.stderr)
+    gallery = Gallery(folder, truth)
+    for note in gallery.notes:
+        print(f"nucleate: {note}", file=sys.stderr)
     serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
 
 
