@@ -52,8 +52,8 @@ def oddities(folder):
     report = inspect(folder)
     (image,) = report.images
     assert report.unreadable == report.oddities == ()
-    assert report.sound == (not image.oddities)
-    return list(image.oddities)
+    assert report.sound == (not image.oddities and not image.mistakes)
+    return [*image.mistakes, *image.oddities]
 
 
 def test_a_sound_folder(tmp_path):
@@ -142,7 +142,9 @@ def test_a_mask_of_one_value(tmp_path, value, bars, odd):
     found = oddities(tmp_path)
     assert len(found) == odd
     if odd:
-        assert found[0].startswith(f"The mask has the single value {value} in {bars} piece{'s' if bars > 1 else ''}: ")
+        mask = "The mask" if bars == 1 else "a.tif"
+        assert found[0].startswith(f"{mask} has the single value {value} in {bars} piece{'s' if bars > 1 else ''}")
+        assert (bars > 1) == bool(inspect(tmp_path).images[0].mistakes)
 
 
 def test_pieces_far_apart_and_pieces_side_by_side(tmp_path):
@@ -155,7 +157,9 @@ def test_pieces_far_apart_and_pieces_side_by_side(tmp_path):
 
 def test_sizes_that_differ(tmp_path):
     save(tmp_path, "a", noise(40, 50), discs(20, height=50, width=40))
-    assert oddities(tmp_path) == ["The image is 50 x 40 pixels and its mask 40 x 50."]
+    assert oddities(tmp_path) == [
+        "a.tif is 40 x 50 pixels and its image 50 x 40: turn one of them by 90 degrees, and export both at one size."
+    ]
 
 
 def test_mixed_folders_and_copies(tmp_path):

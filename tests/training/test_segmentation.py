@@ -15,8 +15,9 @@ from nucleate.postprocess.scores import mean_ap
 from nucleate.postprocess.targets import whole
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.hold_out import FEWEST, hold_out
 from nucleate.training.parallel import Serial, Threads
-from nucleate.training.segmentation import FEWEST, GRID, SegmentationTask, ValidationSet, hold_out, tune_thresholds
+from nucleate.training.segmentation import GRID, SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.types import Maps, Thresholds
 
 PLAIN = Thresholds(
