@@ -183,12 +183,19 @@ def _add_masks(part: Part, folder: Path) -> None:
     if not here.masks and {one.name for one in here.folders} & stems:
         part.layout = _ONE_EACH
         part.notes.append(f"Each nucleus has a mask of its own in {folder.name}/NAME/: {_COMBINE}.")
-    elif len(part.images) == 1 and len(here.masks) > 1 and not any(has_image(mask, part.images) for mask in here.masks):
+    elif _is_one_each(part, here):
         part.layout, part.masks = _ONE_EACH, []
         part.notes.append(
             f"{len(here.masks)} masks belong to one image, {part.images[0].name}, one to each nucleus: {_COMBINE}."
         )
     _note_annotations(part, here.others)
+
+
+def _is_one_each(part: Part, masks: Contents) -> bool:
+    """Whether the masks are those of the single nuclei of one image: NAME/images/NAME.png, NAME/masks/1.png, ..."""
+    if len(part.images) != 1 or not masks.masks or any(has_image(mask, part.images) for mask in masks.masks):
+        return False
+    return len(masks.masks) > 2 or masks.folder.parent.name == name_of(part.images[0])
 
 
 def _note_annotations(part: Part, files: Sequence[Path]) -> None:

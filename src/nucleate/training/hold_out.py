@@ -5,8 +5,9 @@ names. With fewer, every image gives a strip instead: the last fifth of its long
 when its centre does; what is held out is unknown to training, and what is not is unknown to validation.
 
 A score says something only of nuclei. So where these parts hold less than a fifth of all nuclei (and fewer than
-`ENOUGH`), further images are held out, or strips are laid where the nuclei are; of images with one nucleus each, some
-are held out whole. Half of all nuclei at least are left to learn from, and where that cannot be, nothing is held out.
+`ENOUGH`), further images are held out, or wider strips, or strips are laid where the nuclei are; of images with one
+nucleus each, some are held out whole. Half of all nuclei at least are left to learn from; where that cannot be, nothing
+is held out.
 
 Strips do not see that the look of an image is learnt by heart. Leaving each of few images out of a run in turn would,
 but such runs over-fit at other epochs than the one that learns from all: `benchmarks/own_curves.py` measures both.
@@ -26,14 +27,11 @@ from nucleate.types import Labels
 FEWEST = 10
 """From this number of labelled images on, whole images are held out; below it, strips."""
 
-STRIP = 0.2
-"""The part of the longer side that a strip takes, and the part of the nuclei that is held out at least."""
+STRIPS = (0.2, 0.25, 0.3, 0.35)
+"""The part of the longer side that a strip takes: the first that holds enough nuclei."""
 
 ENOUGH = 100
 """Held-out nuclei that suffice, however many there are in all."""
-
-_LARGEST = 0.35
-"""The part of an image above which a strip is rather laid on another side."""
 
 Pair = tuple[NDArray[np.float32], Labels]
 """A normalised image (channels, H, W) and its labels (H, W)."""
@@ -50,11 +48,7 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], str]:
             _all_held(labels) if index in chosen else (labels, None) for index, (_, labels) in enumerate(pairs)
         ]
     else:
-        cuts = [_cut(labels, *_last_fifth(labels)) for _, labels in pairs]
-        what = f"The last fifth of {'the' if len(pairs) == 1 else f'each of {len(pairs)}'} labelled images is"
-        if not need <= sum(_count(held) for _, held in cuts) <= total / 2:
-            cuts = _cuts_by_nuclei([labels for _, labels in pairs], counts, need)
-            what = f"Parts of {sum(held is not None for _, held in cuts)} of {len(pairs)} labelled images are"
+        cuts, what = _strips([labels for _, labels in pairs], counts, need)
     images = [image for image, _ in pairs]
     training = [(image, kept) for image, (kept, _) in zip(images, cuts, strict=True) if kept is not None]
     validation = [(image, held) for image, (_, held) in zip(images, cuts, strict=True) if held is not None]
@@ -89,10 +83,24 @@ def _whole_images(counts: Sequence[int], need: int) -> set[int]:
     return chosen if held >= need else set()
 
 
-def _last_fifth(labels: Labels) -> tuple[int, int, float]:
-    """Axis, direction and beginning of the strip at the end of the longer side."""
-    axis = int(labels.shape[1] >= labels.shape[0])
-    return axis, 1, int(labels.shape[axis] * (1 - STRIP))
+def _strips(images: Sequence[Labels], counts: Sequence[int], need: int) -> tuple[list[Cut], str]:
+    """Of each image the end of its longer side, a fifth or a little more where that holds too little, and a sentence's
+    beginning; where it does not suffice, what the nuclei ask for."""
+    whole = "the labelled image" if len(images) == 1 else f"each of {len(images)} labelled images"
+    for part in STRIPS:
+        axes = [int(labels.shape[1] >= labels.shape[0]) for labels in images]
+        edges = [int(labels.shape[axis] * (1 - part)) for labels, axis in zip(images, axes, strict=True)]
+        cuts: list[Cut] = [_cut(labels, axis, 1, edge) for labels, axis, edge in zip(images, axes, edges, strict=True)]
+        if need <= sum(_count(held) for _, held in cuts) <= sum(counts) / 2:
+            return cuts, f"The last {'fifth' if part == STRIPS[0] else f'{part:.0%}'} of {whole} is"
+    cuts = _cuts_by_nuclei(images, counts, need)
+    parts = sum(held is not None for _, held in cuts)
+    of = (
+        "A part of the labelled image is"
+        if len(images) == 1
+        else f"Parts of {parts} of {len(images)} labelled images are"
+    )
+    return cuts, of
 
 
 def _cuts_by_nuclei(images: Sequence[Labels], counts: Sequence[int], need: int) -> list[Cut]:
@@ -126,7 +134,7 @@ def _strip_with(labels: Labels, wanted: int) -> tuple[int, int, float] | None:
                 length = labels.shape[axis]
                 part = (length - 1 - edge if direction > 0 else -edge) / length
                 found.append((part, (axis, direction, edge)))
-    fits = [strip for part, strip in found if part <= _LARGEST]
+    fits = [strip for part, strip in found if part <= STRIPS[-1]]
     return fits[0] if fits else min(found)[1] if found else None
 
 
