@@ -343,6 +343,71 @@ def test_check_names_what_is_odd_and_goes_on(run, tmp_path):
     assert (code, err) == (0, "") and "NaN" in out and "1: 0 labelled, 1 unlabelled" in out
 
 
+@pytest.fixture
+def classes(tmp_path):
+    """Two images whose masks tell nucleus from background only."""
+    folder = tmp_path / "classes"
+    for name in "ab":
+        for part, pixels in (("images", noise()), ("masks", (nuclei() > 0).astype(np.uint8) * 255)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / part / f"{name}.tif", pixels)
+    return folder
+
+
+def test_every_command_finds_the_same_in_masks(run, refused, cells, classes, tmp_path):
+    code, out, _ = run("check", classes)
+    assert code == 0 and "single value 255" in out.replace("\n", " ") and "--masks" in out
+    found = tmp_path / "found"
+    shutil.copytree(classes / "masks", found)
+    for arguments in (
+        ("train", classes, "--out", tmp_path / "model"),
+        ("train", cells, "--validation", classes, "--out", tmp_path / "model"),
+        ("evaluate", found, classes),
+    ):
+        assert "has the single value 255 in" in refused(*arguments)
+    assert run("evaluate", found, classes, "--masks", "binary")[0] == 0
+    _, out, _ = run("check", classes, "--masks", "binary")
+    assert "single value" not in out and "nuclei" in out
+    assert "choose one of auto, labels, binary" in refused("check", classes, "--masks", "yes")
+
+
+def test_a_model_without_a_score_says_so_and_not_what_comes_next(run, tmp_path):
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[20:40, 20:40] = 1
+    for name, pixels in (("a.tif", noise()), ("a_labels.tif", labels)):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "cells" / name, pixels)
+    model = tmp_path / "model"
+    code, out, _ = run("train", tmp_path / "cells", "--out", model, *BRIEFLY)
+    assert code == 0 and "no score" in out and "quality" not in out and "Next" not in out
+    code, out, _ = run("info", model)
+    assert code == 0 and "no score" in out and "quality" not in out
+
+
+def test_images_that_cannot_be_read_are_counted(run, refused, trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    tifffile.imwrite(data / "a.tif", noise())
+    for name in ("b.czi", "c.CZI", "d.bmp"):
+        (data / name).write_bytes(b"x")
+    code, out, err = run("predict", trained, data, "--out", tmp_path / "out")
+    assert code == 0 and "in 1 image." in out and "2 CZI" in err and "1 BMP" in err and "Fiji" in err
+    _, out, _ = run("check", data)
+    assert "2 CZI" in out and "Nothing odd" not in out
+    (data / "a.tif").unlink()
+    assert "2 CZI" in refused("predict", trained, data, "--out", tmp_path / "other")
+
+
+def test_a_second_run_into_the_folder_of_the_images_takes_no_result_for_an_image(run, trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    tifffile.imwrite(data / "a.tif", noise())
+    for _ in range(2):
+        code, out, _ = run("predict", trained, data, "--out", data, "--overlay", "--entropy")
+        assert code == 0 and "in 1 image." in out
+    assert run("check", data)[1].count("a.tif") <= 1
+
+
 @pytest.mark.parametrize("make", [empty, mask_without_image])
 def test_check_refuses_what_is_no_data_set(refused, tmp_path, make):
     sentence = make(tmp_path / "cells")

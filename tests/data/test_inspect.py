@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.data.inspect import inspect
+from nucleate.data.inspect import inspect, labelled
 from nucleate.errors import DatasetError
 from nucleate.report.console import print_folder_report
 
@@ -228,3 +228,55 @@ def test_images_that_are_folders_and_copies_of_them(tmp_path):
     report = inspect(tmp_path)
     assert [(one.name, one.width, one.height) for one in report.images] == [("a", 50, 40), ("b", 50, 40)]
     assert report.oddities == ("a, b are the same file.",)
+
+
+def class_mask():
+    return (discs(30, 30, 30) > 0).astype(np.uint8) * 255
+
+
+def test_training_takes_what_is_sound_and_warns_of_what_may_be_wrong(tmp_path):
+    save(tmp_path, "a", noise(), discs(20, 30, 5))
+    save(tmp_path, "b", noise(), np.zeros((40, 50), np.uint8))
+    save(tmp_path, "c", noise(dtype=np.uint16), np.zeros((40, 50), np.uint8))
+    save(tmp_path, "d", noise(), discs(20))
+    (tmp_path / "images/d.tif").write_bytes(b"II*\0")
+    found = labelled(tmp_path)
+    assert [image.name for image, _ in found.pairs] == ["a", "b", "c"]
+    assert found.warnings[0].startswith("d is left out: ") and "d.tif" in found.warnings[0]
+    assert found.warnings[1:] == (
+        "The folder mixes types of number: 2 images of uint8, 1 image of uint16.",
+        "a: 1 nucleus of fewer than 10 pixels.",
+        "b, c: The mask has no nucleus.",
+    )
+
+
+def test_training_refuses_what_surely_is_a_mistake_and_says_how_often(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    for name in "bcd":
+        save(tmp_path, name, noise(), class_mask())
+    with pytest.raises(
+        DatasetError, match=r"masks/b\.tif has the single value 255 .*\(and 2 more of 4 masks"
+    ) as caught:
+        labelled(tmp_path)
+    assert "--masks binary" in str(caught.value)
+    assert [labels.max() for _, labels in labelled(tmp_path, "binary").pairs] == [1, 3, 3, 3]
+    assert [labels.max() for _, labels in labelled(tmp_path, "labels").pairs] == [1, 255, 255, 255]
+
+
+def test_check_says_what_training_refuses(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    save(tmp_path, "b", noise(), class_mask())
+    save(tmp_path, "c", noise(), noise())
+    report = inspect(tmp_path)
+    assert [image.nuclei for image in report.images] == [1, None, None] and report.nuclei == 1
+    assert [len(image.mistakes) for image in report.images] == [0, 1, 1] and not report.sound
+    text = printed(report)
+    assert "Training and evaluation refuse these 2 masks." in text and "as an image does" in text
+    assert inspect(tmp_path, "binary").images[1].nuclei == 3
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_no_training_set(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    (tmp_path / "images/a.tif").write_bytes(b"II*\0")
+    with pytest.raises(DatasetError, match=r"No labelled image of .* can be read.*a\.tif"):
+        labelled(tmp_path)

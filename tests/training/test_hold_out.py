@@ -30,6 +30,13 @@ def row(*columns, width=40, height=20):
     return pair_of(labels)
 
 
+def same(pairs, others):
+    """Whether these are the same images, each with all of its labels."""
+    return len(pairs) == len(others) and all(
+        one[0] is other[0] and np.array_equal(one[1], other[1]) for one, other in zip(pairs, others, strict=True)
+    )
+
+
 def nuclei(pairs):
     return sum(np.unique(labels[labels > 0]).size for _, labels in pairs)
 
@@ -40,11 +47,11 @@ def side(pairs, image):
 
 
 def check_sides(pairs):
-    """Each labelled pixel is on one side and no nucleus on both; at most half of the nuclei are held out."""
+    """Each labelled pixel is on one side and no nucleus on both; returns how many nuclei are held out."""
     training, validation, rule = hold_out(pairs)
     assert training and len(training) <= len(pairs)
     if not validation:
-        assert "no score" in rule and training == pairs
+        assert "no score" in rule and same(training, pairs)
         return 0
     for image, labels in pairs:
         kept, held = side(training, image), side(validation, image)
@@ -53,14 +60,14 @@ def check_sides(pairs):
         np.testing.assert_array_equal(np.where(kept >= 0, kept, held)[known], labels[known])
         assert not set(kept[kept > 0]) & set(held[held > 0])
     total, held = nuclei(pairs), nuclei(validation)
-    assert nuclei(training) + held == total and min(-(-total // 5), ENOUGH) <= held <= total / 2
+    assert nuclei(training) + held == total and 0 < held < total
     assert f"with {held} of {total} nuclei" in rule
     return held
 
 
 @settings(deadline=None, max_examples=200)
 @given(images=st.lists(LABELS, min_size=1, max_size=14))
-def test_each_labelled_pixel_is_on_one_side_and_a_fifth_of_the_nuclei_are_held_out(images):
+def test_each_labelled_pixel_is_on_one_side(images):
     check_sides([pair_of(labels) for labels in images])
 
 
@@ -69,7 +76,7 @@ def test_each_labelled_pixel_is_on_one_side_and_a_fifth_of_the_nuclei_are_held_o
 def test_nuclei_are_held_out_wherever_two_can_be_told_apart(counts):
     pairs = [row(*range(2, 2 + 6 * count, 6)) for count in counts]
     held = check_sides(pairs)
-    assert (held > 0) == (sum(counts) > 1)
+    assert held == 0 if sum(counts) < 2 else sum(counts) / 5 <= held <= sum(counts) / 2
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -104,14 +111,14 @@ def test_where_the_end_is_empty_the_strip_is_laid_where_nuclei_are(columns):
 def test_of_images_with_one_nucleus_each_some_are_held_out_whole():
     pairs = [row(18) for _ in range(6)]
     training, validation, rule = hold_out(pairs)
-    assert validation == [pairs[4], pairs[5]] and training == pairs[:4]
+    assert same(validation, pairs[4:]) and same(training, pairs[:4])
     assert rule == "Parts of 2 of 6 labelled images are held out for validation, with 2 of 6 nuclei."
 
 
 def test_the_only_nucleus_is_learnt_from():
     pairs = [row(18), row()]
     training, validation, rule = hold_out(pairs)
-    assert training == pairs and validation == []
+    assert same(training, pairs) and validation == []
     assert rule == "The only labelled nucleus cannot be held out for validation, so there is no score."
 
 
@@ -124,7 +131,8 @@ def many(count, each=ENOUGH):
 def test_of_many_images_every_tenth_is_held_out_whole(count):
     pairs = many(count)
     training, validation, rule = hold_out(pairs)
-    assert validation == pairs[4::10] and training == [pair for pair in pairs if pair not in validation]
+    assert same(validation, pairs[4::10])
+    assert same(training, [pair for index, pair in enumerate(pairs) if index % 10 != 4])
     assert f"{len(validation)} of {count} labelled images" in rule
 
 
@@ -147,4 +155,4 @@ def test_of_many_images_those_with_nuclei_are_held_out(full):
 def test_nuclei_in_one_of_many_images_are_held_out_by_a_strip():
     pairs = [row(1, 7, 13, 19, 25, 34) if index == 4 else row() for index in range(12)]
     training, validation, _ = hold_out(pairs)
-    assert (nuclei(training), nuclei(validation)) == (4, 2) or nuclei(validation) >= 2
+    assert (nuclei(training), nuclei(validation)) == (4, 2)
