@@ -140,12 +140,12 @@ def mask_without_image(folder):
 
 def sizes_that_differ(folder):
     dataset(folder, noise(side=SIDE + 1), nuclei())
-    return f"a.tif is {SIDE + 1} x {SIDE + 1} pixels and its mask"
+    return f"a.tif is {SIDE} x {SIDE} pixels and its image {SIDE + 1} x {SIDE + 1}"
 
 
 def no_mask(folder):
     shutil.rmtree(dataset(folder, noise(), nuclei()) / "masks")
-    return "1 images and no mask"
+    return "1 image and no mask"
 
 
 def masks_without_nuclei(folder):
@@ -190,7 +190,7 @@ def constant(folder):
 
 def one_pixel(folder):
     dataset(folder, np.full((1, 1), 7, np.uint8), np.ones((1, 1), np.uint16))
-    return "one value throughout"
+    return "a.tif has the label 1 on 100% of its pixels"
 
 
 UNTRAINABLE = (
@@ -578,7 +578,7 @@ def test_evaluate_refuses_what_does_not_fit(refused, tmp_path):
 
 
 def test_an_interrupted_command_says_so(run, cells, monkeypatch):
-    def interrupt(folder):
+    def interrupt(folder, masks):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nucleate.data.inspect.inspect", interrupt)

@@ -287,7 +287,7 @@ def test_without_held_out_nuclei_an_unlimited_run_ends(tmp_path, monkeypatch):
 
 def test_of_images_with_one_nucleus_each_one_is_judged_on(tmp_path):
     manifest = fit.fit(one_nucleus(tmp_path / "four", 4), tmp_path / "model", SMALL)
-    assert manifest.scores["validation"]["n_true"] == 1 and "with 1 of 4 nuclei" in manifest.data.validation
+    assert manifest.scores["validation"]["n_true"] == 1 and "1 of 4 nuclei" in manifest.data.validation
 
 
 def test_a_validation_folder_without_nuclei_is_refused(folder, tmp_path):
@@ -304,7 +304,9 @@ def test_findings_on_both_folders_are_told(folder, tmp_path):
     told = []
     fit.fit(folder, tmp_path / "model", SMALL, validation=odd, warn=told.append)
     assert told[-1] == "1: The mask has no nucleus."
-    tifffile.imwrite(odd / "masks" / "1.tif", np.eye(64, dtype=np.uint8) * 255 + np.eye(64, k=9, dtype=np.uint8) * 255)
+    classes = np.zeros((64, 64), np.uint8)
+    classes[5:15, 5:15] = classes[30:40, 30:40] = 255
+    tifffile.imwrite(odd / "masks" / "1.tif", classes)
     with pytest.raises(DatasetError, match="--masks binary"):
         fit.fit(folder, tmp_path / "other", SMALL, validation=odd)
     data = fit.load_labelled(folder, odd, masks="binary")

@@ -61,7 +61,7 @@ def check_sides(pairs):
         assert not set(kept[kept > 0]) & set(held[held > 0])
     total, held = nuclei(pairs), nuclei(validation)
     assert nuclei(training) + held == total and 0 < held < total
-    assert f"with {held} of {total} nuclei" in rule
+    assert rule.startswith(f"{held} of {total} nuclei ")
     return held
 
 
@@ -96,7 +96,7 @@ def test_few_images_give_both_sides_a_strip(count, shape):
 def test_strips_that_hold_a_fifth_are_the_last_fifth():
     pairs = [row(1, 7, 13, 19, 34), row(2, 8, 14, 20, 35)]
     training, validation, rule = hold_out(pairs)
-    assert rule == "The last fifth of each of 2 labelled images is held out for validation, with 2 of 10 nuclei."
+    assert rule == "2 of 10 nuclei are held out for validation: those in the last fifth of each of 2 labelled images."
     assert all((labels[:, 32:] == -1).all() for _, labels in training)
     assert all((labels[:, :32] == -1).all() for _, labels in validation)
 
@@ -105,14 +105,14 @@ def test_strips_that_hold_a_fifth_are_the_last_fifth():
 def test_where_the_end_is_empty_the_strip_is_laid_where_nuclei_are(columns):
     training, validation, rule = hold_out([row(*columns)])
     assert nuclei(validation) == 1 and nuclei(training) == len(columns) - 1
-    assert rule == f"A part of the labelled image is held out for validation, with 1 of {len(columns)} nuclei."
+    assert rule == f"1 of {len(columns)} nuclei is held out for validation: those in a part of the labelled image."
 
 
 def test_of_images_with_one_nucleus_each_some_are_held_out_whole():
     pairs = [row(18) for _ in range(6)]
     training, validation, rule = hold_out(pairs)
     assert same(validation, pairs[4:]) and same(training, pairs[:4])
-    assert rule == "Parts of 2 of 6 labelled images are held out for validation, with 2 of 6 nuclei."
+    assert rule == "2 of 6 nuclei are held out for validation: those in parts of 2 of 6 labelled images."
 
 
 def test_the_only_nucleus_is_learnt_from():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nucleate.data import names
 from nucleate.data.contents import LABEL_FORMATS, skipped
-from nucleate.data.layouts import Part, files_below, has_image, no_image, parts_of
+from nucleate.data.layouts import Index, Part, files_below, no_image, parts_of
 from nucleate.data.masks import size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
@@ -103,39 +103,32 @@ def skipped_in(paths: Sequence[Path]) -> list[str]:
 
 def _matched(part: Part) -> list[Sample]:
     """Each image with its mask, under the name that both have in common."""
-    stems = [name_of(image) for image in part.images]
+    index = Index.of(part.images)
     masks: dict[Path, Path] = {}
     for mask in part.masks:
-        image = _image_of(mask, part, stems)
-        if image is None:
-            continue
-        other = masks.get(image)
-        masks[image] = mask if other is None else _better(other, mask, part)
-    samples = []
-    for image, stem in zip(part.images, stems, strict=True):
-        name = _sample_name(image, stem, masks.get(image), part)
-        if stems.count(stem) > 1:
-            name = image.name  # keeps the ending, which alone tells it from the other
-        samples.append(Sample(part.prefix + name, image, masks.get(image)))
-    return samples
+        image = _image_of(mask, part, index)
+        if image is not None:
+            masks[image] = _better(masks[image], mask, part) if image in masks else mask
+    return [
+        Sample(part.prefix + _sample_name(image, masks.get(image), part, index), image, masks.get(image))
+        for image in part.images
+    ]
 
 
-def _sample_name(image: Path, stem: str, mask: Path | None, part: Part) -> str:
+def _sample_name(image: Path, mask: Path | None, part: Part, index: Index) -> str:
+    name = name_of(image)
     if part.layout == "nnU-Net":
-        return stem[:-5]
+        return name[:-5]
+    if len(index.by_name[name]) > 1:
+        return image.name  # keeps the ending, which alone tells it from the other
     marked = names.of_mask(name_of(mask)) if mask is not None and part.layout == "side by side" else None
-    taken = {name_of(other) for other in part.images if other != image}
-    return marked if marked is not None and marked not in taken else stem
+    return marked if marked is not None and marked not in index.by_name else name
 
 
-def _image_of(mask: Path, part: Part, stems: Sequence[str]) -> Path | None:
-    """The image of a mask: of its own name, of its name without the mark, or alike but for marks."""
-    name = name_of(mask)
-    of, core = names.of_mask(name), names.core(name)
-    exact = [image for image, stem in zip(part.images, stems, strict=True) if stem == name and image != mask]
-    alike = [image for image, stem in zip(part.images, stems, strict=True) if names.core(stem) == core]
-    marked = [image for image, stem in zip(part.images, stems, strict=True) if stem == of]
-    found = exact or (alike if part.layout == "side by side" and len(alike) > 1 else marked) or alike
+def _image_of(mask: Path, part: Part, index: Index) -> Path | None:
+    found = index.images_of(mask)
+    if part.layout == "side by side" and names.of_mask(name_of(mask)) is not None:
+        found = index.by_core.get(names.core(name_of(mask)), found)  # x.tif and x_img.tif cannot share x_masks.tif
     if len(found) > 1:
         same = name_of(found[0]) == name_of(found[1])
         what = "have the same name, and" if same else "share the mask"
@@ -145,11 +138,10 @@ def _image_of(mask: Path, part: Part, stems: Sequence[str]) -> Path | None:
         return found[0]
     if mask.name in part.results:
         return None  # the result of an image that is elsewhere
-    others = sum(not has_image(one, part.images) for one in part.masks) - 1
-    more = (
-        "" if others < 1 else " (and 1 more mask has none)" if others == 1 else f" (and {others} more masks have none)"
-    )
-    raise DatasetError(f"{mask} has no image named {of or name}{more}: add the image or remove the mask.")
+    others = sum(not index.images_of(one) for one in part.masks) - 1
+    more = f" (and {others} more {'mask has' if others == 1 else 'masks have'} none)" if others > 0 else ""
+    name = name_of(mask)
+    raise DatasetError(f"{mask} has no image named {names.of_mask(name) or name}{more}: add it or remove the mask.")
 
 
 def _better(one: Path, other: Path, part: Part) -> Path:

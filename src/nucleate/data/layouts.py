@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,8 @@ def _places(folder: Path, *, only_images: bool, deeper: bool = True) -> list[Par
 def _below(here: Contents, *, only_images: bool) -> list[Part]:
     """The parts in the subfolders of a folder without images: of train/, or of every one, as plates have them."""
     training = _called(here, ("train", "training"))
-    if training:
-        parts = _places(training[0], only_images=only_images, deeper=False)
+    if training and not only_images:
+        parts = _places(training[0], only_images=only_images)
         others = [f"{one.name}/" for one in here.folders if one != training[0] and _holds_images(one)]
         if parts and others:
             parts[0].notes.append(
@@ -82,7 +83,7 @@ def _below(here: Contents, *, only_images: bool) -> list[Part]:
         return parts
     parts = []
     for sub in here.folders:
-        if (sub / "model.json").exists():
+        if (sub / "model.json").exists() or sub.name.lower() in (*names.MASK_FOLDERS, "labelstr"):
             continue
         for part in _places(sub, only_images=only_images, deeper=False):
             single = len(part.images) == 1 and name_of(part.images[0]) == sub.name
@@ -117,6 +118,10 @@ def _two_folders(
         elif not only_images:
             _note_annotations(part, [*here.others, *images.others])
         return [part]
+    if masks is not None and masks.masks:
+        raise DatasetError(
+            f"{images.folder} has subfolders and {masks.folder} has none: put the masks into subfolders of those names."
+        )
     parts = []
     for sub in images.folders:
         part = _beside(contents(sub), only_images=only_images)
@@ -144,8 +149,9 @@ def _beside(here: Contents, *, only_images: bool) -> Part:
         return there or (names.is_surely_mask(name) and not only_images)
 
     images = [path for path in here.images if not is_mask(path) and not _is_of_cellpose(path, known)]
-    masks = [path for path in here.masks if is_mask(path) or (path not in here.images and has_image(path, images))]
-    part = Part("side by side", images, masks, here.results)
+    part = Part("side by side", images, results=here.results)
+    index, files = Index.of(images), set(here.images)
+    part.masks = [path for path in here.masks if is_mask(path) or (path not in files and index.images_of(path))]
     if not only_images:
         part.notes += _loose_outlines(here, part)
         _note_annotations(part, here.others)
@@ -154,7 +160,8 @@ def _beside(here: Contents, *, only_images: bool) -> Part:
 
 def _loose_outlines(here: Contents, part: Part) -> list[str]:
     """Outlines beside images that bear no image's name."""
-    loose = [path.name for path in here.masks if path not in here.images and path not in part.masks]
+    known = {*here.images, *part.masks}
+    loose = [path.name for path in here.masks if path not in known]
     loose = [name for name in loose if name not in here.results]
     if not loose or not part.images:
         return []
@@ -163,9 +170,29 @@ def _loose_outlines(here: Contents, part: Part) -> list[str]:
     return [f"{loose[0]}{more} may hold nuclei, but no image has that name: name it as its image, such as {example}."]
 
 
-def has_image(mask: Path, images: Iterable[Path]) -> bool:
-    core = names.core(name_of(mask))
-    return any(name_of(image) == name_of(mask) or names.core(name_of(image)) == core for image in images)
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Images by their names, with and without the ending, and by what their names have in common with their masks'."""
+
+    by_name: dict[str, list[Path]]
+    by_core: dict[str, list[Path]]
+
+    @classmethod
+    def of(cls, images: Iterable[Path]) -> Index:
+        by_name, by_core = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
+        for image in images:
+            for name in {image.name, name_of(image)}:
+                by_name[name].append(image)
+            by_core[names.core(name_of(image))].append(image)
+        return cls(dict(by_name), dict(by_core))
+
+    def images_of(self, mask: Path) -> list[Path]:
+        """The images that a mask may be of: of its own name, else of its name without the mark, else alike but for
+        marks."""
+        name = name_of(mask)
+        exact = [image for image in self.by_name.get(name, ()) if image != mask]
+        marked = self.by_name.get(names.of_mask(name) or name, [])
+        return exact or marked or self.by_core.get(names.core(name), [])
 
 
 def _is_of_cellpose(path: Path, known: set[str]) -> bool:
@@ -193,7 +220,8 @@ def _add_masks(part: Part, folder: Path) -> None:
 
 def _is_one_each(part: Part, masks: Contents) -> bool:
     """Whether the masks are those of the single nuclei of one image: NAME/images/NAME.png, NAME/masks/1.png, ..."""
-    if len(part.images) != 1 or not masks.masks or any(has_image(mask, part.images) for mask in masks.masks):
+    index = Index.of(part.images)
+    if len(part.images) != 1 or not masks.masks or any(index.images_of(mask) for mask in masks.masks):
         return False
     return len(masks.masks) > 2 or masks.folder.parent.name == name_of(part.images[0])
 
@@ -232,9 +260,11 @@ def _called(here: Contents, wanted: Sequence[str]) -> list[Path]:
 
 
 def _one(here: Contents, folders: list[Path]) -> Path:
-    if len(folders) > 1:
-        raise DatasetError(f"{here.folder} has {' and '.join(f'{one.name}/' for one in folders)}: keep one of them.")
-    return folders[0]
+    """The only one of these that holds something."""
+    full = [folder for folder in folders if (inner := contents(folder)).masks or inner.folders]
+    if len(full) > 1:
+        raise DatasetError(f"{here.folder} has {' and '.join(f'{one.name}/' for one in full)}: keep one of them.")
+    return (full or folders)[0]
 
 
 def _holds_images(folder: Path) -> bool:

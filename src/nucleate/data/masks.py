@@ -233,7 +233,7 @@ def _is_classes(values: NDArray[np.int32], counts: NDArray[np.int64]) -> bool:
 
 
 def _separated(labels: Labels, pieces: _Pieces) -> Labels:
-    """A mask with 0 for the background, and a class mask's connected pieces (by their sides) as nuclei."""
+    """A mask with 0 for the background, and a class mask's connected pieces as nuclei."""
     ground = _ground(pieces)
     values, _, counts = pieces.without(ground).by_value()
     if ground is not None:
@@ -241,7 +241,7 @@ def _separated(labels: Labels, pieces: _Pieces) -> Labels:
         nucleus = (labels == 0) if inverted else (labels > 0) & (labels != ground)
         labels = np.where(labels < 0, labels, labels * nucleus + nucleus * inverted).astype(np.int32)
     if not _is_picture(pieces) and (values.size <= 1 or _is_classes(values, counts)):
-        found = measure.label(labels > 0, connectivity=1)
+        found = measure.label(labels > 0, connectivity=2)
         labels = np.where(labels < 0, labels, found).astype(np.int32)
     return labels
 

@@ -7,7 +7,19 @@ import re
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "x", "raw")
 """What folders of images are called, in lower case."""
 
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "y", "gt", "groundtruth", "ground_truth", "segmentations")
+MASK_FOLDERS = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "y",
+    "gt",
+    "groundtruth",
+    "ground_truth",
+    "segmentations",
+    "annotations",
+    "rois",
+)
 """What folders of masks are called, in lower case."""
 
 _MASK = r"cp_masks?|masks?|labels?|labell?ed|rois?|roiset|gt|ground_?truth|segmentations?|annotations?|instances?"

@@ -43,21 +43,21 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], str]:
     total = sum(counts)
     need = max(1, min(-(-total // 5), ENOUGH))
     if chosen := _whole_images(counts, need):
-        what = f"{len(chosen)} of {len(pairs)} labelled images are"
+        where = f"{len(chosen)} of {len(pairs)} labelled images"
         cuts: list[Cut] = [
             _all_held(labels) if index in chosen else (labels, None) for index, (_, labels) in enumerate(pairs)
         ]
     else:
-        cuts, what = _strips([labels for _, labels in pairs], counts, need)
+        cuts, where = _strips([labels for _, labels in pairs], counts, need)
     images = [image for image, _ in pairs]
     training = [(image, kept) for image, (kept, _) in zip(images, cuts, strict=True) if kept is not None]
     validation = [(image, held) for image, (_, held) in zip(images, cuts, strict=True) if held is not None]
     nuclei = sum(_count(labels) for _, labels in validation)
     if not nuclei:
-        none = "The only labelled nucleus" if total == 1 else f"None of {total} labelled nuclei"
-        verb = "cannot" if total == 1 else "can"
-        return list(pairs), [], f"{none} {verb} be held out for validation, so there is no score."
-    return training, validation, f"{what} held out for validation, with {nuclei} of {total} nuclei."
+        none = "The only labelled nucleus cannot" if total == 1 else f"None of {total} labelled nuclei can"
+        return list(pairs), [], f"{none} be held out for validation, so there is no score."
+    are = "nucleus is" if total == 1 else "nuclei is" if nuclei == 1 else "nuclei are"
+    return training, validation, f"{nuclei} of {total} {are} held out for validation: {where}."
 
 
 Cut = tuple[Labels | None, Labels | None]
@@ -84,23 +84,19 @@ def _whole_images(counts: Sequence[int], need: int) -> set[int]:
 
 
 def _strips(images: Sequence[Labels], counts: Sequence[int], need: int) -> tuple[list[Cut], str]:
-    """Of each image the end of its longer side, a fifth or a little more where that holds too little, and a sentence's
-    beginning; where it does not suffice, what the nuclei ask for."""
-    whole = "the labelled image" if len(images) == 1 else f"each of {len(images)} labelled images"
+    """Of each image the end of its longer side, a fifth or a little more where that holds too little, and where this
+    is in words; where it does not suffice, what the nuclei ask for."""
+    each = "the labelled image" if len(images) == 1 else f"each of {len(images)} labelled images"
     for part in STRIPS:
         axes = [int(labels.shape[1] >= labels.shape[0]) for labels in images]
         edges = [int(labels.shape[axis] * (1 - part)) for labels, axis in zip(images, axes, strict=True)]
         cuts: list[Cut] = [_cut(labels, axis, 1, edge) for labels, axis, edge in zip(images, axes, edges, strict=True)]
         if need <= sum(_count(held) for _, held in cuts) <= sum(counts) / 2:
-            return cuts, f"The last {'fifth' if part == STRIPS[0] else f'{part:.0%}'} of {whole} is"
+            return cuts, f"those in the last {'fifth' if part == STRIPS[0] else f'{part:.0%}'} of {each}"
     cuts = _cuts_by_nuclei(images, counts, need)
-    parts = sum(held is not None for _, held in cuts)
-    of = (
-        "A part of the labelled image is"
-        if len(images) == 1
-        else f"Parts of {parts} of {len(images)} labelled images are"
-    )
-    return cuts, of
+    if len(images) == 1:
+        return cuts, "those in a part of the labelled image"
+    return cuts, f"those in parts of {sum(held is not None for _, held in cuts)} of {len(images)} labelled images"
 
 
 def _cuts_by_nuclei(images: Sequence[Labels], counts: Sequence[int], need: int) -> list[Cut]:
