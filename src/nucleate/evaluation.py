@@ -268,7 +268,7 @@ def _results(here: Contents, prefix: str) -> dict[str, Path]:
 def _label_files(folder: Path) -> dict[str, Path]:
     """The label images of a folder of nothing else, by their names without extension and mark."""
     here = contents(folder)
-    holder = next((sub for sub in here.folders if sub.name.lower() in (*names.MASK_FOLDERS, "labelstr")), None)
+    holder = next((sub for sub in here.folders if names.is_mask_folder(sub.name)), None)
     here = here if holder is None else contents(holder)
     found = _labels_by_name(here, "")
     if not found:

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,20 @@ def test_layouts_with_one_meaning_are_read(tmp_path, image, mask):
     assert not dataset.unlabelled and len(dataset.labelled) == 1 + len(others) and dataset.notes == ()
     assert (dataset.labelled[0].image, dataset.labelled[0].mask) == (tmp_path / image, tmp_path / mask)
     assert images_in([tmp_path]) == sorted(sample.image for sample in dataset.labelled)
+
+
+def test_the_usual_names_go_before_others(tmp_path):
+    make(tmp_path, "images/a.tif", "raw/b.tif", "masks/a.tif", "annotations/a.geojson", "labels/notes.txt")
+    assert [one.mask for one in find(tmp_path).labelled] == [tmp_path / "masks/a.tif"]
+    assert find(tmp_path).unlabelled == ()
+
+
+def test_many_files_are_matched_in_a_moment(tmp_path):
+    make(tmp_path, *(f"images/cell_{number}_img.tif" for number in range(3000)))
+    make(tmp_path, *(f"masks/cell_{number}_mask.tif" for number in range(3000)))
+    start = time.process_time()
+    assert len(find(tmp_path).labelled) == 3000
+    assert time.process_time() - start < 5
 
 
 def test_plates_keep_their_subfolders(tmp_path):

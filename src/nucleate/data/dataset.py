@@ -1,6 +1,6 @@
 """A folder to labelled and unlabelled images, in the layouts that people already have.
 
-    images/x.png     + masks/x.tif                       two folders (names: `names.IMAGE_FOLDERS`, `MASK_FOLDERS`)
+    images/x.png     + masks/x.tif                       two folders, as `names.is_image_folder` knows
     x.tif            + x_masks.tif, x.geojson, x.zip     side by side, with one of the marks that `names` knows
     imagesTr/x_0000.tif + labelsTr/x.tif                 nnU-Net, one channel
     A01/x.tif, A02/x.tif                                 plates: a layout in each subfolder; names keep the subfolder

@@ -48,11 +48,12 @@ def parts_of(folder: Path, *, only_images: bool = False) -> list[Part]:
 
 def _places(folder: Path, *, only_images: bool, deeper: bool = True) -> list[Part]:
     here = contents(folder)
-    image_folders = _called(here, names.IMAGE_FOLDERS)
-    mask_folders = _called(here, names.MASK_FOLDERS)
-    nnunet = _called(here, ("imagestr",))
+    image_folders = [path for path in here.folders if names.is_image_folder(path.name)]
+    mask_folders = [path for path in here.folders if names.is_mask_folder(path.name)]
+    nnunet = [path for path in image_folders if path.name.lower() == "imagestr"]
     if nnunet and not (only_images and here.images):
-        return [_nnunet(nnunet[0], _called(here, ("labelstr",)), only_images=only_images)]
+        labels = [path for path in mask_folders if path.name.lower() == "labelstr"]
+        return [_nnunet(nnunet[0], labels, only_images=only_images)]
     if only_images and here.images:
         return [_beside(here, only_images=only_images)]
     if image_folders:
@@ -72,7 +73,7 @@ def _places(folder: Path, *, only_images: bool, deeper: bool = True) -> list[Par
 
 def _below(here: Contents, *, only_images: bool) -> list[Part]:
     """The parts in the subfolders of a folder without images: of train/, or of every one, as plates have them."""
-    training = _called(here, ("train", "training"))
+    training = [path for path in here.folders if path.name.lower() in ("train", "training")]
     if training and not only_images:
         parts = _places(training[0], only_images=only_images)
         others = [f"{one.name}/" for one in here.folders if one != training[0] and _holds_images(one)]
@@ -83,7 +84,7 @@ def _below(here: Contents, *, only_images: bool) -> list[Part]:
         return parts
     parts = []
     for sub in here.folders:
-        if (sub / "model.json").exists() or sub.name.lower() in (*names.MASK_FOLDERS, "labelstr"):
+        if (sub / "model.json").exists() or names.is_mask_folder(sub.name):
             continue
         for part in _places(sub, only_images=only_images, deeper=False):
             single = len(part.images) == 1 and name_of(part.images[0]) == sub.name
@@ -255,13 +256,10 @@ def _nnunet(images: Path, labels: list[Path], *, only_images: bool) -> Part:
     return part
 
 
-def _called(here: Contents, wanted: Sequence[str]) -> list[Path]:
-    return [path for path in here.folders if path.name.lower() in wanted]
-
-
 def _one(here: Contents, folders: list[Path]) -> Path:
-    """The only one of these that holds something."""
+    """The only one of these that holds something; the usual names go before others, such as raw/ beside images/."""
     full = [folder for folder in folders if (inner := contents(folder)).masks or inner.folders]
+    full = [folder for folder in full if folder.name.lower() in ("images", "masks", "labels")] or full
     if len(full) > 1:
         raise DatasetError(f"{here.folder} has {' and '.join(f'{one.name}/' for one in full)}: keep one of them.")
     return (full or folders)[0]
@@ -275,8 +273,8 @@ def _holds_images(folder: Path) -> bool:
 def files_below(folder: Path, depth: int = 2) -> list[Path]:
     """The files that are neither images nor read as masks, in a folder and in those below that may be read for it."""
     here = contents(folder)
-    known = (*names.IMAGE_FOLDERS, *names.MASK_FOLDERS, "imagestr", "train")
-    below = [sub for sub in here.folders if not here.images or sub.name.lower() in known] if depth else []
+    known = [sub for sub in here.folders if names.is_image_folder(sub.name) or names.is_mask_folder(sub.name)]
+    below = [] if not depth else known if here.images else here.folders
     return [*here.others, *(file for sub in below if os.access(sub, os.R_OK) for file in files_below(sub, depth - 1))]
 
 

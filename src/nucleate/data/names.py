@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import re
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "x", "raw")
-"""What folders of images are called, in lower case."""
-
-MASK_FOLDERS = (
-    "masks",
-    "mask",
-    "labels",
-    "label",
-    "y",
-    "gt",
-    "groundtruth",
-    "ground_truth",
-    "segmentations",
-    "annotations",
-    "rois",
+_IMAGE_FOLDER = re.compile(
+    r"((raw|train|tissue)[ _-]?)?(images?|imgs?)|x|raw|inputs?|originals?|source|imagestr", re.IGNORECASE
 )
-"""What folders of masks are called, in lower case."""
-
-_MASK = r"cp_masks?|masks?|labels?|labell?ed|rois?|roiset|gt|ground_?truth|segmentations?|annotations?|instances?"
+_MASK_FOLDER = re.compile(
+    r"((train|label|instance)[ _-]?)?(masks?|labels?)|y|gt|ground[ _-]?truth|segmentations?|annotations?|rois?|targets?"
+    r"|instances|labelstr",
+    re.IGNORECASE,
+)
+_MASK = r"cp_masks?|masks?|labels?|labell?ed|rois?|roiset|gt|ground_?truth|seg|segmentations?|annotations?|instances?"
 _IMAGE = r"images?|imgs?|im|raw"
 _MASK_END = re.compile(rf"(.+?)[ _.-](?:{_MASK})", re.IGNORECASE)
 _MASK_START = re.compile(r"(?:masks?|labels?|gt|seg)(?:[ _.-]|(?=\d))(.+)", re.IGNORECASE)
 _IMAGE_END = re.compile(rf"(.+?)(?:[ _.-](?:{_IMAGE})|_0000)", re.IGNORECASE)
 _IMAGE_START = re.compile(rf"(?:{_IMAGE})(?:[ _.-]|(?=\d))(.+)", re.IGNORECASE)
 _SURE = re.compile(r".+?_(?:cp_)?masks?|.+?_labels", re.IGNORECASE)
+
+
+def is_image_folder(name: str) -> bool:
+    """Whether a folder of this name is one of images.
+
+    >>> is_image_folder("Images"), is_image_folder("raw_images"), is_image_folder("plate1")
+    (True, True, False)
+    """
+    return _IMAGE_FOLDER.fullmatch(name) is not None
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name is one of masks.
+
+    >>> is_mask_folder("Masks"), is_mask_folder("ground truth"), is_mask_folder("plate1")
+    (True, True, False)
+    """
+    return _MASK_FOLDER.fullmatch(name) is not None
 
 
 def of_mask(name: str) -> str | None:
