@@ -131,9 +131,14 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], m
 def _partners(predictions: Mapping[str, Path], truths: Mapping[str, Path], folder: Path) -> dict[str, str]:
     """The name of the prediction of each true label image: the same, or alike but for marks."""
     alike: dict[str, list[str]] = {}
-    for name in sorted(predictions):
+    for name in sorted(predictions.keys() - truths.keys()):
         alike.setdefault(_core(name), []).append(name)
-    partners = {name: name if name in predictions else alike.get(_core(name), [""])[0] for name in truths}
+    partners = {}
+    for name in truths:
+        found = [name] if name in predictions else alike.get(_core(name), [])
+        if len(found) > 1:
+            raise DatasetError(f"{folder} has {' and '.join(found)} for {truths[name]}: take one of them away.")
+        partners[name] = found[0] if found else ""
     missing = sorted(name for name, partner in partners.items() if not partner)
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
