@@ -269,6 +269,8 @@ def test_corrected_results_are_true_masks(tmp_path, memory_instances):
         ("A01__a", "images/A01/a.tif", "masks/A01/a.tif"),
         ("img_1", "Images/img_1.tif", "Masks/mask_1.tif"),
         ("c_0000", "imagesTr/c_0000.tif", "labelsTr/c.tif"),
+        ("a", "A01/a.tif", "A01/a_masks.tif"),
+        ("A01__images__a", "A01/images/a.tif", "A01/masks/a.tif"),
     ],
 )
 def test_predictions_find_their_partners_in_every_layout(tmp_path, memory_instances, prediction, image, mask):
@@ -277,6 +279,24 @@ def test_predictions_find_their_partners_in_every_layout(tmp_path, memory_instan
     write(tmp_path / "data" / mask, squares())
     found = evaluate(tmp_path / "found", tmp_path / "data")
     assert (found.scores.n_true, found.scores.n_predicted, found.left_out) == (3, 3, ())
+
+
+def test_equal_names_in_subfolders_are_told_apart(tmp_path, memory_instances):
+    results(tmp_path / "found", memory_instances, **{"1__a": squares(count=1), "2__a": squares(count=2)})
+    for plate, count in (("1", 1), ("2", 2)):
+        write(tmp_path / "data" / plate / "a.tif", grey())
+        write(tmp_path / "data" / plate / "a_masks.tif", squares(count=count))
+    assert evaluate(tmp_path / "found", tmp_path / "data").scores.panoptic_quality == 1
+    results(tmp_path / "one", memory_instances, a=squares())
+    with pytest.raises(DatasetError, match="1 more has no predicted partner"):
+        evaluate(tmp_path / "one", tmp_path / "data")
+
+
+def test_two_predictions_of_one_image_are_not_chosen_between(tmp_path):
+    for name in ("a_img_labels", "a_image_labels"):
+        write(tmp_path / "found" / f"{name}.tif", squares())
+    with pytest.raises(DatasetError, match="a_image and a_img for"):
+        evaluate(tmp_path / "found", write(tmp_path / "true" / "a.tif", squares()).parent)
 
 
 def test_a_pair_that_cannot_be_read_does_not_end_the_others(tmp_path, true):

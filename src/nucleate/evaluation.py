@@ -6,6 +6,7 @@ Nothing is decided here that bears on the scores; those are defined in `nucleate
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,17 +130,22 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], m
 
 
 def _partners(predictions: Mapping[str, Path], truths: Mapping[str, Path], folder: Path) -> dict[str, str]:
-    """The name of the prediction of each true label image: the same, or alike but for marks."""
-    alike: dict[str, list[str]] = {}
-    for name in sorted(predictions.keys() - truths.keys()):
-        alike.setdefault(_core(name), []).append(name)
-    partners = {}
-    for name in truths:
-        found = [name] if name in predictions else alike.get(_core(name), [])
-        if len(found) > 1:
-            raise DatasetError(f"{folder} has {' and '.join(found)} for {truths[name]}: take one of them away.")
-        partners[name] = found[0] if found else ""
-    missing = sorted(name for name, partner in partners.items() if not partner)
+    """The name of the prediction of each true label image: the same, or alike but for marks, or, where no other is
+    named so, but for the folder."""
+    partners: dict[str, str] = {}
+    free = predictions.keys() - truths.keys()
+    for alike in (_without_marks, _without_folder):
+        found, wanted = defaultdict[str, list[str]](list), Counter(map(alike, truths))
+        for name in sorted(free - set(partners.values())):
+            found[alike(name)].append(name)
+        for name in sorted(truths.keys() - predictions.keys() - partners.keys()):
+            several = found[alike(name)] if wanted[alike(name)] == 1 else []
+            if len(several) > 1:
+                raise DatasetError(f"{folder} has {' and '.join(several)} for {truths[name]}: take one of them away.")
+            if several:
+                partners[name] = several[0]
+    partners |= {name: name for name in truths.keys() & predictions.keys()}
+    missing = sorted(truths.keys() - partners.keys())
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DatasetError(
@@ -149,9 +155,13 @@ def _partners(predictions: Mapping[str, Path], truths: Mapping[str, Path], folde
     return partners
 
 
-def _core(name: str) -> str:
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/{names.core(file)}"
+def _without_marks(name: str) -> str:
+    *folders, file = name.split("/")
+    return "/".join([*(one for one in folders if not names.is_image_folder(one)), names.core(file)])
+
+
+def _without_folder(name: str) -> str:
+    return names.core(name.rpartition("/")[2])
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -251,12 +261,12 @@ def _truths_in(folder: Path) -> dict[str, Path]:
     return {sample.name: sample.mask for sample in dataset.labelled if sample.mask is not None}
 
 
-def _results_in(folder: Path) -> dict[str, Path]:
+def _results_in(folder: Path, prefix: str = "", depth: int = 3) -> dict[str, Path]:
     """What `nucleate predict` wrote into a folder and its subfolders, by the names of the images."""
     here = contents(folder)
-    found = _results(here, "")
-    for sub in here.folders:
-        found |= _results(contents(sub), f"{sub.name}/")
+    found = _results(here, prefix)
+    for sub in here.folders if depth else ():
+        found |= _results_in(sub, f"{prefix}{sub.name}/", depth - 1)
     return found
 
 
