@@ -67,7 +67,7 @@ def interpret(labels: Labels, masks: Masks = "auto", *, outlines: bool = False) 
     >>> mask[2:9, 2:9] = mask[2:9, 22:29] = 255
     >>> interpret(mask).mistake.what[:39]
     'has the single value 255 in 2 pieces, s'
-    >>> interpret(mask, "binary").labels.max()
+    >>> interpret(mask, "binary").labels.max().item()
     2
     """
     pieces = _Pieces.of(labels)
