@@ -371,7 +371,7 @@ def test_every_command_finds_the_same_in_masks(run, refused, cells, classes, tmp
     assert "choose one of auto, labels, binary" in refused("check", classes, "--masks", "yes")
 
 
-def test_a_model_without_a_score_says_so_and_not_what_comes_next(run, tmp_path):
+def test_a_model_without_a_score_says_so_and_is_not_offered_for_prediction(run, tmp_path):
     labels = np.zeros((SIDE, SIDE), np.uint8)
     labels[20:40, 20:40] = 1
     for name, pixels in (("a.tif", noise()), ("a_labels.tif", labels)):
@@ -379,7 +379,7 @@ def test_a_model_without_a_score_says_so_and_not_what_comes_next(run, tmp_path):
         tifffile.imwrite(tmp_path / "cells" / name, pixels)
     model = tmp_path / "model"
     code, out, _ = run("train", tmp_path / "cells", "--out", model, *BRIEFLY)
-    assert code == 0 and "no score" in out and "quality" not in out and "Next" not in out
+    assert code == 0 and "no score" in out and "quality" not in out and "nucleate predict" not in out
     code, out, _ = run("info", model)
     assert code == 0 and "no score" in out and "quality" not in out
 

@@ -52,7 +52,7 @@ the weights of epoch {training.best_epoch} are kept. {training.stopped}
 
 def _scores(scores: Mapping[str, Any] | None, images: str) -> str:
     if scores is None:
-        return "## Scores\nNone: no nucleus was held out, so nobody knows how well it does.\n"
+        return "## Scores\nNone: no nucleus could be held out, so nobody knows how good the model is.\n"
     rows = "".join(
         f"| {row['threshold']:g} | {row['precision']:.3f} | {row['recall']:.3f} | {row['ap']:.3f} |\n"
         for row in scores["thresholds"]
