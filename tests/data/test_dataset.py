@@ -156,6 +156,7 @@ def test_equal_stems_keep_their_endings(tmp_path):
 FORMS = {
     "Cellpose": (["a.tif", "a_seg.npy"], "Cellpose"),
     "NumPy": (["images/a.tif", "masks/a.npy"], "imwrite"),
+    "ImageJ": (["a.tif", "a.roi"], "one ZIP"),
     "MATLAB": (["images/a.tif", "labels/a.mat"], "MATLAB"),
     "COCO": (["images/a.png", "annotations.json"], "own-images.md"),
     "labelme": (["a.png", "a.json"], "own-images.md"),

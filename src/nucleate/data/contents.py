@@ -44,6 +44,7 @@ _ANNOTATIONS = {
     ".mat": ("MATLAB", "save each array as a label image: imwrite(uint16(labels), 'NAME.tif')"),
     ".h5": ("HDF5", "export them from the program that wrote them as TIFF"),
     ".xml": ("XML annotations", "open them in QuPath and export them as GeoJSON (NAME.geojson)"),
+    ".roi": ("ImageJ", "save all regions of an image in the ROI Manager as one ZIP (NAME_rois.zip)"),
     ".qpdata": ("QuPath", "export the annotations from QuPath as GeoJSON (NAME.geojson)"),
     ".labeling": ("Labkit", "export them from Labkit as a label image in TIFF"),
     ".txt": ("YOLO", "write each image's outlines as GeoJSON or as a label image"),
@@ -111,7 +112,7 @@ def results_among(entries: Iterable[Path]) -> dict[str, tuple[str, str]]:
 def skipped(files: Sequence[Path]) -> list[str]:
     """A sentence for each kind of images that cannot be read: how many there are, and the way out."""
     unread = [path for path in files if not is_image(path) and not path.name.endswith("_seg.npy")]
-    kinds = Counter(path.suffix[1:].lower() for path in unread)
+    kinds = Counter(path.name.lower().removesuffix(".gz").rpartition(".")[2] for path in unread)
     ways = (
         (_MICROSCOPES, "open them in Fiji (Plugins > Bio-Formats) and save them as TIFF"),
         (_OTHER_IMAGES, "open them in Fiji and save them as TIFF or PNG"),
