@@ -112,7 +112,7 @@ def test_of_images_with_one_nucleus_each_some_are_held_out_whole():
     pairs = [row(18) for _ in range(6)]
     training, validation, rule = hold_out(pairs)
     assert same(validation, pairs[4:]) and same(training, pairs[:4])
-    assert rule == "2 of 6 nuclei are held out for validation: those in parts of 2 of 6 labelled images."
+    assert rule == "2 of 6 nuclei are held out for validation: from 2 of 6 labelled images."
 
 
 def test_the_only_nucleus_is_learnt_from():

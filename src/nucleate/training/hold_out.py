@@ -96,7 +96,7 @@ def _strips(images: Sequence[Labels], counts: Sequence[int], need: int) -> tuple
     cuts = _cuts_by_nuclei(images, counts, need)
     if len(images) == 1:
         return cuts, "those in a part of the labelled image"
-    return cuts, f"those in parts of {sum(held is not None for _, held in cuts)} of {len(images)} labelled images"
+    return cuts, f"from {sum(held is not None for _, held in cuts)} of {len(images)} labelled images"
 
 
 def _cuts_by_nuclei(images: Sequence[Labels], counts: Sequence[int], need: int) -> list[Cut]:
