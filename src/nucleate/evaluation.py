@@ -27,6 +27,9 @@ from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels
 
+KIND = "nucleate evaluation"
+"""Under `kind` in the JSON, and so told apart from any other."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageEvaluation:
@@ -167,6 +170,7 @@ def _without_folder(name: str) -> str:
 def to_json(evaluation: Evaluation) -> str:
     """Return the pooled scores, each image's own and the files they come from, as indented JSON."""
     document = {
+        "kind": KIND,
         "scores": evaluation.scores.as_dict(),
         "images": [
             {
