@@ -21,6 +21,7 @@ from nucleate.inference.predict import predict
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.select import installed
 from nucleate.networks import store
+from nucleate.networks.manifest import ThresholdsPart
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
@@ -271,7 +272,7 @@ def one_nucleus(folder, images):
 def test_where_no_nucleus_can_be_held_out_there_is_no_score(tmp_path):
     manifest = fit.fit(one_nucleus(tmp_path / "one", 1), tmp_path / "model", SMALL, extra_files=card_files)
     assert manifest.scores == {} and manifest.engines is None
-    assert manifest.thresholds == store.ThresholdsPart(**dataclasses.asdict(Thresholds()))
+    assert manifest.thresholds == ThresholdsPart(**dataclasses.asdict(Thresholds()))
     assert "no score" in manifest.data.validation
     card = (tmp_path / "model" / store.CARD).read_text()
     assert "no nucleus could be held out" in card and "quality" not in card
