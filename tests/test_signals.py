@@ -114,5 +114,8 @@ def test_the_page_ends_with_any_of_them(tmp_path, name):
         with suppress(urllib.error.HTTPError), urllib.request.urlopen(address, timeout=60):
             pass  # the server is at work
         process.send_signal(signal.Signals[name])
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, err) == (0, "")

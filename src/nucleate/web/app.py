@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import webbrowser
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -161,9 +162,23 @@ def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: C
             webbrowser.open(address + access.open_once())
         server = uvicorn.Server(configuration(access))
         # Ctrl-C is how a person ends it; some versions of uvicorn raise it again.
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), _hang_up(server):
             server.run(sockets=[listener])
     gallery.close()
+
+
+@contextmanager
+def _hang_up(server: uvicorn.Server) -> Iterator[None]:
+    """End the server by SIGHUP as by the signals that it knows: what a signal raises within a request would be lost."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or signal.getsignal(number) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(number, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def configuration(access: Access) -> uvicorn.Config:
