@@ -36,8 +36,8 @@ def expected(model, drawn):
 def same(found, expected):
     assert found.labels.dtype == np.int32
     np.testing.assert_array_equal(found.labels, expected.labels)
-    columns = list(found.table.dtype.names)
-    assert found.table.tolist() == expected.table[columns].tolist()
+    columns = list(expected.table.dtype.names)
+    assert found.table[columns].tolist() == expected.table.tolist()
 
 
 class Foreign:

@@ -81,7 +81,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this many epochs.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
     channel: Annotated[
-        str | None, typer.Option(help="The channel to use, by its name, where images have several.")
+        str | None,
+        typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
@@ -126,6 +127,10 @@ def predict(
             help="Micrometres: take the level whose pixels are nearest to it; or what the file does not say of its own."
         ),
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="Of several the channel to segment, by name or by number from 1; else the model's own."),
+    ] = None,
     region: Annotated[
         tuple[int, int, int, int] | None,
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
@@ -162,7 +167,7 @@ def predict(
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
+    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, channel=channel)
     files = images_in(images)
     tta = tta if views is None else views
     predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
+from nucleate.data.channels import question as channel_question
 from nucleate.data.dataset import find
 from nucleate.errors import ImageError
 from nucleate.io.axes import RGB
@@ -102,6 +103,8 @@ def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[n
     """The report on an image, and the areas of its nuclei."""
     height, width = image.pixels.shape[:2]
     oddities = _image_oddities(image)
+    if (question := channel_question(image)) is not None:
+        oddities.append(question)
     areas, readable = np.zeros(0, np.int64), False
     if sample.mask is not None:
         try:

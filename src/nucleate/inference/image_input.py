@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleate.data.normalization import index_of
 from nucleate.errors import InputError
 from nucleate.io.reader import Reader, open_reader
 from nucleate.types import Box, Pixels
@@ -22,26 +21,19 @@ NEAR = 1.5
 
 
 class ChannelReader(Reader):
-    """One channel of an image."""
+    """Some channels of an image, those at these `places` in this order."""
 
-    def __init__(self, reader: Reader, channel: str) -> None:
-        self.reader, self.index = reader, index_of(channel, reader.channels, reader.path or reader.name)
-        self.name, self.path, self.channels = reader.name, reader.path, (reader.channels[self.index],)
+    def __init__(self, reader: Reader, places: Sequence[int]) -> None:
+        self.reader, self.places = reader, list(places)
+        self.name, self.path, self.channels = reader.name, reader.path, tuple(reader.channels[i] for i in places)
         self.dtype, self.pixel_size, self.piece = reader.dtype, reader.pixel_size, reader.piece
         self.levels, self.level = reader.levels, reader.level
 
     def read(self, box: Box) -> Pixels:
-        return np.ascontiguousarray(self.reader.read(box)[..., self.index : self.index + 1])
+        return np.ascontiguousarray(self.reader.read(box)[..., self.places])
 
     def close(self) -> None:
         self.reader.close()
-
-
-def select_channel(reader: Reader, trained: Sequence[str]) -> Reader:
-    """Of several channels the one that the model was trained on, where the image has one of that name."""
-    if len(reader.channels) > 1 and len(trained) == 1 and trained[0] in reader.channels:
-        return ChannelReader(reader, trained[0])
-    return reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +74,7 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class OpenImage:
     """An image, open: its `reader`, the `region` of it to segment, micrometres a pixel (None where they are not
-    known), and a sentence for the person who asked, where there is something to say."""
+    known), and what there is to say to the person who asked."""
 
     reader: Reader
     region: Box
@@ -109,8 +101,8 @@ def open_image(path: Path, selection: Selection) -> OpenImage:
         known = reader.pixel_size
         note = None
         if known is not None and not is_plausible(known / reader.levels[reader.level].downsample):
-            note = f"{path} says that its pixels measure {known:g} micrometres, which is not believed: lengths are in"
-            note += " pixels; say how large they are with --pixel-size."
+            note = f"the file says that its pixels measure {known:g} micrometres, which is not believed: lengths are"
+            note += " in pixels; say how large they are with --pixel-size."
             known = None
         size = known
         if selection.pixel_size is not None:
@@ -121,7 +113,7 @@ def open_image(path: Path, selection: Selection) -> OpenImage:
                 if level:
                     reader.close()
                     reader = open_reader(path, level)
-                note = f"{path}: level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
+                note = f"level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
         return OpenImage(reader, select_region(reader, selection.region), size, note)
     except BaseException:
         reader.close()

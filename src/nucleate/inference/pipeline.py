@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import Arrays, BlockStore
 from nucleate.inference.instances import StoredInstances, relabel_sequential
-from nucleate.inference.measurements import NUCLEUS, Measured, measure, names, reaches_bound
+from nucleate.inference.measurements import Measured, measure, names, nucleus_type, reaches_bound
 from nucleate.inference.scheduler import Schedule, do_all
 from nucleate.inference.sliding_window import SIDE, BlankCache, ForwardPass, SlidingWindow
 from nucleate.inference.tiling import tiles
@@ -79,6 +79,7 @@ class Pipeline:
         thresholds: what turns the network's maps into nuclei.
         store: keeps all that is computed; what it holds already is not computed again.
         config: what is asked for.
+        every: the image with all its channels, where nuclei are measured in each of several.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class Pipeline:
         thresholds: Thresholds,
         store: BlockStore,
         config: PipelineConfig,
+        every: Reader | None = None,
     ) -> None:
         self.network, self.reader, self.statistics = network, reader, statistics
-        self.thresholds, self.store, self.config = thresholds, store, config
+        self.thresholds, self.store, self.config, self.every = thresholds, store, config, every
         self.window = SlidingWindow(network, reader.shape, 1.0, reader.shape, ())  # until `run` plans it
+        self.notes: list[str] = []  # what a person should know of the result
         self._extents: dict[int, Extent] = {}
         self._decoded = Cache[Arrays](0, at_least=DECODED)
         self._lock = threading.Lock()
@@ -137,8 +140,20 @@ class Pipeline:
         counts = relabel_sequential(self.store, self._rows)
         region = self.config.region
         return StoredInstances(
-            name, self.store, counts, self._borders, region, downsample=downsample, pixel_size=pixel_size
+            name,
+            self.store,
+            counts,
+            self._borders,
+            region,
+            downsample=downsample,
+            pixel_size=pixel_size,
+            channels=self.channels,
         )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Those in which each nucleus is measured, where there are several."""
+        return self.every.channels if self.every is not None else ()
 
     def entropy(self, box: Box) -> NDArray[np.float16]:
         """The predictive entropy in bits of the pixels in a box of the image; 0 in a constant image."""
@@ -201,7 +216,7 @@ class Pipeline:
             extent |= self._extents[block]
         box = tile.grown(extent.context + extent.nucleus, within=shape)
         votes = self._votes(box) if blocks else None  # there are none in a constant image
-        done = Measured(np.zeros(0, dtype=NUCLEUS), np.zeros(0, dtype=np.uint8))
+        done = Measured(np.zeros(0, dtype=nucleus_type(len(self.channels))), np.zeros(0, dtype=np.uint8))
         if votes is not None and len(votes.candidates.position):
             area = tile.grown(extent.nucleus, within=shape).common(self.config.region)
             assert area is not None  # it holds the tile
@@ -210,7 +225,8 @@ class Pipeline:
             at_bound = reaches_bound(votes, box, area) if extent.vote == MAX_DISTANCE else None
             bits = self.entropy(area) if self.config.entropy else None
             cut = np.ascontiguousarray(labels[area.within(box)])
-            done = measure(cut, area, centres, own, self.reader.read(area), bits, at_bound)
+            every = self.every.read(area) if self.every is not None else None
+            done = measure(cut, area, centres, own, self.reader.read(area), bits, at_bound, every)
             wide = names(centres.position[self.thresholds.assign_radius * centres.radius >= MAX_DISTANCE])
             done.rows["bounded"] |= np.isin(done.rows["name"], wide)
         self.store.put(name, {"rows": done.rows, "masks": done.masks})

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Request:
         overlay: also write the image with the outlines drawn in.
         entropy: also write the predictive entropy of each pixel, and its mean for each nucleus.
         resume: continue what an interrupted run left.
+        channel: which of several channels is segmented, by its name or its number from 1.
 
     Raises:
         InputError: for a tile out of range and for an unknown format.
@@ -63,6 +64,7 @@ class Request:
     overlay: bool = False
     entropy: bool = False
     resume: bool = False
+    channel: str | None = None
 
     def __post_init__(self) -> None:
         if not SMALLEST_TILE <= self.tile <= LARGEST_TILE:
@@ -82,6 +84,7 @@ class Request:
             "region": None if region is None else asdict(region),
             "tile": self.tile,
             "entropy": self.entropy,
+            "channel": self.channel,
         }
 
     def files(self, name: str) -> dict[str, str]:
@@ -93,7 +96,7 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Segmented:
     """An image that was segmented: how many nuclei it holds, how many of them may be larger than what was found, and
-    sentences for the person who asked."""
+    what there is to say of it to the person who asked."""
 
     count: int
     megapixels: float
@@ -137,8 +140,15 @@ class Summary:
 
     @property
     def notes(self) -> list[str]:
-        """What else there is to say."""
-        return [note for one in self.results.values() if isinstance(one, Segmented) for note in one.notes]
+        """What else there is to say, each once, however many images it is of."""
+        said: dict[str, list[Path]] = {}
+        for path, one in self.results.items():
+            for note in one.notes if isinstance(one, Segmented) else ():
+                said.setdefault(note, []).append(path)
+        return [
+            f"{paths[0]}: {note}" if len(paths) == 1 else f"{len(paths)} images, the first {paths[0]}: {note}"
+            for note, paths in said.items()
+        ]
 
     @property
     def bounded(self) -> dict[str, int]:
@@ -282,6 +292,7 @@ class _Run:
             region=image.region,
             tile=max(reader.shape) if small else request.tile,
             entropy=request.entropy,
+            channel=request.channel,
             observe=lambda share: tell(_SEGMENTED * share),
         )
         nuclei = pipeline.instances(
@@ -289,11 +300,11 @@ class _Run:
         )
         self._write(pipeline, nuclei, lambda share: tell(_SEGMENTED + (1 - _SEGMENTED) * share))
         files = request.files(name)
+        notes = [*([image.note] if image.note else []), *pipeline.notes]
         record = PredictionRecord.of(nuclei, path, reader.level, files, digest(identity), self.environment)
-        write_record(self.out / record_file(name), record)
-        notes = [image.note] if image.note else []
+        write_record(self.out / record_file(name), replace(record, notes=tuple(notes)))
         if request.overlay and max(nuclei.shape) > DRAWN:
-            notes.append(f"{path} is too large for an overlay: look at it with nucleate view {self.out}.")
+            notes.append(f"it is too large for an overlay: look at it with nucleate view {self.out}.")
         elif request.overlay:
             pixels = Image(name, reader.read(image.region), reader.channels)
             labels = nuclei.read(Box(0, 0, *nuclei.shape)).astype("int32")

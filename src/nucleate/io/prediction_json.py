@@ -32,7 +32,8 @@ class PredictionRecord:
     """One prediction. `image` is where the image was, absolute; `level` the one of its pyramid that was segmented;
     `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Instances`; `files` the names of the
     files in the record's own folder, by format; `identity` is the same for the same image, model, environment and
-    options, and empty where that is not known, as `environment` is None in files of earlier versions."""
+    options, and empty where that is not known, as `environment` is None in files of earlier versions;
+    `notes` what a person should know of the result."""
 
     image: str
     level: int
@@ -44,6 +45,7 @@ class PredictionRecord:
     files: dict[str, str]
     identity: str = ""
     environment: Environment | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -104,6 +106,7 @@ def read_record(path: Path) -> PredictionRecord | None:
         raise InputError(f"{path} has no usable {wrong[0]} in it: run nucleate predict again.")
     known = {field.name: value[field.name] for field in fields(PredictionRecord) if field.name in value}
     known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
+    known["notes"] = tuple(value.get("notes") or ())
     if known.get("environment") is not None:
         known["environment"] = Environment(**{one.name: value["environment"][one.name] for one in fields(Environment)})
     return PredictionRecord(**known)
@@ -115,6 +118,8 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, str) and Path(value).is_absolute() and "\0" not in value
     if name == "identity":
         return value is None or isinstance(value, str)
+    if name == "notes":
+        return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
     if name == "environment":
         return value is None or (isinstance(value, dict) and _is_environment(value))
     if name in ("level", "count"):

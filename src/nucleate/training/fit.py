@@ -7,14 +7,14 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import nucleate
+from nucleate.data.channels import common
 from nucleate.data.dataset import find, pair
-from nucleate.data.normalization import Normalisation, normalise, pick
+from nucleate.data.normalization import Normalisation, normalise
 from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
@@ -56,11 +56,14 @@ class LabelledImages:
         )
 
 
-def load_labelled(folder: Path, validation: Path | None = None, channel: str | None = None) -> LabelledImages:
-    """Read the labelled images of a folder. `channel` picks one of several by its name."""
-    read = [(_channel(image, channel), labels) for image, labels in _pairs(folder)]
-    held = [(_channel(image, channel), labels) for image, labels in _pairs(validation)] if validation else []
-    channels = _channels([image for image, _ in read + held], folder)
+def load_labelled(folder: Path, validation: Path | None = None, channel: str | int | None = None) -> LabelledImages:
+    """Read the labelled images of a folder. `channel` picks one of several by its name or its number from 1."""
+    pairs = _pairs(folder)
+    count = len(pairs)
+    pairs += _pairs(validation) if validation else []
+    images, channels = common([image for image, _ in pairs], folder, channel)
+    chosen = [(image, labels) for image, (_, labels) in zip(images, pairs, strict=True)]
+    read, held = chosen[:count], chosen[count:]
     normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
     areas = np.concatenate([_areas(labels) for _, labels in read])
     if areas.size == 0:
@@ -98,7 +101,7 @@ def fit(
     config: TrainingConfig,
     *,
     validation: Path | None = None,
-    channel: str | None = None,
+    channel: str | int | None = None,
     resume: bool = False,
     observe: Observer | None = None,
     name: str | None = None,
@@ -112,7 +115,7 @@ def fit(
         out: The model folder. The state of an unfinished run is kept in it.
         config: How the run goes.
         validation: Folder of labelled images to choose on; without one, a part of `folder` is held out.
-        channel: Name of the channel to learn from, where images have several.
+        channel: Name or number of the channel to learn from, where images have several; "all" for all of them.
         resume: Go on with the unfinished run in `out`.
         observe: Called after each step.
         name: Of the model; by default that of `out`.
@@ -240,26 +243,6 @@ def _numbered(labels: Labels) -> Labels:
     numbered = np.minimum(labels, 0)
     numbered[nucleus] = 1 + np.unique(labels[nucleus], return_inverse=True)[1]
     return numbered
-
-
-def _channel(image: Image, channel: str | None) -> Image:
-    return pick(image, channel) if channel is not None else image
-
-
-def _channels(images: Sequence[Image], folder: Path) -> tuple[str, ...]:
-    """The channels to train on: one where every image is grey (also if stored as red = green = blue)."""
-    coloured = [image for image in images if len(image.channels) > 1 and not _is_grey(image)]
-    if not coloured:
-        return next((image.channels for image in images if len(image.channels) == 1), ("grey",))
-    counts = {len(image.channels) for image in coloured}
-    if len(counts) > 1:
-        raise DatasetError(f"{folder} mixes images of {sorted(counts)} channels: choose one with --channel.")
-    return coloured[0].channels
-
-
-def _is_grey(image: Image) -> bool:
-    first: Any = image.pixels[..., :1]
-    return len(image.channels) == 3 and bool((image.pixels == first).all())
 
 
 def _areas(labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
