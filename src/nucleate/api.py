@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nucleate.errors import InputError
 from nucleate.inference.block_store import FolderBlockStore, MemoryBlockStore
+from nucleate.inference.hints import remarks
 from nucleate.inference.image_input import OpenImage, Selection, open_image, select_region
 from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
@@ -58,8 +59,10 @@ class Result:
     memory.
     """
 
-    def __init__(self, name: str, pipeline: Pipeline, pixel_size: float | None, folder: Path | None) -> None:
-        self._pipeline = pipeline
+    def __init__(
+        self, name: str, pipeline: Pipeline, manifest: Manifest, pixel_size: float | None, folder: Path | None
+    ) -> None:
+        self._pipeline, self._manifest = pipeline, manifest
         if folder is not None:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._instances = pipeline.instances(name, pixel_size=pixel_size)
@@ -105,10 +108,10 @@ class Result:
             rows[index] = (*values, *nucleus.channel_means, *((nucleus.entropy,) if entropy else ()))
         return rows
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
-        """Sentences that a person should know of the result: which channel was taken, why there may be no nucleus."""
-        return tuple(self._pipeline.notes)
+        """What a person should know of the result: which channel was taken, why there may be no nucleus."""
+        return (*self._pipeline.notes, *remarks(self._pipeline, self._manifest, len(self)))
 
     @cached_property
     def entropy(self) -> NDArray[np.float32] | None:
@@ -197,7 +200,7 @@ class Segmenter:
                     channel=channel,
                     observe=observe,
                 )
-                return Result(reader.name, pipeline, opened.pixel_size, folder)
+                return Result(reader.name, pipeline, self.manifest, opened.pixel_size, folder)
             except BaseException:
                 if folder is not None:
                     shutil.rmtree(folder, ignore_errors=True)

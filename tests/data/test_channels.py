@@ -51,8 +51,11 @@ def test_a_name_comes_before_a_number():
 
 @pytest.mark.parametrize(
     "name",
-    ["DAPI", "dapi", "DAPI - c:1/2", "c:3/3 - DAPI", "Hoechst", "HOECHST 33342", "Hoechst33342", "H33342", "w1DAPI"]
-    + ["Ch1-DAPI", "DAPI-T1", "nuclei", "Nucleus", "blue", "405", "405 nm", "Confocal 405", "DRAQ5", "H2B-mCherry"],
+    [
+        *("DAPI", "dapi", "DAPI - c:1/2", "c:3/3 - DAPI", "Hoechst", "HOECHST 33342", "Hoechst33342", "H33342"),
+        *("Ch1-DAPI", "DAPI-T1", "nuclei", "Nucleus", "blue", "405", "405 nm", "Confocal 405", "DRAQ5", "H2B-mCherry"),
+        "w1DAPI",
+    ],
 )
 def test_names_of_nuclei(name):
     assert shows_nuclei(name)
@@ -95,7 +98,7 @@ def test_what_leaves_a_choice_is_asked(names, trained, sentence):
 
 def test_colours_of_several_stains_are_asked_for_and_others_are_taken():
     composite = image(planes(1, 2, 3), RGB)
-    with pytest.raises(ImageError, match="cells.tif is a colour image.*several stains.*--channel blue"):
+    with pytest.raises(ImageError, match=r"cells.tif is a colour image.*several stains.*--channel blue"):
         choose_channels(MemoryReader(composite), ("grey",), 1)
     assert "--channel red, green or blue" in question(composite)
     assert choose_channels(MemoryReader(composite), ("grey",), 1, "blue") == ((2,), None)
@@ -109,7 +112,7 @@ def test_colours_of_several_stains_are_asked_for_and_others_are_taken():
 
 def test_training_learns_from_what_all_images_have():
     composite, grey = image(planes(1, 2, 3), RGB), image(planes(4), ("grey",))
-    with pytest.raises(ImageError, match="several stains.*--channel red, green or blue.*--channel all"):
+    with pytest.raises(ImageError, match=r"several stains.*--channel red, green or blue.*--channel all"):
         common([grey, composite], "folder", None)
     images, names = common([composite], "folder", "blue")
     assert names == ("blue",)

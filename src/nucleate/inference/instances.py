@@ -59,7 +59,7 @@ class StoredInstances(Instances):
     """The nuclei in a store that `relabel_sequential` has put in order; its `counts` are those of each row of tiles.
 
     `borders` are the first row of pixels of each row of tiles and one past the last; `channels` those that each nucleus
-    was measured in; all else as in `Instances`.
+    was measured in; no pixel of a nucleus is further than `furthest` from its centre; all else as in `Instances`.
     """
 
     def __init__(
@@ -73,11 +73,12 @@ class StoredInstances(Instances):
         downsample: float = 1.0,
         pixel_size: float | None = None,
         channels: Sequence[str] = (),
+        furthest: int = FURTHEST,
     ) -> None:
         self.name, self.shape, self.origin = name, region.shape, (region.y, region.x)
         self.downsample, self.pixel_size, self.channels = downsample, pixel_size, tuple(channels)
         self.count = int(sum(counts))
-        self._store, self._borders = store, borders
+        self._store, self._borders, self._furthest = store, borders, furthest
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]
         self._decoded = Cache[_Row](_KEPT, at_least=_FEWEST)
 
@@ -95,7 +96,11 @@ class StoredInstances(Instances):
         labels = np.zeros(box.shape, dtype=np.uint32)
         for index, first in enumerate(self._first[:-1]):
             begin, end = self._borders[index : index + 2]
-            if begin - FURTHEST < whole.bottom and whole.y < end + FURTHEST and self._first[index + 1] > first:
+            if (
+                begin - self._furthest < whole.bottom
+                and whole.y < end + self._furthest
+                and self._first[index + 1] > first
+            ):
                 self.rows(index).paint(labels, whole, first)
         return labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from nucleate.errors import DatasetError, InputError, NucleateError, OutputError
 from nucleate.inference.block_store import MemoryBlockStore
+from nucleate.inference.hints import remarks
 from nucleate.inference.image_input import OpenImage, Selection, open_image
 from nucleate.inference.instances import StoredInstances
 from nucleate.inference.pipeline import Pipeline
@@ -140,14 +142,15 @@ class Summary:
 
     @property
     def notes(self) -> list[str]:
-        """What else there is to say, each once, however many images it is of."""
-        said: dict[str, list[Path]] = {}
+        """What else there is to say; what is so of many images is said once, with the numbers of the first."""
+        said: dict[str, list[tuple[Path, str]]] = {}
         for path, one in self.results.items():
             for note in one.notes if isinstance(one, Segmented) else ():
-                said.setdefault(note, []).append(path)
+                said.setdefault(re.sub(r"\d[\d.]*", "0", note), []).append((path, note))
+        alike = [(len(found), *found[0]) for found in said.values()]
         return [
-            f"{paths[0]}: {note}" if len(paths) == 1 else f"{len(paths)} images, the first {paths[0]}: {note}"
-            for note, paths in said.items()
+            f"{path}: {note}" if count == 1 else f"{count} images, such as {path}: {note}"
+            for count, path, note in alike
         ]
 
     @property
@@ -301,6 +304,7 @@ class _Run:
         self._write(pipeline, nuclei, lambda share: tell(_SEGMENTED + (1 - _SEGMENTED) * share))
         files = request.files(name)
         notes = [*([image.note] if image.note else []), *pipeline.notes]
+        notes += remarks(pipeline, self.predictor.model.manifest, nuclei.count)
         record = PredictionRecord.of(nuclei, path, reader.level, files, digest(identity), self.environment)
         write_record(self.out / record_file(name), replace(record, notes=tuple(notes)))
         if request.overlay and max(nuclei.shape) > DRAWN:

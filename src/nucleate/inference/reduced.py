@@ -1,8 +1,9 @@
-"""An image of nuclei too large for the network to see whole, reduced by a whole factor, and its labels enlarged again."""
+"""Images of nuclei too large for the network to see whole: reduced by a whole factor, and their labels enlarged."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nucleate.io.base import Level, Reader
 from nucleate.types import Box, Labels, Pixels
@@ -54,8 +55,8 @@ def coarse(box: Box, factor: int) -> Box:
 def enlarge(labels: Labels, factor: int) -> Labels:
     """Labels that are `factor` times as large, of those with one pixel more around them.
 
-    Of the four nearest labels a pixel takes the one that has most weight in bilinear interpolation. So edges are smooth,
-    and each pixel depends on its surrounding alone.
+    Of the four nearest labels a pixel takes the one that has most weight in bilinear interpolation. So edges are
+    smooth, and each pixel depends on its surrounding alone.
 
     >>> enlarge(np.pad(np.array([[1, 2]], np.int32), 1, mode="edge"), 2)
     array([[1, 1, 2, 2],
@@ -63,9 +64,8 @@ def enlarge(labels: Labels, factor: int) -> Labels:
     """
     height, width = (side - 2 for side in labels.shape)
     out = np.empty((height * factor, width * factor), dtype=np.int32)
-    low, part = _taps(width, factor)
+    (below, share), (low, part) = _taps(1, factor), _taps(width, factor)
     for row in range(height):
-        below, share = _taps(1, factor)
         near = [labels[row + below + i][:, low + j] for i in (0, 1) for j in (0, 1)]
         weights = [np.abs(1 - i - share)[:, None] * np.abs(1 - j - part) for i in (0, 1) for j in (0, 1)]
         votes = np.stack([sum(w * (one == other) for w, other in zip(weights, near, strict=True)) for one in near])
@@ -74,7 +74,7 @@ def enlarge(labels: Labels, factor: int) -> Labels:
     return out
 
 
-def _taps(length: int, factor: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray]:  # type: ignore[type-arg]
+def _taps(length: int, factor: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Of pixels enlarged by `factor`, the pixel below each, counted with one more in front, and the way to the next."""
     place = 2 * np.arange(length * factor) + 1 + factor  # in halves of an enlarged pixel
     low, rest = np.divmod(place, 2 * factor)

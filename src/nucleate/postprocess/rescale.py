@@ -5,7 +5,7 @@ The factor belongs to the whole image, like its intensity statistics: every tile
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,34 @@ def true_diameter(labels: Labels) -> float:
     areas = np.bincount(labels[labels > 0])
     areas = areas[areas > 0]
     return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
+
+
+LARGEST = 64 / FACTORS[0]
+"""Pixels; nuclei of a larger diameter are not seen whole, even where the image is reduced by the first of `FACTORS`."""
+
+SEEN = 28
+"""Pixels; the diameter that larger nuclei are reduced to."""
+
+
+def reduction(judge: Callable[[int], float]) -> int:
+    """By which whole factor an image is reduced before all else, so that nuclei of a diameter above `LARGEST` are seen.
+
+    At full size the parts of such nuclei may look like nuclei. Reduced, nuclei of ordinary size are seen as ever
+    smaller ones, down to some 6 pixels; large ones are not. Only where nuclei of a good size are seen at a quarter and
+    at half of the size are there large ones.
+
+    Args:
+        judge: gives the median diameter (pixels, 0 for no nuclei) that is seen in the image reduced by a factor.
+
+    >>> [reduction(lambda factor: max(6, size / factor)) for size in (20, 100, 200, 400)]
+    [1, 1, 7, 14]
+    """
+    quarter = judge(4)
+    if quarter < DIAMETERS[0] * 2 / 3 or judge(2) < DIAMETERS[0]:
+        return 1
+    # Of what is seen too large to be seen well, the smaller picture tells more.
+    diameter = max(4 * quarter, 8 * judge(8))
+    return round(diameter / SEEN) if diameter > LARGEST else 1
 
 
 SURE = 0.7
