@@ -58,7 +58,7 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
     if not is_png and pixels.shape[2] == 4:
         raise ImageError(f"{path} is a CMYK JPEG, made for printing: save it as RGB.")
     exif = next((body for kind, body in _chunks(data) if kind == b"eXIf"), b"") if is_png else of_jpeg(data)
-    return upright(pixels[..., : {2: 1, 4: 3}.get(pixels.shape[2])], orientation(exif))
+    return np.ascontiguousarray(upright(pixels[..., : {2: 1, 4: 3}.get(pixels.shape[2])], orientation(exif)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
