@@ -105,6 +105,8 @@ def train(
         )
     manifest = model.manifest
     scores = manifest.scores["validation"]
+    if manifest.data.channels != ("grey",):
+        print(f"It learnt from {' + '.join(manifest.data.channels)}.")
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
     print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
     print(f"Wrote {out}. Next: nucleate predict {out} IMAGES --out DIR")

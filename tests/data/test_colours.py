@@ -55,3 +55,13 @@ def test_grey_stored_as_colours_has_one_channel():
     grey_image = Image("a", grey(7)[..., None].repeat(3, 2), ("red", "green", "blue"))
     assert not has_several(MemoryReader(grey_image))
     assert has_several(MemoryReader(Image("a", grey_image.pixels, ("A", "B", "C"))))
+
+
+def test_one_colour_throughout_is_one_picture():
+    assert of_colours(np.full((9, 9, 3), (10, 20, 30), np.uint8)) == (0, 1, 2)
+
+
+def test_a_hot_pixel_makes_no_dark_ground():
+    pixels = STYLES["tissue"](1, height=100, width=120)[0].pixels.astype(np.uint16) * 8
+    pixels[3, 3] = 65535
+    assert of_colours(pixels) == (0, 1, 2)

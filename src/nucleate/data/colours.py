@@ -63,7 +63,8 @@ def of_colours(pixels: Pixels) -> tuple[int, ...] | None:
     values = pixels.reshape(-1, 3)[:: max(1, pixels.size // (3 * 2**18))].astype(np.float64)
     deviation = values.std(axis=0)
     shown = tuple(np.flatnonzero(deviation > EMPTY * deviation.max()).tolist())
-    if np.median(values.min(axis=1)) > values.min() + DARK * (values.max() - values.min()):
+    low, high = values.min(), np.percentile(values, 99.8)  # which a few hot pixels do not raise
+    if not shown or np.median(values.min(axis=1)) > low + DARK * (high - low):
         return every
     if len(shown) == 1:
         return shown

@@ -64,12 +64,14 @@ class PipelineConfig:
         tile: pixels; the side of a tile. No result depends on it.
         entropy: also keep the predictive entropy of every pixel.
         side: pixels; the longest side of the network's blocks.
+        reduce: reduce an image whose nuclei are too large for the network.
     """
 
     region: Box
     tile: int
     entropy: bool = False
     side: int = SIDE
+    reduce: bool = True
 
 
 class Pipeline:
@@ -186,7 +188,7 @@ class Pipeline:
                 reader = ReducedReader(self.reader, factor)
                 return judge(network, reader.shape, partial(self._normalised, reader))[2]
 
-            factor = reduction(diameter) if max(self.reader.shape) > LARGEST else 1
+            factor = reduction(diameter) if self.config.reduce and max(self.reader.shape) > LARGEST else 1
             self.store.put("reduction", {"factor": np.array(factor)})
         else:
             factor = int(kept["factor"])

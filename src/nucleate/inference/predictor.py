@@ -27,6 +27,7 @@ from nucleate.io.prediction_json import Environment
 from nucleate.io.reader import MemoryReader, Reader
 from nucleate.networks.runtime import one_heap
 from nucleate.networks.store import Model
+from nucleate.postprocess.rescale import LARGEST
 from nucleate.types import Box, Image, Segmentation
 
 WORKERS = 2
@@ -114,7 +115,9 @@ class Predictor:
         if places != tuple(range(len(reader.channels))):
             reader = ChannelReader(reader, places)
         statistics = self._statistics(reader, store, observe)
-        config = PipelineConfig(region, tile, entropy, self.side)
+        # A model that learnt from very large nuclei knows them as they are.
+        reduce = manifest.data.median_diameter <= LARGEST
+        config = PipelineConfig(region, tile, entropy, self.side, reduce)
         pipeline = Pipeline(self.network, reader, statistics, self.thresholds, store, config, every)
         pipeline.notes += [note] if note else []
         told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
