@@ -89,6 +89,12 @@ def test_no_result_on_reduced_images_depends_on_tile_or_region(model):
     assert len(numbers) == len(part) and ((part.labels > 0) == (here > 0)).all()
 
 
+@pytest.mark.parametrize("side", [200, 600])
+def test_noise_is_not_reduced(model, side):
+    found = model.segment(np.random.default_rng(0).normal(100, 5, (side, side)).astype(np.uint8))
+    assert len(found) == 0 and found._pipeline.reduction == 1
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_ordinary_images_are_not_reduced(model, seed):
     from nucleate.data.synthetic import fluorescence

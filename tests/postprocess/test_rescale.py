@@ -9,6 +9,7 @@ from nucleate.postprocess.rescale import (
     DIAMETERS,
     FACTORS,
     WORTHWHILE,
+    distinct_diameter,
     predicted_diameter,
     reduction,
     true_diameter,
@@ -102,3 +103,12 @@ def test_larger_nuclei_are_reduced_to_a_size_that_is_seen(size):
 @pytest.mark.parametrize("seen", [{4: 0}, {4: 57, 2: 11}, {4: 20, 2: 22, 8: 30}])
 def test_large_shapes_among_small_nuclei_and_empty_images_change_nothing(seen):
     assert reduction(lambda factor: seen[factor]) == 1
+
+
+@pytest.mark.parametrize("radius", [3, 15])
+def test_a_network_that_knows_one_size_does_not_make_nuclei_larger(radius):
+    y, x = np.mgrid[:60, :60] % 12 - 6
+    seen = (np.hypot(y, x) < 4).astype(np.float32)
+    maps = Maps(seen, seen, np.zeros((2, 60, 60), np.float32), np.full((60, 60), radius, np.float32))
+    assert distinct_diameter([maps]) == pytest.approx(min(2 * radius, 7.9), abs=0.6)
+    assert distinct_diameter([]) == 0

@@ -160,15 +160,20 @@ def choose_channels(
 
 def _has(reader: Reader) -> str:
     names = reader.channels
-    if reader.path is None:
+    if _is_array(reader):
         return f"The {reader.name} has {len(names)} channels and {reader.shape[0]} x {reader.shape[1]} pixels"
     if names == numbered(len(names)) or len(names) > _LISTED:
-        return f"{reader.path} has {len(names)} channels{' without names' * (len(names) <= _LISTED)}"
-    return f"{reader.path} has the channels {listed(names)}"
+        return f"{reader.path or reader.name} has {len(names)} channels{' without names' * (len(names) <= _LISTED)}"
+    return f"{reader.path or reader.name} has the channels {listed(names)}"
+
+
+def _is_array(reader: Reader) -> bool:
+    """Whether it is an array, which names no channels; its axes may be wrong."""
+    return reader.path is None and reader.channels in (RGB, numbered(len(reader.channels)))
 
 
 def _ask(reader: Reader) -> str:
-    if reader.path is None:
+    if _is_array(reader):
         return "name the axis of the channels with channel_axis, or choose one channel with channel."
     return f"choose one by name or number, such as --channel {_example(reader.channels)}; numbers count from 1."
 
@@ -190,7 +195,7 @@ def _several(reader: Reader, trained: Sequence[str], count: int) -> tuple[tuple[
     raise ImageError(
         f"{_has(reader)}, and the model needs {count}, {', '.join(trained)}: export the image with these channels, or"
         " choose one channel or another model."
-        if reader.path is not None
+        if not _is_array(reader)
         else f"{_has(reader)}, and the model needs {count}: {_ask(reader)}"
     )
 

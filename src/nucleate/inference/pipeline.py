@@ -26,9 +26,9 @@ from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import Arrays, BlockStore
 from nucleate.inference.instances import FURTHEST, StoredInstances, relabel_sequential
 from nucleate.inference.measurements import Measured, measure, names, nucleus_type, reaches_bound
-from nucleate.inference.reduced import ReducedReader, coarse, enlarge, fine
+from nucleate.inference.reduced import ReducedReader, coarse, enlarge, fine, suitable_factor
 from nucleate.inference.scheduler import Schedule, do_all
-from nucleate.inference.sliding_window import SIDE, BlankCache, ForwardPass, SlidingWindow, judge
+from nucleate.inference.sliding_window import SIDE, BlankCache, ForwardPass, SlidingWindow
 from nucleate.inference.tiling import tiles
 from nucleate.io.cache import Cache
 from nucleate.io.formats.progress import Observe
@@ -42,7 +42,6 @@ from nucleate.postprocess.instances_from_maps import (
     cast_votes,
     instances_from_votes,
 )
-from nucleate.postprocess.rescale import LARGEST, reduction
 from nucleate.types import Box, Labels, Thresholds
 
 DEPENDS = Extent().context + Extent().nucleus
@@ -182,24 +181,15 @@ class Pipeline:
     def _reduced(self, network: ForwardPass) -> Reader:
         """The image, reduced where its nuclei are too large for the network."""
         kept = self.store.get("reduction")
-        if kept is None:
-
-            def diameter(factor: int) -> float:
-                reader = ReducedReader(self.reader, factor)
-                return judge(network, reader.shape, partial(self._normalised, reader))[2]
-
-            factor = reduction(diameter) if self.config.reduce and max(self.reader.shape) > LARGEST else 1
+        factor = 1 if kept is None else int(kept["factor"])
+        if kept is None and self.config.reduce:
+            factor = suitable_factor(network, self.reader, self.statistics)
             self.store.put("reduction", {"factor": np.array(factor)})
-        else:
-            factor = int(kept["factor"])
         return ReducedReader(self.reader, factor) if factor > 1 else self.reader
-
-    def _normalised(self, reader: Reader, box: Box) -> torch.Tensor:
-        return torch.from_numpy(self.statistics.normalise(reader.read(box), reader.channels))[None]
 
     def read_seen(self, box: Box) -> torch.Tensor:
         """The image as the network sees it, (1, channels, H, W)."""
-        return self._normalised(self.seen, box)
+        return torch.from_numpy(self.statistics.normalise(self.seen.read(box), self.seen.channels))[None]
 
     def _repeated(self, values: NDArray[Any], seen: Box, box: Box) -> NDArray[Any]:
         """What is known of the pixels of a box of the reduced image, for those of a box that it covers."""
@@ -210,16 +200,14 @@ class Pipeline:
 
     def _missing(self, wanted: Collection[int]) -> list[int]:
         """The blocks to compute: those of which a tile wants votes, and all of the region where entropy is kept."""
-        missing = []
+        missing, region = [], coarse(self.config.region, self.reduction)
         for index, block in enumerate(self.window.blocks):
             votes = self.store.get(f"votes-{index}") if index in wanted else None
             if votes is not None:
                 self._extents[index] = Extent(*votes["extent"].tolist())
             if (index in wanted and votes is None) or (
                 self.config.entropy
-                and (
-                    index in wanted or block.write_region.common(coarse(self.config.region, self.reduction)) is not None
-                )
+                and (index in wanted or block.write_region.common(region) is not None)
                 and self.store.get(f"entropy-{index}") is None
             ):
                 missing.append(index)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from nucleate.data.normalization import Statistics
+from nucleate.inference.sliding_window import ForwardPass, judge
 from nucleate.io.base import Level, Reader
+from nucleate.postprocess.rescale import LARGEST, distinct_diameter, reduction
 from nucleate.types import Box, Labels, Pixels
+
+CONTRAST = 0.35
+"""Of the range of an image; where a reduced one has less, what was seen at full size was noise."""
 
 
 class ReducedReader(Reader):
@@ -30,6 +37,23 @@ class ReducedReader(Reader):
             np.diff(np.append(starts, side)) for starts, side in zip((rows, columns), pixels.shape, strict=False)
         )
         return np.asarray(sums / (high[:, None] * wide)[..., None], dtype=np.float32)
+
+
+def suitable_factor(network: ForwardPass, reader: Reader, statistics: Statistics) -> int:
+    """By which whole factor an image is reduced so that the network sees its nuclei; 1 for nuclei of ordinary size."""
+
+    def diameter(factor: int) -> float:
+        reduced, contrast = ReducedReader(reader, factor), [0.0]
+
+        def read(box: Box) -> torch.Tensor:
+            pixels = statistics.normalise(reduced.read(box), reduced.channels)
+            contrast.append(float(np.subtract(*np.percentile(pixels, (99, 1)))))
+            return torch.from_numpy(pixels)[None]
+
+        found = judge(network, reduced.shape, read, distinct_diameter)[2]
+        return found if max(contrast) > CONTRAST else 0.0
+
+    return reduction(diameter) if max(reader.shape) > LARGEST else 1
 
 
 def fine(box: Box, factor: int, shape: tuple[int, int]) -> Box:

@@ -25,7 +25,7 @@ from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import Architecture
 from nucleate.postprocess import kernels
 from nucleate.postprocess.rescale import predicted_diameter, zoom
-from nucleate.types import Box
+from nucleate.types import Box, Maps
 
 GLANCE, JUDGED = 192, 384
 """Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller show
@@ -198,23 +198,32 @@ class SlidingWindow:
 
 
 def judge(
-    network: ForwardPass, shape: tuple[int, int], read: Callable[[Box], Tensor]
+    network: ForwardPass,
+    shape: tuple[int, int],
+    read: Callable[[Box], Tensor],
+    measure: Callable[[Iterator[Maps]], float] = predicted_diameter,
 ) -> tuple[tuple[Box, ...], Tensor, float]:
     """The windows of an image in which nuclei were seen, or the last that were tried, the network's output in the first
-    of them, and the median diameter (pixels; 0 for no nuclei); `read` is as for `SlidingWindow.plan`."""
+    of them, and the median diameter (pixels; 0 for no nuclei) that `measure` gives of its maps; `read` is as for
+    `SlidingWindow.plan`."""
     for places in windows(shape):
-        first, diameter = _judge(network, places, read)
+        first, diameter = _judge(network, places, read, measure)
         if diameter:
             break
     return places, first, diameter
 
 
-def _judge(network: ForwardPass, places: tuple[Box, ...], read: Callable[[Box], Tensor]) -> tuple[Tensor, float]:
+def _judge(
+    network: ForwardPass,
+    places: tuple[Box, ...],
+    read: Callable[[Box], Tensor],
+    measure: Callable[[Iterator[Maps]], float],
+) -> tuple[Tensor, float]:
     """The network's output at the first place, and the median diameter (pixels; 0 for no nuclei) at all of them."""
     first = network.raw(read(places[0]))
     others = (network.raw(read(place)) for place in places[1:])  # one in memory at a time
     classes = network.architecture.classes
-    return first, predicted_diameter(to_maps(raw, classes) for raw in chain((first,), others))
+    return first, measure(to_maps(raw, classes) for raw in chain((first,), others))
 
 
 def _padded(shape: tuple[int, int], stride: int) -> tuple[int, int]:
