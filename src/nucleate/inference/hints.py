@@ -10,7 +10,7 @@ from nucleate.data.normalization import HIGHEST, LOWEST
 from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.sliding_window import judge
 from nucleate.io.axes import RGB
-from nucleate.networks.store import Manifest
+from nucleate.networks.manifest import Manifest
 from nucleate.postprocess.rescale import LARGEST
 from nucleate.types import Box
 

@@ -74,7 +74,7 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class OpenImage:
     """An image, open: its `reader`, the `region` of it to segment, micrometres a pixel (None where they are not
-    known), and what there is to say to the person who asked."""
+    known), and a sentence for the person who asked, where there is something to say."""
 
     reader: Reader
     region: Box
@@ -90,19 +90,19 @@ class OpenImage:
         self.reader.close()
 
 
-def open_image(path: Path, selection: Selection) -> OpenImage:
-    """Open what `selection` asks for.
+def open_image(path: Path, selection: Selection, series: int | None = None) -> OpenImage:
+    """Open what `selection` asks for, of a file that holds several images the one of this number, from 1.
 
     Raises `ImageError` as readers do, and `InputError` where no level has about the pixel size that is asked for, or
     the region reaches out of the image.
     """
-    reader = open_reader(path, selection.level or 0)
+    reader = open_reader(path, selection.level or 0, series=series)
     try:
         known = reader.pixel_size
         note = None
         if known is not None and not is_plausible(known / reader.levels[reader.level].downsample):
-            note = f"the file says that its pixels measure {known:g} micrometres, which is not believed: lengths are"
-            note += " in pixels; say how large they are with --pixel-size."
+            note = f"{path} says that its pixels measure {known:g} micrometres, which is not believed: lengths are in"
+            note += " pixels; say how large they are with --pixel-size."
             known = None
         size = known
         if selection.pixel_size is not None:
@@ -112,8 +112,8 @@ def open_image(path: Path, selection: Selection) -> OpenImage:
                 size = known * reader.levels[level].downsample
                 if level:
                     reader.close()
-                    reader = open_reader(path, level)
-                note = f"level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
+                    reader = open_reader(path, level, series=series)
+                note = f"{path}: level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
         return OpenImage(reader, select_region(reader, selection.region), size, note)
     except BaseException:
         reader.close()

@@ -6,26 +6,27 @@ from collections.abc import Mapping, Sequence
 
 from nucleate.curves.curves import Curves, curves
 from nucleate.networks import store
+from nucleate.networks.manifest import Manifest, TrainingPart
 from nucleate.report.plots import curves_png
 
 IMAGES = {"validation": "the validation images", "test": "the test images, which it had never seen"}
 """What the scores of a manifest are of, by their names there."""
 
 
-def card_files(manifest: store.Manifest, history: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
+def card_files(manifest: Manifest, history: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
     """The card and the picture of the curves, by the names of their files; see `training.fit.fit`."""
     run = run_curves(history, manifest.training)
     return {store.CARD: card(manifest).encode(), store.CURVES: curves_png([run])}
 
 
-def run_curves(history: Sequence[Mapping[str, float]], training: store.TrainingPart) -> Curves:
+def run_curves(history: Sequence[Mapping[str, float]], training: TrainingPart) -> Curves:
     """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
     # Decided within the first epoch it has no place on the curves.
     stop, start = training.stop_epoch or None, training.over_fitting
     return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
 
 
-def card(manifest: store.Manifest, scored: str = "validation") -> str:
+def card(manifest: Manifest, scored: str = "validation") -> str:
     """The model's README, with the scores of the manifest that have the name `scored`."""
     data, training, scores = manifest.data, manifest.training, manifest.scores[scored]
     rows = "".join(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nucleate.errors import printable
 from nucleate.postprocess.scores import mean_ap
 
 # For the types alone: `nucleate evaluate` and `nucleate check` need no torch.
@@ -60,17 +61,17 @@ def print_folder_report(report: FolderReport, console: Console) -> None:
         return
     table = Table(title="What is odd", title_justify="left", show_header=False)
     for sentence in (*report.unreadable, *report.oddities):
-        table.add_row("", Text(sentence))
+        table.add_row("", Text(printable(sentence)))
     for image in report.images:
         for sentence in image.oddities:
-            table.add_row(Text(image.name), Text(sentence))
+            table.add_row(Text(printable(image.name)), Text(printable(sentence)))
     console.print(table)
 
 
 def _folder_summary(report: FolderReport) -> Table:
     images = report.images
     labelled = sum(image.labelled for image in images)
-    table = Table(title=Text(report.folder), title_justify="left", show_header=False)
+    table = Table(title=Text(printable(report.folder)), title_justify="left", show_header=False)
     table.add_row("layout", report.layout)
     table.add_row("images", f"{len(images)}: {labelled} labelled, {len(images) - labelled} unlabelled")
     if report.unreadable:
@@ -93,7 +94,7 @@ def _each_image(report: FolderReport) -> Table:
         table.add_column(heading, overflow="fold")
     for image in report.images:
         table.add_row(
-            Text(image.name),
+            Text(printable(image.name)),
             _size(image),
             Text(" + ".join(image.channels)),
             image.dtype,

@@ -10,9 +10,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nucleate.errors import printable
 from nucleate.inference.predict import Summary
-from nucleate.inference.resume import work_folder
-from nucleate.io.axes import name_of
+from nucleate.inference.resume import is_unfinished
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 
 
@@ -33,8 +33,8 @@ class PredictionProgress:
         )
         self.task = self.bar.add_task("Images", total=len(images), text="")
         self.begin = time.monotonic()
-        self.shares: dict[Path, float] = {}
-        self.megapixels: dict[Path, float] = {}
+        self.shares: dict[str, float] = {}
+        self.megapixels: dict[str, float] = {}
 
     def __enter__(self) -> PredictionProgress:
         self.bar.start()
@@ -43,13 +43,13 @@ class PredictionProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.bar.stop()
         if kind is KeyboardInterrupt:
-            begun = [name for name in map(name_of, self.images) if work_folder(self.out, name).exists()]
+            begun = [name for name in self.shares if is_unfinished(self.out / name)]
             what = f"what is done of {begun[0]}" if begun else "what was finished"
             self.console.print(
-                f"Interrupted; {what} is kept. Continue with the same command and --resume.", markup=False
+                f"Interrupted; {printable(what)} is kept. Continue with the same command and --resume.", markup=False
             )
 
-    def observe(self, image: Path, share: float, megapixels: float) -> None:
+    def observe(self, image: str, share: float, megapixels: float) -> None:
         """To be called as the work on an image proceeds."""
         self.shares[image] = share
         self.megapixels[image] = share * megapixels
@@ -58,7 +58,8 @@ class PredictionProgress:
         self.bar.update(
             self.task,
             completed=sum(self.shares.values()),
-            text=f"{finished}/{len(self.images)} | {rate:.1f} megapixels/s",
+            total=len(self.shares),  # a file may hold several images
+            text=f"{finished}/{len(self.shares)} | {rate:.1f} megapixels/s",
         )
 
 
