@@ -158,6 +158,7 @@ def test_why_there_is_no_nucleus_is_said(tmp_path, capsys, pixels, model, said):
 
 def test_a_bright_ground_in_colour_is_said_to_be_that_of_stained_tissue(tmp_path, capsys):
     glass = np.random.default_rng(0).normal((240, 230, 235), 4, (120, 140, 3))
+    glass *= np.linspace(0, 1, 140)[None, :, None] ** (0.2, 0.4, 0.3)  # a shadow at one side
     Image.fromarray(glass.clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
     predict(tmp_path / "a.png", tmp_path / "out")
     assert "use the model brightfield" in capsys.readouterr().err
