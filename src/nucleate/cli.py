@@ -27,6 +27,12 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
+MasksOption = Annotated[
+    str,
+    typer.Option(
+        help="auto: refuse what surely is a mistake; labels: each number is one nucleus; binary: each piece is one."
+    ),
+]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
 WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
@@ -93,14 +99,15 @@ def options(
 
 
 @app.command()
-def check(folder: Folder) -> None:
+def check(folder: Folder, masks: MasksOption = "auto") -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
     from nucleate.data.inspect import inspect
+    from nucleate.data.masks import choice
     from nucleate.report.console import print_folder_report
 
-    print_folder_report(inspect(folder), Console())
+    print_folder_report(inspect(folder, choice(masks)), Console())
 
 
 @app.command()
@@ -116,6 +123,7 @@ def train(
         str | None,
         typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
+    masks: MasksOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
@@ -132,15 +140,22 @@ def train(
             config=config,
             validation=validation,
             channel=channel,
+            masks=masks,
             resume=resume,
             observe=progress.observe,
+            warn=_warn,
         )
     manifest = model.manifest
-    scores = manifest.scores["validation"]
+    scores = manifest.scores.get("validation")
     if manifest.data.channels != ("grey",):
         print(f"It learnt from {' + '.join(manifest.data.channels)}.")
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
-    print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
+    if scores is None:
+        print(f"{manifest.data.validation} Label more nuclei, and train again.")
+        print(f"Wrote {out}.")
+        return
+    nuclei = _count(scores["n_true"], "held-out nucleus", "held-out nuclei")
+    print(f"Panoptic quality {scores['panoptic_quality']:.3f} on {nuclei}. {manifest.data.validation}")
     print(f"Wrote {out}. Next: nucleate predict {out} IMAGES --out DIR")
 
 
@@ -199,7 +214,7 @@ def predict(
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     with _loading():
         from nucleate import api
-        from nucleate.data.dataset import images_in
+        from nucleate.data.dataset import images_in, skipped_in
         from nucleate.inference.image_input import Selection
         from nucleate.inference.predict import Request, predict
         from nucleate.report.prediction_progress import PredictionProgress, sentences
@@ -210,6 +225,8 @@ def predict(
         selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite, channel=channel
     )
     files = images_in(images)
+    for sentence in skipped_in(images):
+        _warn(sentence)
     tta = tta if views is None else views
     _say_which(model)
     predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
@@ -262,11 +279,13 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
     true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],
     json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
+    masks: MasksOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
 
+    from nucleate.data.masks import choice
     from nucleate.evaluation import KIND, evaluate, to_json
     from nucleate.io.atomic import write_text
     from nucleate.io.ownership import refuse_replacing
@@ -274,12 +293,15 @@ def evaluate(
 
     if json is not None:
         refuse_replacing(json, KIND.encode(), overwrite=overwrite)
-    found = evaluate(predicted, true)
+    found = evaluate(predicted, true, masks=choice(masks))
+    for sentence in found.warnings:
+        _warn(sentence)
     if json is not None:
         write_text(json, to_json(found))
     print_evaluation(found, Console())
     if json is not None:
         print(f"Wrote {json}.")
+    _name_failures(list(found.failed), len(found.failed) + len(found.images))
 
 
 @app.command()
@@ -376,6 +398,10 @@ def _loading() -> Iterator[None]:
     what = "Loading; the first time on a machine this takes some 20 seconds longer."
     with console.status(what) if console.is_terminal else nullcontext():
         yield
+
+
+def _warn(sentence: str) -> None:
+    print(f"nucleate: {sentence}", file=sys.stderr)
 
 
 def _say_which(model: str) -> None:

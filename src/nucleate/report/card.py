@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nucleate.curves.curves import Curves, curves
 from nucleate.networks import store
@@ -28,11 +29,7 @@ def run_curves(history: Sequence[Mapping[str, float]], training: TrainingPart) -
 
 def card(manifest: Manifest, scored: str = "validation") -> str:
     """The model's README, with the scores of the manifest that have the name `scored`."""
-    data, training, scores = manifest.data, manifest.training, manifest.scores[scored]
-    rows = "".join(
-        f"| {row['threshold']:g} | {row['precision']:.3f} | {row['recall']:.3f} | {row['ap']:.3f} |\n"
-        for row in scores["thresholds"]
-    )
+    data, training = manifest.data, manifest.training
     licence = f" ({data.licence})" if data.licence else ""
     channels = f"{len(data.channels)} channel{'' if len(data.channels) == 1 else 's'}"
     return f"""# {manifest.name}
@@ -45,17 +42,27 @@ Finds nuclei in images with {channels} ({", ".join(data.channels)}).
 {data.source}{licence}: {data.labelled} labelled images, {data.nuclei} nuclei, median diameter
 {data.median_diameter:.1f} pixels. {data.validation}
 
-## Scores on {IMAGES[scored]}
+{_scores(manifest.scores.get(scored), IMAGES[scored])}
+## Training
+{training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
+the weights of epoch {training.best_epoch} are kept. {training.stopped}
+
+![curves]({store.CURVES})
+"""
+
+
+def _scores(scores: Mapping[str, Any] | None, images: str) -> str:
+    if scores is None:
+        return "## Scores\nNone: no nucleus could be held out, so nobody knows how good the model is.\n"
+    rows = "".join(
+        f"| {row['threshold']:g} | {row['precision']:.3f} | {row['recall']:.3f} | {row['ap']:.3f} |\n"
+        for row in scores["thresholds"]
+    )
+    return f"""## Scores on {images}
 Panoptic quality {scores["panoptic_quality"]:.3f}, AJI {scores["aji"]:.3f}, {scores["n_true"]} nuclei.
 
 | IoU | precision | recall | AP |
 | --- | --- | --- | --- |
 {rows}
 Epoch and thresholds were chosen on the validation images.
-
-## Training
-{training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
-the weights of epoch {training.best_epoch} are kept. {training.stopped}
-
-![curves]({store.CURVES})
 """

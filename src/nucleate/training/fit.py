@@ -6,7 +6,7 @@ import hashlib
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 
 import nucleate
 from nucleate.data.channels import common
-from nucleate.data.dataset import find, pair
+from nucleate.data.inspect import labelled
+from nucleate.data.masks import Masks
 from nucleate.data.normalization import Normalisation, normalise
 from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.inference.backends import TorchBackend
@@ -35,15 +36,19 @@ from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
+from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.parallel import Threads
-from nucleate.training.segmentation import Pair, SegmentationTask, ValidationSet, hold_out, tune_thresholds
+from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, new_network
-from nucleate.types import Image, Labels, Thresholds
+from nucleate.types import Labels, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """The labelled images of one or two folders, normalised, and what they are."""
+    """The labelled images of one or two folders, normalised, and what they are.
+
+    `validation` is empty where no nucleus can be held out; `warnings` say what may be wrong with the images.
+    """
 
     training: list[Pair]
     validation: list[Pair]
@@ -53,6 +58,7 @@ class LabelledImages:
     labelled: int
     nuclei: int
     median_diameter: float
+    warnings: tuple[str, ...]
 
     def part(self, source: str) -> DataPart:
         """The same as the manifest tells it."""
@@ -66,14 +72,26 @@ class LabelledImages:
         )
 
 
-def load_labelled(folder: Path, validation: Path | None = None, channel: str | int | None = None) -> LabelledImages:
-    """Read the labelled images of a folder. `channel` picks one of several by its name or its number from 1."""
-    pairs = _pairs(folder)
-    count = len(pairs)
-    pairs += _pairs(validation) if validation else []
+def load_labelled(
+    folder: Path, validation: Path | None = None, channel: str | int | None = None, masks: Masks = "auto"
+) -> LabelledImages:
+    """Read the labelled images of a folder.
+
+    Args:
+        folder: Holds images and masks; see `data.dataset`.
+        validation: The same to choose on; without one, a part of `folder` is held out.
+        channel: Picks one of several by its name or its number from 1; see `data.channels.common`.
+        masks: How masks are taken; see `data.masks`.
+
+    Raises:
+        DatasetError: There is nothing to learn from, or a mask surely is a mistake.
+    """
+    found = labelled(folder, masks)
+    given = labelled(validation, masks) if validation else None
+    pairs = [*found.pairs, *(given.pairs if given else ())]
     images, channels = common([image for image, _ in pairs], folder, channel)
-    chosen = [(image, labels) for image, (_, labels) in zip(images, pairs, strict=True)]
-    read, held = chosen[:count], chosen[count:]
+    chosen = [(image, _numbered(labels)) for image, (_, labels) in zip(images, pairs, strict=True)]
+    read, held = chosen[: len(found.pairs)], chosen[len(found.pairs) :]
     normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
     areas = np.concatenate([_areas(labels) for _, labels in read])
     if areas.size == 0:
@@ -85,7 +103,12 @@ def load_labelled(folder: Path, validation: Path | None = None, channel: str | i
         )
     if validation:
         kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
-        rule = f"{len(others)} images of {validation.name} were given for validation."
+        nuclei = sum(_areas(labels).size for _, labels in held)
+        if not nuclei:
+            raise DatasetError(
+                f"None of the {len(held)} masks in {validation} holds a nucleus: label some there first."
+            )
+        rule = f"{len(others)} images of {validation.name} were given for validation, with {nuclei} nuclei."
     else:
         kept, others, rule = hold_out(normalised)
     sizes = {image.pixel_size for image, _ in read}
@@ -98,8 +121,12 @@ def load_labelled(folder: Path, validation: Path | None = None, channel: str | i
         labelled=len(read),
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
+        warnings=found.warnings + (given.warnings if given else ()),
     )
 
+
+UNJUDGED = 30
+"""Epochs of a run without a limit in which no nucleus could be held out, so that no rule can tell when it is enough."""
 
 ExtraFiles = Callable[[Manifest, Sequence[Mapping[str, float]]], Mapping[str, bytes]]
 """From the manifest and the history of a model to further files of its folder, by their names."""
@@ -112,8 +139,10 @@ def fit(
     *,
     validation: Path | None = None,
     channel: str | int | None = None,
+    masks: Masks = "auto",
     resume: bool = False,
     observe: Observer | None = None,
+    warn: Callable[[str], None] | None = None,
     name: str | None = None,
     source: str | None = None,
     extra_files: ExtraFiles | None = None,
@@ -126,11 +155,16 @@ def fit(
         config: How the run goes.
         validation: Folder of labelled images to choose on; without one, a part of `folder` is held out.
         channel: Name or number of the channel to learn from, where images have several; "all" for all of them.
+        masks: How masks are taken; see `data.masks`.
         resume: Go on with the unfinished run in `out`.
         observe: Called after each step.
+        warn: Told each thing that may be wrong with the images, as a sentence.
         name: Of the model; by default that of `out`.
         source: What the images are; by default the name of `folder`.
         extra_files: Makes further files of the model folder, such as its card (`report.card.card_files`).
+
+    Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
+    threshold is tuned, and the manifest has no scores.
 
     Returns:
         The model's manifest.
@@ -139,17 +173,28 @@ def fit(
         NucleateError: The images cannot be used, the folder not written, or the run not resumed.
     """
     check_output(out, resume=resume)
-    data = load_labelled(folder, validation, channel)
+    data = load_labelled(folder, validation, channel, masks)
+    if warn is not None:
+        for sentence in data.warnings:
+            warn(sentence)
     prepare_output(out)
+    judged = bool(data.validation)
+    if not judged and config.minutes is None and config.epochs is None:
+        config = replace(config, epochs=UNJUDGED)
     architecture = Architecture(channels=len(data.channels), widths=config.widths)
     network = new_network(architecture, config.seed)
-    task = SegmentationTask(data.training, ValidationSet(data.validation), config, architecture.classes)
+    task = SegmentationTask(
+        data.training, ValidationSet(data.validation or data.training), config, architecture.classes
+    )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
         trainer = Trainer(network, task, config, parallel=threads, checkpoint=checkpoint, observe=observe)
         result = trainer.train(resume=resume)
     state, weights = result.state, store.encode_weights(result.network)
-    thresholds, scores, engines = tune_prediction(result.network, task.validation, task.criterion)
+    thresholds, scores, engines = Thresholds(), dict[str, dict[str, object]](), None
+    if judged:
+        thresholds, found, engines = tune_prediction(result.network, task.validation, task.criterion)
+        scores = {"validation": found.as_dict() | {"mean_ap": mean_ap(found)}}
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(architecture),
@@ -157,8 +202,8 @@ def fit(
         thresholds=ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
         data=data.part(source or folder.name),
-        trainings=(_training_part(config, state),),
-        scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
+        trainings=(_training_part(config, state, judged=judged),),
+        scores=scores,
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -169,7 +214,7 @@ def fit(
     return manifest
 
 
-def _training_part(config: TrainingConfig, state: TrainingState) -> TrainingPart:
+def _training_part(config: TrainingConfig, state: TrainingState, *, judged: bool) -> TrainingPart:
     return TrainingPart(
         seed=config.seed,
         loss=config.loss,
@@ -177,7 +222,7 @@ def _training_part(config: TrainingConfig, state: TrainingState) -> TrainingPart
         steps=state.step,
         seconds=round(state.seconds, 1),
         best_epoch=state.best_epoch,
-        stopped=_stopped(state),
+        stopped=_stopped(state) if judged else state.why,
         stop_epoch=state.stop_epoch,
         over_fitting=state.over_fitting,
     )
@@ -237,15 +282,6 @@ def prepare_output(out: Path) -> None:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
-
-
-def _pairs(folder: Path) -> list[tuple[Image, Labels]]:
-    dataset = find(folder)
-    if not dataset.labelled:
-        raise DatasetError(
-            f"{folder} holds {len(dataset.unlabelled)} images and no mask: put label images into {folder / 'masks'}."
-        )
-    return [(image, _numbered(labels)) for image, labels in map(pair, dataset.labelled)]
 
 
 def _numbered(labels: Labels) -> Labels:
