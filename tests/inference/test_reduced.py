@@ -66,7 +66,9 @@ def model():
     return nucleate.load("fluorescence", engine="torch", number_format="float32")
 
 
-@pytest.mark.parametrize(("size", "diameter", "count"), [(400, 150, 4), (560, 200, 4), (480, 300, 1), (560, 400, 1)])
+@pytest.mark.parametrize(
+    ("size", "diameter", "count"), [(400, 150, 4), (560, 200, 4), (480, 300, 1), (560, 400, 1), (600, 400, 1)]
+)
 def test_large_nuclei_are_found_whole(model, size, diameter, count):
     pixels, truth = discs(size, diameter, count)
     found = model.segment(pixels)

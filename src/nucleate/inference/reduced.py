@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nucleate.data.normalization import Statistics
 from nucleate.inference.sliding_window import ForwardPass, judge
 from nucleate.io.base import Level, Reader
-from nucleate.postprocess.rescale import LARGEST, distinct_diameter, reduction
+from nucleate.postprocess.rescale import LARGEST, distinct_diameter, predicted_diameter, reduction
 from nucleate.types import Box, Labels, Pixels
 
 CONTRAST = 0.35
@@ -50,7 +50,9 @@ def suitable_factor(network: ForwardPass, reader: Reader, statistics: Statistics
             contrast.append(float(np.subtract(*np.percentile(pixels, (99, 1)))))
             return torch.from_numpy(pixels)[None]
 
-        found = judge(network, reduced.shape, read, distinct_diameter)[2]
+        # At half size very large nuclei are still seen in pieces.
+        measure = distinct_diameter if factor > 2 else predicted_diameter
+        found = judge(network, reduced.shape, read, measure)[2]
         return found if max(contrast) > CONTRAST else 0.0
 
     return reduction(diameter) if max(reader.shape) > LARGEST else 1
