@@ -28,6 +28,7 @@ import traceback
 import warnings
 import zlib
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +36,8 @@ from pathlib import Path
 from fuzz_targets import IMAGES, TARGETS, Files
 
 from nucleate.errors import NucleateError
+
+_START = 300.0
 
 MEMORY, SECONDS = 2**30, 10.0
 """What a case may take: bytes beyond those that its process begins with, and time."""
@@ -193,6 +196,8 @@ class _Worker:
         self._process = context.Process(target=_work_off, args=(end, seed, names, self.folder), daemon=True)
         self._process.start()
         end.close()
+        if not self._line.poll(_START):
+            raise TimeoutError(f"no process began within {_START:g} s: the machine is too busy")
         self._line.recv()
 
     def run(self, number: int, names: tuple[str, ...], seed: int) -> tuple[str, str | None]:
@@ -247,9 +252,8 @@ def main() -> int:
     each = -(-options.count // options.jobs)
     shares = [(each, options.seed, weighted, options.keep, options.first + job * each) for job in range(options.jobs)]
     found: dict[str, Counter[str]] = {}
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(options.jobs) as pool:
+    # A process that forks must have no other threads, whose locks nobody would give back.
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         for part in pool.map(_share, shares):
             for name, counts in part.items():
                 found.setdefault(name, Counter()).update(counts)

@@ -4,6 +4,7 @@ they are believed."""
 import json
 import os
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -59,11 +60,12 @@ def contents(folder):
 
 def shown(folder):
     """What the page tells of each image of a folder of results."""
-    gallery = Gallery(folder)
-    try:
-        return [gallery[number].about() for number in range(len(gallery.names))]
-    finally:
-        gallery.close()
+    found = []
+    with closing(Gallery(folder)) as gallery:
+        for number in range(len(gallery.names)):
+            with gallery.image(number) as image:
+                found.append(image.about())
+    return found
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The record of a prediction: what is written is read back, and what could mislead is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,3 +126,12 @@ def test_what_is_no_json_is_refused(tmp_path, data):
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=r"x\.json cannot be read \(No such file"):
         read_record(tmp_path / "x.json")
+
+
+def test_an_image_is_looked_for_near_its_record_then_where_it_was(tmp_path):
+    record = PredictionRecord(str(tmp_path / "cells.tif"), 0, (0, 0), (3, 4), 1.0, None, 0, {}, relative="../near.tif")
+    assert record.locate(tmp_path / "found") == tmp_path / "cells.tif"
+    (tmp_path / "found").mkdir()
+    (tmp_path / "near.tif").touch()
+    assert record.locate(tmp_path / "found").resolve() == tmp_path / "near.tif"
+    assert replace(record, relative="x" * 10_000).locate(tmp_path) == tmp_path / "cells.tif"

@@ -32,7 +32,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist: check the path.") from error
     except MemoryError as error:
-        raise ImageError(f"{path} does not fit in memory ({error or 'none is left'}): cut it up first.") from error
+        raise ImageError(f"{path} does not fit in memory ({str(error) or 'none is left'}): cut it up first.") from error
     except OSError as error:
         why = "its links lead in a circle" if error.errno == errno.ELOOP else error.strerror or error
         raise ImageError(f"{path} cannot be read ({why}): check what it is and who may read it.") from error
@@ -89,6 +89,9 @@ def open_regular(path: Path) -> BinaryIO:
 def read_bytes(path: Path, most: int) -> bytes:
     """All of a regular file; raises `ImageError` where it has more than `most` bytes or cannot be read."""
     with open_regular(path) as file, reading(path):
-        if os.fstat(file.fileno()).st_size <= most and len(found := file.read(most + 1)) <= most:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most and len(found := file.read(size + 1)) == size:
             return found
-    raise ImageError(f"{path} has more than {most} bytes, the most that is read of such a file: cut it up first.")
+    if size > most:
+        raise ImageError(f"{path} has {size} bytes, and no more than {most} are read of such a file: cut it up first.")
+    raise ImageError(f"{path} changed while it was read: wait until it is written.")

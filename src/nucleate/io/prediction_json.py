@@ -57,7 +57,8 @@ class PredictionRecord:
     def locate(self, folder: Path) -> Path:
         """The image: from the record's own folder, with which it may have been moved, else where it was."""
         near = folder / self.relative if self.relative else None
-        return near if near is not None and near.exists() else Path(self.image)
+        # Of a name that no system allows, this says that it is not there; Path.exists() would raise.
+        return near if near is not None and os.path.exists(near) else Path(self.image)  # noqa: PTH110
 
     @classmethod
     def of(
