@@ -36,8 +36,9 @@ def expected(model, drawn):
 def same(found, expected):
     assert found.labels.dtype == np.int32
     np.testing.assert_array_equal(found.labels, expected.labels)
-    columns = list(found.table.dtype.names)
-    assert found.table.tolist() == expected.table[columns].tolist()
+    columns = [name for name in found.table.dtype.names if name in expected.table.dtype.names]
+    assert len(columns) > 6
+    assert found.table[columns].tolist() == expected.table[columns].tolist()
 
 
 class Foreign:

@@ -19,21 +19,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleate.errors import ImageError, InputError
+from nucleate.errors import InputError
 from nucleate.inference.block_store import FolderBlockStore, MemoryBlockStore
-from nucleate.inference.image_input import (
-    ChannelReader,
-    OpenImage,
-    Selection,
-    open_image,
-    select_channel,
-    select_region,
-)
+from nucleate.inference.hints import remarks
+from nucleate.inference.image_input import OpenImage, Selection, open_image, select_region
 from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
 from nucleate.io.array import ArrayReader
-from nucleate.io.axes import RGB
-from nucleate.io.base import Reader
+from nucleate.io.formats.table import intensity_columns
 from nucleate.networks.manifest import Manifest
 from nucleate.networks.store import locate, read
 from nucleate.types import Box
@@ -68,8 +61,10 @@ class Result:
     memory.
     """
 
-    def __init__(self, name: str, pipeline: Pipeline, pixel_size: float | None, folder: Path | None) -> None:
-        self._pipeline = pipeline
+    def __init__(
+        self, name: str, pipeline: Pipeline, manifest: Manifest, pixel_size: float | None, folder: Path | None
+    ) -> None:
+        self._pipeline, self._manifest = pipeline, manifest
         if folder is not None:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._instances = pipeline.instances(name, pixel_size=pixel_size)
@@ -103,14 +98,22 @@ class Result:
     def table(self) -> NDArray[np.void]:
         """One row a nucleus, in the order of the labels.
 
-        A structured array with the columns id, y and x (the centroid), area, diameter, mean_intensity, score and, where
-        it was asked for, entropy; lengths are in pixels. `pandas.DataFrame(result.table)` takes it.
+        A structured array with the columns id, y and x (the centroid), area, diameter, mean_intensity, score, for each
+        of several channels mean_intensity_NAME and, where it was asked for, entropy; lengths are in pixels.
+        `pandas.DataFrame(result.table)` takes it.
         """
-        columns = [*COLUMNS, *([("entropy", np.float64)] if self._pipeline.config.entropy else [])]
-        rows = np.zeros(len(self), dtype=columns)
+        named = [(name, np.float64) for name in intensity_columns(self._instances.channels)]
+        entropy = [("entropy", np.float64)] if self._pipeline.config.entropy else []
+        rows = np.zeros(len(self), dtype=[*COLUMNS, *named, *entropy])
         for index, nucleus in enumerate(self._instances.measurements()):
-            rows[index] = tuple(getattr(nucleus, name) for name, _ in columns)
+            values = [getattr(nucleus, name) for name, _ in COLUMNS]
+            rows[index] = (*values, *nucleus.channel_means, *((nucleus.entropy,) if entropy else ()))
         return rows
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the result: which channel was taken, why there may be no nucleus."""
+        return (*self._pipeline.notes, *remarks(self._pipeline, self._manifest, len(self)))
 
     @cached_property
     def entropy(self) -> NDArray[np.float32] | None:
@@ -155,7 +158,8 @@ class Segmenter:
                 dask, zarr or anything else with `__array__`; of any type of number. Or the path of an image file or of
                 an OME-Zarr folder. Both of any size: only parts of it are in memory.
             channel_axis: the axis of an array that holds the channels; the last by default.
-            channel: which channel is segmented, by its name or its number from 1, where there are several.
+            channel: which channel is segmented, by its name or its number from 1, where there are several. By default
+                the model's own, by its name; see `nucleate.data.channels.choose_channels`.
             region: only this part: first row, first column, height, width, in pixels.
             level: of a file with a pyramid this level; 0 is the whole image.
             pixel_size: micrometres. Of a file with a pyramid, the level whose pixels are nearest to it is taken; of any
@@ -187,31 +191,24 @@ class Segmenter:
         else:
             opened = _open_array(image, channel_axis, selection)
         with closing(opened):
-            reader = opened.reader if channel is None else ChannelReader(opened.reader, str(channel))
-            if reader.path is None:
-                self._check_channels(reader)
+            reader = opened.reader
             folder = None if self.predictor.is_small(reader) else Path(tempfile.mkdtemp(prefix="nucleate-"))
             try:
                 store = MemoryBlockStore() if folder is None else FolderBlockStore(folder)
                 pipeline = self.predictor.run(
-                    reader, store, region=opened.region, tile=tile, entropy=entropy, observe=observe
+                    reader,
+                    store,
+                    region=opened.region,
+                    tile=tile,
+                    entropy=entropy,
+                    channel=channel,
+                    observe=observe,
                 )
-                return Result(reader.name, pipeline, opened.pixel_size, folder)
+                return Result(reader.name, pipeline, self.manifest, opened.pixel_size, folder)
             except BaseException:
                 if folder is not None:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
-
-    def _check_channels(self, reader: Reader) -> None:
-        """Say what to do about an array whose channels do not fit; a file's own reader says it of files."""
-        have, want = reader.channels, self.manifest.architecture.channels
-        reader = select_channel(reader, self.manifest.data.channels)
-        if len(reader.channels) not in (1, want) and not (want == 1 and reader.channels == RGB):
-            raise ImageError(
-                f"The array has {len(have)} channels and {reader.shape[0]} x {reader.shape[1]} pixels, and the model"
-                f" {self.manifest.name} needs {want}: name the axis of the channels with channel_axis, or choose one"
-                " channel with channel."
-            )
 
 
 def _open_array(array: Any, channel_axis: int | None, selection: Selection) -> OpenImage:
@@ -266,7 +263,7 @@ def train(
     loss: str = "cross_entropy",
     config: TrainingConfig | None = None,
     validation: str | PathLike[str] | None = None,
-    channel: str | None = None,
+    channel: str | int | None = None,
     masks: str = "auto",
     resume: bool = False,
     observe: Observer | None = None,
@@ -282,7 +279,7 @@ def train(
         loss: of the pixel classes: cross_entropy or focal.
         config: everything about how the run goes, in place of the four options before.
         validation: a folder of labelled images to choose epoch and thresholds on; by default a part of `folder`.
-        channel: the channel to learn from, by its name, where images have several.
+        channel: the channel to learn from, by its name or its number from 1, where images have several.
         masks: how masks are taken: auto refuses what surely is a mistake, labels takes each number as one nucleus,
             binary makes each connected piece of a class mask a nucleus.
         resume: resume the interrupted run in `out`.

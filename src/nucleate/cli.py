@@ -120,7 +120,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this many epochs.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
     channel: Annotated[
-        str | None, typer.Option(help="The channel to use, by its name, where images have several.")
+        str | None,
+        typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
     masks: MasksOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
@@ -146,6 +147,8 @@ def train(
         )
     manifest = model.manifest
     scores = manifest.scores.get("validation")
+    if manifest.data.channels != ("grey",):
+        print(f"It learnt from {' + '.join(manifest.data.channels)}.")
     print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
     if scores is None:
         print(f"{manifest.data.validation} Label more nuclei, and train again.")
@@ -172,6 +175,10 @@ def predict(
         typer.Option(
             help="Micrometres: take the level whose pixels are nearest to it; or what the file does not say of its own."
         ),
+    ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="Of several the channel to segment, by name or by number from 1; else the model's own."),
     ] = None,
     region: Annotated[
         tuple[int, int, int, int] | None,
@@ -214,7 +221,9 @@ def predict(
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite)
+    request = Request(
+        selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite, channel=channel
+    )
     files = images_in(images)
     for sentence in skipped_in(images):
         _warn(sentence)

@@ -127,7 +127,8 @@ class Maps:
 @dataclass(frozen=True, slots=True)
 class Nucleus:
     """One row of the table that prediction writes. Lengths in pixels; `score` in 0..1; `entropy`, where it was asked
-    for, the mean over its pixels of the predictive entropy in bits."""
+    for, the mean over its pixels of the predictive entropy in bits; `channel_means` the mean intensity in each of
+    several channels."""
 
     id: int
     y: float
@@ -137,6 +138,7 @@ class Nucleus:
     mean_intensity: float
     score: float
     entropy: float | None = None
+    channel_means: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from nucleate.data.normalization import (
     normalise,
     passes,
     percentiles,
-    pick,
     select,
     stretch,
     with_channels,
@@ -124,20 +123,6 @@ def test_channels_that_mean_something_else_are_not_mixed():
         normalise(image(pixels, ("DAPI", "GFP", "Actin")), 1)
     with pytest.raises(ImageError, match="where 3 are needed"):
         normalise(image(pixels[..., :2], ("DAPI", "GFP")), 3)
-
-
-@pytest.mark.parametrize(("channel", "index"), [("DAPI", 0), ("gfp", 1), (1, 0), (2, 1), ("2", 1)])
-def test_pick_by_name_or_number(channel, index):
-    pixels = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
-    picked = pick(image(pixels, ("DAPI", "GFP")), channel)
-    assert picked.channels == (("DAPI", "GFP")[index],)
-    np.testing.assert_array_equal(picked.pixels, pixels[..., index : index + 1])
-
-
-@pytest.mark.parametrize("channel", ["RFP", 0, 3, -1, ""])
-def test_pick_names_the_choice(channel):
-    with pytest.raises(ImageError, match="choose one of DAPI, GFP"):
-        pick(image(np.zeros((3, 4, 2), np.uint8), ("DAPI", "GFP")), channel)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 99), (1, 101), (50, 50), (99, 1), (float("nan"), 99)])

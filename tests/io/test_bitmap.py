@@ -5,12 +5,15 @@ import zlib
 
 import imagecodecs
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nucleate.errors import ImageError
+from nucleate.io import exif
 from nucleate.io.bitmap import read_bitmap
 
 RNG = np.random.default_rng(7)
@@ -156,3 +159,21 @@ def test_cmyk_is_refused(tmp_path):
     path.write_bytes(imagecodecs.jpeg8_encode(ink, colorspace="cmyk", outcolorspace="cmyk"))
     with pytest.raises(ImageError, match="CMYK"):
         read_bitmap(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_an_image_turned_by_exif_is_turned_back_as_pillow_does(tmp_path, orientation, ending):
+    camera = PIL.Image.Exif()
+    camera[274] = orientation
+    path = tmp_path / f"camera.{ending}"
+    PIL.Image.fromarray(RNG.integers(0, 256, (20, 31), dtype=np.uint8)).save(path, exif=camera)
+    with PIL.Image.open(path) as stored:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(stored))
+    np.testing.assert_array_equal(read_bitmap(path)[..., 0], expected)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_as_exif_have_an_orientation(data):
+    assert 1 <= exif.orientation(data) <= 8 and 1 <= exif.orientation(b"II*\0\x08\0\0\0" + data) <= 8
+    assert len(exif.of_jpeg(b"\xff\xd8\xff\xe1" + data)) <= len(data)

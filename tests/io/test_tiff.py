@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from nucleate.data.normalization import normalise
 from nucleate.errors import ImageError
 from nucleate.io.reader import read_image, read_labels
 from nucleate.io.tiff_reader import TiffReader
@@ -149,6 +150,16 @@ def test_a_palette_is_colour_unless_imagej_wrote_it(path):
 def test_white_as_zero_is_turned_round(path):
     tifffile.imwrite(path, GREY, photometric="miniswhite")
     np.testing.assert_array_equal(read_image(path).pixels[..., 0], 255 - GREY)
+    np.testing.assert_array_equal(read_labels(path), GREY)  # of labels the numbers count, whatever they look like
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint16, np.uint32, np.float32, np.float64])
+def test_white_as_zero_of_every_type_shows_what_black_as_zero_does(path, dtype):
+    values = GREY.astype(dtype) / dtype(255) if np.dtype(dtype).kind == "f" else (GREY // 2).astype(dtype)
+    tifffile.imwrite(path, values)
+    expected = normalise(read_image(path), 1)
+    tifffile.imwrite(path, 1 - values if np.dtype(dtype).kind == "f" else np.invert(values), photometric="miniswhite")
+    np.testing.assert_allclose(normalise(read_image(path), 1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "zstd", "jpeg", "jpeg2000"])

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucleate.postprocess.rescale import DIAMETERS, FACTORS, WORTHWHILE, predicted_diameter, true_diameter, zoom
+from nucleate.postprocess.rescale import (
+    DIAMETERS,
+    FACTORS,
+    WORTHWHILE,
+    distinct_diameter,
+    predicted_diameter,
+    reduction,
+    true_diameter,
+    zoom,
+)
 from nucleate.postprocess.targets import centres
 from nucleate.types import Maps
 
@@ -77,3 +86,29 @@ def test_without_nuclei_no_size_is_known():
     nothing = np.zeros((8, 8), np.float32)
     assert true_diameter(empty) == 0
     assert predicted_diameter([Maps(nothing, nothing, np.stack([nothing, nothing]), nothing)]) == 0
+
+
+@pytest.mark.parametrize("size", range(5, 105, 5))
+def test_nuclei_of_ordinary_size_are_not_reduced(size):
+    assert reduction(lambda factor: max(6.0, size / factor)) == 1
+
+
+@pytest.mark.parametrize("size", range(110, 600, 30))
+def test_larger_nuclei_are_reduced_to_a_size_that_is_seen(size):
+    # As measured: what is larger than some 100 pixels is seen as about 100.
+    factor = reduction(lambda factor: min(100.0, size / factor))
+    assert 20 <= size / factor <= 40
+
+
+@pytest.mark.parametrize("seen", [{4: 0}, {4: 57, 2: 11}, {4: 20, 2: 22, 8: 30}])
+def test_large_shapes_among_small_nuclei_and_empty_images_change_nothing(seen):
+    assert reduction(lambda factor: seen[factor]) == 1
+
+
+@pytest.mark.parametrize("radius", [3, 15])
+def test_a_network_that_knows_one_size_does_not_make_nuclei_larger(radius):
+    y, x = np.mgrid[:60, :60] % 12 - 6
+    seen = (np.hypot(y, x) < 4).astype(np.float32)
+    maps = Maps(seen, seen, np.zeros((2, 60, 60), np.float32), np.full((60, 60), radius, np.float32))
+    assert distinct_diameter([maps]) == pytest.approx(min(2 * radius, 7.9), abs=0.6)
+    assert distinct_diameter([]) == 0

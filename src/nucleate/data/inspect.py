@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleate.data.channels import question as channel_question
 from nucleate.data.dataset import find
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
 from nucleate.errors import DatasetError, ImageError
@@ -189,7 +190,7 @@ def _image_report(looked: _Looked) -> ImageReport:
         nuclei=None if looked.labels is None else looked.areas.size,
         diameters=_diameters(looked.areas),
         mistakes=tuple(mistake.sentence(mask) for mistake in looked.mistakes),
-        oddities=looked.oddities,
+        oddities=(*looked.oddities, *([asked] if (asked := channel_question(image)) is not None else ())),
     )
 
 

@@ -7,7 +7,7 @@ from passes over it in bounded memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def normalise(image: Image, channels: int, normalisation: Normalisation | None =
     to it give 0 and the others the end of the range on their side; a constant image gives zeros.
 
     One channel from red, green and blue is their mean; several channels from one are copies of it. Any other change
-    of number needs a person's choice: see `pick`.
+    of number needs a person's choice: see `nucleate.data.channels`.
 
     Raises `ImageError` where the number of channels does not fit.
 
@@ -73,34 +73,6 @@ def between(pixels: Pixels, low: float, high: float, channels: int) -> NDArray[n
     """
     scaled = np.moveaxis(stretch(pixels, low, high, LOWEST, HIGHEST), 2, 0)
     return np.array(np.broadcast_to(scaled, (channels, *scaled.shape[1:])), dtype=np.float32, order="C")
-
-
-def pick(image: Image, channel: str | int) -> Image:
-    """The image with one of its channels, given by name (any case) or by number from 1.
-
-    Raises `ImageError` naming the channels that there are.
-
-    >>> image = Image("cells", np.zeros((4, 5, 2), np.uint8), ("DAPI", "GFP"))
-    >>> pick(image, "dapi").channels, pick(image, 2).channels
-    (('DAPI',), ('GFP',))
-    """
-    index = index_of(channel, image.channels, image.path or image.name)
-    return replace(image, pixels=image.pixels[..., index : index + 1], channels=(image.channels[index],))
-
-
-def index_of(channel: str | int, channels: Sequence[str], where: object) -> int:
-    """The place among `channels` of the one given by name (any case) or by number from 1; see `pick`.
-
-    >>> index_of("gfp", ("DAPI", "GFP"), "cells.tif")
-    1
-    """
-    names = [name.lower() for name in channels]
-    wanted = str(channel).lower()
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-        return int(wanted) - 1
-    raise ImageError(f"{where} has no channel {channel!r}: choose one of {', '.join(channels)}.")
 
 
 def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:

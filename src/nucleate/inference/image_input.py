@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nucleate.data.normalization import index_of
 from nucleate.errors import InputError
 from nucleate.io.reader import Reader, open_reader
 from nucleate.types import Box, Pixels
@@ -22,26 +21,19 @@ NEAR = 1.5
 
 
 class ChannelReader(Reader):
-    """One channel of an image."""
+    """Some channels of an image, those at these `places` in this order."""
 
-    def __init__(self, reader: Reader, channel: str) -> None:
-        self.reader, self.index = reader, index_of(channel, reader.channels, reader.path or reader.name)
-        self.name, self.path, self.channels = reader.name, reader.path, (reader.channels[self.index],)
+    def __init__(self, reader: Reader, places: Sequence[int]) -> None:
+        self.reader, self.places = reader, list(places)
+        self.name, self.path, self.channels = reader.name, reader.path, tuple(reader.channels[i] for i in places)
         self.dtype, self.pixel_size, self.piece = reader.dtype, reader.pixel_size, reader.piece
         self.levels, self.level = reader.levels, reader.level
 
     def read(self, box: Box) -> Pixels:
-        return np.ascontiguousarray(self.reader.read(box)[..., self.index : self.index + 1])
+        return np.ascontiguousarray(self.reader.read(box)[..., self.places])
 
     def close(self) -> None:
         self.reader.close()
-
-
-def select_channel(reader: Reader, trained: Sequence[str]) -> Reader:
-    """Of several channels the one that the model was trained on, where the image has one of that name."""
-    if len(reader.channels) > 1 and len(trained) == 1 and trained[0] in reader.channels:
-        return ChannelReader(reader, trained[0])
-    return reader
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ def _ordered(rows: NDArray[np.void], masks: NDArray[np.uint8]) -> Measured:
 class StoredInstances(Instances):
     """The nuclei in a store that `relabel_sequential` has put in order; its `counts` are those of each row of tiles.
 
-    `borders` are the first row of pixels of each row of tiles and one past the last; all else as in `Instances`.
+    `borders` are the first row of pixels of each row of tiles and one past the last; `channels` those that each nucleus
+    was measured in; no pixel of a nucleus is further than `furthest` from its centre; all else as in `Instances`.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class StoredInstances(Instances):
         *,
         downsample: float = 1.0,
         pixel_size: float | None = None,
+        channels: Sequence[str] = (),
+        furthest: int = FURTHEST,
     ) -> None:
         self.name, self.shape, self.origin = name, region.shape, (region.y, region.x)
-        self.downsample, self.pixel_size = downsample, pixel_size
+        self.downsample, self.pixel_size, self.channels = downsample, pixel_size, tuple(channels)
         self.count = int(sum(counts))
-        self._store, self._borders = store, borders
+        self._store, self._borders, self._furthest = store, borders, furthest
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]
         self._decoded = Cache[_Row](_KEPT, at_least=_FEWEST)
 
@@ -93,7 +96,11 @@ class StoredInstances(Instances):
         labels = np.zeros(box.shape, dtype=np.uint32)
         for index, first in enumerate(self._first[:-1]):
             begin, end = self._borders[index : index + 2]
-            if begin - FURTHEST < whole.bottom and whole.y < end + FURTHEST and self._first[index + 1] > first:
+            if (
+                begin - self._furthest < whole.bottom
+                and whole.y < end + self._furthest
+                and self._first[index + 1] > first
+            ):
                 self.rows(index).paint(labels, whole, first)
         return labels
 
@@ -107,13 +114,14 @@ class StoredInstances(Instances):
                 yield Instance(next(nuclei), here, row.mask(step))
 
     def measurements(self) -> Iterator[Nucleus]:
+        measures = (*_MEASURES, *(f"channel {place}" for place in range(len(self.channels))))
         for index, first in enumerate(self._first[:-1]):
-            columns = zip(*(self.rows(index).nuclei[name].tolist() for name in _MEASURES), strict=True)
+            columns = zip(*(self.rows(index).nuclei[name].tolist() for name in measures), strict=True)
             for number, values in enumerate(columns, start=first):
                 yield self._nucleus(number, *values)
 
     def _nucleus(
-        self, number: int, y: float, x: float, area: int, mean: float, score: float, entropy: float
+        self, number: int, y: float, x: float, area: int, mean: float, score: float, entropy: float, *channels: float
     ) -> Nucleus:
         return Nucleus(
             id=number,
@@ -124,6 +132,7 @@ class StoredInstances(Instances):
             mean_intensity=round(mean, 4),
             score=round(score, 4),
             entropy=None if math.isnan(entropy) else round(entropy, 4),
+            channel_means=tuple(round(mean, 4) for mean in channels),
         )
 
     def bounded(self) -> int:

@@ -33,10 +33,15 @@ bits, NaN where it was not asked for;
 `bounded`: it extends to the longest distance that is searched, so it may be larger."""
 
 
+def nucleus_type(channels: int = 0) -> np.dtype[np.void]:
+    """`NUCLEUS`, and after it the mean of its pixels in each of so many channels: channel 0, channel 1 ..."""
+    return np.dtype([*NUCLEUS.descr, *((f"channel {place}", "<f8") for place in range(channels))])
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`rows` (K,) of type `NUCLEUS` in the order of their names, and their `masks`: of each nucleus in turn the pixels
-    of its box in reading order, eight to a byte, the last byte filled up with 0."""
+    """`rows` (K,) of a `nucleus_type` in the order of their names, and their `masks`: of each nucleus in turn the
+    pixels of its box in reading order, eight to a byte, the last byte filled up with 0."""
 
     rows: NDArray[np.void]
     masks: NDArray[np.uint8]
@@ -64,18 +69,21 @@ def measure(
     pixels: Pixels,
     entropy: NDArray[np.float16] | None = None,
     at_bound: NDArray[np.bool_] | None = None,
+    every: Pixels | None = None,
 ) -> Measured:
     """Of the nuclei in `box`, label k + 1 that of centre k, those that are `own` and have a pixel there.
 
     Centroid, area, mean over the nucleus' pixels and all channels of the image's own values, score (the heat at the
-    centre) and mean entropy. Each sum runs over the pixels of the nucleus in reading order, so that it is the same to
-    the last bit in whichever box the nucleus lies.
+    centre), mean entropy, and the means in the channels of `every`. Each sum runs over the pixels of the nucleus in
+    reading order, so that it is the same to the last bit in whichever box the nucleus lies.
     """
     columns = {"mean": pixels[..., 0] if pixels.shape[2] == 1 else pixels.mean(axis=2, dtype=np.float64)}
     columns |= {name: one for name, one in (("entropy", entropy), ("bounded", at_bound)) if one is not None}
+    channels = 0 if every is None else every.shape[2]
+    columns |= {f"channel {place}": every[..., place] for place in range(channels) if every is not None}
     area, sums, edges = kernels.accumulate(labels, own, np.stack([*columns.values()], dtype=np.float64))
     there = np.flatnonzero(area)
-    rows = np.zeros(len(there), dtype=NUCLEUS)
+    rows = np.zeros(len(there), dtype=nucleus_type(channels))
     rows["entropy"] = np.nan
     for name, total in zip(columns, sums[2:, there], strict=True):
         rows[name] = total > 0 if name == "bounded" else total / area[there]

@@ -14,8 +14,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 
 from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import Arrays, BlockStore
-from nucleate.inference.instances import StoredInstances, relabel_sequential
-from nucleate.inference.measurements import NUCLEUS, Measured, measure, names, reaches_bound
+from nucleate.inference.instances import FURTHEST, StoredInstances, relabel_sequential
+from nucleate.inference.measurements import Measured, measure, names, nucleus_type, reaches_bound
+from nucleate.inference.reduced import ReducedReader, coarse, enlarge, fine, suitable_factor
 from nucleate.inference.scheduler import Schedule, do_all
 from nucleate.inference.sliding_window import SIDE, BlankCache, ForwardPass, SlidingWindow
 from nucleate.inference.tiling import tiles
@@ -40,7 +42,7 @@ from nucleate.postprocess.instances_from_maps import (
     cast_votes,
     instances_from_votes,
 )
-from nucleate.types import Box, Thresholds
+from nucleate.types import Box, Labels, Thresholds
 
 DEPENDS = Extent().context + Extent().nucleus
 """Pixels; the label of a pixel depends on no votes further away."""
@@ -61,12 +63,14 @@ class PipelineConfig:
         tile: pixels; the side of a tile. No result depends on it.
         entropy: also keep the predictive entropy of every pixel.
         side: pixels; the longest side of the network's blocks.
+        reduce: reduce an image whose nuclei are too large for the network.
     """
 
     region: Box
     tile: int
     entropy: bool = False
     side: int = SIDE
+    reduce: bool = True
 
 
 class Pipeline:
@@ -79,6 +83,7 @@ class Pipeline:
         thresholds: what turns the network's maps into nuclei.
         store: keeps all that is computed; what it holds already is not computed again.
         config: what is asked for.
+        every: the image with all its channels, where nuclei are measured in each of several.
     """
 
     def __init__(
@@ -89,10 +94,13 @@ class Pipeline:
         thresholds: Thresholds,
         store: BlockStore,
         config: PipelineConfig,
+        every: Reader | None = None,
     ) -> None:
         self.network, self.reader, self.statistics = network, reader, statistics
-        self.thresholds, self.store, self.config = thresholds, store, config
+        self.thresholds, self.store, self.config, self.every = thresholds, store, config, every
+        self.seen: Reader = reader  # until `run` reduces it, where nuclei are very large
         self.window = SlidingWindow(network, reader.shape, 1.0, reader.shape, ())  # until `run` plans it
+        self.notes: list[str] = []  # what a person should know of the result
         self._extents: dict[int, Extent] = {}
         self._decoded = Cache[Arrays](0, at_least=DECODED)
         self._lock = threading.Lock()
@@ -110,9 +118,10 @@ class Pipeline:
         """Segment every tile; with a pool, its threads do it. `observe` is told the share that is done."""
         if not self.statistics.constant:
             network = BlankCache(self.network)
-            self.window = SlidingWindow.plan(network, self.reader.shape, self._read, side=self.config.side)
+            self.seen = self._reduced(network)
+            self.window = SlidingWindow.plan(network, self.seen.shape, self.read_seen, side=self.config.side)
         needs = {
-            tile: self.window.meeting(box.grown(EXAMINED, within=self.reader.shape))
+            tile: self.window.meeting(coarse(box, self.reduction).grown(EXAMINED, within=self.seen.shape))
             for tile, box in self._tiles.items()
             if self.store.get(tile) is None
         }
@@ -137,33 +146,68 @@ class Pipeline:
         counts = relabel_sequential(self.store, self._rows)
         region = self.config.region
         return StoredInstances(
-            name, self.store, counts, self._borders, region, downsample=downsample, pixel_size=pixel_size
+            name,
+            self.store,
+            counts,
+            self._borders,
+            region,
+            downsample=downsample,
+            pixel_size=pixel_size,
+            channels=self.channels,
+            furthest=FURTHEST * self.reduction,
         )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Those in which each nucleus is measured, where there are several."""
+        return self.every.channels if self.every is not None else ()
 
     def entropy(self, box: Box) -> NDArray[np.float16]:
         """The predictive entropy in bits of the pixels in a box of the image; 0 in a constant image."""
-        found = np.zeros(box.shape, dtype=np.float16)
-        for block in self.window.meeting(box):
+        seen = coarse(box, self.reduction)
+        found = np.zeros(seen.shape, dtype=np.float16)
+        for block in self.window.meeting(seen):
             region = self.window.blocks[block].write_region
-            common = region.common(box)
+            common = region.common(seen)
             assert common is not None  # as they meet
-            found[common.within(box)] = self._decode(f"entropy-{block}")["bits"][common.within(region)]
-        return found
+            found[common.within(seen)] = self._decode(f"entropy-{block}")["bits"][common.within(region)]
+        return self._repeated(found, seen, box)
 
-    def _read(self, box: Box) -> torch.Tensor:
+    @property
+    def reduction(self) -> int:
+        """The whole factor by which the image is reduced before all else; 1 but where nuclei are very large."""
+        return self.seen.factor if isinstance(self.seen, ReducedReader) else 1
+
+    def _reduced(self, network: ForwardPass) -> Reader:
+        """The image, reduced where its nuclei are too large for the network."""
+        kept = self.store.get("reduction")
+        factor = 1 if kept is None else int(kept["factor"])
+        if kept is None and self.config.reduce:
+            factor = suitable_factor(network, self.reader, self.statistics)
+            self.store.put("reduction", {"factor": np.array(factor)})
+        return ReducedReader(self.reader, factor) if factor > 1 else self.reader
+
+    def read_seen(self, box: Box) -> torch.Tensor:
         """The image as the network sees it, (1, channels, H, W)."""
-        return torch.from_numpy(self.statistics.normalise(self.reader.read(box), self.reader.channels))[None]
+        return torch.from_numpy(self.statistics.normalise(self.seen.read(box), self.seen.channels))[None]
+
+    def _repeated(self, values: NDArray[Any], seen: Box, box: Box) -> NDArray[Any]:
+        """What is known of the pixels of a box of the reduced image, for those of a box that it covers."""
+        if self.reduction == 1:
+            return values
+        wide = values.repeat(self.reduction, axis=0).repeat(self.reduction, axis=1)
+        return wide[box.within(Box(seen.y * self.reduction, seen.x * self.reduction, *wide.shape))]
 
     def _missing(self, wanted: Collection[int]) -> list[int]:
         """The blocks to compute: those of which a tile wants votes, and all of the region where entropy is kept."""
-        missing = []
+        missing, region = [], coarse(self.config.region, self.reduction)
         for index, block in enumerate(self.window.blocks):
             votes = self.store.get(f"votes-{index}") if index in wanted else None
             if votes is not None:
                 self._extents[index] = Extent(*votes["extent"].tolist())
             if (index in wanted and votes is None) or (
                 self.config.entropy
-                and (index in wanted or block.write_region.common(self.config.region) is not None)
+                and (index in wanted or block.write_region.common(region) is not None)
                 and self.store.get(f"entropy-{index}") is None
             ):
                 missing.append(index)
@@ -173,8 +217,8 @@ class Pipeline:
         """Run the network on a block, and keep its votes and entropy."""
         block, classes = self.window.blocks[index], self.network.architecture.classes
         region, context = block.write_region, block.context
-        raw = self.window.forward(block, self._read(block.read_region))
-        votes = cast_votes(to_maps(raw, classes), self.thresholds, context, region, self.reader.shape)
+        raw = self.window.forward(block, self.read_seen(block.read_region))
+        votes = cast_votes(to_maps(raw, classes), self.thresholds, context, region, self.seen.shape)
         extent = Extent.of(votes, self.thresholds)
         if self.config.entropy:
             bits = to_entropy(raw[..., *region.within(context)], classes).astype(np.float16)
@@ -195,25 +239,45 @@ class Pipeline:
 
     def _segment_tile(self, name: str, blocks: Sequence[int]) -> None:
         """Turn the votes around a tile, all from these blocks, into its nuclei, and keep them."""
-        tile, shape = self._tiles[name], self.reader.shape
+        tile, factor, shape = self._tiles[name], self.reduction, self.seen.shape
+        seen = coarse(tile, factor)
         extent = Extent(0, 0, 0)
         for block in blocks:
             extent |= self._extents[block]
-        box = tile.grown(extent.context + extent.nucleus, within=shape)
+        box = seen.grown(extent.context + extent.nucleus + (factor > 1), within=shape)
         votes = self._votes(box) if blocks else None  # there are none in a constant image
-        done = Measured(np.zeros(0, dtype=NUCLEUS), np.zeros(0, dtype=np.uint8))
+        done = Measured(np.zeros(0, dtype=nucleus_type(len(self.channels))), np.zeros(0, dtype=np.uint8))
         if votes is not None and len(votes.candidates.position):
-            area = tile.grown(extent.nucleus, within=shape).common(self.config.region)
+            wide = seen.grown(extent.nucleus, within=shape)
+            area = fine(wide, factor, self.reader.shape).common(self.config.region)
             assert area is not None  # it holds the tile
-            labels, centres = instances_from_votes(votes, box, self.thresholds)
+            labels, found = instances_from_votes(votes, box, self._scaled)
+            centres = Candidates(found.position * factor + factor // 2, found.heat, found.radius * factor)
             own = self._own(centres.position, tile)
-            at_bound = reaches_bound(votes, box, area) if extent.vote == MAX_DISTANCE else None
+            at_bound = reaches_bound(votes, box, wide) if extent.vote == MAX_DISTANCE else None
+            at_bound = None if at_bound is None else self._repeated(at_bound, wide, area)
             bits = self.entropy(area) if self.config.entropy else None
-            cut = np.ascontiguousarray(labels[area.within(box)])
-            done = measure(cut, area, centres, own, self.reader.read(area), bits, at_bound)
-            wide = names(centres.position[self.thresholds.assign_radius * centres.radius >= MAX_DISTANCE])
-            done.rows["bounded"] |= np.isin(done.rows["name"], wide)
+            cut = self._enlarged(labels, box, wide, area)
+            every = self.every.read(area) if self.every is not None else None
+            done = measure(cut, area, centres, own, self.reader.read(area), bits, at_bound, every)
+            wide_ones = names(centres.position[self.thresholds.assign_radius * found.radius >= MAX_DISTANCE])
+            done.rows["bounded"] |= np.isin(done.rows["name"], wide_ones)
         self.store.put(name, {"rows": done.rows, "masks": done.masks})
+
+    @property
+    def _scaled(self) -> Thresholds:
+        """The thresholds for the reduced image."""
+        return replace(self.thresholds, min_area=-(-self.thresholds.min_area // self.reduction**2))
+
+    def _enlarged(self, labels: Labels, held: Box, seen: Box, box: Box) -> Labels:
+        """The labels in `box`, which `seen` covers in the reduced image, of those of the box `held`."""
+        if self.reduction == 1:
+            return np.ascontiguousarray(labels[box.within(held)])
+        around = seen.grown(1, within=self.seen.shape)
+        missing = [(seen.y - around.y, around.bottom - seen.bottom), (seen.x - around.x, around.right - seen.right)]
+        framed = np.pad(labels[around.within(held)], [(1 - low, 1 - high) for low, high in missing], mode="edge")
+        whole = Box(seen.y * self.reduction, seen.x * self.reduction, *(self.reduction * side for side in seen.shape))
+        return np.ascontiguousarray(enlarge(framed, self.reduction)[box.within(whole)])
 
     def _own(self, position: NDArray[np.int64], tile: Box) -> NDArray[np.bool_]:
         """Which centres are the tile's: those in it, and those outside the region that it is nearest to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from nucleate.errors import InputError, NucleateError, OutputError
+from nucleate.inference import hints
 from nucleate.inference.block_store import MemoryBlockStore
 from nucleate.inference.earlier import Earlier, examine, too_long_name
 from nucleate.inference.image_input import OpenImage, Selection, open_image
@@ -64,6 +66,7 @@ class Request:
         entropy: also write the predictive entropy of each pixel, and its mean for each nucleus.
         resume: continue what an interrupted run left.
         overwrite: replace files of the results' names that no earlier run wrote.
+        channel: which of several channels is segmented, by its name or its number from 1.
 
     Raises:
         InputError: for a tile out of range and for an unknown format.
@@ -76,6 +79,7 @@ class Request:
     entropy: bool = False
     resume: bool = False
     overwrite: bool = False
+    channel: str | None = None
 
     def __post_init__(self) -> None:
         if not SMALLEST_TILE <= self.tile <= LARGEST_TILE:
@@ -94,6 +98,7 @@ class Request:
             "pixel size": self.selection.pixel_size,
             "region": None if region is None else asdict(region),
             "entropy": self.entropy,
+            "channel": self.channel,
         }
 
     def files(self, name: str, *, drawn: bool = True) -> dict[str, str]:
@@ -106,13 +111,15 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Segmented:
     """An image that was segmented: how many nuclei it holds, how many of them may be larger than what was found,
-    sentences for the person who asked, and the files of an earlier run that no longer fit and were removed."""
+    sentences for the person who asked, the files of an earlier run that no longer fit and were removed, and remarks on
+    the result, which NAME.json has, too."""
 
     count: int
     megapixels: float
     bounded: int = 0
     notes: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +162,24 @@ class Summary:
     def notes(self) -> list[str]:
         """What else there is to say."""
         segmented = [one for one in self.results.values() if isinstance(one, Segmented)]
-        notes = [*self.said, *(note for one in segmented for note in one.notes)]
+        notes = [*self.said, *(note for one in segmented for note in one.notes), *self._remarks()]
         removed = [file for one in segmented for file in one.removed]
         if removed:
             files = f"{removed[0]} was" if len(removed) == 1 else f"{len(removed)} files, {removed[0]} among them, were"
             notes.append(f"{files} of an earlier run with another model or other options, and so removed.")
         return notes
+
+    def _remarks(self) -> list[str]:
+        """Those on all images; what is so of many is said once, with the numbers of the first."""
+        said: dict[str, list[tuple[str, str]]] = {}
+        for name, one in self.results.items():
+            for remark in one.remarks if isinstance(one, Segmented) else ():
+                said.setdefault(re.sub(r"\d[\d.]*", "0", remark), []).append((name, remark))
+        alike = [(len(found), *found[0]) for found in said.values()]
+        return [
+            f"{name}: {remark}" if count == 1 else f"{count} images, such as {name}: {remark}"
+            for count, name, remark in alike
+        ]
 
     @property
     def bounded(self) -> dict[str, int]:
@@ -320,11 +339,13 @@ class _Run:
             region=image.region,
             tile=max(reader.shape) if small else request.tile,
             entropy=request.entropy,
+            channel=request.channel,
             observe=lambda share: tell(_SEGMENTED * share),
         )
         nuclei = pipeline.instances(
             source.name, downsample=reader.levels[reader.level].downsample, pixel_size=image.pixel_size
         )
+        remarks = (*pipeline.notes, *hints.remarks(pipeline, self.predictor.model.manifest, nuclei.count))
         begin_writing(folder, stem)
         notes = [*([image.note] if image.note else []), *earlier.set_aside(files)]
         self._write(
@@ -334,11 +355,11 @@ class _Run:
             nuclei,
             lambda share: tell(_SEGMENTED + (1 - _SEGMENTED) * share),
         )
-        removed = self._record(source, reader.level, nuclei, files, digest(identity))
+        removed = self._record(source, reader.level, nuclei, files, digest(identity), remarks)
         if request.overlay and not drawn:
             notes.append(f"{source.path} is too large for an overlay: look at it with nucleate view {self.out}.")
         end_work(folder, stem)
-        return Segmented(nuclei.count, image.megapixels, nuclei.bounded(), tuple(notes), tuple(removed))
+        return Segmented(nuclei.count, image.megapixels, nuclei.bounded(), tuple(notes), tuple(removed), remarks)
 
     def _identity(self, source: Source) -> dict[str, Any]:
         """What the results for an image depend on, for JSON."""
@@ -380,7 +401,13 @@ class _Run:
                 overlay.write_overlay(path, pixels, nuclei.read(Box(0, 0, *nuclei.shape)).astype("int32"))
 
     def _record(
-        self, source: Source, level: int, nuclei: StoredInstances, files: Mapping[str, str], mark: str
+        self,
+        source: Source,
+        level: int,
+        nuclei: StoredInstances,
+        files: Mapping[str, str],
+        mark: str,
+        remarks: tuple[str, ...],
     ) -> list[str]:
         """Say in NAME.json what lies there of these nuclei; remove what an earlier run wrote of others, and name it."""
         folder, earlier = source.folder(self.out), self.earlier[source.name]
@@ -397,6 +424,7 @@ class _Run:
             digests={name: written_digest(folder / file) for name, file in kept.items()},
             relative=relative_to(folder, source.path),
             series=source.series,
+            notes=remarks,
         )
         write_record(folder / record_file(source.stem), record)
         return removed

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from nucleate import __version__
+from nucleate.data.channels import choose_channels
+from nucleate.data.colours import has_several
 from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import BlockStore, MemoryBlockStore
-from nucleate.inference.image_input import select_channel
+from nucleate.inference.image_input import ChannelReader
 from nucleate.inference.pipeline import Pipeline, PipelineConfig
 from nucleate.inference.scheduler import thread_pool
 from nucleate.inference.select import choose
@@ -25,6 +27,7 @@ from nucleate.io.prediction_json import Environment
 from nucleate.io.reader import MemoryReader, Reader
 from nucleate.networks.runtime import one_heap
 from nucleate.networks.store import Model
+from nucleate.postprocess.rescale import LARGEST
 from nucleate.types import Box, Image, Segmentation
 
 WORKERS = 2
@@ -91,6 +94,7 @@ class Predictor:
         region: Box,
         tile: int,
         entropy: bool = False,
+        channel: str | int | None = None,
         observe: Observe | None = None,
     ) -> Pipeline:
         """Segment an image; a small one in the calling thread.
@@ -99,15 +103,23 @@ class Predictor:
             reader: the image.
             store: keeps what is computed.
             region, tile, entropy: as in `PipelineConfig`.
+            channel: which of several is segmented; see `data.channels.choose_channels`.
             observe: is told the share that is done.
 
         Returns:
             The pipeline, which has run and gives the results.
         """
-        reader = select_channel(reader, self.model.manifest.data.channels)
+        manifest = self.model.manifest
+        places, note = choose_channels(reader, manifest.data.channels, manifest.architecture.channels, channel)
+        every = reader if has_several(reader) else None
+        if places != tuple(range(len(reader.channels))):
+            reader = ChannelReader(reader, places)
         statistics = self._statistics(reader, store, observe)
-        config = PipelineConfig(region, tile, entropy, self.side)
-        pipeline = Pipeline(self.network, reader, statistics, self.thresholds, store, config)
+        # A model that learnt from very large nuclei knows them as they are.
+        reduce = manifest.data.median_diameter <= LARGEST
+        config = PipelineConfig(region, tile, entropy, self.side, reduce)
+        pipeline = Pipeline(self.network, reader, statistics, self.thresholds, store, config, every)
+        pipeline.notes += [note] if note else []
         told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
         threads = torch.get_num_threads()
         workers: AbstractContextManager[Executor | None] = (

@@ -25,7 +25,7 @@ from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import Architecture
 from nucleate.postprocess import kernels
 from nucleate.postprocess.rescale import predicted_diameter, zoom
-from nucleate.types import Box
+from nucleate.types import Box, Maps
 
 GLANCE, JUDGED = 192, 384
 """Pixels; the size of the nuclei is judged from windows of this side, see `windows`: the larger where the smaller show
@@ -111,7 +111,8 @@ class SlidingWindow:
     """The plan by which the network passes over an image of `shape` (height, width): made by `plan`.
 
     The image is resized by `factor` to `size` (height, width) for the network. `blocks` together write each pixel once.
-    `output` is the network's output for the whole image where planning has computed it already.
+    `output` is the network's output for the whole image where planning has computed it already; `diameter` (pixels) the
+    median of the nuclei as it was judged, 0 where none was seen.
     """
 
     network: ForwardPass
@@ -120,6 +121,7 @@ class SlidingWindow:
     size: tuple[int, int]
     blocks: tuple[Block, ...]
     output: Tensor | None = None
+    diameter: float = 0.0
 
     @classmethod
     def plan(
@@ -133,10 +135,7 @@ class SlidingWindow:
             read: gives a box of the image as the network is to see it, (1, channels, H, W).
             side: pixels; the longest side of a block, see `SIDE`.
         """
-        for places in windows(shape):
-            first, diameter = _judge(network, places, read)
-            if diameter:
-                break
+        places, first, diameter = judge(network, shape, read)
         factor = zoom(diameter)
         size = round(factor * shape[0]), round(factor * shape[1])
         blocks = tuple(_cut(network, shape, size, factor, side))
@@ -144,7 +143,7 @@ class SlidingWindow:
             network.expect(*_padded(blocks[0].input_region.shape, network.architecture.stride))
         # The window of a small image is the image: if it is not resized, its output is known already.
         same = places[0].shape == shape and factor == 1.0 and len(blocks) == 1
-        return cls(network, shape, factor, size, blocks, first if same else None)
+        return cls(network, shape, factor, size, blocks, first if same else None, diameter)
 
     @torch.inference_mode()
     def forward(self, block: Block, pixels: Tensor) -> Tensor:
@@ -198,12 +197,33 @@ class SlidingWindow:
         return np.array(edges, dtype=np.int64).reshape(-1, 4).T
 
 
-def _judge(network: ForwardPass, places: tuple[Box, ...], read: Callable[[Box], Tensor]) -> tuple[Tensor, float]:
+def judge(
+    network: ForwardPass,
+    shape: tuple[int, int],
+    read: Callable[[Box], Tensor],
+    measure: Callable[[Iterator[Maps]], float] = predicted_diameter,
+) -> tuple[tuple[Box, ...], Tensor, float]:
+    """The windows of an image in which nuclei were seen, or the last that were tried, the network's output in the first
+    of them, and the median diameter (pixels; 0 for no nuclei) that `measure` gives of its maps; `read` is as for
+    `SlidingWindow.plan`."""
+    for places in windows(shape):
+        first, diameter = _judge(network, places, read, measure)
+        if diameter:
+            break
+    return places, first, diameter
+
+
+def _judge(
+    network: ForwardPass,
+    places: tuple[Box, ...],
+    read: Callable[[Box], Tensor],
+    measure: Callable[[Iterator[Maps]], float],
+) -> tuple[Tensor, float]:
     """The network's output at the first place, and the median diameter (pixels; 0 for no nuclei) at all of them."""
     first = network.raw(read(places[0]))
     others = (network.raw(read(place)) for place in places[1:])  # one in memory at a time
     classes = network.architecture.classes
-    return first, predicted_diameter(to_maps(raw, classes) for raw in chain((first,), others))
+    return first, measure(to_maps(raw, classes) for raw in chain((first,), others))
 
 
 def _padded(shape: tuple[int, int], stride: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ def numbered(channels: int) -> tuple[str, ...]:
     ('channel 1', 'channel 2')
     """
     return tuple(f"channel {number}" for number in range(1, channels + 1))
+
+
+_COUNTER = re.compile(r"(?<![a-z0-9])(?:c|ch|channel|t|w|z)[\s:=_#-]*\d+(?:/\d+)?(?!\d)", re.IGNORECASE)
+
+
+def uncounted(name: str) -> str:
+    """The name of a channel without the counters that programs add to it; the name itself where nothing else is in it.
+
+    >>> uncounted("DAPI - c:1/2"), uncounted("w1Hoechst 33342"), uncounted("channel 2")
+    ('DAPI', 'Hoechst 33342', 'channel 2')
+    """
+    return _COUNTER.sub(" ", name).strip(" \t-_:,;/|") or name
 
 
 def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple[int, ...]]:

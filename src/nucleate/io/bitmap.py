@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
+from nucleate.io.exif import of_jpeg, orientation, upright
 from nucleate.io.files import read_bytes
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -38,7 +39,8 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
     """The pixels of a PNG or JPEG file, shape (height, width, channels) with 1 or 3 channels, uint8 or uint16.
 
     Transparency is dropped. A palette becomes its colours; with `labels`, a palette of colours becomes its indices,
-    because programs that colour a label image for display keep the labels there.
+    because programs that colour a label image for display keep the labels there. An image that Exif says is turned
+    is turned back, as every viewer shows it.
 
     Raises `ImageError` for a file that is cut off, broken, larger than `LARGEST` or in CMYK.
     """
@@ -62,7 +64,8 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
     pixels = pixels.reshape(height, width, -1)
     if not is_png and pixels.shape[2] == 4:
         raise ImageError(f"{path} is a CMYK JPEG, made for printing: save it as RGB.")
-    return pixels[..., : {2: 1, 4: 3}.get(pixels.shape[2])]
+    exif = next((body for kind, body in _chunks(data) if kind == b"eXIf"), b"") if is_png else of_jpeg(data)
+    return np.ascontiguousarray(upright(pixels[..., : {2: 1, 4: 3}.get(pixels.shape[2])], orientation(exif)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -27,7 +27,8 @@ class Instances(ABC):
 
     `shape` is (height, width) in pixels of the level that was segmented; `origin` (y, x) where the region begins in
     that level; `downsample` how many pixels of the whole slide one of its pixels spans; `pixel_size` micrometres a
-    pixel of the level, None where it is not known. Boxes and coordinates count from the region's own first pixel.
+    pixel of the level, None where it is not known; `channels` those in which each nucleus was measured, where the image
+    has several. Boxes and coordinates count from the region's own first pixel.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Instances(ABC):
     origin: tuple[int, int] = (0, 0)
     downsample: float = 1.0
     pixel_size: float | None = None
+    channels: tuple[str, ...] = ()
     count: int
 
     @abstractmethod

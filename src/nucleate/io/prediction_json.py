@@ -37,7 +37,7 @@ class PredictionRecord:
 
     `digests` has the SHA-256 of each of the `files` (`io.digest`) as it was written; `relative` is where the image was
     from the record's own folder, None where that cannot be said; `series` which image of its file it was, from 1, None
-    of a file with one."""
+    of a file with one; `notes` what a person should know of the result."""
 
     image: str
     level: int
@@ -52,6 +52,7 @@ class PredictionRecord:
     digests: dict[str, str] = field(default_factory=dict)
     relative: str | None = None
     series: int | None = None
+    notes: tuple[str, ...] = ()
 
     def locate(self, folder: Path) -> Path:
         """The image: from the record's own folder, with which it may have been moved, else where it was."""
@@ -72,6 +73,7 @@ class PredictionRecord:
         digests: dict[str, str] | None = None,
         relative: str | None = None,
         series: int | None = None,
+        notes: tuple[str, ...] = (),
     ) -> PredictionRecord:
         """The record of these nuclei, found in that level of the image."""
         return cls(
@@ -88,6 +90,7 @@ class PredictionRecord:
             digests=digests or {},
             relative=relative,
             series=series,
+            notes=notes,
         )
 
 
@@ -134,6 +137,7 @@ def read_record(path: Path) -> PredictionRecord | None:
     known: dict[str, Any] = {one.name: value.get(one.name) for one in fields(PredictionRecord)}
     known = {name: one for name, one in known.items() if one is not None or name == "pixel_size"}
     known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
+    known["notes"] = tuple(known.get("notes", ()))
     if "environment" in known:
         known["environment"] = Environment(**{one.name: value["environment"][one.name] for one in fields(Environment)})
     return PredictionRecord(**known)
@@ -149,6 +153,8 @@ def _fits(name: str, value: Any) -> bool:
         return value is None or (isinstance(value, dict) and all(isinstance(one, str) for one in value.values()))
     if name == "series":
         return value is None or (_whole(value) and value > 0)
+    if name == "notes":
+        return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
     if name == "environment":
         return value is None or (isinstance(value, dict) and _is_environment(value))
     if name in ("level", "count"):

@@ -59,15 +59,16 @@ def plane_axes(series: Any, path: Path) -> tuple[str, tuple[int, ...]]:
     return one_plane(series.get_axes(False), series.get_shape(False), path)
 
 
-def displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool) -> NDArray[np.generic]:
+def displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool, as_stored: bool) -> NDArray[np.generic]:
     """Pixels (height, width, samples) as they are meant to be seen: a palette becomes its colours, unless its indices
-    are what counts, and where white is stored as 0 (MINISWHITE), 8- and 16-bit values are turned round."""
+    are what counts, and where white is stored as 0 (MINISWHITE), values are turned round, but for labels `as_stored`:
+    of whole numbers the lowest of their type becomes the highest, and floats become 1 - x."""
     if page.photometric == _PALETTE and page.colormap is not None and not as_indices:
         colours: NDArray[np.uint16] = page.colormap[:, pixels[..., 0]]
         return np.moveaxis(colours >> 8, 0, 2).astype(np.uint8)
     # Bilevel images are left: tifffile marks every one of them MINISWHITE and stores True as 1 all the same.
-    if page.photometric == _MINISWHITE and pixels.dtype.kind == "u":
-        return np.asarray(np.invert(pixels))
+    if page.photometric == _MINISWHITE and not as_stored and pixels.dtype.kind in "iuf":
+        return np.asarray(1 - pixels if pixels.dtype.kind == "f" else np.invert(pixels))
     return pixels
 
 

@@ -96,7 +96,9 @@ class TiffReader(Reader):
         """The pixels of a box in the file's own type."""
         parts = [plane.read(box) for plane in self._planes]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        values = tiff.displayed(values, self._page, as_indices=self._labels or self._tiff.is_imagej)
+        values = tiff.displayed(
+            values, self._page, as_indices=self._labels or self._tiff.is_imagej, as_stored=self._labels
+        )
         colours = tiff.colours(self._page, values.shape[2]) if self._samples else values.shape[2]
         return np.ascontiguousarray(values[..., :colours])
 

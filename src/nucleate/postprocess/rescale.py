@@ -5,10 +5,11 @@ The factor belongs to the whole image, like its intensity statistics: every tile
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nucleate.types import Labels, Maps
 
@@ -43,6 +44,35 @@ def true_diameter(labels: Labels) -> float:
     return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
 
 
+LARGEST = 64 / FACTORS[0]
+"""Pixels; nuclei of a larger diameter are not seen whole, even where the image is reduced by the first of `FACTORS`."""
+
+SEEN = 28
+"""Pixels; the diameter that larger nuclei are reduced to."""
+
+
+def reduction(judge: Callable[[int], float]) -> int:
+    """By which whole factor an image is reduced before all else, so that nuclei of a diameter above `LARGEST` are seen.
+
+    At full size the parts of such nuclei may look like nuclei. Reduced, nuclei of ordinary size are seen as ever
+    smaller ones, down to some 6 pixels; large ones are not. Only where nuclei of a good size are seen at a quarter and
+    at half of the size are there large ones.
+
+    Args:
+        judge: gives the median diameter (pixels, 0 for no nuclei) that is seen in the image reduced by a factor; see
+            `distinct_diameter`.
+
+    >>> [reduction(lambda factor: max(6, size / factor)) for size in (20, 100, 200, 400)]
+    [1, 1, 7, 14]
+    """
+    quarter = judge(4)
+    if quarter < DIAMETERS[0] * 2 / 3 or judge(2) < DIAMETERS[0]:
+        return 1
+    # Of what is seen too large to be seen well, the smaller picture tells more.
+    diameter = max(4 * quarter, 8 * judge(8))
+    return round(diameter / SEEN) if diameter > LARGEST else 1
+
+
 SURE = 0.7
 """A pixel is counted as nucleus from this probability on, where the size of nuclei is judged."""
 
@@ -56,7 +86,28 @@ def predicted_diameter(maps: Iterable[Maps]) -> float:
 
     Maps that an iterator makes are held one at a time.
     """
-    radius: NDArray[np.float32] = np.sort(np.concatenate([one.radius[one.foreground > SURE] for one in maps]))
+    return _median([one.radius[one.foreground > SURE] for one in maps])
+
+
+def distinct_diameter(maps: Iterable[Maps]) -> float:
+    """The same, but no more than what the connected parts of nucleus pixels show: their diameter 2 sqrt(area / pi), of
+    which as much area lies in smaller as in larger ones. A network may say of nuclei that are smaller than all that it
+    learnt from that they are as large."""
+    radii, areas = [], [np.zeros(0, dtype=np.int64)]
+    for one in maps:
+        sure = one.foreground > SURE
+        radii.append(one.radius[sure])
+        areas.append(np.bincount(ndimage.label(sure)[0].ravel())[1:])
+    area = np.sort(np.concatenate(areas))
+    if area.size == 0:
+        return 0.0
+    half = area[np.searchsorted(np.cumsum(area), area.sum() / 2)]
+    return min(_median(radii), float(2 * np.sqrt(half / np.pi)))
+
+
+def _median(radii: Sequence[NDArray[np.float32]]) -> float:
+    """About the median diameter of nuclei, from the radius at each of their pixels."""
+    radius = np.sort(np.concatenate(radii))
     if radius.size == 0:
         return 0.0
     part = np.cumsum(1.0 / np.maximum(radius, 1.0) ** 2, dtype=np.float64)

@@ -8,15 +8,15 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import nucleate
+from nucleate.data.channels import common
 from nucleate.data.inspect import labelled
 from nucleate.data.masks import Masks
-from nucleate.data.normalization import Normalisation, normalise, pick
+from nucleate.data.normalization import Normalisation, normalise
 from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
@@ -40,7 +40,7 @@ from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.parallel import Threads
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, new_network
-from nucleate.types import Image, Labels, Thresholds
+from nucleate.types import Labels, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class LabelledImages:
 
 
 def load_labelled(
-    folder: Path, validation: Path | None = None, channel: str | None = None, masks: Masks = "auto"
+    folder: Path, validation: Path | None = None, channel: str | int | None = None, masks: Masks = "auto"
 ) -> LabelledImages:
     """Read the labelled images of a folder.
 
     Args:
         folder: Holds images and masks; see `data.dataset`.
         validation: The same to choose on; without one, a part of `folder` is held out.
-        channel: Picks one of several by its name.
+        channel: Picks one of several by its name or its number from 1; see `data.channels.common`.
         masks: How masks are taken; see `data.masks`.
 
     Raises:
@@ -88,9 +88,10 @@ def load_labelled(
     """
     found = labelled(folder, masks)
     given = labelled(validation, masks) if validation else None
-    read = [(_channel(image, channel), _numbered(labels)) for image, labels in found.pairs]
-    held = [(_channel(image, channel), _numbered(labels)) for image, labels in given.pairs] if given else []
-    channels = _channels([image for image, _ in read + held], folder)
+    pairs = [*found.pairs, *(given.pairs if given else ())]
+    images, channels = common([image for image, _ in pairs], folder, channel)
+    chosen = [(image, _numbered(labels)) for image, (_, labels) in zip(images, pairs, strict=True)]
+    read, held = chosen[: len(found.pairs)], chosen[len(found.pairs) :]
     normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
     areas = np.concatenate([_areas(labels) for _, labels in read])
     if areas.size == 0:
@@ -137,7 +138,7 @@ def fit(
     config: TrainingConfig,
     *,
     validation: Path | None = None,
-    channel: str | None = None,
+    channel: str | int | None = None,
     masks: Masks = "auto",
     resume: bool = False,
     observe: Observer | None = None,
@@ -153,7 +154,7 @@ def fit(
         out: The model folder. The state of an unfinished run is kept in it.
         config: How the run goes.
         validation: Folder of labelled images to choose on; without one, a part of `folder` is held out.
-        channel: Name of the channel to learn from, where images have several.
+        channel: Name or number of the channel to learn from, where images have several; "all" for all of them.
         masks: How masks are taken; see `data.masks`.
         resume: Go on with the unfinished run in `out`.
         observe: Called after each step.
@@ -289,26 +290,6 @@ def _numbered(labels: Labels) -> Labels:
     numbered = np.minimum(labels, 0)
     numbered[nucleus] = 1 + np.unique(labels[nucleus], return_inverse=True)[1]
     return numbered
-
-
-def _channel(image: Image, channel: str | None) -> Image:
-    return pick(image, channel) if channel is not None else image
-
-
-def _channels(images: Sequence[Image], folder: Path) -> tuple[str, ...]:
-    """The channels to train on: one where every image is grey (also if stored as red = green = blue)."""
-    coloured = [image for image in images if len(image.channels) > 1 and not _is_grey(image)]
-    if not coloured:
-        return next((image.channels for image in images if len(image.channels) == 1), ("grey",))
-    counts = {len(image.channels) for image in coloured}
-    if len(counts) > 1:
-        raise DatasetError(f"{folder} mixes images of {sorted(counts)} channels: choose one with --channel.")
-    return coloured[0].channels
-
-
-def _is_grey(image: Image) -> bool:
-    first: Any = image.pixels[..., :1]
-    return len(image.channels) == 3 and bool((image.pixels == first).all())
 
 
 def _areas(labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

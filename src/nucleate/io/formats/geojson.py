@@ -71,6 +71,9 @@ def measurements(found: Instance, nuclei: Instances) -> dict[str, float]:
         "Mean intensity": nucleus.mean_intensity,
         "Score": nucleus.score,
     }
+    values |= {
+        f"Mean intensity {name}": mean for name, mean in zip(nuclei.channels, nucleus.channel_means, strict=True)
+    }
     if nucleus.entropy is not None:
         values["Entropy bits"] = nucleus.entropy
     return values

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 
 from nucleate.io.atomic import atomic
+from nucleate.io.axes import uncounted
 from nucleate.io.formats.progress import Observe, observed
 from nucleate.io.instances import Instances
 from nucleate.types import Nucleus
 
-COLUMNS = tuple(field.name for field in fields(Nucleus) if field.name != "entropy")
+COLUMNS = tuple(field.name for field in fields(Nucleus) if field.name not in ("entropy", "channel_means"))
 """The columns that every table has: id, y, x, area, diameter, mean_intensity, score."""
 
 MICROMETRES = ("y_um", "x_um", "area_um2", "diameter_um")
-"""The columns that follow where the pixel size is known; `entropy` comes last, where it was asked for."""
+"""The columns that follow where the pixel size is known; then `mean_intensity_NAME` for each of several channels, and
+`entropy` where it was asked for."""
+
+
+def intensity_columns(channels: Sequence[str]) -> tuple[str, ...]:
+    """The names of the columns of the intensities in these channels, all different.
+
+    >>> intensity_columns(("DAPI - c:1/2", "channel 2", "GFP", "GFP"))
+    ('mean_intensity_DAPI', 'mean_intensity_channel_2', 'mean_intensity_GFP', 'mean_intensity_GFP_4')
+    """
+    found: list[str] = []
+    for number, name in enumerate(channels, start=1):
+        column = "mean_intensity_" + (re.sub(r"\W+", "_", uncounted(name)).strip("_") or str(number))
+        found.append(f"{column}_{number}" if column in found else column)
+    return tuple(found)
 
 
 def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None:
@@ -31,7 +48,8 @@ def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None
     entropy = first is not None and first.entropy is not None
     with atomic(path) as file:
         rows = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
-        rows.writerow((*COLUMNS, *(MICROMETRES if nuclei.pixel_size else ()), *(("entropy",) if entropy else ())))
+        size = MICROMETRES if nuclei.pixel_size else ()
+        rows.writerow((*COLUMNS, *size, *intensity_columns(nuclei.channels), *(("entropy",) if entropy else ())))
         every = chain(() if first is None else (first,), found)
         for one in observed(every, nuclei.count, observe):
             rows.writerow(_row(one, nuclei))
@@ -43,6 +61,7 @@ def _row(nucleus: Nucleus, nuclei: Instances) -> list[float | int]:
     size = nuclei.pixel_size
     if size:
         row += [round(value, 4) for value in (y * size, x * size, nucleus.area * size**2, nucleus.diameter * size)]
+    row += nucleus.channel_means
     if nucleus.entropy is not None:
         row.append(nucleus.entropy)
     return row
