@@ -145,7 +145,7 @@ def sizes_that_differ(folder):
 
 def no_mask(folder):
     shutil.rmtree(dataset(folder, noise(), nuclei()) / "masks")
-    return "1 images and no mask"
+    return "1 image and no mask"
 
 
 def masks_without_nuclei(folder):

@@ -287,7 +287,7 @@ def train(
         NucleateError: the images cannot be used, or the folder not written.
     """
     # Training is loaded where it is asked for: prediction starts a second earlier without it.
-    from nucleate.report.card import card_files
+    from nucleate.report.model_files import model_files
     from nucleate.training.config import TrainingConfig
     from nucleate.training.fit import fit
 
@@ -299,7 +299,7 @@ def train(
         channel=channel,
         resume=resume,
         observe=observe,
-        extra_files=card_files,
+        extra_files=model_files,
     )
     return load(out)
 

@@ -88,6 +88,8 @@ def train(
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
     with _loading():
         from nucleate import api
+        from nucleate.networks.store import read_history
+        from nucleate.report.last_words import last_words
         from nucleate.report.training_progress import TrainingProgress
         from nucleate.training.config import TrainingConfig
 
@@ -102,11 +104,7 @@ def train(
             resume=resume,
             observe=progress.observe,
         )
-    manifest = model.manifest
-    scores = manifest.scores["validation"]
-    print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
-    print(f"Panoptic quality {scores['panoptic_quality']:.3f} on held-out images. {manifest.data.validation}")
-    print(f"Wrote {out}. Next: nucleate predict {out} IMAGES --out DIR")
+    print("\n".join(last_words(model.manifest, read_history(out), folder, out)))
 
 
 @app.command()

@@ -20,23 +20,27 @@ from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
 from nucleate.networks import store
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
+from nucleate.sentences import count
 from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
 from nucleate.training.parallel import Threads
+from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.segmentation import Pair, SegmentationTask, ValidationSet, hold_out, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, new_network
-from nucleate.types import Image, Labels, Thresholds
+from nucleate.types import Image, Labels, Maps, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """The labelled images of one or two folders, normalised, and what they are."""
+    """The labelled images of one or two folders, normalised, and what they are; `names` are those of `validation`."""
 
     training: list[Pair]
     validation: list[Pair]
+    names: tuple[str, ...]
     rule: str
     channels: tuple[str, ...]
     pixel_size: float | None
@@ -75,10 +79,13 @@ def load_labelled(folder: Path, validation: Path | None = None, channel: str | N
         rule = f"{len(others)} images of {validation.name} were given for validation."
     else:
         kept, others, rule = hold_out(normalised)
+    both = zip([*normalised, *(others if validation else [])], read + held, strict=True)
+    names = {id(pixels): image.name for (pixels, _), (image, _) in both}
     sizes = {image.pixel_size for image, _ in read}
     return LabelledImages(
         training=kept,
         validation=others,
+        names=tuple(names[id(image)] for image, _ in others),
         rule=rule,
         channels=channels,
         pixel_size=sizes.pop() if len(sizes) == 1 else None,
@@ -88,8 +95,27 @@ def load_labelled(folder: Path, validation: Path | None = None, channel: str | N
     )
 
 
-ExtraFiles = Callable[[store.Manifest, Sequence[Mapping[str, float]]], Mapping[str, bytes]]
-"""From the manifest and the history of a model to further files of its folder, by their names."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What further files of a model folder tell of.
+
+    `held_out` are the validation images, normalised, with their labels; `names` are theirs, and `found` the labels that
+    the model gives them.
+    """
+
+    folder: Path
+    manifest: store.Manifest
+    history: Sequence[Mapping[str, Any]]
+    held_out: Sequence[Pair] = ()
+    names: Sequence[str] = ()
+    found: Sequence[Labels] = ()
+
+
+ExtraFiles = Callable[[Trained], Mapping[str, bytes]]
+"""From a trained model to further files of its folder, by their names."""
+
+Phase = Callable[[str], None]
+"""Is told, in a few words, what is being done from now on."""
 
 
 def fit(
@@ -101,6 +127,7 @@ def fit(
     channel: str | None = None,
     resume: bool = False,
     observe: Observer | None = None,
+    phase: Phase | None = None,
     name: str | None = None,
     source: str | None = None,
     extra_files: ExtraFiles | None = None,
@@ -115,6 +142,7 @@ def fit(
         channel: Name of the channel to learn from, where images have several.
         resume: Go on with the unfinished run in `out`.
         observe: Called after each step.
+        phase: Called where another part of the work begins.
         name: Of the model; by default that of `out`.
         source: What the images are; by default the name of `folder`.
         extra_files: Makes further files of the model folder, such as its card (`report.card.card_files`).
@@ -126,8 +154,11 @@ def fit(
         NucleateError: The images cannot be used, the folder not written, or the run not resumed.
     """
     check_output(out, resume=resume)
+    phase = phase or (lambda _: None)
+    phase("reading the images")
     data = load_labelled(folder, validation, channel)
     prepare_output(out)
+    phase(f"training on {count(data.labelled, 'labelled image')} with {count(data.nuclei, 'nucleus', 'nuclei')}")
     architecture = Architecture(channels=len(data.channels), widths=config.widths)
     network = new_network(architecture, config.seed)
     task = SegmentationTask(data.training, ValidationSet(data.validation), config, architecture.classes)
@@ -136,7 +167,9 @@ def fit(
         trainer = Trainer(network, task, config, parallel=threads, checkpoint=checkpoint, observe=observe)
         result = trainer.train(resume=resume)
     state, weights = result.state, store.encode_weights(result.network)
-    thresholds, scores, engines = tune_prediction(result.network, task.validation, task.criterion)
+    thresholds, scores, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
+    phase("comparing with the models of the package")
+    others = compare_pretrained(task.validation, task.criterion, len(data.channels))
     manifest = store.Manifest(
         name=name or out.name,
         architecture=store.architecture_part(architecture),
@@ -145,12 +178,17 @@ def fit(
         pixel_size=data.pixel_size,
         data=data.part(source or folder.name),
         trainings=(_training_part(config, state),),
-        scores={"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
+        scores={
+            name: one.as_dict() | {"mean_ap": mean_ap(one)} for name, one in {"validation": scores, **others}.items()
+        },
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    extra = extra_files(manifest, state.history) if extra_files is not None else {}
+    phase("writing the model")
+    found = [instances_from_maps(one, thresholds).labels for one in maps]
+    trained = Trained(out, manifest, state.history, task.validation.pairs, data.names, found)
+    extra = extra_files(trained) if extra_files is not None else {}
     store.write(out, manifest, weights, state.history, extra)
     checkpoint.path.unlink(missing_ok=True)
     return manifest
@@ -171,12 +209,15 @@ def _training_part(config: TrainingConfig, state: TrainingState) -> store.Traini
 
 
 def tune_prediction(
-    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion
-) -> tuple[Thresholds, Scores, store.EnginesPart]:
-    """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
+    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion, phase: Phase = lambda _: None
+) -> tuple[Thresholds, Scores, store.EnginesPart, Sequence[Maps]]:
+    """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree; and its
+    maps of the validation images."""
+    phase("choosing thresholds")
     evaluation = validation.evaluate(TorchBackend(network), criterion, Thresholds())
     thresholds, scores = tune_thresholds(validation, evaluation.maps, Thresholds())
-    return thresholds, scores, compare_engines(network, validation, criterion, thresholds)
+    phase("comparing engines")
+    return thresholds, scores, compare_engines(network, validation, criterion, thresholds), evaluation.maps
 
 
 def compare_engines(
@@ -210,8 +251,7 @@ def _stopped(state: TrainingState) -> str:
     score = state.history[before - 1]["score"]
     change = f"{'rose' if state.best_score > score else 'fell'} from {score:.3f} to {state.best_score:.3f}"
     change = f"stayed at {score:.3f}" if state.best_score == score else change
-    during = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-    return f"{state.why} In {during} of cool-down the validation score {change}."
+    return f"{state.why} In {count(epochs, 'epoch')} of cool-down the validation score {change}."
 
 
 def prepare_output(out: Path) -> None:
@@ -229,7 +269,8 @@ def _pairs(folder: Path) -> list[tuple[Image, Labels]]:
     dataset = find(folder)
     if not dataset.labelled:
         raise DatasetError(
-            f"{folder} holds {len(dataset.unlabelled)} images and no mask: put label images into {folder / 'masks'}."
+            f"{folder} holds {count(len(dataset.unlabelled), 'image')} and no mask:"
+            f" put label images into {folder / 'masks'}."
         )
     return [(image, _numbered(labels)) for image, labels in map(pair, dataset.labelled)]
 
