@@ -39,6 +39,7 @@ from nucleate.types import Box
 if TYPE_CHECKING:
     from nucleate.evaluation import Evaluation
     from nucleate.training.config import TrainingConfig
+    from nucleate.training.fit import Phase
     from nucleate.training.trainer import Observer
 
 __all__ = ["Result", "Segmenter", "evaluate", "load", "train"]
@@ -265,6 +266,7 @@ def train(
     channel: str | None = None,
     resume: bool = False,
     observe: Observer | None = None,
+    phase: Phase | None = None,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -279,6 +281,7 @@ def train(
         channel: the channel to learn from, by its name, where images have several.
         resume: resume the interrupted run in `out`.
         observe: called after each step with the state of the run and the loss.
+        phase: is told, in a few words, which part of the work begins.
 
     Returns:
         The trained model, ready to segment.
@@ -299,6 +302,7 @@ def train(
         channel=channel,
         resume=resume,
         observe=observe,
+        phase=phase,
         extra_files=model_files,
     )
     return load(out)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,7 @@ import typer
 
 from nucleate import __version__
 from nucleate.errors import NucleateError
+from nucleate.sentences import command, count
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
@@ -68,7 +69,9 @@ def check(folder: Folder) -> None:
     from nucleate.data.inspect import inspect
     from nucleate.report.console import print_folder_report
 
-    print_folder_report(inspect(folder), Console())
+    with _busy("reading the images"):
+        report = inspect(folder)
+    print_folder_report(report, Console())
 
 
 @app.command()
@@ -86,7 +89,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
-    with _loading():
+    with _busy():
         from nucleate import api
         from nucleate.networks.store import read_history
         from nucleate.report.last_words import last_words
@@ -103,6 +106,7 @@ def train(
             channel=channel,
             resume=resume,
             observe=progress.observe,
+            phase=progress.phase,
         )
     print("\n".join(last_words(model.manifest, read_history(out), folder, out)))
 
@@ -151,7 +155,7 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
-    with _loading():
+    with _busy():
         from nucleate import api
         from nucleate.data.dataset import images_in
         from nucleate.inference.image_input import Selection
@@ -169,8 +173,8 @@ def predict(
     for sentence in sentences(done):
         print(f"nucleate: {sentence}", file=sys.stderr)
     if done.nuclei:
-        nuclei = _count(sum(done.nuclei.values()), "nucleus", "nuclei")
-        print(f"{nuclei} in {_count(len(done.nuclei), 'image', 'images')}. Wrote {out}. Next: nucleate view {out}")
+        nuclei = count(sum(done.nuclei.values()), "nucleus", "nuclei")
+        print(f"{nuclei} in {count(len(done.nuclei), 'image')}. Wrote {out}. Next: {command('view', out)}")
     _name_failures(done.failed, len(files))
 
 
@@ -200,7 +204,8 @@ def export(
     from nucleate.inference.export import USE, export
     from nucleate.networks.store import locate, read
 
-    done = export(read(locate(model)), to, out)
+    with _busy("writing and checking the model"):
+        done = export(read(locate(model)), to, out)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
     print(USE[to].format(out=out))
 
@@ -210,6 +215,12 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
     true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],
     json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write an HTML page: scores, and each image with truth and prediction.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images for --report, where they are not found otherwise.")
+    ] = None,
 ) -> None:
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
@@ -218,12 +229,19 @@ def evaluate(
     from nucleate.io.atomic import write_text
     from nucleate.report.console import print_evaluation
 
-    found = evaluate(predicted, true)
+    with _busy("comparing the nuclei"):
+        found = evaluate(predicted, true)
     if json is not None:
         write_text(json, to_json(found))
+    if report is not None:
+        from nucleate.report.html import render
+        from nucleate.report.own_data import evaluation_report
+
+        with _busy("writing the report"):
+            render(evaluation_report(found, true, images), report)
     print_evaluation(found, Console())
-    if json is not None:
-        print(f"Wrote {json}.")
+    for written in filter(None, (json, report)):
+        print(f"Wrote {written}.")
 
 
 @app.command()
@@ -302,29 +320,31 @@ def demo(
 
     config = TrainingConfig(seed=seed, minutes=minutes)
     with TrainingProgress(config, out / "model") as progress:
-        report = run(out, config, observe=progress.observe)
-    print(f"The report is at {report}")
+        report = run(out, config, observe=progress.observe, phase=progress.phase)
+    print(f"Wrote {report}: open it in a browser.")
+    print(f"Next: {command('predict', out / 'model', out / 'test', '--out', out / 'found')}")
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    """A line on the terminal while the libraries are loaded, which compile what they need the first time."""
+def _busy(what: str = "loading; the first time on a machine this takes some 20 seconds longer") -> Iterator[None]:
+    """A line on the terminal while something is done; elsewhere one after ten seconds, and then every 30."""
     from rich.console import Console
 
+    from nucleate.report.heartbeat import Heartbeat
+
     console = Console(stderr=True)
-    what = "Loading; the first time on a machine this takes some 20 seconds longer."
-    with console.status(what) if console.is_terminal else nullcontext():
-        yield
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+    if console.is_terminal:
+        with console.status(what.capitalize()):
+            yield
+    else:
+        with Heartbeat(lambda: what, first=10):
+            yield
 
 
 def _name_failures(sentences: list[str], total: int) -> None:
     if not sentences:
         return
-    print(f"nucleate: {len(sentences)} of {total} images could not be done:", file=sys.stderr)
+    print(f"nucleate: {len(sentences)} of {count(total, 'image')} could not be done:", file=sys.stderr)
     for sentence in sentences:
         print(f"  {sentence}", file=sys.stderr)
     raise typer.Exit(SOME_FAILED if len(sentences) < total else 2)

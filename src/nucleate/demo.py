@@ -17,11 +17,18 @@ from nucleate.report.html import render
 from nucleate.report.model_files import model_files
 from nucleate.sentences import count
 from nucleate.training.config import TrainingConfig
-from nucleate.training.fit import fit
+from nucleate.training.fit import Phase, fit
 from nucleate.training.trainer import Observer
 
 
-def run(out: Path, config: TrainingConfig, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:
+def run(
+    out: Path,
+    config: TrainingConfig,
+    *,
+    style: str = "fluorescence",
+    observe: Observer | None = None,
+    phase: Phase | None = None,
+) -> Path:
     """Draw `out`/train and `out`/test, train `out`/model, and write `out`/report.html, whose path is returned."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"{out} is not an empty folder: delete it, or choose another --out.")
@@ -32,6 +39,7 @@ def run(out: Path, config: TrainingConfig, *, style: str = "fluorescence", obser
         out / "model",
         config,
         observe=observe,
+        phase=phase,
         source="drawn images",
         extra_files=model_files,
     )

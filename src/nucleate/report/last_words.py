@@ -99,7 +99,7 @@ def still_falling(history: Sequence[Mapping[str, Any]]) -> bool:
     if len(errors) < 4:
         return True
     half = len(errors) // 2
-    return min(errors[half:]) < (1 - _SETTLED) * min(errors[:half])
+    return bool(min(errors[half:]) < (1 - _SETTLED) * min(errors[:half]))
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Image, Labels]]:
