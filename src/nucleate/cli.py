@@ -201,13 +201,15 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, or NAME.xml.", show_default=False)],
 ) -> None:
     """Write a model as a file for other programs, checked against PyTorch."""
+    from json import dumps
+
     from nucleate.inference.export import USE, export
     from nucleate.networks.store import locate, read
 
     with _busy("writing and checking the model"):
         done = export(read(locate(model)), to, out)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
-    print(USE[to].format(out=out))
+    print(USE[to].format(out=dumps(str(out))))
 
 
 @app.command()

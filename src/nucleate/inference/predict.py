@@ -27,6 +27,7 @@ from nucleate.io.formats.progress import Observe as ObserveShare
 from nucleate.io.prediction_json import PredictionRecord, read_record, record_file, write_record
 from nucleate.networks.runtime import keep_memory
 from nucleate.report.overlay import write_overlay
+from nucleate.sentences import command
 from nucleate.types import Box, Image
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
@@ -293,7 +294,7 @@ class _Run:
         write_record(self.out / record_file(name), record)
         notes = [image.note] if image.note else []
         if request.overlay and max(nuclei.shape) > DRAWN:
-            notes.append(f"{path} is too large for an overlay: look at it with nucleate view {self.out}.")
+            notes.append(f"{path} is too large for an overlay. To look at it: {command('view', self.out)}")
         elif request.overlay:
             pixels = Image(name, reader.read(image.region), reader.channels)
             labels = nuclei.read(Box(0, 0, *nuclei.shape)).astype("int32")
