@@ -105,9 +105,10 @@ def _each_image(report: FolderReport) -> Table:
         ),
         ("diameter", [_range(one.diameters) if one.diameters else "" for one in images]),
     ]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    # A name that is cut short is of no use: it continues in the next line. Words of other columns are never broken.
-    table.add_column("image", overflow="fold")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    # A name that is cut short is of no use: a long one continues in the next line. No other word is broken.
+    longest = max((len(image.name) for image in images), default=0)
+    table.add_column("image", overflow="fold", width=max(5, min(longest, 24)))
     for heading, cells in columns:
         longest = max(len(word) for cell in (heading, *cells) for word in [*cell.split(), ""])
         table.add_column(heading, min_width=longest)
@@ -229,7 +230,7 @@ def print_stopping(history: History, found: Sequence[Outcome], console: Console)
     console.print(f"{history.name}, {after}. {reason}", highlight=False, markup=False)
     if history.first != 1:
         console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("rule", no_wrap=True)
     _columns(table, "stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}")
     _columns(table, *["regret, score"] * bool(history.score))
