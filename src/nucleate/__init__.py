@@ -10,7 +10,12 @@
 functions alone. Importing this package loads nothing else: torch comes with the first of these names.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+# OpenVINO imports this package to write an identifier into the home folder and to send what is used to a server. With
+# None here it does not find it, and goes on without.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 
