@@ -106,9 +106,9 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float]) -
     }
     missing = sorted(set(truths) - set(partners))
     if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        others = f" and {len(missing) - 1} more have" if len(missing) > 1 else " has"
         raise DatasetError(
-            f"{truths[missing[0]]}{others} has no predicted partner in {predicted}; "
+            f"{truths[missing[0]]}{others} no predicted partner in {predicted}; "
             f"put a label image named {missing[0]}.tif there, or take the true one away."
         )
     images = tuple(_compare(name, predictions[partners[name]], truths[name], thresholds) for name in sorted(truths))

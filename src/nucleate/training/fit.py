@@ -187,7 +187,7 @@ def fit(
     )
     phase("writing the model")
     found = [instances_from_maps(one, thresholds).labels for one in maps]
-    trained = Trained(out, manifest, state.history, task.validation.pairs, data.names, found)
+    trained = Trained(out, manifest, state.history, data.validation, data.names, found)
     extra = extra_files(trained) if extra_files is not None else {}
     store.write(out, manifest, weights, state.history, extra)
     checkpoint.path.unlink(missing_ok=True)
