@@ -17,6 +17,7 @@ from pathlib import Path
 from protocol import full, row, table
 
 from nucleate.networks import store
+from nucleate.networks.manifest import ThresholdsPart
 from nucleate.postprocess.scores import mean_ap
 from nucleate.report.card import card
 from nucleate.training.criterion import SegmentationCriterion
@@ -47,7 +48,7 @@ def main() -> None:
     thresholds, scores, engines, _ = tune_prediction(network, validation, criterion)
     manifest = old.model_copy(
         update={
-            "thresholds": store.ThresholdsPart(**asdict(thresholds)),
+            "thresholds": ThresholdsPart(**asdict(thresholds)),
             "scores": {"validation": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
             "engines": engines,
         }

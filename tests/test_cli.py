@@ -420,9 +420,9 @@ def test_a_harmed_model_is_refused(refused, cells, model, tmp_path, name, harm):
 def test_info_refuses_a_history_that_is_missing_or_cut(refused, model):
     cut(model / "history.jsonl")
     assert "history.jsonl is cut or altered" in refused("info", model)
-    for altered in ("", "{}\n", "[1]\n"):
+    for altered, words in (("", "does not hold"), ("{}\n", "is cut or altered"), ("[1]\n", "is cut or altered")):
         (model / "history.jsonl").write_text(altered)
-        assert "history.jsonl does not hold" in refused("info", model)
+        assert f"history.jsonl {words}" in refused("info", model)
     (model / "history.jsonl").unlink()
     assert "history.jsonl is missing" in refused("info", model)
 
@@ -473,6 +473,41 @@ def evaluated(refused, folder, scores):
     return refused("evaluate", folder / "labels.tif", folder / "labels.tif", "--json", scores)
 
 
+def test_no_command_replaces_a_file_of_a_person(refused, run, cells, trained, tmp_path):
+    tifffile.imwrite(tmp_path / "labels.tif", nuclei())
+    (tmp_path / "run.csv").write_text("\n".join(["epoch,train,valid", *(f"{n},{1 / n},{1 / n}" for n in range(1, 30))]))
+    commands = {
+        "scores.json": ("evaluate", tmp_path / "labels.tif", tmp_path / "labels.tif", "--json"),
+        "curves.png": ("curves", tmp_path / "run.csv", "--plot"),
+        "model.onnx": ("export", trained, "--to", "onnx", "--out"),
+        "model.xml": ("export", trained, "--to", "openvino", "--out"),
+    }
+    for name, command in commands.items():
+        path = tmp_path / name
+        path.write_text("mine")
+        assert f"{name} is there already and nucleate did not write it" in refused(*command, path)
+        assert run(*command, path, "--overwrite")[0] == 0 and path.read_bytes() != b"mine"
+        assert run(*command, path)[0] == 0, "what it wrote itself it may replace"
+    (tmp_path / "model.xml").unlink()
+    assert "model.bin is there already" in refused(*commands["model.xml"], tmp_path / "model.xml")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("mine")
+    sentence = refused("train", cells, "--out", tmp_path / "out", *BRIEFLY)
+    assert "README.md is there already and belongs to no model" in sentence
+
+
+def test_a_folder_does_not_hide_a_model_of_the_package(run, cells, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fluorescence").mkdir()
+    code, out, err = run("info", "fluorescence")
+    assert (code, err) == (0, "")
+    shutil.rmtree(tmp_path / "fluorescence")
+    shutil.copytree(trained, tmp_path / "fluorescence")
+    code, mine, err = run("info", "fluorescence")
+    assert code == 0 and mine != out and "the model in ./fluorescence is used" in err
+    assert run("info", "./fluorescence") == (0, mine, "")
+
+
 def test_a_finished_model_is_not_overwritten(refused, cells, model):
     assert "already holds a finished model" in refused("train", cells, "--out", model, *BRIEFLY)
 
@@ -493,6 +528,39 @@ def test_an_unknown_loss_is_refused_with_the_choices(refused, cells, tmp_path):
     sentence = refused("train", cells, "--out", tmp_path / "out", "--loss", "nonsense")
     assert "nonsense" in sentence and all(name in sentence for name in LOSSES)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--minutes", value) for value in ("inf", "1e308")),
+        *(("--seed", value) for value in ("12345678901234567890123", "9" * 4000)),
+        *(("--epochs", value) for value in ("1000001", "9" * 4000)),
+    ],
+)
+def test_a_number_out_of_all_bounds_is_refused_before_anything_is_done(refused, cells, tmp_path, option, value):
+    sentence = refused("train", cells, "--out", tmp_path / "out", option, value)
+    assert sentence.startswith(f"nucleate: {option} is ") and len(sentence) < 120
+    if option == "--seed":
+        assert f"{option} is" in refused("demo", "--out", tmp_path / "out", option, value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--level", "9" * 30), "level"),
+        (("--region", "0", "0", "9" * 30, "9" * 30), "region"),
+        (("--region", "9" * 30, "0", "1", "1"), "region"),
+        (("--pixel-size", "inf"), "--pixel-size is inf"),
+        (("--pixel-size", "nan"), "--pixel-size is nan"),
+        (("--tile", "9" * 30), "--tile is 9"),
+        (("--tta", "9" * 30), "tta"),
+    ],
+)
+def test_numbers_out_of_all_bounds_are_refused_by_predict(run, cells, trained, tmp_path, arguments, words):
+    code, out, err = run("predict", trained, cells, "--out", tmp_path / "out", *arguments)
+    assert (code, out) == (2, "") and words in err and "Traceback" not in err
 
 
 def test_resume_without_a_run_is_refused(refused, cells, tmp_path):

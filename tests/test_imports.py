@@ -16,12 +16,15 @@ ALLOWED = {
     "sentences": set(),
     "version": set(),
     "errors": set(),
+    "signals": set(),
+    "out_of_memory": {"errors"},
+    "compilation": {"errors"},
     "types": set(),
-    "losses": {"errors"},
+    "losses": {"errors", "compilation"},
     "io": {"types", "errors"},
     "postprocess.matching": {"types", "errors"},
     "postprocess.scores": {"errors", "postprocess.matching"},
-    "postprocess": {"types", "errors", "postprocess.matching"},
+    "postprocess": {"types", "errors", "compilation", "postprocess.matching"},
     "data": {"types", "errors", "io", "postprocess"},
     "networks": {"version", "types", "errors", "losses", "io", "data"},
     "report.overlay": {"types", "io", "data"},
@@ -48,9 +51,9 @@ ALLOWED = {
     },
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "web"),
+        *("curves", "api", "demo", "web", "signals", "out_of_memory"),
     },
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals", "out_of_memory"},
 }
 """Part -> the parts that it may import, besides itself. Each stands below all that it may import.
 
@@ -64,6 +67,9 @@ LIBRARIES = {
     "sentences": set(),
     "version": set(),
     "errors": set(),
+    "signals": set(),
+    "out_of_memory": set(),
+    "compilation": {"numba"},
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite"},
     "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile"},
@@ -171,7 +177,8 @@ def loaded_by(*modules, after=""):
     """The modules that importing these loads, in a fresh interpreter that has imported `after`."""
     script = (
         f"import sys\n{f'import {after}' if after else ''}\nbefore = set(sys.modules)\n"
-        f"import {', '.join(modules)}\nprint(*sorted(set(sys.modules) - before))"
+        f"import {', '.join(modules)}\n"
+        "print(*sorted(name for name, module in sys.modules.items() if module is not None and name not in before))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-CACHES = {".cache/matplotlib", ".config/matplotlib", ".cache/numba", ".cache/nucleate"}
+CACHES = {".cache/matplotlib", ".config/matplotlib", ".cache/nucleate"}
 """Below the home folder, as SECURITY.md lists them."""
 
 HOOK = """
@@ -65,7 +65,11 @@ def run(place, *arguments):
     """Run a command; its sockets, and the files that it wrote outside `out` and the temporary folder."""
     log = place / "log"
     log.unlink(missing_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL", "NUMBA"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("XDG_", "MPL", "NUMBA", "TORCHINDUCTOR"))
+    }
     environment = kept | {
         "HOME": str(place / "home"),
         "TMPDIR": str(place / "temp"),
@@ -81,7 +85,7 @@ def run(place, *arguments):
     allowed = [place / "out", place / "temp", Path("/dev")]
     allowed += [place / "home" / cache for cache in CACHES]
     written = {Path(what) for event, what in found if event == "write"}
-    # Python's and numba's own caches of compiled sources lie beside the sources.
+    # The caches of compiled sources and of compiled code lie beside the sources.
     strange = {path for path in written if "__pycache__" not in path.parts} - {one.parent for one in allowed}
     return sockets, [path for path in strange if not any(path.is_relative_to(one) for one in allowed)]
 

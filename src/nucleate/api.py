@@ -33,7 +33,8 @@ from nucleate.inference.predictor import Predictor
 from nucleate.io.array import ArrayReader
 from nucleate.io.axes import RGB
 from nucleate.io.base import Reader
-from nucleate.networks.store import Manifest, locate, read
+from nucleate.networks.manifest import Manifest
+from nucleate.networks.store import locate, read
 from nucleate.types import Box
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Segmenter:
         region: Sequence[int] | None = None,
         level: int | None = None,
         pixel_size: float | None = None,
+        series: int | None = None,
         entropy: bool = False,
         tile: int = 1024,
         observe: Callable[[float], None] | None = None,
@@ -158,6 +160,7 @@ class Segmenter:
             level: of a file with a pyramid this level; 0 is the whole image.
             pixel_size: micrometres. Of a file with a pyramid, the level whose pixels are nearest to it is taken; of any
                 other image it says how large the pixels are.
+            series: of a file that holds several images, such as the positions of a stage, this one, from 1.
             entropy: also give how unsure the model is of each pixel.
             tile: pixels; the side of the parts in which nuclei are collected. No result depends on it.
             observe: is told the share of the work that is done, from 0 to 1.
@@ -180,7 +183,7 @@ class Segmenter:
         if isinstance(image, (str, PathLike)):
             if channel_axis is not None:
                 raise InputError("channel_axis is for arrays: a file says itself where its channels are.")
-            opened = open_image(Path(image), selection)
+            opened = open_image(Path(image), selection, series)
         else:
             opened = _open_array(image, channel_axis, selection)
         with closing(opened):

@@ -6,15 +6,17 @@ Everything heavy is imported inside the commands, so that `nucleate --help` answ
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nucleate import __version__
-from nucleate.errors import NucleateError
+from nucleate import __version__, out_of_memory, signals
+from nucleate.errors import NucleateError, NucleateWarning, printable
 from nucleate.sentences import command, count
 
 app = typer.Typer(
@@ -27,25 +29,52 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
 SOME_FAILED = 1
-"""Exit code where some of many images could not be done; 2 where nothing could."""
+"""Exit code where some of many images could not be done."""
+WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
+"""The commands that need little memory."""
+UNUSABLE = 2
+"""Exit code where nothing could."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
+"""Exit code that typer gives a command that was interrupted by whatever signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a `NucleateError` is one sentence on standard error and exit code 2.
+    """Run the command line; whatever a person can mend is one sentence on standard error and exit code 2.
 
     `arguments` are those of the process unless given.
     """
-    try:
-        app(arguments, prog_name="nucleate")
-    except NucleateError as error:
-        print(f"nucleate: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("nucleate: interrupted.", file=sys.stderr)
-        raise
+    with signals.handled(), warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        try:
+            app(arguments, prog_name="nucleate")
+        except BaseException as error:
+            sentence, code = _ended(error)
+            if sentence is not None:
+                with suppress(OSError):  # of a terminal that is gone
+                    print(sentence, file=sys.stderr, flush=True)
+                raise SystemExit(code) from None
+            raise
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning of ours as one sentence; `others` shows those of libraries."""
+    if issubclass(category, NucleateWarning):
+        print(f"nucleate: {printable(message)}", file=sys.stderr, flush=True)
+    else:
+        others(message, category, *where)
+
+
+def _ended(error: BaseException) -> tuple[str | None, int]:
+    """What to say of an error that ended a command, and the exit code; None where it stands for itself."""
+    if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+        return None, 0
+    # Libraries turn an interruption that meets them into errors of their own.
+    if isinstance(error, KeyboardInterrupt | SystemExit) or signals.interrupted():
+        return signals.verdict()
+    if isinstance(error, NucleateError):
+        return f"nucleate: {error}", UNUSABLE
+    memory = out_of_memory.sentence(error)
+    return (None if memory is None else f"nucleate: {memory}"), UNUSABLE
 
 
 def _version(asked: bool) -> None:
@@ -56,9 +85,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Train a nucleus segmenter on your own microscope images, and use it."""
+    if context.invoked_subcommand not in WITHOUT_TORCH:
+        out_of_memory.refuse_below()
 
 
 @app.command()
@@ -148,11 +180,16 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
-    min_size: Annotated[int | None, typer.Option(min=0, help="Leave out nuclei below this area, in pixels.")] = None,
+    min_size: Annotated[
+        int | None, typer.Option(min=0, max=2**31, help="Leave out nuclei below this area, in pixels.")
+    ] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of a large image, in pixels; no result differs.")] = (
         1024
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in the way that nucleate predict did not write.")
+    ] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     with _busy():
@@ -164,23 +201,25 @@ def predict(
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume)
+    request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite)
     files = images_in(images)
     tta = tta if views is None else views
+    _say_which(model)
     predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
     with PredictionProgress(files, out) as progress:
         done = predict(predictor, files, out, request, observe=progress.observe)
     for sentence in sentences(done):
-        print(f"nucleate: {sentence}", file=sys.stderr)
+        print(f"nucleate: {printable(sentence)}", file=sys.stderr)
     if done.nuclei:
         nuclei = count(sum(done.nuclei.values()), "nucleus", "nuclei")
         print(f"{nuclei} in {count(len(done.nuclei), 'image')}. Wrote {out}. Next: {command('view', out)}")
-    _name_failures(done.failed, len(files))
+    _name_failures(done.failed, len(done.results))
 
 
 @app.command()
 def view(
     folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
+    truth: Annotated[Path | None, typer.Option(help="Folder of true masks, to draw them, too.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
@@ -188,9 +227,9 @@ def view(
     from nucleate.web.app import serve
     from nucleate.web.gallery import Gallery
 
-    gallery = Gallery(folder)
-    for problem in gallery.problems:
-        print(f"nucleate: {problem}", file=sys.stderr)
+    gallery = Gallery(folder, truth)
+    for note in gallery.notes:
+        print(f"nucleate: {note}", file=sys.stderr)
     serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
 
 
@@ -199,6 +238,7 @@ def export(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     to: Annotated[str, typer.Option(help="onnx or openvino.", show_default=False)],
     out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, or NAME.xml.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Write a model as a file for other programs, checked against PyTorch."""
     from json import dumps
@@ -206,8 +246,9 @@ def export(
     from nucleate.inference.export import USE, export
     from nucleate.networks.store import locate, read
 
+    _say_which(model)
     with _busy("writing and checking the model"):
-        done = export(read(locate(model)), to, out)
+        done = export(read(locate(model)), to, out, overwrite=overwrite)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
     print(USE[to].format(out=dumps(str(out))))
 
@@ -223,22 +264,28 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images for --report, where they are not found otherwise.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
 
-    from nucleate.evaluation import evaluate, to_json
+    from nucleate.evaluation import KIND, evaluate, to_json
     from nucleate.io.atomic import write_text
+    from nucleate.io.ownership import refuse_replacing
     from nucleate.report.console import print_evaluation
 
+    if json is not None:
+        refuse_replacing(json, KIND.encode(), overwrite=overwrite)
+    if report is not None:
+        from nucleate.report.html import WRITTEN_BY, render
+        from nucleate.report.own_data import evaluation_report
+
+        refuse_replacing(report, WRITTEN_BY.encode(), overwrite=overwrite)
     with _busy("comparing the nuclei"):
         found = evaluate(predicted, true)
     if json is not None:
         write_text(json, to_json(found))
     if report is not None:
-        from nucleate.report.html import render
-        from nucleate.report.own_data import evaluation_report
-
         with _busy("writing the report"):
             render(evaluation_report(found, true, images), report)
     print_evaluation(found, Console())
@@ -256,6 +303,7 @@ def info(
     from nucleate.networks.store import locate, read, read_history
     from nucleate.report.console import print_model
 
+    _say_which(model)
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -280,14 +328,18 @@ def curves(
         typer.Argument(help="CSV or JSON lines with epoch, train, valid; or model folders.", show_default=False),
     ],
     plot: Annotated[Path | None, typer.Option(help="Also draw the curves to this PNG file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Say where training runs should have ended, by each of the known rules, and at what regret."""
     from rich.console import Console
 
     from nucleate.curves.compare import drawn, outcomes
     from nucleate.curves.history import read
+    from nucleate.io.ownership import refuse_replacing
     from nucleate.report.console import print_stopping
 
+    if plot is not None:
+        refuse_replacing(plot, b"Software\0nucleate", overwrite=overwrite)
     console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
     for history, found in judged:
         print_stopping(history, found, console)
@@ -343,10 +395,18 @@ def _busy(what: str = "loading; the first time on a machine this takes some 20 s
             yield
 
 
+def _say_which(model: str) -> None:
+    """Say so where a model folder has the name of a model in the package."""
+    from nucleate.networks.store import is_hidden
+
+    if is_hidden(model):
+        print(f"nucleate: the model in ./{model} is used, not the one of that name in the package.", file=sys.stderr)
+
+
 def _name_failures(sentences: list[str], total: int) -> None:
     if not sentences:
         return
     print(f"nucleate: {len(sentences)} of {count(total, 'image')} could not be done:", file=sys.stderr)
     for sentence in sentences:
         print(f"  {sentence}", file=sys.stderr)
-    raise typer.Exit(SOME_FAILED if len(sentences) < total else 2)
+    raise typer.Exit(SOME_FAILED if len(sentences) < total else UNUSABLE)

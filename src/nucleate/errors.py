@@ -9,12 +9,30 @@
     ├── OutputError              what was asked for cannot be written
     └── TrainingError            a run that cannot go on (a loss that is not finite)
 
-The command line prints the message of a NucleateError and exits with code 2.
+The command line prints the message of a NucleateError and exits with code 2, and that of a NucleateWarning and goes
+on.
 """
+
+import re
+
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """A text as it may be shown on a terminal: what steers it, turns the line round or is no character, as the names of
+    files may hold, becomes its escape.
+
+    >>> print(printable("cells" + chr(27) + "[31m.tif"))
+    cells\\x1b[31m.tif
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
 class NucleateError(Exception):
-    """The root of the tree: its message is written for the person who reads it."""
+    """The root of the tree: its message is written for the person who reads it, and `printable`."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class InputError(NucleateError):
@@ -43,3 +61,11 @@ class OutputError(NucleateError):
 
 class TrainingError(NucleateError):
     """A training run that cannot go on."""
+
+
+class NucleateWarning(UserWarning):
+    """Something that takes longer or gives less than it could; the message is written for the person who reads it."""
+
+
+class CacheWarning(NucleateWarning):
+    """A cache that cannot be used."""

@@ -22,6 +22,9 @@ from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels
 
+KIND = "nucleate evaluation"
+"""Under `kind` in the JSON, and so told apart from any other."""
+
 _EXTENSIONS = (".tif", ".tiff", ".png")
 _IMAGE_ENDINGS = ("", "_img", "_0000")
 """What the name of an image may have beyond the name of its mask: nothing, or what Cellpose or nnU-Net adds."""
@@ -119,6 +122,7 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float]) -
 def to_json(evaluation: Evaluation) -> str:
     """Return the pooled scores, each image's own and the files they come from, as indented JSON."""
     document = {
+        "kind": KIND,
         "scores": evaluation.scores.as_dict(),
         "images": [
             {

@@ -11,6 +11,7 @@ from rich.console import Console
 from nucleate.curves.compare import BOTH, RULES, drawn, outcomes, over_fitting
 from nucleate.curves.history import History
 from nucleate.curves.rules import FixedNumber, Patience
+from nucleate.errors import InputError
 from nucleate.report.console import print_stopping
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
 
@@ -92,3 +93,8 @@ def test_the_table_says_it_in_a_sentence_and_a_row_a_rule():
     zero = History("zero", (2, 1), (2.0, 1.0), (2.0, 1.0), (0.5, 0.25), first=0)
     text = printed(zero, outcomes(zero, {"patience": lambda: Patience(5)}))
     assert "counts its epochs from 0" in text and "regret, test" in text and "0.250" in text
+
+
+def test_numbers_too_large_to_reckon_with_are_refused():
+    with pytest.raises(InputError, match=r"run holds numbers too large to reckon with: .*\.$"):
+        outcomes(History("run", (1e308, -1e308) * 8, (1e308, -1e308) * 8))

@@ -85,6 +85,11 @@ def test_a_model_folder_stands_for_its_history(file, tmp_path):
         ('{"train": 1, "valid": 1%s}\n' % ("0" * 400), ["line 1", "valid", "write a number"]),
         ('{"train": 1, "valid": [2]}\n', ["line 1", "'[2]'"]),
         ('{"train": true, "valid": 2}\n', ["line 1", "'true'"]),
+        ("train,valid\n1,%s\n" % ("2" * 131_073), ["line 2", "field larger than field limit", "no table of numbers"]),
+        ('train,valid\n1,"%s' % ("22\n" * 70_000), ["field larger than field limit"]),
+        ("[" * 9 + "\n" + "[" * 100_000 + "\n", ["no column train"]),
+        ('{"train":' * 100_000, ["line 1", "is not JSON"]),
+        ('{"train": 1, "%s": 2}' % ("x" * 500), ["no column valid", "..."]),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", ["is no text"]),
     ],
 )

@@ -16,16 +16,15 @@ import nucleate
 from nucleate.errors import InputError, OutputError
 from nucleate.inference import export as module
 from nucleate.inference.export import SUFFIX, TOLERANCE, USE, export, metadata
-from nucleate.networks.store import (
+from nucleate.networks.manifest import (
     DataPart,
     Manifest,
-    Model,
     NormalisationPart,
     ThresholdsPart,
     TrainingPart,
     architecture_part,
-    encode_weights,
 )
+from nucleate.networks.store import Model, encode_weights
 from nucleate.networks.unet import Architecture, UNet
 
 
@@ -107,7 +106,9 @@ def test_written_over_an_older_one(model, tmp_path, to):
     out = tmp_path / f"small{SUFFIX[to]}"
     for path in (out, out.with_suffix(".bin")):
         path.write_bytes(b"older")
-    export(model, to, out)
+    with pytest.raises(OutputError, match=r"small\..* is there already"):
+        export(model, to, out)
+    export(model, to, out, overwrite=True)
     np.testing.assert_allclose(READ[to](out)[0](image.numpy()), model.network(image), atol=1e-4, rtol=1e-4)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import regionprops
 
-from nucleate.errors import DatasetError, ImageError, OutputError
+from nucleate.errors import ImageError, OutputError
 from nucleate.inference.image_input import open_image
 from nucleate.inference.measurements import measure
 from nucleate.inference.predict import Failed, Request, Segmented, Skipped, predict
@@ -26,6 +26,14 @@ from nucleate.io.formats.table import COLUMNS
 from nucleate.io.prediction_json import read_record
 from nucleate.io.reader import read_labels
 from nucleate.networks import store
+from nucleate.networks.manifest import (
+    DataPart,
+    Manifest,
+    NormalisationPart,
+    ThresholdsPart,
+    TrainingPart,
+    architecture_part,
+)
 from nucleate.networks.unet import UNIT, Architecture, UNet
 from nucleate.postprocess.instances_from_maps import Candidates
 from nucleate.types import Box, Image
@@ -49,18 +57,16 @@ def brightness_network(gain=16.0):
 
 
 def manifest(weights, network, **changes):
-    return store.Manifest(
+    return Manifest(
         name="brightness",
-        architecture=store.architecture_part(network.architecture),
-        normalisation=store.NormalisationPart(low=1.0, high=99.8),
-        thresholds=store.ThresholdsPart(
-            foreground=0.5, peak_threshold=0.5, nms_radius=0.6, assign_radius=1.0, min_area=5
-        ),
-        data=store.DataPart(
+        architecture=architecture_part(network.architecture),
+        normalisation=NormalisationPart(low=1.0, high=99.8),
+        thresholds=ThresholdsPart(foreground=0.5, peak_threshold=0.5, nms_radius=0.6, assign_radius=1.0, min_area=5),
+        data=DataPart(
             source="by hand", labelled=0, nuclei=0, median_diameter=20, validation="none", channels=("DAPI",)
         ),
         trainings=(
-            store.TrainingPart(
+            TrainingPart(
                 seed=0, loss="none", epochs=0, steps=0, seconds=0, best_epoch=0, stopped="It was never begun."
             ),
         ),
@@ -189,6 +195,9 @@ def test_the_channel_of_the_training_is_taken_where_it_is_there(predictor):
         predictor.segment(image_of(both, channels=("GFP", "RFP")))
 
 
+NAMES = ["plate 0", "plate 1", "plate 2"]
+
+
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / "images"
@@ -215,11 +224,11 @@ def test_files_of_a_run(predictor, images, tmp_path, overlay):
     seen = []
     request = Request(overlay=overlay)
     summary = predict(
-        predictor, images, tmp_path / "a" / "out", request, observe=lambda path, share, size: seen.append(path)
+        predictor, images, tmp_path / "a" / "out", request, observe=lambda name, share, size: seen.append((name, share))
     )
     assert summary.nuclei == {"plate 0": 1, "plate 1": 2, "plate 2": 3} and summary.failed == []
-    assert [*summary.results] == images and all(isinstance(one, Segmented) for one in summary.results.values())
-    assert sorted(seen) == images
+    assert [*summary.results] == NAMES and all(isinstance(one, Segmented) for one in summary.results.values())
+    assert seen[:3] == [(name, 0.0) for name in NAMES] and sorted(seen[3:]) == [(name, 1.0) for name in NAMES]
     endings = ["_labels.tif", ".csv", ".json"] + ["_overlay.png"] * overlay
     assert {path.name for path in (tmp_path / "a" / "out").iterdir()} == {
         f"plate {index}{ending}" for index in range(3) for ending in endings
@@ -250,18 +259,12 @@ def test_one_broken_image_is_named_and_the_others_are_done(predictor, images, tm
     content = images[1].read_bytes()
     images[1].write_bytes(content[: len(content) // 2])
     seen = []
-    summary = predict(predictor, images, tmp_path / "out", observe=lambda path, share, size: seen.append(path))
+    summary = predict(predictor, images, tmp_path / "out", observe=lambda name, share, size: seen.append((name, share)))
     assert summary.nuclei == {"plate 0": 1, "plate 2": 3}
     (sentence,) = summary.failed
-    assert str(images[1]) in sentence and summary.results[images[1]] == Failed(sentence)
-    assert sorted(seen) == images and [*summary.results] == images
+    assert str(images[1]) in sentence and summary.results["plate 1"] == Failed(sentence)
+    assert sorted(seen[3:]) == [(name, 1.0) for name in NAMES] and [*summary.results] == NAMES
     assert not list((tmp_path / "out").glob("plate 1*"))
-
-
-def test_two_images_of_one_name_are_refused_before_anything_is_written(predictor, images, tmp_path):
-    with pytest.raises(DatasetError, match="plate 1"):
-        predict(predictor, [*images, tmp_path / "elsewhere" / "plate 1.png"], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_the_way_is_an_output_error(predictor, images, tmp_path):
@@ -274,10 +277,10 @@ def test_a_file_in_the_way_is_an_output_error(predictor, images, tmp_path):
 
 def test_an_output_that_cannot_be_written_ends_the_run(predictor, images, tmp_path):
     (tmp_path / "out" / "plate 0.csv" / "in the way").mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"plate 0\.csv"):
-        predict(predictor, images, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"plate 0\.csv cannot be written"):
+        predict(predictor, images, tmp_path / "out", Request(overwrite=True))
     # Images that were in work at the same time may be done; nothing is left half written.
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} - {".json"} == {".tif", ".csv"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} - {".json", ".work"} == {".tif", ".csv"}
 
 
 @pytest.fixture
@@ -291,11 +294,15 @@ def threads():
 def test_images_at_once_give_the_files_of_one_after_the_other(predictor, images, tmp_path, threads, count):
     threads(1)
     seen = [[], []]
-    expected = predict(predictor, images, tmp_path / "expected", observe=lambda path, share, size: seen[0].append(path))
+    expected = predict(
+        predictor, images, tmp_path / "expected", observe=lambda name, share, size: seen[0].append((name, share))
+    )
     threads(count)
-    found = predict(predictor, images, tmp_path / "found", observe=lambda path, share, size: seen[1].append(path))
+    found = predict(
+        predictor, images, tmp_path / "found", observe=lambda name, share, size: seen[1].append((name, share))
+    )
     assert found == expected
-    assert sorted(seen[0]) == sorted(seen[1]) == images
+    assert sorted(seen[0]) == sorted(seen[1]) and len(seen[0]) == 6
     assert without_threads(files_of(tmp_path / "found")) == without_threads(files_of(tmp_path / "expected"))
     assert torch.get_num_threads() == count
 
@@ -304,7 +311,7 @@ def test_the_number_of_threads_is_given_back_after_an_error(predictor, images, t
     (tmp_path / "out" / "plate 0.csv" / "in the way").mkdir(parents=True)
     threads(2)
     with pytest.raises(OutputError):
-        predict(predictor, images, tmp_path / "out")
+        predict(predictor, images, tmp_path / "out", Request(overwrite=True))
     assert torch.get_num_threads() == 2
 
 
@@ -337,9 +344,9 @@ def test_each_image_is_opened_once_and_few_at_a_time(predictor, images, tmp_path
     """Of small images and large ones in turn."""
     opened, closed, most = [], [], 0
 
-    def counting(path, selection):
+    def counting(path, selection, series):
         nonlocal most
-        image = open_image(path, selection)
+        image = open_image(path, selection, series)
         opened.append(path)
         most = max(most, len(opened) - len(closed))
         close = image.reader.close
@@ -354,6 +361,6 @@ def test_each_image_is_opened_once_and_few_at_a_time(predictor, images, tmp_path
     monkeypatch.setattr("nucleate.inference.predict.open_image", counting)
     mixed = sorted(images[0].parent.glob("mixed*"))
     summary = predict(Predictor(predictor.model, bfloat16=False, side=96), mixed, tmp_path / "out")
-    assert [*summary.results] == mixed and summary.failed == []
+    assert [*summary.results] == [path.stem for path in mixed] and summary.failed == []
     assert [one.count for one in summary.results.values()] == [36, 4, 4] * 4
     assert sorted(opened) == sorted(closed) == mixed and most <= count + 2

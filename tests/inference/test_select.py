@@ -17,8 +17,9 @@ from nucleate.inference import select
 from nucleate.inference.backends import Int8Backend, OpenVinoBackend, TorchBackend
 from nucleate.inference.quantize import calibrate
 from nucleate.inference.select import AGREEMENT, PACKAGES, agreeing, choose, compare, installed
+from nucleate.networks.manifest import EnginesPart
 from nucleate.networks.runtime import PROCESSORS
-from nucleate.networks.store import EnginesPart, Model
+from nucleate.networks.store import Model
 from nucleate.networks.unet import Architecture, UNet
 
 KINDS = {"openvino-int8": Int8Backend, "openvino": OpenVinoBackend, "torch": TorchBackend}

@@ -157,7 +157,7 @@ def test_an_image_that_is_gone_and_came_back_is_resumed(ready, slide, tmp_path, 
     (tmp_path / "out" / ".slide.work").mkdir()
     (tmp_path / "out" / ".slide.work" / "begun.json").write_text('{"image": "another"}')
     with pytest.raises(OutputError, match="begun with another"):
-        predict(ready, [slide], tmp_path / "out", Request(resume=True, tile=100))
+        predict(ready, [slide], tmp_path / "out", Request(resume=True, entropy=True))
 
 
 def test_what_is_finished_is_not_done_again(ready, slide, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from nucleate.errors import OutputError
 from nucleate.io import atomic as module
-from nucleate.io.atomic import atomic, write_json, write_text
+from nucleate.io.atomic import atomic, atomic_folder, write_json, write_text
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -124,3 +126,57 @@ def test_long_names_are_no_obstacle(tmp_path):
     name = "n" * 250 + ".txt"
     write_text(tmp_path / name, "x")
     assert names(tmp_path) == [name]
+
+
+LEAVE = """
+import os, sys
+from pathlib import Path
+from nucleate.io.atomic import atomic, atomic_folder
+here = Path(sys.argv[1])
+with atomic(here / "file.txt") as file, atomic_folder(here / "folder", holds="x") as folder:
+    file.write(b"half")
+    (folder / "x").write_text("half")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writing(tmp_path):
+    """A process that is writing a file and a folder, and ends as soon as its standard input does."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LEAVE, tmp_path], **pipes) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.kill()
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, writing):
+    writing.kill()
+    writing.wait()
+    assert len(names(tmp_path)) == 2
+    others = [".0123456789abcdef.part", "mine.nucleate.part", ".x.nucleate.part", ".0123456789abcdef.nucleate.part.txt"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    write_text(tmp_path / "next.txt", "next")
+    assert names(tmp_path) == sorted([*others, "next.txt"])
+
+
+def test_what_another_process_is_writing_is_left_to_it(tmp_path, writing):
+    write_text(tmp_path / "next.txt", "next")
+    assert len(names(tmp_path)) == 3
+    writing.stdin.close()
+    assert writing.wait() == 0
+    assert names(tmp_path) == ["file.txt", "folder", "next.txt"]
+    assert (tmp_path / "file.txt").read_bytes() == b"half" and names(tmp_path / "folder") == ["x"]
+
+
+def test_a_folder_is_replaced_whole_and_leaves_nothing(tmp_path):
+    for number in range(2):
+        with atomic_folder(tmp_path / "folder", holds="x") as folder:
+            (folder / "x").write_text(str(number))
+            (folder / f"only-{number}").touch()
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["only-1", "x"]
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder", holds="x"):
+        raise RuntimeError
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["only-1", "x"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nucleate.errors import ImageError
 from nucleate.io.base import downsample
-from nucleate.io.tiff_reader import TiffReader
+from nucleate.io.tiff_reader import TiffReader, image_names
 from nucleate.types import Box
 
 RNG = np.random.default_rng(7)
@@ -329,3 +329,53 @@ def test_a_header_that_promises_more_than_there_is(path, options, compression):
             tiff.pages[0].tags[tag].overwrite(1_000_000)
     with pytest.raises(ImageError, match=r"image\.tif"):
         TiffReader(path)
+
+
+def plain(shape, value):
+    return np.full(shape, value, np.uint8)
+
+
+SEVERAL = {
+    "positions": (("pos0", "pos1"), [(plain((40, 50), 1), {}), (plain((40, 60), 2), {})]),
+    "a reduced page": (("",), [(plain((40, 50), 1), {}), (plain((20, 25), 2), {"subfiletype": 1})]),
+    "photographs": (("scan",), [(plain((40, 50), 1), {}), (plain((30, 30), 2), {}), (plain((9, 9), 3), {})]),
+}
+NAMED = {"positions": ("pos0", "pos1"), "photographs": ("scan", "label image", "macro image")}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_the_images_of_a_file_are_those_that_show_something_of_their_own(tmp_path, kind):
+    names, pages = SEVERAL[kind]
+    path = tmp_path / ("x.ome.tif" if kind in NAMED else "x.tif")
+    with tifffile.TiffWriter(path, ome=kind in NAMED) as file:
+        for number, (pixels, how) in enumerate(pages):
+            metadata = {"axes": "YX", "Name": NAMED[kind][number]} if kind in NAMED else None
+            file.write(pixels, metadata=metadata, **how)
+    assert len(image_names(path)) == len(names) and image_names(path) == (names if kind in NAMED else ("",))
+    for number in range(len(names)):
+        with TiffReader(path, series=number + 1) as reader:
+            assert reader.shape == pages[number][0].shape and (reader.read(reader.box) == number + 1).all()
+    with pytest.raises(ImageError, match=f"has no image {len(names) + 1}: it holds {len(names)}"):
+        TiffReader(path, series=len(names) + 1)
+    if len(names) > 1:
+        with pytest.raises(ImageError, match=r"holds 2 images \(pos0, pos1\), and one is needed here"):
+            TiffReader(path)
+
+
+def test_each_image_of_a_file_has_its_own_channels_and_pixel_size(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "x.ome.tif", ome=True) as file:
+        for size, names in ((0.25, ["DAPI", "GFP"]), (0.5, ["RFP", "Hoechst"])):
+            about = {"axes": "CYX", "Channel": {"Name": names}, "PhysicalSizeX": size, "PhysicalSizeY": size}
+            file.write(plain((2, 40, 50), 1), metadata=about)
+    for number, (size, names) in enumerate(((0.25, ("DAPI", "GFP")), (0.5, ("RFP", "Hoechst"))), start=1):
+        with TiffReader(tmp_path / "x.ome.tif", series=number) as reader:
+            assert (reader.pixel_size, reader.channels) == (size, names)
+
+
+def test_small_pages_of_no_stated_kind_are_thumbnails(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        for pixels in (plain((8, 10), 1), plain((80, 90), 2)):
+            file.write(pixels, metadata=None)
+    assert image_names(tmp_path / "x.tif") == ("",)
+    with TiffReader(tmp_path / "x.tif") as reader:
+        assert reader.shape == (80, 90)

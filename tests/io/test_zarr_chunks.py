@@ -115,7 +115,8 @@ def test_a_chunk_that_is_cut_off_or_broken(folder, name):
     assert ChunkedArray(folder).read((7, 6), (8, 8)).tolist() == [[62, 63]]
     for data in (b"", PACKED[name][:-3], PACKED[name][:5], b"\xff" * len(PACKED[name]) * 2, bytes(8)):
         (folder / "0.0").write_bytes(data)
-        with pytest.raises(ImageError, match=r"a has a chunk that cannot be decoded, at \(0, 0\) \(.+\): |0\.0 is cut"):
+        says = r"a has a chunk that cannot be decoded, at \(0, 0\) \(.+\): |0\.0 is cut|0\.0 has a chunk that becomes"
+        with pytest.raises(ImageError, match=says):
             ChunkedArray(folder).read((0, 0), (8, 8))
 
 
@@ -148,7 +149,7 @@ def test_a_shard_whose_list_points_anywhere(tmp_path, offset, length):
     about["codecs"][0]["configuration"]["index_codecs"].pop()
     (tmp_path / "a/zarr.json").write_text(json.dumps(about))
     file.write_bytes(file.read_bytes()[:64] + struct.pack("<8Q", offset, length, *[2**64 - 1] * 6))
-    with pytest.raises(ImageError, match=r"cut off|cannot be decoded"):
+    with pytest.raises(ImageError, match=r"cut off|cannot be decoded|above the limit"):
         ChunkedArray(tmp_path / "a").read((0, 0), (8, 8))
 
 
@@ -166,3 +167,22 @@ def test_only_metadata(folder):
     (folder / "0.0").unlink()
     with pytest.raises(ImageError, match="holds no chunk of it"):
         ChunkedArray(folder).check_stored()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("codec", [GZip(), Zlib(), Zstd(), LZ4(), Blosc()], ids=lambda codec: codec.codec_id)
+def test_a_chunk_that_becomes_larger_than_it_may_be(tmp_path, version, codec):
+    compressor = (
+        codec if version == 2 else {"gzip": GzipCodec(), "zstd": ZstdCodec(), "blosc": BloscCodec()}.get(codec.codec_id)
+    )
+    if compressor is None:
+        pytest.skip("format 3 has no such codec of its own")
+    array = zarr.create_array(
+        tmp_path / "a", shape=(8, 8), chunks=(8, 8), dtype="u1", compressors=compressor, zarr_format=version
+    )
+    array[:] = 7
+    path = tmp_path / "a" / ("0.0" if version == 2 else "c/0/0")
+    assert path.is_file()
+    path.write_bytes(codec.encode(bytes(10_000_000)))
+    with pytest.raises(ImageError, match="becomes larger than it may be"):
+        ChunkedArray(tmp_path / "a").read((0, 0), (8, 8))

@@ -1,11 +1,16 @@
 """A model folder: what is read is what was written, or an error that names the file."""
 
 import hashlib
+import io
 import json
+import math
 
 import jsonschema
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.torch import load as load_file
 from safetensors.torch import save as save_file
 
@@ -13,7 +18,18 @@ import nucleate
 from nucleate.data.normalization import Normalisation
 from nucleate.errors import ModelError
 from nucleate.networks import store
+from nucleate.networks.manifest import (
+    Ancestor,
+    DataPart,
+    EnginesPart,
+    Manifest,
+    NormalisationPart,
+    ThresholdsPart,
+    TrainingPart,
+    architecture_part,
+)
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.report.console import print_model
 from nucleate.types import Thresholds
 
 HISTORY = [
@@ -22,9 +38,7 @@ HISTORY = [
 ]
 
 
-TRAINING = store.TrainingPart(
-    seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough."
-)
+TRAINING = TrainingPart(seed=7, loss="focal", epochs=2, steps=20, seconds=1.5, best_epoch=2, stopped="It was enough.")
 
 
 def network(seed=0):
@@ -35,15 +49,13 @@ def network(seed=0):
 
 
 def manifest(weights, architecture):
-    return store.Manifest(
+    return Manifest(
         name="small",
-        architecture=store.architecture_part(architecture),
-        normalisation=store.NormalisationPart(low=0.5, high=99.5),
-        thresholds=store.ThresholdsPart(
-            foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9
-        ),
+        architecture=architecture_part(architecture),
+        normalisation=NormalisationPart(low=0.5, high=99.5),
+        thresholds=ThresholdsPart(foreground=0.4, peak_threshold=0.2, nms_radius=0.7, assign_radius=0.8, min_area=9),
         pixel_size=0.25,
-        data=store.DataPart(
+        data=DataPart(
             source="drawn", labelled=3, nuclei=41, median_diameter=17.5, validation="none", channels=("DAPI", "GFP")
         ),
         trainings=(TRAINING,),
@@ -81,7 +93,7 @@ def test_round_trip(folder):
 def test_a_comparison_of_engines_is_read_as_it_was_written(folder):
     read = store.read(folder)
     assert read.manifest.engines is None  # as in a folder from before engines were compared
-    engines = store.EnginesPart(panoptic_quality={"torch": 0.5, "openvino": 0.25})
+    engines = EnginesPart(panoptic_quality={"torch": 0.5, "openvino": 0.25})
     assert engines.ranges == {}  # as in a folder from before there were integers
     engines = engines.model_copy(update={"ranges": {"decoder.blocks.0.first": (0.0, 1.5)}})
     path = folder / store.MANIFEST
@@ -211,7 +223,7 @@ def test_a_part_that_is_not_named_is_refused(folder):
 
 def test_lineage_and_several_trainings_are_kept(folder):
     read = store.read(folder)
-    ancestors = (store.Ancestor(name="fluorescence", weights_sha256="a" * 64),)
+    ancestors = (Ancestor(name="fluorescence", weights_sha256="a" * 64),)
     second = TRAINING.model_copy(update={"epochs": 1, "stopped": "Again."})
     manifest = read.manifest.model_copy(update={"lineage": ancestors, "trainings": (TRAINING, second)})
     store.write(folder, manifest, (folder / store.WEIGHTS).read_bytes(), [*HISTORY, HISTORY[0]], "")
@@ -249,7 +261,7 @@ def test_half_precision_is_half_the_size_and_nearly_the_same(folder):
 
 def test_manifest_fits_its_own_schema(folder):
     content = json.loads((folder / store.MANIFEST).read_text())
-    schema = store.Manifest.model_json_schema()
+    schema = Manifest.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(content, schema)
     assert content["format"] == 2
@@ -385,10 +397,85 @@ def test_no_folder_says_what_there_is(tmp_path):
     assert all(name in str(caught.value) for name in store.EMBEDDED)
 
 
-def test_a_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
+def test_a_model_folder_comes_before_an_embedded_model_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in store.EMBEDDED:
-        assert store.locate(name).is_absolute()
-        (tmp_path / name).mkdir()
-        assert store.locate(name).resolve() == (tmp_path / name).resolve()
+        (tmp_path / name).mkdir()  # of images, perhaps
+        assert store.locate(name).is_absolute() and not store.is_hidden(name)
+        assert store.locate(f"./{name}").resolve() == (tmp_path / name).resolve()
+        (tmp_path / name / store.MANIFEST).touch()
+        assert store.locate(name).resolve() == (tmp_path / name).resolve() and store.is_hidden(name)
     assert store.locate("runs/mine").as_posix() == "runs/mine"
+
+
+def test_a_run_that_is_not_finished_is_told_from_a_broken_model(tmp_path):
+    (tmp_path / store.UNFINISHED).touch()
+    with pytest.raises(ModelError, match=r"holds a training that is not finished: .* --resume\.$"):
+        store.read(tmp_path)
+    (tmp_path / store.UNFINISHED).unlink()
+    with pytest.raises(ModelError, match=r"model\.json is missing"):
+        store.read(tmp_path)
+
+
+STRANGE_ONE = st.sampled_from(
+    [None, True, -1, 2**63, 10**400, 1e308, math.inf, math.nan, "", "\ud800", "a\n", [], {}, [[1]], {"a": None}]
+)
+
+
+def places(value, at=()):
+    """Every place in a JSON document, as the keys that lead there."""
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*at, key))
+
+
+def changed(document, at, value):
+    """The document with another value there."""
+    if not at:
+        return value
+    copy = json.loads(json.dumps(document))
+    inner = copy
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = value
+    return copy
+
+
+def shown(folder):
+    """All that `nucleate info` does with a model."""
+    print_model(store.read(folder), store.read_history(folder), Console(file=io.StringIO()))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_model_whose_files_hold_other_values_is_shown_or_refused_in_a_sentence(folder, data):
+    name = data.draw(st.sampled_from([store.MANIFEST, store.HISTORY]))
+    before = (folder / name).read_text()
+    lines = before.splitlines() if name == store.HISTORY else [before]
+    document = json.loads(lines[0])
+    lines[0] = json.dumps(changed(document, data.draw(st.sampled_from(list(places(document)))), data.draw(STRANGE_ONE)))
+    (folder / name).write_text("\n".join(lines) + "\n")
+    try:
+        shown(folder)
+    except ModelError as error:
+        assert "/small" in str(error) and str(error).endswith(".") and "\n" not in str(error)
+    finally:
+        (folder / name).write_text(before)
+
+
+@pytest.mark.parametrize("name", [store.MANIFEST, store.HISTORY])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "null", "1" * 5000, '{"epoch": 1e999}'])
+def test_deep_nesting_and_other_kinds_of_json_are_refused_in_a_sentence(folder, name, text):
+    (folder / name).write_text(text)
+    with pytest.raises(ModelError, match=rf"{name} is cut or altered at .*: copy the model again\.$"):
+        shown(folder)
+
+
+def test_a_network_is_not_made_larger_than_its_file(folder, monkeypatch):
+    document = json.loads((folder / store.MANIFEST).read_text())
+    document["architecture"]["widths"] = [1024] * 8
+    (folder / store.MANIFEST).write_text(json.dumps(document))
+    monkeypatch.setattr(store, "UNet", None)
+    with pytest.raises(ModelError, match=r"weights\.safetensors does not fit the architecture"):
+        store.read(folder)

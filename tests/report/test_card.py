@@ -7,6 +7,7 @@ import pytest
 
 from nucleate.data.synthetic import fluorescence
 from nucleate.networks import store
+from nucleate.networks.manifest import TrainingPart
 from nucleate.report.card import card, run_curves
 from nucleate.report.model_files import model_files
 from nucleate.training.fit import Trained
@@ -19,7 +20,7 @@ from nucleate.training.fit import Trained
 def test_curves_show_the_end_where_they_have_it(stop, over_fitting, shown):
     """An end that was decided within the first epoch would stand at an epoch 0, which there is not."""
     history = [{"epoch": epoch, "train_loss": 1.0, "valid_loss": 1.0, "score": 0.5} for epoch in range(1, 5)]
-    training = store.TrainingPart(
+    training = TrainingPart(
         seed=0, loss="cross_entropy", epochs=4, steps=8, seconds=1, best_epoch=4, stopped="It was enough.",
         stop_epoch=stop, over_fitting=over_fitting,
     )  # fmt: skip

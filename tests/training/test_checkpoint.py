@@ -1,10 +1,13 @@
 """The state of an unfinished run: what is read is what was written, or an error that names the file."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save
 
 from nucleate.errors import ModelError
-from nucleate.training.checkpoint import FILE, FORMAT, Checkpoint, TrainingState
+from nucleate.training.checkpoint import FILE, FORMAT, Checkpoint, TrainingState, _checksum
 
 TENSORS = {
     "network/stem.weight": torch.randn(4, 1, 3, 3),
@@ -13,7 +16,8 @@ TENSORS = {
     "counts": torch.arange(7),
     "empty": torch.zeros(0, 3),
 }
-STATE = TrainingState(step=17, seconds=0.1 + 0.2, history=[{"loss": 1e-9}])
+ROW = {"epoch": 1, "train_loss": 1e-9, "valid_loss": float("inf"), "score": 0.5, "seconds": 1.0}
+STATE = TrainingState(step=17, seconds=0.1 + 0.2, history=[ROW])
 IDENTITY = {"seed": 3, "widths": (8, 8), "images": [[4, 5]]}
 
 
@@ -114,3 +118,43 @@ def test_an_unfinished_run_of_another_version_is_refused(written, monkeypatch):
         monkeypatch.setattr("nucleate.training.checkpoint.FORMAT", other)
         with pytest.raises(ModelError, match="another version of Nucleate"):
             Checkpoint(written.parent).read(IDENTITY)
+
+
+def forged(folder, **state):
+    """A file with this state whose checksum is right."""
+    made = TrainingState(**state)
+    Checkpoint(folder).write(TENSORS, made, IDENTITY)
+    return Checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("state", "where"),
+    [
+        ({"step": -1}, "step"),
+        ({"step": "many"}, "step"),
+        ({"step": 10**30}, "step"),
+        ({"seconds": float("inf")}, "seconds"),
+        ({"cool_start": [3]}, "cool_start"),
+        ({"why": 5}, "why"),
+        ({"history": 5}, "history"),
+        ({"history": [5]}, "history.0"),
+        ({"history": [{**ROW, "score": "good"}]}, "history.0"),
+        ({"history": [{"epoch": 1}]}, "history.0 .*train_loss is no number"),
+    ],
+)
+def test_a_state_of_other_types_is_refused_in_a_sentence(tmp_path, state, where):
+    with pytest.raises(ModelError, match=rf"is damaged \({where}.*train without --resume\.$") as error:
+        forged(tmp_path, **state).read(IDENTITY)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", [5, [], {}, {"format": FORMAT}, {"format": FORMAT, "identity": [], "state": {}}])
+def test_a_header_of_another_kind_is_refused_in_a_sentence(tmp_path, header):
+    text = json.dumps(header)
+    metadata = {"run": text, "sha256": _checksum(TENSORS, text)}
+    (tmp_path / FILE).write_bytes(save(TENSORS, metadata))
+    with pytest.raises(ModelError, match=r"training\.safetensors.*train without --resume\.$"):
+        Checkpoint(tmp_path).read(IDENTITY)
+    (tmp_path / FILE).write_bytes(save(TENSORS))
+    with pytest.raises(ModelError, match=r"training\.safetensors is damaged"):
+        Checkpoint(tmp_path).read(IDENTITY)

@@ -82,3 +82,9 @@ def test_a_stopwatch_goes_on_from_the_seconds_before():
 def test_what_makes_no_sense_is_refused(options):
     with pytest.raises(InputError):
         TrainingConfig(**options)
+
+
+@pytest.mark.parametrize("widths", [(), (8,) * 9, (12,), (0,), (-8,), (1032,), ("8",)])
+def test_widths_that_no_model_folder_can_hold_are_refused_at_once(widths):
+    with pytest.raises(InputError, match="widths are"):
+        TrainingConfig(widths=widths)

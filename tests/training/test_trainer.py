@@ -120,6 +120,39 @@ def test_a_run_interrupted_before_its_first_epoch_has_nothing_to_go_on_from(tmp_
         run(folder=tmp_path, resume=True)
 
 
+def dropped(tensors, name):
+    del tensors[name]
+
+
+def of_another_shape(tensors, name):
+    tensors[name] = torch.zeros(3, 5)
+
+
+def renamed(tensors, name):
+    tensors[name + "x"] = tensors.pop(name)
+
+
+def of_another_type(tensors, name):
+    tensors[name] = tensors[name].double()
+
+
+def without_its_part(tensors, name):
+    tensors["all"] = tensors.pop(name)
+
+
+@pytest.mark.parametrize("part", ["network/", "average/", "best/", "kernels.", "others."])
+@pytest.mark.parametrize("harm", [dropped, of_another_shape, of_another_type, renamed, without_its_part])
+def test_tensors_that_are_not_those_of_the_network_are_refused(tmp_path, part, harm):
+    with pytest.raises(KeyboardInterrupt):
+        run(folder=tmp_path, observe=stopping_at(3), parallel=Serial())
+    one = trainer(folder=tmp_path, parallel=Serial())
+    tensors, state = one.checkpoint.read(one.identity)
+    harm(tensors, next(name for name in tensors if name.startswith(part)))
+    one.checkpoint.write(tensors, state, one.identity)
+    with pytest.raises(ModelError, match=r"not those of the network\): delete it and train without --resume\.$"):
+        one.train(resume=True)
+
+
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_a_run_is_evaluated_in_its_number_format_and_resumed_in_no_other(tmp_path, bfloat16):
     task = Unlabelled([3.0, 2.0, 1.0])

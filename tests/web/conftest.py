@@ -2,7 +2,9 @@
 
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import httpx
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +15,7 @@ from nucleate.io.formats import FORMATS
 from nucleate.io.prediction_json import PredictionRecord, record_file, write_record
 from nucleate.types import Nucleus
 from nucleate.web import app
+from nucleate.web.access import Access
 from nucleate.web.gallery import Gallery
 
 
@@ -43,16 +46,37 @@ def predicted(memory_instances):
     return write
 
 
+@dataclass(frozen=True)
+class Served:
+    """Where a folder is shown."""
+
+    origin: str
+    token: str
+
+    @property
+    def page(self):
+        """The address that a person opens."""
+        return f"{self.origin}/?token={self.token}"
+
+    @contextmanager
+    def client(self):
+        """A client that has been let in."""
+        with httpx.Client(base_url=self.origin, timeout=60, follow_redirects=True) as client:
+            assert client.get(self.page).status_code == 200
+            yield client
+
+
 @contextmanager
-def serving(folder):
-    """The address at which a folder is shown, by a server in a thread."""
-    gallery = Gallery(folder)
+def serving(folder, truth=None):
+    """A folder is shown, by a server in a thread."""
+    gallery = Gallery(folder, truth)
     with app._listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app.make_app(gallery), log_level="warning", ws="none", lifespan="off"))
+        access = Access(app.make_app(gallery), f"nucleate-{listener.getsockname()[1]}")
+        server = uvicorn.Server(app.configuration(access))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", access.token)
         finally:
             server.should_exit = True
             thread.join()

@@ -1,6 +1,7 @@
 """The page in a real browser: what is drawn, and what the mouse and the keyboard do."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import tifffile
 from playwright.sync_api import sync_playwright
 
+from nucleate.io.formats import entropy_tiff
 from nucleate.io.reader import read_image, read_labels
+from nucleate.types import Box
 
 NAMES = "chromium", "chromium-browser", "google-chrome"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"needs one of {', '.join(NAMES)}: apt-get install chromium")
 
-YELLOW, CYAN = (255, 212, 0), (0, 229, 255)
+YELLOW, MAGENTA, CYAN = (255, 212, 0), (255, 79, 216), (0, 229, 255)
 PATIENCE = 120_000  # milliseconds; a slow machine is no error
 
 
@@ -29,13 +32,14 @@ def browser():
 class Viewer:
     """A page on which the viewer is open, and what its console said."""
 
-    def __init__(self, page, address):
+    def __init__(self, page, served):
         self.page, self.said = page, []
         page.set_default_timeout(PATIENCE)
         page.on("console", self.listen)
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(address) or self.said.append(request.url))
-        page.goto(address)
+        page.on("request", lambda request: request.url.startswith(served.origin) or self.said.append(request.url))
+        page.goto(served.page)
+        assert page.url == f"{served.origin}/"
         self.settle()
 
     def listen(self, message):
@@ -124,9 +128,9 @@ def open_page(browser):
     """Opens pages; at the end, none may have had an error, or asked for anything elsewhere."""
     contexts, viewers = [], []
 
-    def opened(address, **options):
-        contexts.append(browser.new_context(viewport={"width": 1000, "height": 700}, **options))
-        viewers.append(Viewer(contexts[-1].new_page(), address))
+    def opened(served, **options):
+        contexts.append(browser.new_context(**{"viewport": {"width": 1100, "height": 700}, **options}))
+        viewers.append(Viewer(contexts[-1].new_page(), served))
         return viewers[-1]
 
     yield opened
@@ -334,8 +338,19 @@ def test_it_can_be_used_without_sight_of_the_canvas(squares):
     for role, name in (
         ("application", "The slide and its nuclei"),
         ("combobox", "Image"),
+        ("button", "Previous image"),
+        ("button", "Next image"),
         ("checkbox", "Outlines"),
         ("slider", "Opacity"),
+        ("slider", "Brightness"),
+        ("slider", "Contrast"),
+        ("button", "Reset"),
+        ("button", "Save picture"),
+        ("button", "Keys"),
+        ("region", "List of nuclei"),
+        ("combobox", "Column to filter by"),
+        ("spinbutton", "from"),
+        ("spinbutton", "to"),
         ("button", "Zoom in"),
         ("button", "Zoom out"),
         ("button", "Fit"),
@@ -343,16 +358,18 @@ def test_it_can_be_used_without_sight_of_the_canvas(squares):
     ):
         assert page.get_by_role(role, name=name, exact=True).count() == 1, name
     reached = set()
-    for _ in range(12):
+    for _ in range(45):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-    assert {"images", "outlines", "opacity", "in", "out", "fit", "slide", "number", "Show"} <= reached
+    assert {"images", "next", "outlines", "in", "out", "fit", "save", "ask", "slide", "number", "Show"} <= reached
+    assert {"column", "low", "high", "rows", "Area (px²)", "2", "brightness", "contrast", "opacity", "reset"} <= reached
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(open_page, address, scheme):
     """Contrast by WCAG 2.2, level AA: at least 4.5 for text."""
     page = open_page(address, color_scheme=scheme).page
+    says(page, "found", "nuclei")
     ratios = page.evaluate(
         """() => {
             const parts = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
@@ -364,7 +381,8 @@ def test_text_can_be_read_in_light_and_dark(open_page, address, scheme):
                 const colour = getComputedStyle(element).backgroundColor;
                 return colour === "rgba(0, 0, 0, 0)" ? ground(element.parentElement) : colour;
             };
-            return ["h1", "h2", "label", "select", "button", "dt", "dd", ".quiet", "#scale"].map((name) => {
+            const names = ["h1", "h2", "label", "select", "button", "dt", "dd", ".quiet", "#scale"];
+            return [...names, "th button", "td", "td button"].map((name) => {
                 const element = document.querySelector(name);
                 const [a, b] = [getComputedStyle(element).color, ground(element)].map(light).sort((a, b) => b - a);
                 return [name, (a + 0.05) / (b + 0.05)];
@@ -416,22 +434,22 @@ def test_what_is_missing_is_said_in_words(tmp_path, predicted, serving, open_pag
     with serving(tmp_path) as address:
         context = page.context.browser.new_context()
         page = context.new_page()
-        page.goto(address)
+        page.goto(address.page)
         says(page, "notice", "gone.tif does not exist")
         context.close()
 
 
 def test_a_large_slide_shows_no_outlines_until_it_is_near(tmp_path, predicted, serving, open_page):
-    labels = np.zeros((60, 12_000), np.int32)
-    labels[20:40, 5990:6010] = 1
-    predicted(tmp_path, "strip", np.zeros((60, 12_000), np.uint8), labels)
+    labels = np.zeros((60, 16_000), np.int32)
+    labels[20:40, 7990:8010] = 1
+    predicted(tmp_path, "strip", np.zeros((60, 16_000), np.uint8), labels)
     with serving(tmp_path) as address:
         viewer = open_page(address)
         assert viewer.page.locator("#notice").inner_text() == "Zoom in to see the outlines."
         assert viewer.page.locator("#chooser").is_hidden()
-        viewer.go(6000, 30, 4)
+        viewer.go(8000, 30, 4)
         assert viewer.page.locator("#notice").inner_text() == ""
-        assert viewer.away(5990, 30, YELLOW) < 120
+        assert viewer.away(7990, 30, YELLOW) < 120
 
 
 def test_names_are_text_and_no_markup(tmp_path, predicted, serving, open_page):
@@ -455,6 +473,191 @@ def test_a_tile_that_cannot_be_read_is_said(tmp_path, predicted, serving, browse
     with serving(folder) as address:
         context = browser.new_context()
         page = context.new_page()
-        page.goto(address)
+        page.goto(address.page)
         says(page, "notice", "cells.tif")
         context.close()
+
+
+def titled(viewer, name):
+    viewer.page.wait_for_function("(name) => document.title.startsWith(name)", arg=name)
+    viewer.settle()
+
+
+def listed(viewer, count):
+    """The numbers in the list of nuclei, once it says so many."""
+    says(viewer.page, "found", count)
+    return [int(text) for text in viewer.page.locator("#rows tbody button").all_inner_texts()]
+
+
+def test_the_next_and_the_previous_image_come_by_key_and_by_button(squares):
+    page = squares.page
+    assert page.is_disabled("#previous") and page.is_enabled("#next")
+    page.locator("#slide").press("n")
+    titled(squares, "tissue")
+    assert page.is_disabled("#next") and "900 × 600 px" in page.locator("#about").inner_text()
+    page.locator("#outlines").press("n")  # there is none, whatever has the focus
+    page.locator("#outlines").press("p")
+    titled(squares, "squares")
+    page.click("#next")
+    titled(squares, "tissue")
+    assert page.input_value("#images") == "1"
+
+
+def test_brightness_and_contrast_change_the_picture_and_are_reset(tissue):
+    tissue.page.uncheck("#outlines")
+    tissue.settle()
+    places = [(x, y) for x in range(100, 800, 90) for y in range(100, 500, 90)]
+    first = np.array(tissue.colours(places))
+    tissue.page.locator("#brightness").fill("50")
+    tissue.settle()
+    brighter = 255 * (first / 255) ** 0.5
+    assert np.abs(np.array(tissue.colours(places)) - brighter).max() <= 2  # as smaller tiles are mixed
+    tissue.page.locator("#contrast").fill("25")
+    tissue.settle()
+    assert np.abs(np.array(tissue.colours(places)) - np.clip((brighter - 127.5) * 2 + 127.5, 0, 255)).max() <= 4
+    tissue.page.click("#reset")
+    tissue.settle()
+    assert (np.array(tissue.colours(places)) == first).all()
+    assert tissue.page.input_value("#brightness") == tissue.page.input_value("#contrast") == "0"
+
+
+def test_nuclei_are_listed_sorted_filtered_and_found(tissue, shown):
+    with (shown / "tissue.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    page = tissue.page
+    assert listed(tissue, str(len(rows))) == list(range(1, min(100, len(rows)) + 1))
+    page.click("#rows th[data-column=area] button")
+    page.wait_for_selector("#rows th[data-column=area][aria-sort=descending]")
+    largest = sorted(rows, key=lambda row: -int(row["area"]))
+    assert listed(tissue, str(len(rows)))[0] == int(largest[0]["id"])
+    page.click("#rows th[data-column=area] button")
+    page.wait_for_selector("#rows th[data-column=area][aria-sort=ascending]")
+    page.select_option("#column", "area")
+    page.fill("#low", largest[4]["area"])
+    few = [int(row["id"]) for row in rows if int(row["area"]) >= int(largest[4]["area"])]
+    assert sorted(listed(tissue, f"{len(few)} of {len(rows)}")) == few
+    page.click(f"#rows tr[data-number='{largest[0]['id']}'] td:last-child")
+    page.wait_for_selector(f"#rows tr[data-number='{largest[0]['id']}'][aria-current=true]")
+    page.wait_for_selector("#selected dl")
+    tissue.settle()
+    assert tissue.measurements()[0] == ("Number", largest[0]["id"])
+    assert tissue.camera()["x"] == float(largest[0]["x"]) + 0.5
+    page.fill("#low", "1e9")
+    assert listed(tissue, f"0 of {len(rows)}") == []
+
+
+def test_a_long_list_comes_in_parts(tmp_path, predicted, serving, open_page):
+    labels = np.zeros((60, 100), np.int32)
+    labels[::4, ::4] = np.arange(1, 376).reshape(15, 25)
+    with serving(predicted(tmp_path, "dots", np.zeros((60, 100), np.uint8), labels)) as address:
+        viewer = open_page(address)
+        assert listed(viewer, "375 nuclei") == list(range(1, 101))
+        for count in (200, 300, 375):
+            viewer.page.click("#more")
+            viewer.page.wait_for_function("(n) => document.querySelectorAll('#rows tbody tr').length === n", arg=count)
+        assert viewer.page.locator("#more").is_hidden()
+
+
+def test_true_outlines_and_entropy_are_layers(tmp_path, predicted, serving, open_page):
+    found, truth = np.zeros((2, 80, 120), np.int32)
+    found[20:40, 20:40], truth[20:40, 20:40], truth[50:70, 70:100] = 1, 1, 2
+    folder = predicted(tmp_path / "found", "cells", np.full((80, 120), 90, np.uint8), found)
+    (tmp_path / "truth").mkdir()
+    tifffile.imwrite(tmp_path / "truth" / "cells.tif", truth.astype(np.uint16))
+    record = json.loads((folder / "cells.json").read_text())
+    record["files"]["entropy"] = "cells_entropy.tif"
+    (folder / "cells.json").write_text(json.dumps(record))
+    bits = np.zeros((80, 120), np.float16)
+    bits[60:, :20] = 1
+    entropy_tiff.write(
+        folder / "cells_entropy.tif", Box(0, 0, 80, 120), lambda box: bits[box.y : box.bottom, box.x : box.right]
+    )
+    with serving(folder, tmp_path / "truth") as address:
+        viewer = open_page(address)
+        page = viewer.page
+        assert viewer.away(70, 60, MAGENTA) < 120 < viewer.away(70, 60, YELLOW)
+        assert viewer.away(20, 30, YELLOW) < 120  # the truth is below
+        plain = viewer.colours([(10, 70), (60, 10)])
+        page.locator("#slide").press("e")
+        page.locator("#slide").press("t")
+        viewer.settle()
+        assert page.is_checked("#entropy") and not page.is_checked("#truth")
+        unsure = viewer.colours([(10, 70), (60, 10)])
+        assert unsure[1] == plain[1] and unsure[0][0] > plain[0][0] + 80 > unsure[0][2] + 80 - 60
+        assert viewer.away(70, 60, MAGENTA) > 200
+        page.check("#truth")
+        viewer.settle()
+        assert viewer.away(70, 60, MAGENTA) < 120
+    with serving(folder) as address:
+        viewer = open_page(address)
+        assert viewer.page.locator("#truth").is_hidden() and viewer.page.locator("#entropy").is_visible()
+
+
+def test_the_picture_is_saved_with_its_outlines_and_its_scale_bar(tissue, shown, tmp_path):
+    _, y, x = nucleus_of(shown)
+    tissue.go(x, y, 4)
+    with tissue.page.expect_download() as download:
+        tissue.page.locator("#slide").press("s")
+    assert download.value.suggested_filename == "tissue_view.png"
+    download.value.save_as(tmp_path / "view.png")
+    saved = read_image(tmp_path / "view.png").pixels.astype(int)
+    box = tissue.page.locator("#slide").bounding_box()
+    assert saved.shape[:2] == (round(box["height"]), round(box["width"]))
+    across = int(tissue.at(x, y)[0])
+    column = (np.abs(saved - YELLOW).sum(axis=2) < 60)[:, across - 40 : across + 40]
+    assert column.any()
+    bar = tissue.page.locator("#bar").bounding_box()
+    bottom = round(bar["y"] + bar["height"] - box["y"]) - 2
+    middle = round(bar["x"] + bar["width"] / 2 - box["x"])
+    assert (saved[bottom, middle] == 255).all() and (saved[bottom - 6, middle - 40] < 60).all()
+
+
+def test_the_keys_are_explained_and_fields_keep_theirs(squares):
+    page = squares.page
+    page.locator("#slide").press("?")
+    page.wait_for_selector("#help[open]")
+    assert page.get_by_role("dialog", name="Keys").count() == 1
+    page.keyboard.press("n")
+    assert page.title().startswith("squares")  # the dialog is open
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#help:not([open])", state="attached")
+    page.locator("#number").press("0")
+    page.locator("#high").press("e")
+    assert page.input_value("#number") == "0"
+    page.click("#ask")
+    page.click("#help button")
+    page.wait_for_selector("#help:not([open])", state="attached")
+
+
+def test_it_fits_a_phone(open_page, address):
+    viewer = open_page(address, viewport={"width": 360, "height": 740})
+    page = viewer.page
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.locator("#slide").bounding_box()["height"] > 200
+    for name in ("#images", "#outlines", "#fit", "#save", "#ask"):
+        box = page.locator(name).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 360, name
+
+
+def test_what_is_odd_is_noted(tmp_path, predicted, serving, open_page):
+    predicted(tmp_path, "cells", np.ones((90, 90), np.uint8), np.eye(90, dtype=np.int32))
+    (tmp_path / ".slide.work").mkdir()
+    (tmp_path / "truth").mkdir()
+    tifffile.imwrite(tmp_path / "truth" / "other.tif", np.ones((3, 3), np.uint8))
+    with serving(tmp_path, tmp_path / "truth") as address:
+        viewer = open_page(address)
+        notes = viewer.page.locator("#notes").all_inner_texts()[0]
+        assert "Not finished: slide;" in notes and "--resume" in notes and "no true labels of cells" in notes
+
+
+def test_a_server_that_ended_is_said(tmp_path, predicted, serving, browser):
+    predicted(tmp_path, "cells", np.ones((90, 90), np.uint8), np.eye(90, dtype=np.int32))
+    with serving(tmp_path) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address.page)
+        page.wait_for_function("() => document.title.startsWith('cells')")
+    page.locator("#number").fill("1")
+    page.locator("#number").press("Enter")
+    says(page, "selected", "is nucleate view still running?")
+    context.close()

@@ -4,8 +4,8 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 
+import httpx
 import numpy as np
 import pytest
 
@@ -30,9 +30,11 @@ def test_it_says_where_shows_and_ends_with_an_interrupt(shown, tmp_path):
     ):
         try:
             address = process.stdout.readline().split()[0]
-            assert address.startswith("http://127.0.0.1:")
-            with urllib.request.urlopen(f"{address}/api/images", timeout=60) as answer:
-                assert answer.read() == b'["squares","tissue"]'
+            assert address.startswith("http://127.0.0.1:") and "/?token=" in address
+            with httpx.Client(timeout=60, follow_redirects=True) as client:
+                assert client.get(address).status_code == 200
+                origin = address.partition("/?")[0]
+                assert client.get(f"{origin}/api/images").json() == ["squares", "tissue"]
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) == 0
         finally:
@@ -52,7 +54,8 @@ def test_the_browser_is_opened_only_when_asked(shown, monkeypatch):
     said = []
     for browser in (False, True):
         serving.serve(serving.Gallery(shown), browser=browser, announce=said.append)
-    assert opened == said[1:]
+    assert len(opened) == 1 and opened[0].partition("?")[0] == said[1].partition("?")[0]
+    assert opened[0] != said[1]  # as every user of the machine sees with what a program is started
 
 
 def test_a_port_that_is_taken_is_named(shown, capsys):
@@ -77,3 +80,25 @@ def test_a_record_that_cannot_be_used_is_said(tmp_path, predicted, monkeypatch, 
     assert not end.value.code
     printed = capsys.readouterr()
     assert "broken.json is not JSON" in printed.err and printed.out.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", ["two words", 'it\'s "here"', "-folder", "--port"])
+def test_folders_of_any_name_are_shown(tmp_path, predicted, monkeypatch, capsys, name):
+    predicted(tmp_path / name, "cells", np.ones((9, 9), np.uint8), np.eye(9, dtype=np.int32))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
+    for arguments in (["--", name], [f"./{name}"]):
+        with pytest.raises(SystemExit) as end:
+            main(["view", *arguments])
+        printed = capsys.readouterr()
+        assert not end.value.code and printed.out.startswith("http://127.0.0.1:") and printed.err == ""
+
+
+def test_true_masks_and_what_is_not_finished_are_said_on_the_command_line(tmp_path, predicted, monkeypatch, capsys):
+    predicted(tmp_path, "cells", np.ones((9, 9), np.uint8), np.eye(9, dtype=np.int32))
+    (tmp_path / ".slide.work").mkdir()
+    assert "none holds no true masks" in refused(capsys, tmp_path, "--truth", tmp_path / "none")
+    monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: None)
+    with pytest.raises(SystemExit):
+        main(["view", str(tmp_path)])
+    assert "Not finished: slide;" in capsys.readouterr().err

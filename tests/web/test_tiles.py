@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conftest import MemoryInstances
 
 from nucleate.errors import InputError
 from nucleate.io.cache import Cache
-from nucleate.io.formats import table
 from nucleate.io.reader import Level, MemoryReader, Reader
-from nucleate.types import Box, Image, Nucleus
-from nucleate.web.tiles import Contrast, ImageTiles, LabelTiles, Measurements, _sample
+from nucleate.types import Box, Image
+from nucleate.web.tiles import Contrast, ImageTiles, LabelTiles, _sample
 
 RGB = ("red", "green", "blue")
 
@@ -181,47 +179,18 @@ def test_tiles_and_their_margins_are_the_labels(height, width, level):
 
 
 @pytest.mark.parametrize(
-    ("level", "row", "column"), [(4, 0, 0), (-1, 0, 0), (0, 2, 0), (0, 0, 1), (0, -1, 0), (1, 1, 0)]
+    ("level", "row", "column"),
+    [(4, 0, 0), (3_000_000_000, 0, 0), (-1, 0, 0), (0, 2, 0), (0, 0, 1), (0, -1, 0), (1, 1, 0)],
 )
 def test_there_are_no_other_tiles_of_labels(level, row, column):
     with pytest.raises(InputError, match="no tile in row"):
         of_labels(np.zeros((300, 200), np.uint8)).tile(level, row, column)
 
 
-@pytest.fixture
-def path(tmp_path):
-    rows = [Nucleus(number, 1.5 * number, 2.0, 9, 3.385, 7.25, 0.5) for number in range(1, 1001)]
-    labels = np.arange(1001, dtype=np.int32)[None]
-    table.write(tmp_path / "x.csv", MemoryInstances("x", labels, rows, pixel_size=0.5))
-    return tmp_path / "x.csv"
-
-
-@pytest.mark.parametrize("chunk", [7, 2**24])
-def test_each_row_is_found(path, chunk):
-    rows = Measurements(path, chunk)
-    for number in (1, 2, 9, 10, 500, 1000):
-        row = rows.row(number)
-        assert row["id"] == str(number) and float(row["y"]) == 1.5 * number and float(row["y_um"]) == 0.75 * number
-        assert list(row) == [*table.COLUMNS, *table.MICROMETRES]
-
-
-@pytest.mark.parametrize("number", [0, -1, 1001, 10**30])
-def test_there_are_no_other_rows(path, number):
-    with pytest.raises(InputError, match=f"no nucleus {number} in"):
-        Measurements(path).row(number)
-
-
-def test_a_table_that_was_changed_or_is_gone_is_named(path):
-    rows = Measurements(path)
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], *lines[2:]]))
-    with pytest.raises(InputError, match=r"x\.csv has something else than nucleus 1"):
-        rows.row(1)
-    path.unlink()
-    with pytest.raises(InputError, match=r"x\.csv cannot be read \(No such file"):
-        rows.row(1)
-    with pytest.raises(InputError, match=r"x\.csv cannot be read"):
-        Measurements(path).row(1)
-    path.write_bytes(b"\xff\n\xff,1\n")
-    with pytest.raises(InputError, match="something else"):
-        Measurements(path).row(1)
+def test_a_pyramid_of_hundreds_of_levels_opens_few_of_them():
+    levels = [np.arange(900 * 800, dtype=np.uint16).reshape(900, 800, 1)]
+    levels += [np.zeros((1, 1, 1), np.uint16)] * 500
+    opened = []
+    tiles = ImageTiles(lambda level: opened.append(level) or Stored(levels, level, []))
+    assert tiles.tile(0, 3, 3).shape == (132, 32, 3) and tiles.tile(tiles.depth, 0, 0).any()
+    assert opened == [0]

@@ -16,6 +16,7 @@ from nucleate.curves.rules import (
     ProgressQuotient,
     SuccessiveStrips,
 )
+from nucleate.errors import InputError
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, decide, select_epoch
 from nucleate.training.stopping_rule import Decision, StoppingRule
 
@@ -55,14 +56,21 @@ class Outcome:
 def outcomes(history: History, rules: Mapping[str, Callable[[], StoppingRule]] = RULES) -> list[Outcome]:
     """Judge the run by each of the rules; where it has a score, by `BOTH` first.
 
+    Raises `InputError` where numbers are too large.
+
     >>> run = History("run", (5, 4, 3, 2, 1), (5.0, 4.0, 6.0, 7.0, 2.0))
     >>> [outcome] = outcomes(run, {"patience 2": lambda: Patience(2)})
     >>> outcome.decision.epoch, outcome.kept, outcome.regret
     (4, 2, 1.0)
     """
     found = []
-    decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
-    both = {BOTH: _by_both(history)} if history.score else {}
+    try:
+        decisions = {name: decide(history.train, history.valid, rule()) for name, rule in rules.items()}
+        both = {BOTH: _by_both(history)} if history.score else {}
+    except OverflowError as overflow:
+        raise InputError(
+            f"{history.name} holds numbers too large to reckon with: give errors below 1e100."
+        ) from overflow
     for name, decision in (both | decisions).items():
         epoch = select_epoch(history.valid[: decision.epoch]) if name == BOTH else decision.best_epoch
         error, lowest = _value_and_best(history.test or history.valid, epoch, min)

@@ -74,7 +74,7 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if content.strip():
             try:
                 row = json.loads(content)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{file}, line {line}: {_quoted(content)} is not JSON; write one object a line."
                 ) from error
@@ -87,6 +87,15 @@ def _csv_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     lines = text.splitlines()
     separator = max(",;\t", key=lines[0].count) if lines else ","
     reader = csv.reader(lines, delimiter=separator)
+    try:
+        yield from _cells(file, reader)
+    except csv.Error as error:
+        raise InputError(
+            f"{file}, line {reader.line_num}: {error}, so this is no table of numbers; give a CSV file or JSON lines."
+        ) from error
+
+
+def _cells(file: Path, reader: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     head = [name.strip() for name in next(reader, [])]
     for cells in reader:
         if any(cell.strip() for cell in cells):
@@ -103,7 +112,7 @@ def _name(file: Path, column: str, row: dict[str, Any]) -> str | None:
     found = next((name for name in COLUMNS[column] if name in row), None)
     if found is None and column in ("train", "valid"):
         raise InputError(
-            f"{file} has no column {' or '.join(COLUMNS[column])} but {', '.join(map(str, row)) or 'none at all'};"
+            f"{file} has no column {' or '.join(COLUMNS[column])} but {_quoted(', '.join(row)) if row else 'none'};"
             f" name the one that holds the {'training' if column == 'train' else 'validation'} error {column}."
         )
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import struct
 import threading
 import zlib
@@ -18,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import OutputError
+from nucleate.io.atomic import atomic
 
-_MAGIC = b"nucleat1"
+_MAGIC = b"nucleat2"
 _LEVEL = 1  # of Zstandard: the fastest, which halves what the others would take two or three times as long for
 
 
@@ -30,6 +30,9 @@ class Arrays(dict[str, NDArray[Any]]):
     def nbytes(self) -> int:
         """Bytes of all of them."""
         return sum(one.nbytes for one in self.values())
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise OutputError(f"The work folder holds a block without {name}: delete the folder and run the command again.")
 
 
 class BlockStore(ABC):
@@ -89,26 +92,20 @@ class FolderBlockStore(BlockStore):
         self._written: set[str] = set()  # by this process, and so known to be whole
 
     def put(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        path, passing = self.folder / name, self.folder / f".{secrets.token_hex(8)}.part"
         packed = [imagecodecs.zstd_encode(np.ascontiguousarray(one).tobytes(), level=_LEVEL) for one in arrays.values()]
         about = [
             {"name": key, "type": _dtype_to_json(one.dtype), "shape": one.shape, "bytes": len(data)}
             for (key, one), data in zip(arrays.items(), packed, strict=True)
         ]
-        body = b"".join(packed)
-        head = json.dumps({"arrays": about, "crc": zlib.crc32(body)}).encode()
+        head = json.dumps({"block": name, "arrays": about}).encode()
+        content = struct.pack("<I", len(head)) + head + b"".join(packed)
         try:
-            try:
-                with passing.open("xb") as file:
-                    file.write(_MAGIC + struct.pack("<I", len(head)) + head + body)
-                passing.replace(path)
-            except BaseException:
-                with suppress(OSError):
-                    passing.unlink()
-                raise
-        except OSError as error:
+            with atomic(self.folder / name, durable=False) as file:
+                file.write(_MAGIC + struct.pack("<I", zlib.crc32(content)) + content)
+        except OutputError as error:
+            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
             raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}): free some space there, and run the same command"
+                f"{self.folder / name} cannot be written ({reason}): free some space there, and run the same command"
                 " with --resume."
             ) from error
         with self._lock:
@@ -122,8 +119,8 @@ class FolderBlockStore(BlockStore):
         with self._lock:
             known = name in self._written
         try:
-            return _unpacked(data, check=not known)
-        except (ValueError, KeyError, TypeError, struct.error, imagecodecs.ZstdError):
+            return _unpacked(name, data, check=not known)
+        except (ValueError, KeyError, TypeError, struct.error, RecursionError, imagecodecs.ZstdError):
             return None
 
     def drop(self, name: str) -> None:
@@ -131,18 +128,18 @@ class FolderBlockStore(BlockStore):
             (self.folder / name).unlink()
 
 
-def _unpacked(data: memoryview, *, check: bool) -> Arrays:
-    if bytes(data[: len(_MAGIC)]) != _MAGIC:
-        raise ValueError("of another kind")
-    begin = len(_MAGIC) + 4
-    (length,) = struct.unpack("<I", data[len(_MAGIC) : begin])
-    head, body = json.loads(bytes(data[begin : begin + length])), data[begin + length :]
-    if len(body) != sum(one["bytes"] for one in head["arrays"]) or (check and zlib.crc32(body) != head["crc"]):
+def _unpacked(name: str, data: memoryview, *, check: bool) -> Arrays:
+    begin = len(_MAGIC) + 8
+    checksum, length = struct.unpack("<II", data[len(_MAGIC) : begin])
+    if bytes(data[: len(_MAGIC)]) != _MAGIC or (check and zlib.crc32(data[len(_MAGIC) + 4 :]) != checksum):
         raise ValueError("damaged")
+    head = json.loads(bytes(data[begin : begin + length]))
+    if head["block"] != name:
+        raise ValueError("another block")
     found = Arrays()
-    at = 0
+    at = begin + length
     for one in head["arrays"]:
-        values = imagecodecs.zstd_decode(bytes(body[at : at + one["bytes"]]))
+        values = imagecodecs.zstd_decode(bytes(data[at : at + one["bytes"]]))
         found[one["name"]] = np.frombuffer(values, _dtype_from_json(one["type"])).reshape(one["shape"])
         at += one["bytes"]
     return found

@@ -12,8 +12,9 @@ import torch
 
 from nucleate import __version__
 from nucleate.inference.select import PACKAGES, choose, installed
+from nucleate.networks.manifest import EngineName
 from nucleate.networks.runtime import device, prefers_bfloat16, processor
-from nucleate.networks.store import EMBEDDED, EngineName, locate, read
+from nucleate.networks.store import EMBEDDED, locate, read
 
 LIBRARIES = ("torch", "numpy", "numba", "openvino", "onnx", "onnxruntime")
 """Packages whose versions results may depend on."""

@@ -22,6 +22,7 @@ from nucleate.data.normalization import HIGHEST, LOWEST
 from nucleate.errors import InputError, OutputError
 from nucleate.inference.backends import load
 from nucleate.io.atomic import atomic
+from nucleate.io.ownership import refuse_replacing
 from nucleate.networks.store import Model
 from nucleate.networks.unet import UNIT, UNet
 from nucleate.postprocess import rescale
@@ -55,16 +56,19 @@ class Exported:
     difference: float
 
 
-def export(model: Model, to: str, out: Path) -> Exported:
+def export(model: Model, to: str, out: Path, *, overwrite: bool = False) -> Exported:
     """Write a model as `to` to the file `out`, after its output has been held against PyTorch's.
 
     Raises `InputError` for another format or a name that does not end as the format's do, and `OutputError` where the
-    file cannot be written or its output differs.
+    file cannot be written or its output differs, and, unless it may be overwritten, where something else is in the way.
     """
     if to not in SUFFIX:
         raise InputError(f"There is no format {to}: export --to {' or '.join(SUFFIX)}.")
     if out.suffix != SUFFIX[to]:
         raise InputError(f"{out} does not end as files for {to} do: give --out {out.stem or 'model'}{SUFFIX[to]}.")
+    refuse_replacing(out, b"nucleate", overwrite=overwrite)
+    if to == "openvino" and not out.exists():
+        refuse_replacing(out.with_suffix(".bin"), None, overwrite=overwrite)  # weights of no description of ours
     load("onnx")
     from nucleate.inference.onnx_graph import to_onnx
 

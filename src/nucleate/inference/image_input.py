@@ -98,13 +98,13 @@ class OpenImage:
         self.reader.close()
 
 
-def open_image(path: Path, selection: Selection) -> OpenImage:
-    """Open what `selection` asks for.
+def open_image(path: Path, selection: Selection, series: int | None = None) -> OpenImage:
+    """Open what `selection` asks for, of a file that holds several images the one of this number, from 1.
 
     Raises `ImageError` as readers do, and `InputError` where no level has about the pixel size that is asked for, or
     the region reaches out of the image.
     """
-    reader = open_reader(path, selection.level or 0)
+    reader = open_reader(path, selection.level or 0, series=series)
     try:
         known = reader.pixel_size
         note = None
@@ -120,7 +120,7 @@ def open_image(path: Path, selection: Selection) -> OpenImage:
                 size = known * reader.levels[level].downsample
                 if level:
                     reader.close()
-                    reader = open_reader(path, level)
+                    reader = open_reader(path, level, series=series)
                 note = f"{path}: level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
         return OpenImage(reader, select_region(reader, selection.region), size, note)
     except BaseException:

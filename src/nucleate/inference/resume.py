@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nucleate.errors import ImageError, OutputError
 from nucleate.inference.block_store import FolderBlockStore
 from nucleate.io.atomic import write_json
+from nucleate.io.digest import digest_of
 
-BEGUN = "begun.json"
-
-_WHOLE = 2**22  # bytes; a smaller file is read as a whole
-_SAMPLES, _SAMPLE = 64, 2**16  # of a larger one so many parts of so many bytes
+BEGUN, WRITING = "begun.json", "writing"
 
 
 def work_folder(out: Path, name: str) -> Path:
@@ -23,11 +22,42 @@ def work_folder(out: Path, name: str) -> Path:
     return out / f".{name}.work"
 
 
+def is_unfinished(place: Path) -> bool:
+    """Whether there is a run to resume of the image whose results lie at this place, without their endings."""
+    return (work_folder(place.parent, place.name) / BEGUN).exists()
+
+
 def refuse_unfinished(out: Path, name: str) -> None:
     """Raise `OutputError` where there is an unfinished run."""
-    folder = work_folder(out, name)
-    if folder.exists():
+    if is_unfinished(out / name):
+        folder = work_folder(out, name)
         raise OutputError(f"{out} holds an unfinished run of {name}: continue it with --resume, or delete {folder}.")
+
+
+def begin_writing(out: Path, name: str) -> None:
+    """Note that results of this image are being written: what lies under their names from now on is the program's own,
+    until a record says so."""
+    folder = work_folder(out, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / WRITING).touch()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
+
+
+def is_writing(out: Path, name: str) -> bool:
+    """Whether a run ended while it wrote the results of this image."""
+    return (work_folder(out, name) / WRITING).exists()
+
+
+def end_work(out: Path, name: str) -> None:
+    """Remove the work folder, as all results are written; the note of that last, so that this can be repeated."""
+    folder = work_folder(out, name)
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != WRITING:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStore:
@@ -55,11 +85,13 @@ def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStor
     return FolderBlockStore(folder)
 
 
-def _begun(path: Path) -> Any:
+def _begun(path: Path) -> dict[str, Any] | None:
+    """What a run was begun with; None where that is not known, and what was computed is of no use."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -67,31 +99,20 @@ def digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def fingerprint(path: Path) -> str:
-    """What tells an image file from another, or from what it was before: its size and 64 parts all over it, or all of
-    a small one. A copy has the same. Of a folder, the names and sizes of what is directly in it and its metadata.
-
-    Raises `ImageError` where it cannot be read.
-    """
-    found = hashlib.sha256()
+def written_digest(path: Path) -> str:
+    """The digest of a result, by which it is known that it is still as it was written."""
     try:
-        if path.is_dir():
-            for one in sorted(path.iterdir()):
-                found.update(f"{one.name} ".encode("utf-8", "surrogateescape"))
-                if one.is_file() and one.stat().st_size < _WHOLE:
-                    found.update(one.read_bytes())
-            return found.hexdigest()
-        size = path.stat().st_size
-        found.update(str(size).encode())
-        with path.open("rb") as file:
-            if size <= _WHOLE:
-                found.update(file.read())
-            else:
-                for part in range(_SAMPLES):
-                    file.seek((size - _SAMPLE) * part // (_SAMPLES - 1))
-                    found.update(file.read(_SAMPLE))
+        return digest_of(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read again ({error.strerror}): was its disk removed?") from error
+
+
+def fingerprint(path: Path) -> str:
+    """What tells an image from another, or from what it was before: the digest of all bytes of its file, or of all
+    files of its folder. A copy has the same. Raises `ImageError` where it cannot be read."""
+    try:
+        return digest_of(path)
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist: check the path.") from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror}): check what it is and who may read it.") from error
-    return found.hexdigest()

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from nucleate.errors import InputError
 from nucleate.inference.backends import Backend, Int8Backend, OpenVinoBackend, Ranges, TorchBackend
 from nucleate.inference.quantize import calibrate
+from nucleate.networks.manifest import EngineName, EnginesPart
 from nucleate.networks.runtime import device, processor
-from nucleate.networks.store import EngineName, EnginesPart, Model
+from nucleate.networks.store import Model
 from nucleate.networks.unet import UNet
 
 PACKAGES: dict[EngineName, tuple[str, ...]] = {

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from nucleate.errors import ImageError
 from nucleate.types import Pixels
 
+MOST_CHANNELS = 1024
+"""Channels of an image that is read."""
+
 GREY = ("grey",)
 RGB = ("red", "green", "blue")
 
@@ -57,7 +60,7 @@ def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple
     """The axes of one plane, YX, YXS, CYX or SYX, and their lengths; others of length 1 are dropped.
 
     Raises:
-        ImageError: for a stack.
+        ImageError: for a stack, and for more than `MOST_CHANNELS`.
 
     >>> one_plane("TCZYX", (1, 3, 1, 40, 50), Path("cells.ome.tif"))
     ('CYX', (3, 40, 50))
@@ -69,6 +72,9 @@ def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple
             f"{path} has axes {axes} of shape {shape} where one plane is needed: save one plane or a projection of it"
             " (channels belong on an axis named C)."
         )
+    channels = math.prod(size for axis, size in zip(axes, shape, strict=True) if axis not in "YX")
+    if channels > MOST_CHANNELS:
+        raise ImageError(f"{path} promises {channels} channels, above the limit of {MOST_CHANNELS}: export it again.")
     return axes, shape
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,11 @@ from nucleate.types import Box, Image, Pixels
 
 MOST = 2**20
 """Pixels; about how many are read at once where a whole image is read piece by piece."""
+
+_USUAL = 16  # channels; of images with more, fewer pixels are read at once
+
+MOST_LEVELS = 64
+"""Levels of a pyramid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,21 @@ def downsample(whole: tuple[int, int], shape: tuple[int, int]) -> float:
     factor = max(1, round(ratio))
     divided = all(n // factor <= m <= -(-n // factor) for n, m in zip(whole, shape, strict=True))
     return float(factor) if divided else ratio
+
+
+def chosen_image(series: int | None, names: Sequence[str], path: Path) -> int:
+    """The place in `names` of the image of this number, from 1, of those that a file holds; one alone need not be
+    chosen. Raises `ImageError` where there is no such image, and where one of several must be chosen."""
+    if series is None and len(names) > 1:
+        listed = ", ".join(name or f"image {number}" for number, name in enumerate(names[:4], start=1))
+        more = ", ..." if len(names) > 4 else ""
+        raise ImageError(
+            f"{path} holds {len(names)} images ({listed}{more}), and one is needed here: save each as a file of its own"
+            " (nucleate predict segments them all)."
+        )
+    if series is not None and not 1 <= series <= len(names):
+        raise ImageError(f"{path} has no image {series}: it holds {len(names)}.")
+    return (series or 1) - 1
 
 
 class Reader(ABC):
@@ -67,7 +87,7 @@ class Reader(ABC):
 
     def pieces(self, most: int = MOST) -> Iterator[Box]:
         """Boxes that together hold each pixel once, from the top: whole tiles or strips, as many as make up at most
-        `most` pixels, or one where one has more.
+        `most` pixels, or one where one has more; fewer of an image of many channels.
 
         >>> image = Image("white", np.ones((5, 4, 1), np.uint8), ("grey",))
         >>> list(MemoryReader(image).pieces(8))
@@ -75,6 +95,7 @@ class Reader(ABC):
         """
         height, width = self.shape
         high, wide = self.piece
+        most = max(1, most * _USUAL // max(_USUAL, len(self.channels)))
         wide = min(width, wide * max(1, most // (high * wide)))
         high = min(height, high * max(1, most // (high * wide)))
         for y in range(0, height, high):

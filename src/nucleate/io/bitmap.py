@@ -6,6 +6,7 @@ An image with an invented part must not reach training, so the file's own struct
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,14 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
+from nucleate.io.files import read_bytes
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-MAX_PIXELS = 2**31
-"""An image that promises more pixels than this is refused before memory is taken."""
+LARGEST = 2**29
+"""Bytes; a file that has more, or promises more of pixels, is refused before memory is taken, as these formats are
+decoded as a whole."""
 
 _DEFLATE_BEST = 1032  # no deflate stream is shorter than 1/1032 of what it holds
 _JPEG_BEST = 8192  # pixels a byte; Huffman codes get to some 500, arithmetic ones further
+_MOST_SCANS = 64  # of a JPEG, each of which is work on the whole image; a progressive one has some ten
+# Within a scan FF 00 stands for a byte of data and FF D0..D7 restart the decoder; neither ends the scan.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
 
@@ -34,20 +40,21 @@ def read_bitmap(path: Path, *, labels: bool = False) -> NDArray[np.generic]:
     Transparency is dropped. A palette becomes its colours; with `labels`, a palette of colours becomes its indices,
     because programs that colour a label image for display keep the labels there.
 
-    Raises `ImageError` for a file that is cut off, broken, larger than `MAX_PIXELS` or in CMYK.
+    Raises `ImageError` for a file that is cut off, broken, larger than `LARGEST` or in CMYK.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, LARGEST)
     is_png = data.startswith(PNG_SIGNATURE)
     try:
-        height, width = _check_png(data, path) if is_png else jpeg_size(data)
+        height, width, each = _check_png(data, path) if is_png else _jpeg_frame(data)
     except ValueError as error:
         raise ImageError(f"{path} is broken ({error}): copy or export it again.") from error
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{path} promises {width} x {height} pixels, above the limit of {MAX_PIXELS}: cut it up first."
-        )
     if not is_png and height * width > _JPEG_BEST * len(data):
         raise ImageError(f"{path} promises {width} x {height} pixels, more than its {len(data)} bytes can hold.")
+    if height * width * each > LARGEST:
+        raise ImageError(
+            f"{path} is {width} x {height} pixels, which take {height * width * each} bytes, and a PNG or JPEG is read"
+            f" as a whole, up to {LARGEST} bytes: save it as a tiled TIFF."
+        )
     try:
         pixels = _decode_png(data, labels) if is_png else np.asarray(imagecodecs.jpeg8_decode(data))
     except (RuntimeError, ValueError) as error:
@@ -69,8 +76,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + length
 
 
-def _check_png(data: bytes, path: Path) -> tuple[int, int]:
-    """Height and width of a PNG file that is whole."""
+def _check_png(data: bytes, path: Path) -> tuple[int, int, int]:
+    """Height and width of a PNG file that is whole, and the bytes that one of its pixels takes."""
     header: bytes = b""
     for kind, body in _chunks(data):
         if kind == b"IHDR":
@@ -79,57 +86,52 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
             break
     else:
         raise ImageError(f"{path} is cut off before its end: copy or export it again.")
-    if len(header) != 13 or header[9] not in _PNG_SAMPLES:
+    if len(header) != 13 or header[9] not in _PNG_SAMPLES or header[8] not in (1, 2, 4, 8, 16):
         raise ImageError(f"{path} has a broken PNG header: copy or export it again.")
     width, height, depth, colour = struct.unpack(">IIBB", header[:10])
+    if 0 in (width, height):
+        raise ImageError(f"{path} is a PNG without pixels: copy or export it again.")
     if height * (width * depth * _PNG_SAMPLES[colour] // 8) > _DEFLATE_BEST * len(data):
         raise ImageError(f"{path} promises {width} x {height} pixels, more than its {len(data)} bytes can hold.")
-    return height, width
+    samples = _PNG_SAMPLES[colour] if colour != _PALETTE else 4
+    return height, width, samples * (1 + (depth > 8))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Height and width of JPEG data; `ValueError` where they do not reach their end marker or have no size."""
+    height, width, _ = _jpeg_frame(data)
+    return height, width
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
+    """Height and width of JPEG data, and the bytes that a pixel takes while they are decoded: where an image comes in
+    several scans, so do its 16-bit coefficients."""
     size: tuple[int, int] | None = None
-    at = 2
+    samples = 3
+    at, scans = 2, 0
     while True:
-        at = _next_marker(data, at)
-        if at < 0:
+        found = _MARKER.search(data, at)
+        if found is None:
             raise ValueError("it is cut off before its end")
-        marker = data[at + 1]
-        at += 2
+        marker, at = found[0][1], found.end()
         if marker == 0xD9:
             break
         if at + 2 > len(data):
             continue
         (length,) = struct.unpack_from(">H", data, at)
+        scans += marker == 0xDA
+        if scans > _MOST_SCANS:
+            raise ValueError(f"it has more than {_MOST_SCANS} scans")
         # SOF0..SOF15 carry the size; C4, C8 and CC are tables that share the range.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 7 <= len(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 8 <= len(data):
             height, width = struct.unpack_from(">HH", data, at + 3)
             if size not in (None, (height, width)):
                 raise ValueError("its headers give two sizes")
-            size = (height, width)
+            size, samples = (height, width), data[at + 7]
         at += length
     if size is None or 0 in size:
         raise ValueError("its header gives no size")
-    return size
-
-
-def _next_marker(data: bytes, at: int) -> int:
-    """Where the next marker begins at or after `at`; -1 when the data end first.
-
-    Within a scan FF 00 stands for a byte of data and FF D0..D7 restart the decoder; neither ends the scan.
-    """
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            return -1
-        following = data[at + 1]
-        if following == 0 or 0xD0 <= following <= 0xD7 or following == 0x01:
-            at += 2
-        elif following == 0xFF:
-            at += 1
-        else:
-            return at
+    return *size, samples * (3 if scans > 1 else 1)
 
 
 def _decode_png(data: bytes, labels: bool) -> NDArray[np.generic]:

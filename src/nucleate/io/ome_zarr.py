@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -9,40 +10,42 @@ import numpy as np
 
 from nucleate.errors import ImageError
 from nucleate.io.axes import as_pixels, micrometres, name_of, names_of, one_plane, square
-from nucleate.io.base import Level, Reader, downsample
+from nucleate.io.base import MOST_LEVELS, Level, Reader, chosen_image, downsample
 from nucleate.io.zarr_metadata import BROKEN, read_json
 from nucleate.types import Box, Pixels
-
-_MOST_CHANNELS = 1024
 
 
 class OmeZarrReader(Reader):
     """A folder that holds an OME-Zarr image of version 0.4 or 0.5 (https://ngff.openmicroscopy.org), open.
 
-    Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made, of
-    which the first image is read. Pixel sizes are those of each level's scale, in the axes' unit. With `labels`, labels
-    that were written beside an image are read, too, and values stay as they are stored.
+    Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made. Of
+    several images in it `series` chooses one, from 1. Pixel sizes are those of each level's scale, in the axes' unit.
+    With `labels`, labels that were written beside an image are read, too, and values stay as they are stored.
 
     Raises:
         ImageError: the folder is missing, broken or no image (labels, a plate), a stack, has no such level, chunks that
             are too large, or codecs other than those of `zarr_metadata.COMPRESSORS`.
     """
 
-    def __init__(self, path: Path, level: int = 0, *, labels: bool = False) -> None:
+    def __init__(self, path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> None:
         self.path, self.level, self.name, self._labels = path, level, name_of(path), labels
-        folder, attributes = _image(path, labels)
+        images = _images(path, labels)
+        folder, attributes, multiscale = images[chosen_image(series, [_name(*image) for image in images], path)]
         try:
-            self._open(path, folder, attributes)
+            self._open(path, folder, attributes, multiscale)
         except BROKEN as error:
             raise ImageError(f"{path} has broken OME-Zarr metadata ({error!r}): export it again.") from error
         except OSError as error:
             raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
 
-    def _open(self, path: Path, folder: Path, attributes: dict[str, Any]) -> None:
+    def _open(self, path: Path, folder: Path, attributes: dict[str, Any], multiscale: dict[str, Any]) -> None:
         from nucleate.io.zarr_chunks import ChunkedArray  # here, as zarr takes longer to load than most images
 
-        multiscale = attributes["multiscales"][0]
         datasets = multiscale["datasets"]
+        if len(datasets) > MOST_LEVELS:
+            raise ImageError(
+                f"{path} promises {len(datasets)} levels, above the limit of {MOST_LEVELS}: export it again."
+            )
         arrays = [ChunkedArray(_inside(folder, dataset["path"])) for dataset in datasets]
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
         shapes = [array.shape for array in arrays]
@@ -62,7 +65,7 @@ class OmeZarrReader(Reader):
         self.piece = min(high, self.shape[0]), min(wide, self.shape[1])
         stored = np.zeros(0, self._array.dtype)
         self.dtype = stored.dtype if self._labels else as_pixels(stored, path).dtype
-        self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])), path)
+        self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])))
         self.pixel_size = _pixel_size(multiscale, datasets[self.level], axes)
 
     def read(self, box: Box) -> Pixels:
@@ -75,7 +78,10 @@ class OmeZarrReader(Reader):
 
 def is_zarr(path: Path) -> bool:
     """Whether a path is a folder with the metadata of Zarr in it."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+    try:
+        return any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+    except OSError:
+        return True  # a folder that may not be entered: that is said where it is read
 
 
 def holds_labels(path: Path) -> bool:
@@ -97,12 +103,38 @@ def _attributes(folder: Path) -> dict[str, Any] | None:
         raise ImageError(f"{folder} has broken OME-Zarr metadata ({error!r}): export it again.") from error
 
 
-def _image(path: Path, labels: bool) -> tuple[Path, dict[str, Any]]:
-    """The folder of the image, and its attributes."""
-    folder, found = path, _attributes(path)
+def image_names(path: Path) -> tuple[str, ...]:
+    """The names of the images in an OME-Zarr folder; raises `ImageError` as `OmeZarrReader` does."""
+    return tuple(_name(*image) for image in _images(path, labels=False))
+
+
+_OneImage = tuple[Path, dict[str, Any], dict[str, Any]]
+
+
+def _name(folder: Path, attributes: dict[str, Any], multiscale: Any) -> str:
+    name = multiscale.get("name") if isinstance(multiscale, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _images(path: Path, labels: bool) -> list[_OneImage]:
+    """The images of a folder: for each the folder that it is in, the attributes of that, and its own part of them."""
+    found = _attributes(path)
     if found is not None and "multiscales" not in found and "bioformats2raw.layout" in found:
-        folder = path / "0"
-        found = _attributes(folder)
+        return [image for inner in _series_folders(path) for image in _multiscales(path, inner, labels)]
+    return _multiscales(path, path, labels)
+
+
+def _series_folders(path: Path) -> list[Path]:
+    """The folders of the images that bioformats2raw made: those that it lists, else those named by numbers from 0."""
+    listed = (_attributes(path / "OME") or {}).get("series")
+    if isinstance(listed, list) and listed and all(isinstance(name, str) for name in listed):
+        return [_inside(path, name) for name in listed]
+    return [path / "0", *takewhile(Path.is_dir, (path / str(number) for number in count(1)))]
+
+
+def _multiscales(path: Path, folder: Path, labels: bool) -> list[_OneImage]:
+    """The images of one group."""
+    found = _attributes(folder)
     if found is None:
         raise ImageError(f"{path} is no OME-Zarr image: give a file, or a folder that holds one.")
     if "image-label" in found and not labels:
@@ -111,7 +143,10 @@ def _image(path: Path, labels: bool) -> tuple[Path, dict[str, Any]]:
         raise ImageError(f"{path} holds a plate of many images: name the folder of one of them.")
     if "multiscales" not in found:
         raise ImageError(f"{path} is a Zarr folder that names no OME-Zarr image: export it as OME-Zarr 0.4 or 0.5.")
-    return folder, found
+    multiscales = found["multiscales"]
+    if not isinstance(multiscales, list) or not multiscales:
+        raise ImageError(f"{path} has broken OME-Zarr metadata (multiscales): export it again.")
+    return [(folder, found, one) for one in multiscales]
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -124,9 +159,7 @@ def _inside(folder: Path, name: str) -> Path:
     return place
 
 
-def _channels(attributes: dict[str, Any], count: int, path: Path) -> tuple[str, ...]:
-    if count > _MOST_CHANNELS:
-        raise ImageError(f"{path} promises {count} channels, above the limit of {_MOST_CHANNELS}: export it again.")
+def _channels(attributes: dict[str, Any], count: int) -> tuple[str, ...]:
     shown = (attributes.get("omero") or {}).get("channels") or []
     names = tuple(str(channel.get("label") or "") for channel in shown)
     return names if len(names) == count == len(set(names)) and all(names) else names_of(count)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+import os
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ class PredictionRecord:
     """One prediction. `image` is where the image was, absolute; `level` the one of its pyramid that was segmented;
     `origin`, `shape`, `downsample`, `pixel_size` and `count` are those of its `Instances`; `files` the names of the
     files in the record's own folder, by format; `identity` is the same for the same image, model, environment and
-    options, and empty where that is not known, as `environment` is None in files of earlier versions."""
+    options, and empty where that is not known, as `environment` is None in files of earlier versions.
+
+    `digests` has the SHA-256 of each of the `files` (`io.digest`) as it was written; `relative` is where the image was
+    from the record's own folder, None where that cannot be said; `series` which image of its file it was, from 1, None
+    of a file with one."""
 
     image: str
     level: int
@@ -44,6 +49,14 @@ class PredictionRecord:
     files: dict[str, str]
     identity: str = ""
     environment: Environment | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    relative: str | None = None
+    series: int | None = None
+
+    def locate(self, folder: Path) -> Path:
+        """The image: from the record's own folder, with which it may have been moved, else where it was."""
+        near = folder / self.relative if self.relative else None
+        return near if near is not None and near.exists() else Path(self.image)
 
     @classmethod
     def of(
@@ -54,6 +67,10 @@ class PredictionRecord:
         files: dict[str, str],
         identity: str = "",
         environment: Environment | None = None,
+        *,
+        digests: dict[str, str] | None = None,
+        relative: str | None = None,
+        series: int | None = None,
     ) -> PredictionRecord:
         """The record of these nuclei, found in that level of the image."""
         return cls(
@@ -67,7 +84,18 @@ class PredictionRecord:
             files=files,
             identity=identity,
             environment=environment,
+            digests=digests or {},
+            relative=relative,
+            series=series,
         )
+
+
+def relative_to(folder: Path, image: Path) -> str | None:
+    """Where an image is from a folder; None where the way leads over another drive."""
+    try:
+        return Path(os.path.relpath(image.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return None
 
 
 def record_file(stem: str) -> str:
@@ -99,12 +127,13 @@ def read_record(path: Path) -> PredictionRecord | None:
         raise InputError(f"{path} is not JSON ({error}): run nucleate predict again.") from error
     if not isinstance(value, dict) or value.get("kind") != KIND:
         return None
-    wrong = [field.name for field in fields(PredictionRecord) if not _fits(field.name, value.get(field.name))]
+    wrong = [one.name for one in fields(PredictionRecord) if not _fits(one.name, value.get(one.name))]
     if wrong:
         raise InputError(f"{path} has no usable {wrong[0]} in it: run nucleate predict again.")
-    known = {field.name: value[field.name] for field in fields(PredictionRecord) if field.name in value}
+    known: dict[str, Any] = {one.name: value.get(one.name) for one in fields(PredictionRecord)}
+    known = {name: one for name, one in known.items() if one is not None or name == "pixel_size"}
     known["origin"], known["shape"] = tuple(known["origin"]), tuple(known["shape"])
-    if known.get("environment") is not None:
+    if "environment" in known:
         known["environment"] = Environment(**{one.name: value["environment"][one.name] for one in fields(Environment)})
     return PredictionRecord(**known)
 
@@ -113,8 +142,12 @@ def _fits(name: str, value: Any) -> bool:
     """Whether a value from a file can be that field of a record."""
     if name == "image":
         return isinstance(value, str) and Path(value).is_absolute() and "\0" not in value
-    if name == "identity":
-        return value is None or isinstance(value, str)
+    if name in ("identity", "relative"):
+        return value is None or (isinstance(value, str) and "\0" not in value)
+    if name == "digests":
+        return value is None or (isinstance(value, dict) and all(isinstance(one, str) for one in value.values()))
+    if name == "series":
+        return value is None or (_whole(value) and value > 0)
     if name == "environment":
         return value is None or (isinstance(value, dict) and _is_environment(value))
     if name in ("level", "count"):
@@ -151,5 +184,5 @@ def _positive(value: Any) -> bool:
 
 
 def _plain(name: str) -> bool:
-    """Whether it names a file in the folder itself, on any system."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+    """Whether it names a file in the folder itself. What separates folders depends on the system."""
+    return name not in ("", ".", "..") and "\0" not in name and Path(name).name == name

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.io import bitmap, tiff
+from nucleate.io import bitmap, ome_zarr, tiff, tiff_reader
 from nucleate.io.axes import as_pixels, name_of, names_of, refuse_not_finite
-from nucleate.io.base import Level, MemoryReader, Reader
+from nucleate.io.base import Level, MemoryReader, Reader, chosen_image
+from nucleate.io.files import open_regular, reading
 from nucleate.io.formats import geojson, imagej_roi
 from nucleate.io.formats.polygons import Outline, fill
 from nucleate.io.ome_zarr import OmeZarrReader
@@ -29,6 +30,9 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 
 OUTLINE_ENDINGS = (".geojson", "_rois.zip")
 """The ends of the names of files with the outlines of nuclei: GeoJSON, and ImageJ regions of interest."""
+
+LARGEST_WHOLE, LARGEST_LABELS = 2**29, 2**30
+"""Bytes of an image, and of a label image with 4 bytes a pixel, that are read as a whole: to train, check, evaluate."""
 
 LABEL_MARKS = ("_labels", "_cp_masks", "_masks", "_rois")
 """What the name of a label file may have beyond the name of its image."""
@@ -66,7 +70,19 @@ def unmarked(name: str) -> str:
     return name
 
 
-def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
+def image_names(path: Path) -> tuple[str, ...]:
+    """The names of the images that a file holds, empty for those without: one in most files, several where a microscope
+    saved many positions as one. A file that cannot be read counts as one image, and fails where that is opened.
+    """
+    try:
+        if _is_folder(path):
+            return ome_zarr.image_names(path)
+        return tiff_reader.image_names(path) if _start(path).startswith(tiff.SIGNATURES) else ("",)
+    except ImageError:
+        return ("",)
+
+
+def open_reader(path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> Reader:
     """The reader of an image of any size, which gives any box of it.
 
     TIFF in all its kinds (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI) and OME-Zarr are read by pieces. PNG and JPEG have
@@ -77,13 +93,14 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
         level: which level of a pyramid, 0 the whole image.
         labels: whether it is a label image: values stay as they are stored, a palette's indices are the labels, and
             OME-Zarr labels are read, too, which are no image.
+        series: which image of a file that holds several (`image_names`), from 1.
 
     Returns:
         The open reader; close it, or use it in a `with` block.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, a stack or of another kind, has no such level, or is a PNG or
-            JPEG of more than `bitmap.MAX_PIXELS`.
+        ImageError: the file is missing, cut off, broken, a stack or of another kind, has no such level or image, holds
+            several images of which none is chosen, or is a PNG or JPEG above `bitmap.LARGEST`.
 
     >>> import tempfile, numpy, tifffile
     >>> from nucleate.types import Box
@@ -93,24 +110,21 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False) -> Reader:
     ...         reader.shape, reader.piece, reader.read(Box(500, 499, 1, 3)).tolist()
     ((1000, 1000), (256, 256), [[[0], [1], [0]]])
     """
-    if path.is_dir():
-        return OmeZarrReader(path, level, labels=labels)
+    if _is_folder(path):
+        return OmeZarrReader(path, level, labels=labels, series=series)
     start = _start(path)
     if start.startswith(tiff.SIGNATURES):
-        return TiffReader(path, level, labels=labels)
+        return TiffReader(path, level, labels=labels, series=series)
     if not start.startswith((bitmap.PNG_SIGNATURE, bitmap.JPEG_SIGNATURE)):
         raise ImageError(
             f"{path} is not a PNG, JPEG or TIFF file, whatever its name says: export it as one."
             if start
             else f"{path} is empty: copy or export it again."
         )
-    try:
+    with reading(path):
         pixels = bitmap.read_bitmap(path, labels=labels)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except MemoryError as error:
-        raise ImageError(f"{path} does not fit in memory: cut it up first.") from error
-    values = pixels if labels else as_pixels(pixels, path)
+        values = pixels if labels else as_pixels(pixels, path)
+    chosen_image(series, ("",), path)
     reader = MemoryReader(Image(name_of(path), values, names_of(pixels.shape[2]), None, path))
     reader.level = level
     reader.check_level()
@@ -129,7 +143,7 @@ def read_image(path: Path) -> Image:
         "green", "blue", else "channel 1", "channel 2" and so on.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, a stack, larger than 2**31 values, or holds NaN or infinity.
+        ImageError: the file is missing, cut off, broken, a stack, above `LARGEST_WHOLE`, or holds NaN or infinity.
 
     >>> import tempfile, tifffile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +154,7 @@ def read_image(path: Path) -> Image:
     ('cells', (3, 3, 1), 'uint16', ('grey',))
     """
     with open_reader(path) as reader:
-        return Image(reader.name, _whole(reader, path), reader.channels, reader.pixel_size, path)
+        return Image(reader.name, _whole(reader, path, LARGEST_WHOLE), reader.channels, reader.pixel_size, path)
 
 
 def read_labels(path: Path, shape: tuple[int, int] | None = None) -> Labels:
@@ -170,14 +184,16 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> Labels:
     array([[0, 1],
            [2, 2]], dtype=int32)
     """
-    if not path.is_dir():
+    if not _is_folder(path):
         start = _start(path)
         if _JSON_START.match(start):
             return _filled(path, geojson.read(path), shape, on_slide=True)
         if start.startswith(_ZIP_STARTS):
             return _filled(path, imagej_roi.read(path), shape, on_slide=False)
     with open_reader(path, labels=True) as reader:
-        return as_labels(_whole(reader, path), path)
+        values = _whole(reader, path, LARGEST_LABELS, least=4)
+    with reading(path):
+        return as_labels(values, path)
 
 
 def as_labels(values: NDArray[np.generic], where: object) -> Labels:
@@ -209,30 +225,27 @@ def as_labels(values: NDArray[np.generic], where: object) -> Labels:
     return np.ascontiguousarray(values, dtype=np.int32)
 
 
+def _is_folder(path: Path) -> bool:
+    with reading(path):
+        return path.is_dir()
+
+
 def _start(path: Path) -> bytes:
     """How a file begins."""
-    try:
-        with path.open("rb") as file:
-            return file.read(64)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path} does not exist: check the path.") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with open_regular(path) as file, reading(path):
+        return file.read(64)
 
 
-def _unreadable(path: Path, error: OSError) -> ImageError:
-    return ImageError(f"{path} cannot be read ({error.strerror}): check what it is and who may read it.")
-
-
-def _whole(reader: Reader, path: Path) -> NDArray[np.generic]:
-    """All pixels of an image that is not too large for it."""
-    count = reader.shape[0] * reader.shape[1] * len(reader.channels)
-    if count > bitmap.MAX_PIXELS:
-        raise ImageError(f"{path} promises {count} values, above the limit of {bitmap.MAX_PIXELS}: cut it up first.")
-    try:
+def _whole(reader: Reader, path: Path, most: int, least: int = 1) -> NDArray[np.generic]:
+    """All pixels of an image that takes no more than `most` bytes, where a value takes `least` or more."""
+    size = reader.shape[0] * reader.shape[1] * len(reader.channels) * max(reader.dtype.itemsize, least)
+    if size > most:
+        raise ImageError(
+            f"{path} is {reader.shape[1]} x {reader.shape[0]} pixels, which take {size} bytes; it is read as a whole,"
+            f" up to {most} bytes: cut it up first."
+        )
+    with reading(path):
         return reader.read(reader.box)
-    except MemoryError as error:
-        raise ImageError(f"{path} does not fit in memory: cut it up first.") from error
 
 
 def _filled(path: Path, outlines: list[Outline], shape: tuple[int, int] | None, *, on_slide: bool) -> Labels:
@@ -245,9 +258,13 @@ def _filled(path: Path, outlines: list[Outline], shape: tuple[int, int] | None, 
     if shape is None:
         corners = np.concatenate([np.ones((1, 2)), *(ring for rings in outlines for ring in rings)])
         shape = int(np.ceil(corners[:, 1].max())), int(np.ceil(corners[:, 0].max()))
-    if shape[0] * shape[1] > bitmap.MAX_PIXELS:
-        raise ImageError(f"{path} reaches over {shape[0]} x {shape[1]} pixels, above the limit of {bitmap.MAX_PIXELS}.")
-    return fill(outlines, shape)
+    if shape[0] * shape[1] * 4 > LARGEST_LABELS:
+        raise ImageError(
+            f"{path} reaches over {shape[0]} x {shape[1]} pixels, above the limit of {LARGEST_LABELS // 4}: cut it up"
+            " first."
+        )
+    with reading(path):
+        return fill(outlines, shape)
 
 
 def _record_of(path: Path) -> PredictionRecord | None:

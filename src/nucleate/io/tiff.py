@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,20 +22,36 @@ SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 _COARSEST = 20.0  # micrometres a pixel; above it no nucleus shows, and the tag is a printer's (72, 96, 300 dpi)
+_SLIDES = ("scn", "qpi", "ndpi", "bif", "avs", "philips", "sis")  # formats of which one image is the slide
+_PHOTOGRAPH = re.compile(r"\b(label|macro|overview|preview|thumbnail)\b", re.IGNORECASE)
+_THUMBNAIL = 16  # times smaller, where the format does not say what a page is
 _MINISWHITE, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 
 
-def main_series(tiff: Any, path: Path) -> Any:
-    """The image of a file that may also hold a thumbnail, a label and a photograph of the slide: the largest, or the
-    first where the format says so."""
-    pixels = _ome_pixels(tiff) if tiff.is_ome else None
-    if pixels is not None and len({one.get("FileName") for one in pixels.findall("{*}TiffData/{*}UUID")}) > 1:
-        raise ImageError(f"{path} names planes that lie in other files: save it as one file.")
+def images_of(tiff: Any, path: Path) -> list[Any]:
+    """The images of a file, each a series of pages: several where it holds several positions of a stage. None of them
+    is a thumbnail, a label or a photograph of the slide; of a slide it is the largest, or the first where the format
+    says so."""
     if not tiff.series:
         raise ImageError(f"{path} holds no image: export it again.")
+    said = int((tiff.imagej_metadata or {}).get("images", 1)) if tiff.is_imagej else 1
+    if said > len(tiff.pages) and tiff.series[0].kind != "imagej":
+        raise ImageError(
+            f"{path} says that it holds {said} planes and holds {len(tiff.pages)}: copy or export it again."
+        )
     if tiff.is_svs:
-        return tiff.series[0]
-    return max(tiff.series, key=lambda series: math.prod(series.shape))
+        return [tiff.series[0]]
+    largest = max(tiff.series, key=lambda series: math.prod(series.shape))
+    if any(getattr(tiff, f"is_{slide}", False) for slide in _SLIDES):
+        return [largest]
+    return [series for series in tiff.series if series is largest or not _shows_others(series, largest)]
+
+
+def _shows_others(series: Any, largest: Any) -> bool:
+    """Whether a series shows again, smaller, what another does; or the slide it is on."""
+    if series.keyframe.is_reduced or _PHOTOGRAPH.search(series.name):
+        return True
+    return bool(series.kind == "generic" and _THUMBNAIL * math.prod(series.shape) < math.prod(largest.shape))
 
 
 def plane_axes(series: Any, path: Path) -> tuple[str, tuple[int, ...]]:
@@ -61,10 +78,10 @@ def colours(page: Any, samples: int) -> int:
     return samples - sum(extra in (1, 2) for extra in page.extrasamples)
 
 
-def channel_names(tiff: Any, count: int) -> tuple[str, ...]:
-    """Names of the channels; numbers where the file does not name each; empty for one channel without a name."""
+def channel_names(tiff: Any, count: int, series: Any = None) -> tuple[str, ...]:
+    """Names of the channels of a series; numbers where the file does not name each; empty for one without a name."""
     if tiff.is_ome:
-        pixels = _ome_pixels(tiff)
+        pixels = _ome_pixels(tiff, series)
         names = [] if pixels is None else [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
     elif tiff.is_imagej:
         labels = (tiff.imagej_metadata or {}).get("Labels") or []
@@ -77,17 +94,21 @@ def channel_names(tiff: Any, count: int) -> tuple[str, ...]:
     return numbered(count) if count > 1 else ()
 
 
-def _ome_pixels(tiff: Any) -> ElementTree.Element | None:
+def _ome_pixels(tiff: Any, series: Any = None) -> ElementTree.Element | None:
+    """What OME says of a series; of the first one, where it does not name as many as there are."""
     try:
-        return ElementTree.fromstring(tiff.ome_metadata).find("{*}Image/{*}Pixels")
+        every = ElementTree.fromstring(tiff.ome_metadata).findall("{*}Image/{*}Pixels")
     except ElementTree.ParseError:
         return None
+    if series is not None and len(every) == len(tiff.series):
+        return next(pixels for pixels, one in zip(every, tiff.series, strict=True) if one is series)
+    return every[0] if every else None
 
 
-def pixel_size(tiff: Any, page: Any) -> float | None:
+def pixel_size(tiff: Any, page: Any, series: Any = None) -> float | None:
     """Micrometres a pixel; None where the file does not say, or where a pixel is not square (within 1 %)."""
     if tiff.is_ome:
-        found = _ome_pixels(tiff)
+        found = _ome_pixels(tiff, series)
         if found is not None and found.get("PhysicalSizeX"):
             x = micrometres(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
             y = micrometres(

@@ -34,6 +34,7 @@ READ = frozenset({_NONE, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, *_JPEG2000, 34925, 
 """The compressions that are read: CCITT, LZW, JPEG, Deflate, PackBits, JPEG 2000, LZMA and Zstandard."""
 
 _AT_ONCE = 2**24  # bytes of uncompressed rows that are read in one go
+_BELIEVED, _SHARED = 2**28, 64  # pixels; of more than these, one place may hold no more than so many tiles or strips
 _BLOCK = 16  # pixels; JPEG fills its image up to a multiple of at most this side
 
 
@@ -91,7 +92,8 @@ class TiffPage:
             and not page.is_tiled
             and page.bitspersample == 8 * page.dtype.itemsize
         )
-        self.piece = (1, self._shape[1]) if self._by_rows else self._stored
+        row = max(1, _AT_ONCE // (self._together * page.dtype.itemsize))
+        self.piece = (1, min(self._shape[1], row)) if self._by_rows else self._stored
         self._check()
 
     def _check(self) -> None:
@@ -105,12 +107,21 @@ class TiffPage:
                 f"{path} promises {expected} tiles or strips and names {len(self._offsets)}: copy or export it again."
             )
         offsets, counts = (np.asarray(values, dtype=np.int64) for values in (self._offsets, self._counts))
+        if self._by_rows and self._line * self._stored[0] > self._file.size:
+            raise ImageError(f"{path} is cut off, or promises more than it can hold: copy or export it again.")
         if self._by_rows:  # what a strip itself says wraps round at 4 GiB
             rows = np.minimum(self._stored[0], self._shape[0] - self._stored[0] * np.arange(self._grid[0]))
-            counts = np.where(counts == 0, 0, np.tile(rows, self._layers) * self._line)
-        outside = (offsets < 0) | (counts < 0) | (counts > self._file.size) | (offsets > self._file.size - counts)
-        if (outside & (counts != 0)).any():
+            counts = np.tile(rows, self._layers) * self._line
+        if missing := int(((offsets == 0) | (counts == 0)).sum()):
+            raise ImageError(
+                f"{path} leaves out {missing} of its {expected} tiles or strips, whose pixels nobody knows: export it"
+                " again."
+            )
+        if ((offsets < 0) | (counts < 0) | (counts > self._file.size) | (offsets > self._file.size - counts)).any():
             raise ImageError(f"{path} is cut off, or promises more than it can hold: copy or export it again.")
+        pixels = expected * self._stored[0] * self._stored[1]
+        if pixels > _BELIEVED and expected > _SHARED * np.unique(offsets).size:
+            raise ImageError(f"{path} promises {pixels} pixels and repeats the same few: copy or export it again.")
         if not self._by_rows and max(self._bytes, int(counts.max())) > LARGEST_PIECE:
             raise ImageError(
                 f"{path} is stored in pieces of {self._stored[1]} x {self._stored[0]} pixels, each of which takes more"
@@ -128,8 +139,8 @@ class TiffPage:
         return self._stored[0] * self._stored[1] * self._together * _width(self._page)
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """The pixels (height, width, samples) of a box inside the page, 0 where the file leaves a tile out."""
-        out = np.zeros((box.height, box.width, self.samples), dtype=self._page.dtype)
+        """The pixels (height, width, samples) of a box inside the page."""
+        out = np.empty((box.height, box.width, self.samples), dtype=self._page.dtype)
         for layer in range(self._layers):
             part = out[..., layer * self._together : (layer + 1) * self._together]
             (self._read_rows if self._by_rows else self._read_pieces)(layer, box, part)
@@ -144,11 +155,9 @@ class TiffPage:
             strip, row = divmod(y, self._stored[0])
             # Whole rows of a strip lie one behind the other.
             rows = min(self._stored[0] - row, box.bottom - y, max(1, _AT_ONCE // self._line)) if whole else 1
-            index = layer * self._grid[0] + strip
-            if self._counts[index] != 0:
-                offset = self._offsets[index] + row * self._line + box.x * pixel
-                data = self._file.read(offset, rows * box.width * pixel)
-                out[y - box.y : y - box.y + rows] = np.frombuffer(data, dtype).reshape(rows, box.width, self._together)
+            offset = self._offsets[layer * self._grid[0] + strip] + row * self._line + box.x * pixel
+            data = self._file.read(offset, rows * box.width * pixel)
+            out[y - box.y : y - box.y + rows] = np.frombuffer(data, dtype).reshape(rows, box.width, self._together)
             y += rows
 
     def _read_pieces(self, layer: int, box: Box, out: NDArray[np.generic]) -> None:
@@ -156,8 +165,6 @@ class TiffPage:
         for row in range(box.y // high, (box.bottom - 1) // high + 1):
             for column in range(box.x // wide, (box.right - 1) // wide + 1):
                 index = (layer * self._grid[0] + row) * self._grid[1] + column
-                if self._counts[index] == 0:
-                    continue
                 piece = self._cache.get((self, index), self._bytes, partial(self._piece, index, row, column))
                 here = Box(row * high, column * wide, *piece.shape[:2])
                 common = here.common(box)
@@ -167,8 +174,14 @@ class TiffPage:
     def _piece(self, index: int, row: int, column: int) -> Piece:
         """The decoded tile or strip (height, width, samples)."""
         data = self._file.read(self._offsets[index], self._counts[index])
+        inside = [
+            min(side, end - at * side) for side, end, at in zip(self._stored, self._shape, (row, column), strict=True)
+        ]
         try:
-            return _decode(self._page, data, index, self._tables, (*self._stored, self._together))
+            piece = _decode(self._page, data, index, self._tables, (*self._stored, self._together))
+            if piece.shape[0] < inside[0] or piece.shape[1] < inside[1]:
+                raise ValueError(f"it holds {piece.shape[1]} x {piece.shape[0]} pixels")
+            return piece
         except Exception as error:  # each codec has errors of its own
             raise ImageError(
                 f"{self._file.path} has a tile or strip that cannot be decoded, in row {row} and column {column} of"

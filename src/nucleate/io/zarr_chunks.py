@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, RangeByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from nucleate.errors import ImageError
-from nucleate.io.cache import Cache
-from nucleate.io.zarr_metadata import NAMES, broken, version_of
+from nucleate.io.cache import LARGEST_PIECE, Cache
+from nucleate.io.files import exists, reading, refuse_irregular
+from nucleate.io.zarr_metadata import COMPRESSORS, NAMES, broken, version_of
+from nucleate.io.zarr_packed import unpacks_beyond
+
+_CHECKSUM = 64  # bytes that checksums add to a chunk, at most
 
 KEPT = 2**26
 """Bytes of decoded chunks that are kept."""
@@ -32,15 +36,37 @@ class CheckedStore(LocalStore):
     blosc = False
     """Whether each file is one chunk that Blosc has packed."""
 
+    codec, most = "", 0
+    """What has packed each file that is one chunk, and how many bytes such a chunk has."""
+
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        self._check_file(key, byte_range)
         return self._checked(await super().get(key, prototype, byte_range), key, byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        self._check_file(key, byte_range)
         return self._checked(super().get_sync(key, prototype=prototype, byte_range=byte_range), key, byte_range)
+
+    def _check_file(self, key: str, byte_range: ByteRequest | None) -> None:
+        """Raise for what is there and must not be read: a pipe or a device, or more bytes than any chunk may have."""
+        path = self.root / key
+        if not exists(path):
+            return
+        size = refuse_irregular(path)
+        if isinstance(byte_range, RangeByteRequest):
+            size = byte_range.end - byte_range.start
+        elif isinstance(byte_range, OffsetByteRequest):
+            size -= byte_range.offset
+        elif isinstance(byte_range, SuffixByteRequest):
+            size = byte_range.suffix
+        if size > LARGEST_PIECE:
+            raise ImageError(
+                f"{path} has a chunk of {size} bytes, above the limit of {LARGEST_PIECE}: export it again."
+            )
 
     def _checked(self, found: Buffer | None, key: str, byte_range: ByteRequest | None) -> Buffer | None:
         if found is None:
@@ -56,7 +82,15 @@ class CheckedStore(LocalStore):
             expected = 0
         if len(found) < expected:
             raise ImageError(f"{self.root / key} is cut off before its end: copy or export it again.")
+        if self.codec and key not in NAMES and unpacks_beyond(found.to_bytes(), self.codec, self.most):
+            raise ImageError(f"{self.root / key} has a chunk that becomes larger than it may be: export it again.")
         return found
+
+
+def _codec(compressor: object) -> str:
+    """The name of what packs chunks, whichever library's it is; empty for a checksum."""
+    kind = type(compressor).__name__.lower()
+    return next((name for name in COMPRESSORS if kind.startswith(name)), "")
 
 
 class ChunkedArray:
@@ -80,6 +114,8 @@ class ChunkedArray:
         self.shape, self.chunk = self._array.shape, self._array.chunks
         self.dtype: np.dtype[np.generic] = np.dtype(self._array.dtype).newbyteorder("=")
         self._block = self._blocks(kept)
+        store.codec = next((_codec(one) for one in self._array.compressors if _codec(one)), "") if whole else ""
+        store.most = math.prod(self.chunk) * self.dtype.itemsize + _CHECKSUM
 
     def _blocks(self, limit: int) -> tuple[int, ...]:
         """The shape of what is decoded in one go: a chunk, and those of the other channels as far as the limit goes."""
@@ -91,7 +127,9 @@ class ChunkedArray:
 
     def check_stored(self) -> None:
         """Raise `ImageError` where no chunk at all is there, as when only the metadata were copied."""
-        if all(entry.name in NAMES for entry in self.folder.iterdir()):
+        with reading(self.folder):
+            empty = all(entry.name in NAMES for entry in self.folder.iterdir())
+        if empty:
             raise ImageError(f"{self.folder} promises an image and holds no chunk of it: copy or export it again.")
 
     def read(self, start: tuple[int, ...], stop: tuple[int, ...]) -> NDArray[np.generic]:

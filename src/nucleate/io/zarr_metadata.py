@@ -17,6 +17,7 @@ import numpy as np
 
 from nucleate.errors import ImageError
 from nucleate.io.cache import LARGEST_PIECE
+from nucleate.io.files import exists, read_bytes
 
 NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 """The files of a folder that are not chunks."""
@@ -65,18 +66,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
     Raises `ImageError` for a file that cannot be read or is none.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_JSON + 1)
-        found = json.loads(text) if len(text) <= _LARGEST_JSON else None
-    except FileNotFoundError:
+    if not exists(path):
         return None
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    text = read_bytes(path, _LARGEST_JSON)
+    try:
+        found = json.loads(text)
     except BROKEN as error:
         raise ImageError(f"{path} is no valid JSON ({error}): copy or export the image again.") from error
     if not isinstance(found, dict):
-        raise ImageError(f"{path} is no JSON object of at most {_LARGEST_JSON} bytes: export the image again.")
+        raise ImageError(f"{path} is no JSON object: export the image again.")
     return found
 
 

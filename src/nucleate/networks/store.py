@@ -16,19 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any
 
 import torch
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -37,6 +28,7 @@ from torch import nn
 from nucleate.data.normalization import Normalisation
 from nucleate.errors import ModelError
 from nucleate.io.atomic import atomic
+from nucleate.networks.manifest import PARTS, ArchitecturePart, EpochRow, Manifest, PartName, fault, renamed, upgraded
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.types import Thresholds
 
@@ -48,212 +40,14 @@ WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT = (
     "README.md",
     "report.html",
 )
-EPOCH = {"epoch", "train_loss", "valid_loss", "score", "panoptic_quality"}
-"""What a line of the history tells, at least."""
+FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD)
+"""What may be written into a model folder."""
+
+UNFINISHED = "training.safetensors"
+"""In place of the others: the state of a run that is not finished (see `nucleate.training.checkpoint`)."""
 
 EMBEDDED = ("fluorescence", "brightfield")
 """The models inside the package, by name."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-PartName = Literal["encoder", "decoder", "heads"]
-
-PARTS: tuple[PartName, ...] = ("encoder", "decoder", "heads")
-"""The parts of a network, in the order of computation."""
-
-
-class ArchitecturePart(_Part):
-    """The network (see `nucleate.networks.unet.Architecture`), and which `parts` of it the weights hold."""
-
-    name: Literal["unet"] = "unet"
-    channels: int = Field(ge=1, le=64)
-    classes: int = Field(ge=2, le=64)
-    widths: tuple[Annotated[int, Field(ge=8, le=1024, multiple_of=8)], ...] = Field(min_length=1, max_length=8)
-    parameters: int = Field(ge=1)
-    parts: tuple[PartName, ...] = PARTS
-
-    @field_validator("parts")
-    @classmethod
-    def _begin_with_the_encoder(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
-        if not parts or parts != PARTS[: len(parts)]:
-            raise ValueError("parts must be encoder, or encoder and decoder, or all three")
-        return parts
-
-
-class NormalisationPart(_Part):
-    """Percentiles of the whole image that become 0 and 1."""
-
-    low: float = Field(ge=0, le=100)
-    high: float = Field(ge=0, le=100)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError("low must be below high")
-        return self
-
-
-class ThresholdsPart(_Part):
-    """See `nucleate.postprocess.instances_from_maps.Thresholds`."""
-
-    foreground: float = Field(gt=0, lt=1)
-    peak_threshold: float = Field(gt=0, lt=1)
-    nms_radius: float = Field(ge=0, le=4)
-    assign_radius: float = Field(ge=0, le=4)
-    min_area: int = Field(ge=0)
-    seed_foreground: float = Field(default=0.0, ge=0, lt=1)
-
-
-class DataPart(_Part):
-    """What the model was trained on, in numbers."""
-
-    source: str
-    licence: str = ""
-    labelled: int = Field(ge=0)
-    nuclei: int = Field(ge=0)
-    median_diameter: float = Field(ge=0)
-    validation: str
-    channels: tuple[str, ...]
-
-
-class TrainingPart(_Part):
-    """How the run went: its end was decided after `stop_epoch`, over-fitting began after epoch `over_fitting`."""
-
-    seed: int
-    loss: str
-    epochs: int = Field(ge=0)
-    steps: int = Field(ge=0)
-    seconds: float = Field(ge=0)
-    best_epoch: int = Field(ge=0)
-    stopped: str
-    stop_epoch: int | None = Field(default=None, ge=0)
-    over_fitting: int | None = Field(default=None, ge=1)
-
-
-EngineName = Literal["torch", "openvino", "openvino-int8"]
-
-
-class EnginesPart(_Part):
-    """The engines side by side: `panoptic_quality` of each on the validation images (see `nucleate.inference.select`);
-    `ranges` are what the engine of 8-bit integers needs: see `nucleate.inference.quantize`."""
-
-    panoptic_quality: dict[EngineName, Annotated[float, Field(ge=0, le=1)]]
-    ranges: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
-
-    @model_validator(mode="after")
-    def _has_the_reference(self) -> Self:
-        if "torch" not in self.panoptic_quality:
-            raise ValueError("torch must be among the engines")
-        if any(low > high for low, high in self.ranges.values()):
-            raise ValueError("a range must not end before it begins")
-        return self
-
-
-class Ancestor(_Part):
-    """A model that this one was trained from, by its name and the checksum of its weights."""
-
-    name: str
-    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-def _complete(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores in which the numbers that `nucleate info` shows are there; see `nucleate.postprocess.scores.Scores`."""
-    rows = scores.get("thresholds")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("thresholds must be a list of rows")
-    wanted: list[tuple[dict[str, Any], tuple[str, ...]]] = [(scores, ("panoptic_quality", "aji"))]
-    wanted += [(row, ("threshold", "precision", "recall", "f1", "ap")) for row in rows]
-    for part, names in wanted:
-        for name in names:
-            if not isinstance(part.get(name), int | float):
-                raise ValueError(f"{name} must be a number")
-    return scores
-
-
-class Manifest(_Part):
-    """model.json, format 2.
-
-    `lineage` names the models that this one was trained from, the first of them first; `trainings` are its own, in the
-    order in which they were done. Format 1 is read, too (`_upgraded`).
-    """
-
-    format: Literal[2] = 2
-    name: str
-    architecture: ArchitecturePart
-    normalisation: NormalisationPart
-    thresholds: ThresholdsPart
-    pixel_size: float | None = Field(default=None, gt=0)
-    data: DataPart
-    lineage: tuple[Ancestor, ...] = ()
-    trainings: tuple[TrainingPart, ...] = Field(min_length=1)
-    scores: dict[str, Annotated[dict[str, Any], AfterValidator(_complete)]]
-    versions: dict[str, str]
-    engines: EnginesPart | None = None
-    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-    @property
-    def training(self) -> TrainingPart:
-        """The last training."""
-        return self.trainings[-1]
-
-
-_THRESHOLDS_1 = {
-    "heat": "peak_threshold",
-    "separation": "nms_radius",
-    "reach": "assign_radius",
-    "smallest": "min_area",
-    "certainty": "seed_foreground",
-}
-"""What format 1 called the thresholds."""
-
-
-def _upgraded(found: Any) -> Any:
-    """The content of a model.json of format 1 as one of format 2; anything else as it is."""
-    if not isinstance(found, dict) or found.get("format") != 1:
-        return found
-    manifest = {**found, "format": 2}
-    if "training" in manifest:
-        manifest["trainings"] = [manifest.pop("training")]
-    if isinstance(manifest.get("thresholds"), dict):
-        # Models of before this threshold was tuned take any seed.
-        old = {"certainty": 0.0, **manifest["thresholds"]}
-        manifest["thresholds"] = {_THRESHOLDS_1.get(name, name): value for name, value in old.items()}
-    engines = manifest.get("engines")
-    if isinstance(engines, dict) and isinstance(engines.get("measured"), dict):
-        known = get_args(EngineName)
-        quality = {
-            name: part.get("panoptic_quality") if isinstance(part, dict) else part
-            for name, part in engines["measured"].items()
-            if name in known
-        }
-        ranges = engines.get("ranges", {})
-        renamed = {_renamed(name): limits for name, limits in ranges.items()} if isinstance(ranges, dict) else ranges
-        manifest["engines"] = {"panoptic_quality": quality, "ranges": renamed}
-    return manifest
-
-
-_MODULES_1 = (
-    ("stem", "encoder.stem"),
-    ("down", "encoder.down"),
-    ("encode", "encoder.blocks"),
-    ("up", "decoder.up"),
-    ("decode", "decoder.blocks"),
-    ("head", "heads.maps"),
-)
-"""What format 1 called the modules of the network."""
-
-
-def _renamed(name: str) -> str:
-    """The name of a module, or of a tensor of it, of format 1 in format 2.
-
-    >>> _renamed("encode.0.first.weight"), _renamed("stem"), _renamed("encoder.stem.bias")
-    ('encoder.blocks.0.first.weight', 'encoder.stem', 'encoder.stem.bias')
-    """
-    top, dot, rest = name.partition(".")
-    return dict(_MODULES_1).get(top, top) + dot + rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +68,20 @@ class Model:
 
 
 def locate(name: str) -> Path:
-    """The folder of a model: of an embedded one by its name, unless a folder of that name is there."""
-    if name in EMBEDDED and not Path(name).is_dir():
+    """The folder of a model: of an embedded one by its name, unless a model folder of that name is there. `./NAME` is
+    always a folder.
+
+    >>> locate("fluorescence").parent.name, locate("./fluorescence").as_posix()
+    ('pretrained', 'fluorescence')
+    """
+    if name in EMBEDDED and not is_hidden(name):
         return Path(str(resources.files("nucleate") / "networks" / "pretrained" / name))
     return Path(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the embedded model of this name is hidden by a model folder in the working directory."""
+    return name in EMBEDDED and (Path(name) / MANIFEST).is_file()
 
 
 def encode_weights(network: UNet, *, half: bool = False, parts: Sequence[PartName] = PARTS) -> bytes:
@@ -332,8 +136,7 @@ def read(folder: Path, *, whole: bool = True) -> Model:
         raise ModelError(
             f"{folder} holds the {' and '.join(part.parts)} of a network alone: train a model from it first."
         )
-    network = UNet(Architecture(part.channels, part.classes, part.widths)).folded()
-    _load(network, content, part.parts, path)
+    network = _network(manifest.architecture, content, path)
     if manifest.engines is not None:
         convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
         unknown = manifest.engines.ranges.keys() - convolutions
@@ -345,16 +148,22 @@ def read(folder: Path, *, whole: bool = True) -> Model:
     return Model(network, manifest, folder)
 
 
-def _load(network: UNet, content: bytes, parts: Sequence[str], path: Path) -> None:
-    """Give these parts of a network the weights of a safetensors file."""
+def _network(part: ArchitecturePart, content: bytes, path: Path) -> UNet:
+    """The network whose weights are a safetensors file; parts that it does not hold are as they are initialised."""
     try:
-        tensors = {_renamed(name): t.float() for name, t in load_tensors(content).items()}
-        others = {name: t for name, t in network.state_dict().items() if name.partition(".")[0] not in parts}
+        tensors = {renamed(name): t.float() for name, t in load_tensors(content).items()}
+        # Before memory is taken for a network: the largest tensors of it must be in the file.
+        blocks = [tensors[f"encoder.blocks.{level}.first.weight"].shape for level in range(len(part.widths) - 1)]
+        if blocks != [(width, width, 3, 3) for width in part.widths[1:]]:
+            raise ValueError("other widths")
+        network = UNet(Architecture(part.channels, part.classes, part.widths)).folded()
+        others = {name: t for name, t in network.state_dict().items() if name.partition(".")[0] not in part.parts}
         if others.keys() & tensors.keys():
-            raise RuntimeError("weights of parts that are not named")
+            raise ValueError("weights of parts that are not named")
         network.load_state_dict(others | tensors)
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} does not fit the architecture in {MANIFEST}: copy the model again.") from error
+    return network
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -365,14 +174,14 @@ def read_manifest(folder: Path) -> Manifest:
             f"There is no model {folder}: give the folder that `nucleate train` wrote, or one of {choices}."
         )
     path = folder / MANIFEST
+    if not path.exists() and (folder / UNFINISHED).exists():
+        raise ModelError(f"{folder} holds a training that is not finished: run its command again with --resume.")
     try:
-        return Manifest.model_validate(_upgraded(json.loads(_content(path))), strict=False)
+        return Manifest.model_validate(upgraded(json.loads(_content(path))), strict=False)
+    except ValidationError as error:
+        raise ModelError(f"{path} is cut or altered at {fault(error)}: copy the model again.") from error
     except (ValueError, RecursionError) as error:
-        if not isinstance(error, ValidationError):
-            raise ModelError(f"{path} is cut or altered at its text ({error}): copy the model again.") from error
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its text"
-        raise ModelError(f"{path} is cut or altered at {where} ({first['msg']}): copy the model again.") from error
+        raise ModelError(f"{path} is cut or altered at its text ({error}): copy the model again.") from error
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -380,9 +189,13 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path, epochs = folder / HISTORY, sum(training.epochs for training in read_manifest(folder).trainings)
     try:
         rows = [json.loads(line) for line in _content(path).decode().splitlines()]
-    except ValueError as error:
-        raise ModelError(f"{path} is cut or altered: copy the model again.") from error
-    if len(rows) != epochs or not all(isinstance(row, dict) and row.keys() >= EPOCH for row in rows):
+        for row in rows:
+            EpochRow.model_validate(row)
+    except ValidationError as error:
+        raise ModelError(f"{path} is cut or altered at {fault(error)}: copy the model again.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is cut or altered at its text ({error}): copy the model again.") from error
+    if len(rows) != epochs:
         raise ModelError(f"{path} does not hold the {epochs} epochs of {MANIFEST}: copy the model again.")
     return rows
 
@@ -394,14 +207,3 @@ def _content(path: Path) -> bytes:
         raise ModelError(f"{path} is missing: copy the model again, whole.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}).") from error
-
-
-def architecture_part(architecture: Architecture) -> ArchitecturePart:
-    """The architecture as the manifest holds it, with the number of its folded parameters."""
-    count = sum(p.numel() for p in UNet(architecture).folded().parameters())
-    return ArchitecturePart(
-        channels=architecture.channels,
-        classes=architecture.classes,
-        widths=architecture.widths,
-        parameters=count,
-    )

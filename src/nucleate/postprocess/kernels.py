@@ -1,8 +1,7 @@
 """The inner loops of post-processing, compiled by numba. `tests/postprocess/reference.py` holds each in plain NumPy.
 
 They run without Python's lock, so that two threads can process two tiles at once. The first import on a machine
-compiles them, which takes some seconds; later ones load them from numba's cache. Where no cache can be written they are
-compiled again in each process.
+compiles them, which takes some seconds; later ones load them from the cache (`nucleate.compilation`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit, types
 
+from nucleate.compilation import compiled
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 BACKGROUND = -128
@@ -20,14 +21,10 @@ BACKGROUND = -128
 
 
 def kernel(signature: Any) -> Callable[[Function], Function]:
-    """A function of that signature, compiled at once or loaded from numba's cache."""
+    """A function of that signature, compiled at once or loaded from the cache."""
 
     def made(function: Function) -> Function:
-        options = {"nogil": True, "error_model": "numpy"}
-        try:
-            return cast(Function, njit(signature, cache=True, **options)(function))
-        except RuntimeError:  # numba finds no folder that it may write its cache to
-            return cast(Function, njit(signature, **options)(function))
+        return cast(Function, compiled(function, signature, nogil=True, error_model="numpy"))
 
     return made
 

@@ -8,20 +8,21 @@ from typing import Any, TypeGuard
 
 from nucleate.curves.curves import Curves, curves
 from nucleate.networks import store
+from nucleate.networks.manifest import Manifest, TrainingPart
 from nucleate.sentences import command, count
 
 IMAGES = {"validation": "the validation images", "test": "the test images, which it had never seen"}
 """What the scores of a manifest are of, by their names there; others are of a model of the package."""
 
 
-def run_curves(history: Sequence[Mapping[str, float]], training: store.TrainingPart) -> Curves:
+def run_curves(history: Sequence[Mapping[str, float]], training: TrainingPart) -> Curves:
     """The curves of a model's run, with the epoch kept, the end and the part judged over-fitting."""
     # Decided within the first epoch it has no place on the curves.
     stop, start = training.stop_epoch or None, training.over_fitting
     return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
 
 
-def card(manifest: store.Manifest, model: Path | str, scored: str = "validation") -> str:
+def card(manifest: Manifest, model: Path | str, scored: str = "validation") -> str:
     """The model's README: `model` is its folder or its name in the package; `scored` names the scores to show."""
     data, training = manifest.data, manifest.training
     licence = f" ({data.licence})" if data.licence else ""
@@ -45,7 +46,7 @@ the weights of epoch {training.best_epoch} are kept. {training.stopped}
 """
 
 
-def _scores(manifest: store.Manifest, scored: str) -> str:
+def _scores(manifest: Manifest, scored: str) -> str:
     scores = manifest.scores.get(scored)
     if not known(scores):
         return "## Scores\nNone: no nucleus could be held out, so nobody knows how good the model is.\n"

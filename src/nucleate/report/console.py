@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nucleate.errors import printable
 from nucleate.postprocess.scores import mean_ap
 from nucleate.sentences import count
 
@@ -62,17 +63,17 @@ def print_folder_report(report: FolderReport, console: Console) -> None:
         return
     table = Table(title="What is odd", title_justify="left", show_header=False)
     for sentence in (*report.unreadable, *report.oddities):
-        table.add_row("", Text(sentence))
+        table.add_row("", Text(printable(sentence)))
     for image in report.images:
         for sentence in image.oddities:
-            table.add_row(Text(image.name), Text(sentence))
+            table.add_row(Text(printable(image.name)), Text(printable(sentence)))
     console.print(table)
 
 
 def _folder_summary(report: FolderReport) -> Table:
     images = report.images
     labelled = sum(image.labelled for image in images)
-    table = Table(title=Text(report.folder), title_justify="left", show_header=False)
+    table = Table(title=Text(printable(report.folder)), title_justify="left", show_header=False)
     table.add_row("layout", report.layout)
     table.add_row("images", f"{len(images)}: {labelled} labelled, {len(images) - labelled} unlabelled")
     if report.unreadable:
@@ -107,13 +108,13 @@ def _each_image(report: FolderReport) -> Table:
     ]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     # A name that is cut short is of no use: a long one continues in the next line. No other word is broken.
-    longest = max((len(image.name) for image in images), default=0)
+    longest = max((len(printable(image.name)) for image in images), default=0)
     table.add_column("image", overflow="fold", width=max(5, min(longest, 24)))
     for heading, cells in columns:
         longest = max(len(word) for cell in (heading, *cells) for word in [*cell.split(), ""])
         table.add_column(heading, min_width=longest)
     for index, image in enumerate(images):
-        table.add_row(Text(image.name), *(Text(cells[index]) for _, cells in columns))
+        table.add_row(Text(printable(image.name)), *(Text(cells[index]) for _, cells in columns))
     return table
 
 

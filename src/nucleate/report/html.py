@@ -15,6 +15,9 @@ from nucleate.report.collect import Report, Table, Value
 from nucleate.report.pictures import article, legend
 from nucleate.report.plots import LOSS, MEAN_AP, accuracy_svg, curves_svg
 
+WRITTEN_BY = 'name="generator" content="Nucleate"'
+"""Stands at the beginning of each report."""
+
 _EPOCH_HEAD = {
     "epoch": "Epoch",
     "train_loss": "Training loss",

@@ -12,6 +12,7 @@ from nucleate.data.dataset import find, pair
 from nucleate.data.outlines import outlines_fit, pieces
 from nucleate.errors import NucleateError
 from nucleate.networks import store
+from nucleate.networks.manifest import Manifest
 from nucleate.report.card import IMAGES, known
 from nucleate.sentences import command, count
 from nucleate.types import Image, Labels
@@ -27,7 +28,7 @@ _PIECES = 2.0  # pieces a number, from which on the nuclei of a mask are taken f
 _SETTLED = 0.02  # part by which validation error fell over the last half, from which on the curve still falls
 
 
-def last_words(manifest: store.Manifest, history: Sequence[Mapping[str, Any]], folder: Path, out: Path) -> list[str]:
+def last_words(manifest: Manifest, history: Sequence[Mapping[str, Any]], folder: Path, out: Path) -> list[str]:
     """The lines that end a training on the labelled images of `folder`, which wrote the model `out`."""
     training, scores = manifest.training, manifest.scores.get("validation")
     lines = [f"{training.stopped} The weights of epoch {training.best_epoch} are kept."]
@@ -51,16 +52,14 @@ def last_words(manifest: store.Manifest, history: Sequence[Mapping[str, Any]], f
     return [*lines, f"This model is not usable yet. The likeliest cause: {cause}.", mend, f"Next: {next_command}"]
 
 
-def better_pretrained(manifest: store.Manifest) -> str | None:
+def better_pretrained(manifest: Manifest) -> str | None:
     """The model of the package that does best on the validation images, where it does better than this one."""
     quality = {name: scores["panoptic_quality"] for name, scores in manifest.scores.items() if name not in IMAGES}
     best = max(quality, key=lambda name: quality[name], default=None)
     return best if best is not None and quality[best] > manifest.scores["validation"]["panoptic_quality"] else None
 
 
-def _cause(
-    manifest: store.Manifest, history: Sequence[Mapping[str, Any]], folder: Path, out: Path
-) -> tuple[str, str, str]:
+def _cause(manifest: Manifest, history: Sequence[Mapping[str, Any]], folder: Path, out: Path) -> tuple[str, str, str]:
     """The likeliest cause of a useless score, how it is mended, and the next command."""
     scores, check = manifest.scores.get("validation"), command("check", folder)
     again = command("train", folder, "--out", _free(out))

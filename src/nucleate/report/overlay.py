@@ -12,6 +12,9 @@ from nucleate.data.normalization import percentiles, stretch
 from nucleate.io.atomic import atomic
 from nucleate.types import Image, Labels
 
+ENDING = "_overlay.png"
+"""What follows the image's name in the file's."""
+
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, stay as far from each other as they can
 
 

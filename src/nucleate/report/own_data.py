@@ -171,13 +171,14 @@ def _file(one: ImageEvaluation, beside: Mapping[str, Path], *, chosen: bool) -> 
 
     def read(box: Box) -> tuple[Pixels | None, str]:
         record = None if chosen else _record(one.predicted)
-        path = Path(record.image) if record and Path(record.image).exists() else beside.get(one.name)
+        path = record.locate(one.predicted.parent) if record and one.predicted else None
+        if path is None or not path.exists():
+            record, path = None, beside.get(one.name)
         if path is None:
             return None, "its image was not found: say with --images FOLDER where it is"
-        level = record.level if record and path == Path(record.image) else 0
-        y, x = record.origin if record and path == Path(record.image) else (0, 0)
+        level, series, (y, x) = (record.level, record.series, record.origin) if record else (0, None, (0, 0))
         try:
-            with closing(open_reader(path, level)) as reader:
+            with closing(open_reader(path, level, series=series)) as reader:
                 return reader.read(Box(y + box.y, x + box.x, box.height, box.width)), ""
         except NucleateError as error:
             return None, str(error)

@@ -75,7 +75,7 @@ def curves_png(runs: Sequence[Curves], score: str = "Mean AP") -> bytes:
     figure = _figure(runs, panels, (5 * max(len(panels), 1.4), 4 * len(runs)))
     file = BytesIO()
     # The version of the plotting library is left out of the file.
-    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(file, metadata={"Software": "nucleate"})
     return file.getvalue()
 
 

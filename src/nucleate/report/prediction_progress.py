@@ -10,9 +10,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nucleate.errors import printable
 from nucleate.inference.predict import Summary
-from nucleate.inference.resume import work_folder
-from nucleate.io.axes import name_of
+from nucleate.inference.resume import is_unfinished
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.report.heartbeat import Heartbeat
 from nucleate.sentences import count
@@ -38,8 +38,8 @@ class PredictionProgress:
         )
         self.task = self.bar.add_task("Images", total=len(images), text="")
         self.begin = time.monotonic()
-        self.shares: dict[Path, float] = {}
-        self.megapixels: dict[Path, float] = {}
+        self.shares: dict[str, float] = {}
+        self.megapixels: dict[str, float] = {}
         self.heartbeat = Heartbeat(lambda: f"images done: {self._text()}", enabled=not self.console.is_terminal)
 
     def __enter__(self) -> PredictionProgress:
@@ -51,28 +51,29 @@ class PredictionProgress:
         self.heartbeat.__exit__(kind, error, None)
         self.bar.stop()
         if kind is KeyboardInterrupt:
-            begun = [name for name in map(name_of, self.images) if work_folder(self.out, name).exists()]
+            begun = [name for name in self.shares if is_unfinished(self.out / name)]
             what = f"what is done of {begun[0]}" if begun else "what was finished"
             self.console.print(
-                f"Interrupted; {what} is kept. Continue with the same command and --resume.", markup=False
+                f"Interrupted; {printable(what)} is kept. Continue with the same command and --resume.", markup=False
             )
 
-    def observe(self, image: Path, share: float, megapixels: float) -> None:
+    def observe(self, image: str, share: float, megapixels: float) -> None:
         """To be called as the work on an image proceeds."""
         if not self.shares:
-            self.heartbeat.say(f"{count(len(self.images), 'image')} to segment, into {self.out}")
+            self.heartbeat.say(f"{count(len(self.images), 'image')} to segment, into {printable(str(self.out))}")
         before = self.shares.get(image, 0.0)
         self.shares[image] = share
         self.megapixels[image] = share * megapixels
-        self.bar.update(self.task, completed=sum(self.shares.values()), text=self._text())
+        total = max(len(self.shares), len(self.images))  # a file may hold several images
+        self.bar.update(self.task, completed=sum(self.shares.values()), total=total, text=self._text())
         if share == 1.0:
-            self.heartbeat.say(f"{image} is done ({self._text()})")
+            self.heartbeat.say(f"{printable(image)} is done ({self._text()})")
         elif int(10 * share) > int(10 * before):
-            self.heartbeat.say(f"{image}: {int(10 * share)}0%, {self._rate():.1f} megapixels/s")
+            self.heartbeat.say(f"{printable(image)}: {int(10 * share)}0%, {self._rate():.1f} megapixels/s")
 
     def _text(self) -> str:
         finished = sum(share == 1.0 for share in self.shares.values())
-        return f"{finished}/{len(self.images)} | {self._rate():.1f} megapixels/s"
+        return f"{finished}/{max(len(self.shares), len(self.images))} | {self._rate():.1f} megapixels/s"
 
     def _rate(self) -> float:
         return sum(self.megapixels.values()) / max(time.monotonic() - self.begin, 1e-9)

@@ -11,19 +11,34 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from nucleate.errors import ModelError
 from nucleate.io.atomic import atomic
+from nucleate.networks.manifest import fault
+from nucleate.networks.store import UNFINISHED
 
-FILE = "training.safetensors"
+FILE = UNFINISHED
 FORMAT = 2
 """Of the file; a run begun by a version that wrote another one cannot be resumed."""
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _complete(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history: numbers, among them those that the run's end is decided from."""
+    for name in ("epoch", "train_loss", "valid_loss", "score", *row):
+        if not isinstance(row.get(name), int | float):
+            raise ValueError(f"{name} is no number")
+    return row
 
 
 @dataclass(slots=True)
@@ -34,17 +49,17 @@ class TrainingState:
     began after epoch `over_fitting`, if at all. `validation_seconds` is what the last validation took.
     """
 
-    step: int = 0
-    seconds: float = 0.0
-    validation_seconds: float = 0.0
-    cool_start: int | None = None
-    cool_end: int | None = None
-    stop_epoch: int | None = None
-    over_fitting: int | None = None
+    step: Count = 0
+    seconds: Seconds = 0.0
+    validation_seconds: Seconds = 0.0
+    cool_start: Count | None = None
+    cool_end: Count | None = None
+    stop_epoch: Count | None = None
+    over_fitting: Count | None = None
     why: str = ""
-    best_epoch: int = 0
+    best_epoch: Count = 0
     best_score: float = -1.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Annotated[dict[str, Any], AfterValidator(_complete)]] = field(default_factory=list)
 
     @property
     def cool_down(self) -> tuple[int, int] | None:
@@ -60,6 +75,9 @@ class TrainingState:
         """Decide the end: the learning rate goes to zero over the next `steps` steps."""
         self.cool_start, self.cool_end, self.why = self.step, self.step + steps, why
         self.stop_epoch = len(self.history)
+
+
+_STATE = TypeAdapter(TrainingState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +124,19 @@ class Checkpoint:
             self._expect(run, identity)
             for name in run["channels_last"]:
                 tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
-            return tensors, TrainingState(**run["state"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{self.path} is damaged ({error}): delete it and train without --resume.") from error
+            return tensors, _STATE.validate_python(run["state"])
+        except ValidationError as error:
+            raise self.damaged(fault(error)) from error
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, reason: object) -> ModelError:
+        """What to say of a file that cannot be used."""
+        return ModelError(f"{self.path} is damaged ({reason}): delete it and train without --resume.")
 
     def _expect(self, run: dict[str, Any], identity: Mapping[str, Any]) -> None:
+        if not isinstance(run["identity"], dict):
+            raise TypeError("identity")
         if run.get("format") != FORMAT:
             raise ModelError(
                 f"The run in {self.folder} was begun by another version of Nucleate: delete {self.path} and train "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 
 from nucleate.data.augment import AugmentationConfig
@@ -15,6 +16,15 @@ from nucleate.training.checkpoint import TrainingState
 from nucleate.training.criterion import LOSSES
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping
 from nucleate.training.stopping_rule import StoppingRule
+
+LONGEST = 525_600
+"""Minutes: a year."""
+
+MOST = 1_000_000
+"""Epochs."""
+
+SEEDS = 10**18
+"""How many seeds there are: PyTorch takes 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +67,24 @@ class TrainingConfig:
             raise InputError(f"batch={self.batch}, samples={self.samples}: an epoch needs one batch or more.")
         if self.loss not in LOSSES:
             raise InputError(f"There is no loss {self.loss} of pixel classes: choose one of {', '.join(LOSSES)}.")
+        if self.minutes is not None and not 0 < self.minutes <= LONGEST:
+            raise InputError(f"--minutes is {self.minutes:g}: give minutes, up to {LONGEST:,}, or none for no limit.")
+        if self.epochs is not None and not 1 <= self.epochs <= MOST:
+            raise InputError(f"--epochs is {_short(self.epochs)}: give a number from 1 to {MOST:,}, or none.")
+        if not 0 <= self.seed < SEEDS:
+            raise InputError(f"--seed is {_short(self.seed)}: give a whole number from 0, of at most 18 digits.")
+        if not 1 <= len(self.widths) <= 8 or any(width not in range(8, 1025, 8) for width in self.widths):
+            raise InputError(f"widths are {self.widths}: give up to eight multiples of 8, from 8 to 1024.")
 
     @property
     def steps(self) -> int:
         """Steps an epoch."""
         return self.samples // self.batch
+
+
+def _short(number: int) -> str:
+    """A number that may have any number of digits."""
+    return f"{number:,}" if abs(number) < 10**24 else f"about {Decimal(number):.0E}"
 
 
 @dataclass(frozen=True, slots=True)

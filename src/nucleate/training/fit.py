@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,15 @@ from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
 from nucleate.networks import store
+from nucleate.networks.manifest import (
+    DataPart,
+    EnginesPart,
+    Manifest,
+    NormalisationPart,
+    ThresholdsPart,
+    TrainingPart,
+    architecture_part,
+)
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
@@ -48,9 +58,9 @@ class LabelledImages:
     nuclei: int
     median_diameter: float
 
-    def part(self, source: str) -> store.DataPart:
+    def part(self, source: str) -> DataPart:
         """The same as the manifest tells it."""
-        return store.DataPart(
+        return DataPart(
             source=source,
             labelled=self.labelled,
             nuclei=self.nuclei,
@@ -104,7 +114,7 @@ class Trained:
     """
 
     folder: Path
-    manifest: store.Manifest
+    manifest: Manifest
     history: Sequence[Mapping[str, Any]]
     held_out: Sequence[Pair] = ()
     names: Sequence[str] = ()
@@ -131,7 +141,7 @@ def fit(
     name: str | None = None,
     source: str | None = None,
     extra_files: ExtraFiles | None = None,
-) -> store.Manifest:
+) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
     Args:
@@ -170,11 +180,11 @@ def fit(
     thresholds, scores, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
     phase("comparing with the models of the package")
     others = compare_pretrained(task.validation, task.criterion, len(data.channels))
-    manifest = store.Manifest(
+    manifest = Manifest(
         name=name or out.name,
-        architecture=store.architecture_part(architecture),
-        normalisation=store.NormalisationPart(**asdict(Normalisation())),
-        thresholds=store.ThresholdsPart(**asdict(thresholds)),
+        architecture=architecture_part(architecture),
+        normalisation=NormalisationPart(**asdict(Normalisation())),
+        thresholds=ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
         data=data.part(source or folder.name),
         trainings=(_training_part(config, state),),
@@ -194,8 +204,8 @@ def fit(
     return manifest
 
 
-def _training_part(config: TrainingConfig, state: TrainingState) -> store.TrainingPart:
-    return store.TrainingPart(
+def _training_part(config: TrainingConfig, state: TrainingState) -> TrainingPart:
+    return TrainingPart(
         seed=config.seed,
         loss=config.loss,
         epochs=len(state.history),
@@ -210,7 +220,7 @@ def _training_part(config: TrainingConfig, state: TrainingState) -> store.Traini
 
 def tune_prediction(
     network: UNet, validation: ValidationSet, criterion: SegmentationCriterion, phase: Phase = lambda _: None
-) -> tuple[Thresholds, Scores, store.EnginesPart, Sequence[Maps]]:
+) -> tuple[Thresholds, Scores, EnginesPart, Sequence[Maps]]:
     """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree; and its
     maps of the validation images."""
     phase("choosing thresholds")
@@ -222,7 +232,7 @@ def tune_prediction(
 
 def compare_engines(
     network: UNet, validation: ValidationSet, criterion: SegmentationCriterion, thresholds: Thresholds
-) -> store.EnginesPart:
+) -> EnginesPart:
     """The engines side by side on the validation images, with these thresholds."""
     return compare(
         network,
@@ -240,6 +250,9 @@ def check_output(out: Path, *, resume: bool) -> None:
         raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
     if Checkpoint(out).path.exists() and not resume:
         raise ModelError(f"{out} holds an unfinished run: resume it with --resume, or delete {Checkpoint(out).path}.")
+    others = [] if Checkpoint(out).path.exists() else [out / name for name in store.FILES if (out / name).exists()]
+    if others:
+        raise OutputError(f"{others[0]} is there already and belongs to no model: choose another --out.")
 
 
 def _stopped(state: TrainingState) -> str:
@@ -258,9 +271,7 @@ def prepare_output(out: Path) -> None:
     """Make the model's folder, or say before anything is computed that it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
 

@@ -18,7 +18,7 @@ from nucleate.postprocess.targets import Targets
 
 @functools.cache
 def _kernels() -> ModuleType | None:
-    """Compiled at the first call, or loaded from numba's cache; None where there is no numba, or no cache."""
+    """Compiled at the first call, or loaded from the cache; None where there is no numba."""
     try:
         from nucleate.training import kernels
     except (ImportError, RuntimeError):

@@ -160,8 +160,15 @@ class Optimiser:
         return {f"{name}.{index}": own for name, one in named for index, own in one.state_dict()["state"].items()}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]]) -> None:
-        """Go on from what `tensors` gave."""
-        for name, one in (("kernels", self._kernels), ("others", self._others)):
-            moments = one.state_dict()
-            own = {key.split(".")[1]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
-            one.load_state_dict({**moments, "state": {int(index): value for index, value in own.items()}})
+        """Go on from what `tensors` gave; raises ValueError where it is of another network."""
+        for name, one, moments in (
+            ("kernels", self._kernels, {"velocity"}),
+            ("others", self._others, {"step", "exp_avg", "exp_avg_sq"}),
+        ):
+            parameters = [parameter for group in one.param_groups for parameter in group["params"]]
+            state = {index: tensors.get(f"{name}.{index}", {}) for index in range(len(parameters))}
+            for parameter, own in zip(parameters, state.values(), strict=True):
+                wanted = {key: (torch.Size() if key == "step" else parameter.shape, parameter.dtype) for key in moments}
+                if {key: (tensor.shape, tensor.dtype) for key, tensor in own.items()} != wanted:
+                    raise ValueError(f"{name} of the optimiser do not fit")
+            one.load_state_dict({**one.state_dict(), "state": state})

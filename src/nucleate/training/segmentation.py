@@ -49,13 +49,11 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], str]:
     if len(pairs) >= FEWEST:
         training = [pair for index, pair in enumerate(pairs) if index % 10 != 4]
         validation = list(pairs[4::10])
-        are = "is" if len(validation) == 1 else "are"
-        return training, validation, f"{len(validation)} of {len(pairs)} labelled images {are} held out for validation."
+        return training, validation, f"{len(validation)} of {len(pairs)} labelled images are held out for validation."
     strips = [_cut(labels) for _, labels in pairs]
     training = [(image, kept) for (image, _), (kept, _) in zip(pairs, strips, strict=True)]
     validation = [(image, held) for (image, _), (_, held) in zip(pairs, strips, strict=True)]
-    which = "the labelled image" if len(pairs) == 1 else f"each of {len(pairs)} labelled images"
-    return training, validation, f"The last fifth of {which} is held out for validation."
+    return training, validation, f"The last fifth of each of {len(pairs)} labelled images is held out for validation."
 
 
 def _cut(labels: Labels) -> tuple[Labels, Labels]:

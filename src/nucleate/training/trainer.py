@@ -131,7 +131,11 @@ class Trainer:
         """
         keep_memory()
         if resume and self.checkpoint is not None:
-            self.load_state(*self.checkpoint.read(self.identity))
+            tensors, state = self.checkpoint.read(self.identity)
+            try:
+                self.load_state(tensors, state)
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise self.checkpoint.damaged("its tensors are not those of the network") from error
         state, elapsed = self.state, self.limits.stopwatch(self.state.seconds)
         losses: list[float] = []
         while not state.finished:
@@ -226,14 +230,18 @@ class Trainer:
         return {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
-        """Go on from where `tensors()` and the state were taken."""
+        """Go on from where `tensors()` and the state were taken; raises KeyError, ValueError or RuntimeError where the
+        tensors are others."""
+        if any(tensors[name].dtype != own.dtype for name, own in self.tensors().items()):
+            raise ValueError("other number formats")
         parts: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
-            part, name = key.split("/", 1)
+            part, _, name = key.partition("/")
             parts.setdefault(part, {})[name] = tensor
         self.network.load_state_dict(parts["network"])
+        self.average.network.load_state_dict(parts["best"])
+        self.best = _copy(self.average.network)
         self.average.network.load_state_dict(parts["average"])
-        self.best = parts["best"]
         self.optimiser.restore(parts)
         self.state = state
 

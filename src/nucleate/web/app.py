@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import socket
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
 import imagecodecs
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from nucleate.errors import InputError, NucleateError
+from nucleate.web.access import ADDRESS, Access
 from nucleate.web.gallery import Gallery
+from nucleate.web.measurements import Filter
+from nucleate.web.tiles import LabelTiles
 
-SCRIPTS = ("camera", "outlines", "painter", "panel", "tiles", "viewer")
+SCRIPTS = (
+    "camera",
+    "controls",
+    "layers",
+    "nuclei",
+    "outlines",
+    "painter",
+    "panel",
+    "picture",
+    "shade",
+    "tiles",
+    "viewer",
+)
 
 PAGES = {
     "": ("index.html", "text/html"),
@@ -28,67 +43,96 @@ PAGES = {
 }
 """Each address of the page's own files: the file and its type. Nothing else is served from the disk by name."""
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""On every answer: the page runs its own scripts only, talks to this server only, and no other page may embed it."""
+MOST = 2**31 - 1
 
-ADDRESS = "127.0.0.1"
-"""No other machine can reach it."""
+Place = Annotated[int, Path(ge=0, le=MOST)]
+"""Any number in an address; what lies beyond the image is refused by what it is asked of."""
 
-HOSTS = [ADDRESS, "localhost"]
-"""The names that this server answers to: a page elsewhere that rebinds its own name to 127.0.0.1 is refused."""
+Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
 
 def make_app(gallery: Gallery) -> FastAPI:
-    """The application that shows a gallery. Every route only reads."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
-
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request)
-        response.headers.update(HEADERS)
-        return response
+    """The application that shows a gallery, to be put behind `Access`. Every route only reads."""
+    # Where the environment asks for OpenTelemetry, FastAPI would hand on the addresses and errors of all requests.
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
 
     @app.exception_handler(NucleateError)
     def explain(request: Request, error: NucleateError) -> Response:
-        return JSONResponse({"error": str(error).encode("utf-8", "backslashreplace").decode()}, status_code=404)
+        return JSONResponse({"error": _text(str(error))}, status_code=404)
+
+    @app.exception_handler(OSError)
+    def report(request: Request, error: OSError) -> Response:
+        return JSONResponse({"error": _text(f"{error.filename} cannot be read ({error.strerror}).")}, status_code=404)
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(request: Request, error: RequestValidationError) -> Response:
+        return JSONResponse({"error": "There is no such image, tile or nucleus."}, status_code=404)
+
+    @app.exception_handler(MemoryError)
+    def apologise(request: Request, error: MemoryError) -> Response:
+        return JSONResponse({"error": "This machine's memory does not suffice to show that."}, status_code=500)
 
     @app.get("/api/images")
     def images() -> list[str]:
-        return [name.encode("utf-8", "backslashreplace").decode() for name in gallery.names]
+        return [_text(name) for name in gallery.names]
+
+    @app.get("/api/notes")
+    def notes() -> list[str]:
+        return [_text(note) for note in gallery.notes]
 
     @app.get("/api/images/{number}")
-    def image(number: int) -> dict[str, Any]:
-        return gallery[number].about()
+    def image(number: Place) -> dict[str, Any]:
+        with gallery.image(number) as shown:
+            return shown.about()
 
     @app.get("/api/images/{number}/tiles/{level}/{row}/{column}")
-    def tile(number: int, level: int, row: int, column: int) -> Response:
-        colours = gallery[number].tiles.tile(level, row, column)
+    def tile(number: Place, level: Place, row: Place, column: Place) -> Response:
+        with gallery.image(number) as shown:
+            colours = shown.tiles.tile(level, row, column)
         return Response(imagecodecs.png_encode(colours, level=1), media_type="image/png")
 
+    @app.get("/api/images/{number}/entropy/{level}/{row}/{column}")
+    def entropy(number: Place, level: Place, row: Place, column: Place) -> Response:
+        with gallery.image(number) as shown:
+            if shown.entropy is None:
+                return Response(status_code=404)
+            heat = shown.entropy.tile(level, row, column)
+        return Response(imagecodecs.png_encode(heat, level=1), media_type="image/png")
+
     @app.get("/api/images/{number}/labels/{level}/{row}/{column}")
-    def labels(number: int, level: int, row: int, column: int) -> Response:
-        tiles = gallery[number].labels
-        if tiles is None:
-            return Response(status_code=404)
-        data = tiles.tile(level, row, column).astype("<u4").tobytes()
-        packed = imagecodecs.zlib_encode(data, level=1)
-        return Response(packed, media_type="application/octet-stream", headers={"Content-Encoding": "deflate"})
+    def labels(number: Place, level: Place, row: Place, column: Place) -> Response:
+        with gallery.image(number) as shown:
+            return _packed(shown.labels, level, row, column)
+
+    @app.get("/api/images/{number}/truth/{level}/{row}/{column}")
+    def truth(number: Place, level: Place, row: Place, column: Place) -> Response:
+        with gallery.image(number) as shown:
+            return _packed(shown.truth, level, row, column)
+
+    @app.get("/api/images/{number}/nuclei")
+    def nuclei(
+        number: Place,
+        sort: str = "id",
+        descending: bool = False,
+        column: str = "id",
+        low: Bound = None,
+        high: Bound = None,
+        start: Annotated[int, Query(ge=0, le=MOST)] = 0,
+    ) -> dict[str, Any]:
+        with gallery.image(number) as shown:
+            if shown.measurements is None:
+                return {"columns": [], "rows": [], "found": 0}
+            return shown.measurements.listed(sort, descending, Filter(column, low, high), start)
 
     @app.get("/api/images/{number}/nuclei/{nucleus}")
-    def nucleus(number: int, nucleus: int) -> Response:
-        measurements = gallery[number].measurements
-        return JSONResponse({} if measurements is None else measurements.row(nucleus))
+    def nucleus(number: Place, nucleus: Place) -> dict[str, str]:
+        with gallery.image(number) as shown:
+            return {} if shown.measurements is None else shown.measurements.row(nucleus)
 
     @app.get("/")
     @app.get("/{name}")
@@ -104,20 +148,27 @@ def make_app(gallery: Gallery) -> FastAPI:
 def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: Callable[[str], None] = print) -> None:
     """Serve the page on `port` of this machine, or on a free one for 0, until the process is interrupted.
 
-    `announce` is told the address once it answers; `browser` opens it there.
+    `announce` is told the address, with its token, once it answers; `browser` opens the page.
 
     Raises `InputError` where the port is taken.
     """
     with _listening(port) as listener:
-        address = f"http://{ADDRESS}:{listener.getsockname()[1]}"
-        announce(address)
+        port = listener.getsockname()[1]
+        access = Access(make_app(gallery), f"nucleate-{port}")
+        address = f"http://{ADDRESS}:{port}/?token="
+        announce(address + access.token)
         if browser:
-            webbrowser.open(address)
-        server = uvicorn.Server(uvicorn.Config(make_app(gallery), log_level="warning", ws="none", lifespan="off"))
+            webbrowser.open(address + access.open_once())
+        server = uvicorn.Server(configuration(access))
         # Ctrl-C is how a person ends it; some versions of uvicorn raise it again.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     gallery.close()
+
+
+def configuration(access: Access) -> uvicorn.Config:
+    """How the server is run."""
+    return uvicorn.Config(access, log_level="warning", ws="none", lifespan="off", server_header=False)
 
 
 def _listening(port: int) -> socket.socket:
@@ -131,3 +182,16 @@ def _listening(port: int) -> socket.socket:
         listener.close()
         raise InputError(f"Port {port} cannot be used ({error.strerror}): choose another --port.") from error
     return listener
+
+
+def _packed(tiles: LabelTiles | None, level: int, row: int, column: int) -> Response:
+    """A tile of labels, as the browser unpacks it."""
+    if tiles is None:
+        return Response(status_code=404)
+    packed = imagecodecs.zlib_encode(tiles.tile(level, row, column).astype("<u4").tobytes(), level=1)
+    return Response(packed, media_type="application/octet-stream", headers={"Content-Encoding": "deflate"})
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can hold, as names of files need not be."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,13 +1,11 @@
-"""What the page asks for: square tiles of an image and of its labels, and the measurements of one nucleus."""
+"""What the page draws: square tiles of an image, of its labels and of the entropy."""
 
 from __future__ import annotations
 
-import csv
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log2
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +14,7 @@ from nucleate.data.normalization import percentiles, stretch
 from nucleate.errors import InputError
 from nucleate.io.axes import RGB
 from nucleate.io.cache import Cache
-from nucleate.io.reader import Reader
+from nucleate.io.reader import Level, Reader
 from nucleate.types import Box, Pixels
 
 TILE = 256
@@ -28,13 +26,18 @@ CACHED = 2**28
 Colours = NDArray[np.uint8]
 """What the screen shows: (height, width, 3), red, green and blue."""
 
+_STOPS = ((120, 40, 220, 0), (230, 60, 120, 140), (255, 170, 60, 220))
+_HEAT: Colours = np.stack(
+    [np.interp(np.linspace(0, 2, 256), (0, 1, 2), part) for part in zip(*_STOPS, strict=True)], axis=1
+).astype(np.uint8)
+"""The colour of each entropy, 0 to 1 bit: clear where the model is sure, then violet, red and orange."""
+
 OUTLINE_DEPTH = 3
 """The coarsest level of labels: every 8th pixel. Coarser ones would show no nucleus, and read it all at once."""
 
 MARGIN = 1
 """Labels around each tile, as an outline lies where a neighbour differs; 0 where the image ends."""
 
-_CHUNK = 2**24  # bytes of a table read at once
 _SPOTS = 4  # squares along each axis of a large level, from which its contrast is taken
 
 
@@ -69,20 +72,26 @@ class Contrast:
 class ImageTiles:
     """The tiles of one slide. Level k has one pixel for 2**k x 2**k of the whole slide, and `depth` fits in one tile.
 
-    `open_level` opens one level of the file. A level that the file has is read from it; any other is the mean of 2 x 2
-    pixels of the level below, made tile by tile. May be used from several threads at once.
+    `open_level` opens one level of the file; `contrast` is taken from the pixels unless it is given. A level that the
+    file has is read from it; any other is the mean of 2 x 2 pixels of the level below, made tile by tile. May be used
+    from several threads at once.
     """
 
     def __init__(
-        self, open_level: Callable[[int], Reader], cache: Cache[Colours] | None = None, tile: int = TILE
+        self,
+        open_level: Callable[[int], Reader],
+        cache: Cache[Colours] | None = None,
+        tile: int = TILE,
+        contrast: Contrast | None = None,
     ) -> None:
         self._open_level, self._tile, self._lock = open_level, tile, threading.Lock()
+        self._key = object()  # in the cache, which so does not keep a closed image in memory
         self._cache = cache or Cache[Colours](CACHED)
         self._readers = {0: open_level(0)}
         base = self._readers[0]
         self.stored, self.shape = base.levels, base.shape
         self.depth = max(0, (max(self.shape) - 1) // self._tile).bit_length()
-        self._contrast: Contrast | None = None
+        self._contrast = contrast
 
     def tile(self, level: int, row: int, column: int) -> Colours:
         """One tile; those at the right and lower border are smaller.
@@ -91,7 +100,7 @@ class ImageTiles:
         """
         box = self._box(level, row, column)
         size = 3 * box.height * box.width
-        return self._cache.get((self, level, row, column), size, lambda: self._make(level, row, column, box))
+        return self._cache.get((self._key, level, row, column), size, lambda: self._make(level, row, column, box))
 
     def close(self) -> None:
         with self._lock:
@@ -105,7 +114,7 @@ class ImageTiles:
             box = Box(0, 0, height, width).common(Box(row * self._tile, column * self._tile, self._tile, self._tile))
             if box is not None:
                 return box
-        raise InputError(f"There is no tile in row {row} and column {column} of level {level}.")
+        raise _no_tile(level, row, column)
 
     def _make(self, level: int, row: int, column: int, box: Box) -> Colours:
         stored = self._stored_near(level)
@@ -129,7 +138,7 @@ class ImageTiles:
         with self._lock:
             known = self._contrast
         if known is None:
-            known = Contrast.of(self._reader(len(self.stored) - 1))
+            known = Contrast.of(self._reader(_small(self.stored)))
             with self._lock:
                 self._contrast = known
         return known
@@ -155,6 +164,11 @@ def _sampled(reader: Reader, box: Box, ratio: float) -> Pixels:
     y, x = int(rows[0]), int(columns[0])
     pixels = reader.read(Box(y, x, int(rows[-1]) - y + 1, int(columns[-1]) - x + 1))
     return pixels[np.ix_(rows - y, columns - x)]
+
+
+def _small(levels: Sequence[Level]) -> int:
+    """The smallest level that still stands for the slide; the last ones of a long pyramid are a few pixels."""
+    return max((n for n, one in enumerate(levels) if max(one.shape) >= TILE), default=0)
 
 
 def _sample(reader: Reader, whole: int = 2**22, spot: int = 512) -> Pixels:
@@ -183,11 +197,13 @@ class LabelTiles:
 
         Raises `InputError` where there is no such tile, and `ImageError` where the file cannot be read any more.
         """
+        if not 0 <= level <= OUTLINE_DEPTH:
+            raise _no_tile(level, row, column)
         step = 2**level
         begin = (row * self._tile * step, column * self._tile * step)
         height, width = self.labels.shape
-        if not (0 <= level <= OUTLINE_DEPTH and 0 <= begin[0] < height and 0 <= begin[1] < width):
-            raise InputError(f"There is no tile in row {row} and column {column} of level {level}.")
+        if not (0 <= begin[0] < height and 0 <= begin[1] < width):
+            raise _no_tile(level, row, column)
         side = (self._tile + 2 * MARGIN) * step
         wanted = Box(begin[0] - MARGIN * step, begin[1] - MARGIN * step, side, side)
         there = wanted.common(self.labels.box)
@@ -202,49 +218,27 @@ class LabelTiles:
         self.labels.close()
 
 
-class Measurements:
-    """The table in a CSV file whose row n is nucleus n. Only the places of the rows are in memory, found on first use.
+class EntropyTiles:
+    """The tiles of a map of entropy in the colours of the page: (height, width, 4), the last one how much they hide."""
 
-    May be used from several threads at once.
-    """
+    def __init__(self, entropy: Reader, cache: Cache[Colours]) -> None:
+        self._tiles = ImageTiles(lambda level: entropy, cache, contrast=Contrast(((0.0, 1.0),)))
 
-    def __init__(self, path: Path, chunk: int = _CHUNK) -> None:
-        self.path, self._chunk = path, chunk
-        self._starts: NDArray[np.int64] | None = None
-        self._lock = threading.Lock()
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._tiles.shape
 
-    def row(self, number: int) -> dict[str, str]:
-        """The measurements of a nucleus, by column.
+    @property
+    def depth(self) -> int:
+        return self._tiles.depth
 
-        Raises `InputError` where the table has no such nucleus or cannot be read.
-        """
-        try:
-            with self._lock:
-                if self._starts is None:
-                    self._starts = self._find_rows()
-            if not 1 <= number < len(self._starts) - 1:
-                raise InputError(f"There is no nucleus {number} in {self.path}.")
-            columns, values = self._read(0), self._read(number)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read ({error.strerror}): run nucleate predict again.") from error
-        row = dict(zip(columns, values, strict=False))
-        if len(columns) != len(values) or row.get("id") != str(number):
-            raise InputError(f"{self.path} has something else than nucleus {number} in its row: predict again.")
-        return row
+    def tile(self, level: int, row: int, column: int) -> Colours:
+        """One tile; raises as `ImageTiles.tile` does."""
+        return _HEAT[self._tiles.tile(level, row, column)[..., 0]]
 
-    def _find_rows(self) -> NDArray[np.int64]:
-        """Where each line begins, and where the last one ends."""
-        found, at = [np.zeros(1, dtype=np.int64)], 0
-        with self.path.open("rb") as file:
-            while chunk := file.read(self._chunk):
-                found.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + at + 1)
-                at += len(chunk)
-        return np.concatenate(found)
+    def close(self) -> None:
+        self._tiles.close()
 
-    def _read(self, line: int) -> list[str]:
-        assert self._starts is not None  # found before
-        begin, end = self._starts[line : line + 2]
-        with self.path.open("rb") as file:
-            file.seek(begin)
-            text = file.read(end - begin).decode("utf-8", "replace")
-        return next(csv.reader([text.rstrip("\n")]), [])
+
+def _no_tile(level: int, row: int, column: int) -> InputError:
+    return InputError(f"There is no tile in row {row} and column {column} of level {level}.")

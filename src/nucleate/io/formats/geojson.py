@@ -12,6 +12,7 @@ import numpy as np
 
 from nucleate.errors import ImageError
 from nucleate.io.atomic import atomic
+from nucleate.io.files import read_bytes
 from nucleate.io.formats.polygons import Outline, Ring, trace
 from nucleate.io.formats.progress import Observe, observed
 from nucleate.io.instances import Instance, Instances
@@ -19,6 +20,7 @@ from nucleate.io.instances import Instance, Instances
 CLASSIFICATION = {"name": "Nucleus", "color": [255, 221, 0]}
 """What QuPath calls the detections, and the red, green and blue that it draws them in."""
 
+_LARGEST = 2**30  # bytes of a file that is read
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "nucleate")
 
 
@@ -97,15 +99,13 @@ def read(path: Path) -> list[Outline]:
         ImageError: the file cannot be read or is no GeoJSON.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path, _LARGEST))
         features = value if isinstance(value, list) else value["features"]
         kinds = [(feature.get("properties") or {}).get("objectType") for feature in features]
         nuclei = [one for one, kind in zip(features, kinds, strict=True) if kind in ("detection", "cell")]
         geometries = [one.get("nucleusGeometry") or one["geometry"] for one in nuclei or features]
         return [list(_rings_of(one)) for one in geometries if one and one["type"] in ("Polygon", "MultiPolygon")]
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ImageError(f"{path} is no GeoJSON of polygons ({error!r:.200}): export the nuclei again.") from error
 
 

@@ -12,6 +12,7 @@ from roifile import ROI_TYPE, ImagejRoi
 from nucleate.errors import ImageError
 from nucleate.io.atomic import atomic
 from nucleate.io.cache import LARGEST_PIECE
+from nucleate.io.files import open_regular
 from nucleate.io.formats.polygons import Outline, trace
 from nucleate.io.formats.progress import Observe, observed
 from nucleate.io.instances import Instance, Instances
@@ -72,18 +73,18 @@ def read(path: Path) -> list[Outline]:
         ImageError: the file cannot be read, or holds no regions or broken ones.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = [one for one in archive.infolist() if one.filename.lower().endswith(".roi")]
-            if any(member.file_size > LARGEST_PIECE for member in members):
-                raise ValueError(f"a region of more than {LARGEST_PIECE} bytes")
+            if sum(member.file_size for member in members) > LARGEST_PIECE:
+                raise ValueError(f"regions of more than {LARGEST_PIECE} bytes")
             regions = [ImagejRoi.frombytes(archive.read(member)) for member in members]
             if not regions and archive.namelist():
                 raise ValueError("no .roi file in it")
             if any(one.roitype == ROI_TYPE.UNKNOWN for one in regions):
                 raise ValueError("a region of an unknown kind")
         return [_outline(one) for one in regions if one.roitype in _AREAS]
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    except ImageError:
+        raise
     except Exception as error:  # a broken archive or region raises whatever its broken field leads to
         raise ImageError(f"{path} is no ZIP of ImageJ regions ({error!r:.200}): save them again.") from error
 

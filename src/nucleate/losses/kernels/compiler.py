@@ -20,6 +20,8 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
 
+from nucleate.compilation import compiled
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Without "no NaN" and "no infinity", which both have to come through as they are.
@@ -75,7 +77,7 @@ def step(function: Function) -> Function:
 
 
 def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Function], Callable[..., Any]]:
-    """A function of that signature, compiled at once or loaded from numba's cache; it runs without the lock.
+    """A function of that signature, compiled at once or loaded from the cache; it runs without the lock.
 
     The cache only looks at the file that a kernel stands in, not at those of its steps; the digest of all of them in
     the name keeps a kernel from being loaded that was made of older ones.
@@ -83,7 +85,7 @@ def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Fun
 
     def compile_now(function: Function) -> Callable[..., Any]:
         function.__qualname__ = f"{function.__name__}_{_SOURCES}"
-        made: Callable[..., Any] = njit(signature, cache=True, **{**_OPTIONS, "fastmath": fastmath})(function)
+        made: Callable[..., Any] = compiled(function, signature, **{**_OPTIONS, "fastmath": fastmath})
         return made
 
     return compile_now

@@ -1,8 +1,8 @@
 """When the kernels are used: once they are compiled, and never where they were turned off.
 
 Compiling takes seconds, once: it is done in a thread of its own while the plain versions do the work, and kept in
-numba's cache next to this file (or in the user's cache folder), from where the next process loads it. Without numba
-the plain versions do all the work.
+the cache (`nucleate.compilation`), from where the next process loads it. Without numba the plain versions do all the
+work.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class use_kernels:
 def warm_up(*names: str) -> bool:
     """Compile the kernels of these families (or of all), or load them from the cache, and wait.
 
-    False where they cannot be had: where numba is not installed, does not fit the other packages, or has no folder to
-    write its cache to. The plain versions then do all the work. Call it before a run whose results must not depend, to
+    False where they cannot be had: where numba is not installed or does not fit the other packages. The plain versions
+    then do all the work. Call it before a run whose results must not depend, to
     the last bit, on when the compiler was done.
     """
     try:

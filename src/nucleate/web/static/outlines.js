@@ -1,17 +1,19 @@
 // A tile of labels: outlines as a picture where nuclei are small on the screen, as lines where they are large.
 
-export const COLOUR = "#ffd400";
+export const FOUND = "#ffd400";
+export const TRUE = "#ff4fd8";
 export const SELECTED = "#00e5ff";
-const YELLOW = [255, 212, 0, 255];
 const CYAN = [0, 229, 255, 255];
 const WASH = [0, 229, 255, 70]; // inside the selected nucleus
 
 export class LabelTile {
-  // `labels` has a margin of one label around the tile; `ends` says whether the image ends with it, {right, bottom}.
-  constructor(labels, side, ends) {
+  // `labels` has a margin of one label around the tile; `ends` says whether the image ends with it, {right, bottom};
+  // `colour` is that of its outlines, as "#rrggbb".
+  constructor(labels, side, ends, colour) {
     this.labels = labels;
     this.side = side;
     this.ends = ends;
+    this.colour = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)).concat(255);
     this.numbers = new Set(labels);
     this.canvas = null;
     this.paintedFor = 0;
@@ -34,7 +36,7 @@ export class LabelTile {
         const label = labels[at];
         if (label === 0) continue;
         const edge = labels[at - 1] !== label || labels[at + 1] !== label || labels[at - across] !== label || labels[at + across] !== label;
-        if (edge) image.data.set(label === mine ? CYAN : YELLOW, 4 * (row * side + column));
+        if (edge) image.data.set(label === mine ? CYAN : this.colour, 4 * (row * side + column));
         else if (label === mine) image.data.set(WASH, 4 * (row * side + column));
       }
     }

@@ -1,6 +1,6 @@
 // Draws the slide and what was found in it on the canvas.
 
-import { COLOUR, SELECTED } from "./outlines.js";
+import { FOUND, SELECTED } from "./outlines.js";
 
 const LINES = 2; // canvas pixels for one label: from here on outlines are lines
 const UNDER = "rgba(0, 0, 0, 0.6)"; // below the lines, so that they show on any ground
@@ -50,75 +50,82 @@ export class Painter {
     return [x, y, Math.round(last.x * ratio) - x, Math.round(last.y * ratio) - y];
   }
 
-  drawSlide(image, pictures) {
+  // Draws a layer that is a picture. Its `place` says where it lies on the slide: `origin` and `shape`, (y, x) and
+  // (height, width) in pixels of its own, of which each spans `downsample` of the slide. `look` makes of a tile what is
+  // to be shown.
+  drawPicture({ place, tiles }, { shown = true, opacity = 1, look = (tile) => tile }) {
     const { camera, pencil, ratio } = this;
-    const level = Math.min(Math.max(Math.floor(Math.log2(1 / (camera.scale * ratio)) + 0.01), 0), image.depth);
-    const side = image.tile * 2 ** level;
-    const [rows, columns] = [Math.ceil(image.height / side), Math.ceil(image.width / side)];
-    pencil.imageSmoothingEnabled = camera.scale * ratio < 2;
+    const size = camera.scale * place.downsample * ratio; // canvas pixels for one of the picture
+    const level = Math.min(Math.max(Math.floor(Math.log2(1 / size) + 0.01), 0), place.depth);
+    const span = 2 ** level * place.downsample;
+    const [top, left, height, width] = [...place.origin, ...place.shape].map((length) => length * place.downsample);
+    const side = place.tile * span;
+    pencil.imageSmoothingEnabled = size < 2;
     pencil.save();
+    pencil.globalAlpha = opacity;
     pencil.beginPath();
-    pencil.rect(...this.place(0, 0, image.width, image.height));
+    pencil.rect(...this.place(left, top, left + width, top + height));
     pencil.clip();
-    pictures.begin();
-    for (const { row, column, left, top } of this.onScreen(0, 0, side, rows, columns)) {
-      const tile = pictures.get(`${level}/${row}/${column}`);
+    tiles.begin();
+    const rows = shown ? Math.ceil(height / side) : 0;
+    for (const at of this.onScreen(left, top, side, rows, Math.ceil(width / side))) {
+      const tile = tiles.get(`${level}/${at.row}/${at.column}`);
       if (tile) {
-        const span = 2 ** level;
-        pencil.drawImage(tile, ...this.place(left, top, left + tile.width * span, top + tile.height * span));
-      } else this.drawCoarser(image, pictures, level, row, column);
+        const to = this.place(at.left, at.top, at.left + tile.width * span, at.top + tile.height * span);
+        pencil.drawImage(look(tile), ...to);
+      } else this.drawCoarser(place, tiles, look, level, at);
     }
-    pictures.end();
+    tiles.end();
     pencil.restore();
   }
 
   // In the place of a tile that has not come, its part of a coarser one.
-  drawCoarser(image, pictures, level, row, column) {
-    const side = image.tile * 2 ** level;
-    for (let up = 1; level + up <= image.depth; up++) {
-      const tile = pictures.peek(`${level + up}/${row >> up}/${column >> up}`);
+  drawCoarser(place, tiles, look, level, { row, column, left, top }) {
+    const side = place.tile * 2 ** level * place.downsample;
+    for (let up = 1; level + up <= place.depth; up++) {
+      const tile = tiles.peek(`${level + up}/${row >> up}/${column >> up}`);
       if (!tile) continue;
-      const part = image.tile / 2 ** up;
+      const part = place.tile / 2 ** up;
       const x = (column % 2 ** up) * part;
       const y = (row % 2 ** up) * part;
       const [width, height] = [Math.min(part, tile.width - x), Math.min(part, tile.height - y)];
       if (width <= 0 || height <= 0) return;
-      const [left, top] = [column * side, row * side];
       const to = this.place(left, top, left + (side * width) / part, top + (side * height) / part);
-      this.pencil.drawImage(tile, x, y, width, height, ...to);
+      this.pencil.drawImage(look(tile), x, y, width, height, ...to);
       return;
     }
   }
 
-  // Draws the outlines; false where they would be too small to be seen.
-  drawOutlines(image, labels, { shown, opacity, selected }) {
+  // Draws the outlines of a layer of labels; false where they would be too small to be seen. `line` is their width on
+  // the screen.
+  drawOutlines({ place, tiles, colour }, { shown, opacity, selected = 0, line }) {
     const { camera, pencil, ratio } = this;
-    labels.begin();
-    const size = camera.scale * image.downsample * ratio; // canvas pixels for one label
+    tiles.begin();
+    const size = camera.scale * place.downsample * ratio; // canvas pixels for one label
     const level = Math.max(0, Math.floor(Math.log2(1 / size) + 0.01));
-    if (shown && level <= image.outlineDepth) {
-      const span = 2 ** level * image.downsample;
-      const [height, width] = image.shape.map((side) => Math.ceil(side / (image.tile * 2 ** level)));
-      const [top, left] = image.origin.map((begin) => begin * image.downsample);
-      const tiles = this.onScreen(left, top, image.tile * span, height, width)
-        .map((at) => ({ ...at, tile: labels.get(`${level}/${at.row}/${at.column}`) }))
+    if (shown && level <= place.outlineDepth) {
+      const span = 2 ** level * place.downsample;
+      const [height, width] = place.shape.map((side) => Math.ceil(side / (place.tile * 2 ** level)));
+      const [top, left] = place.origin.map((begin) => begin * place.downsample);
+      const here = this.onScreen(left, top, place.tile * span, height, width)
+        .map((at) => ({ ...at, tile: tiles.get(`${level}/${at.row}/${at.column}`) }))
         .filter(({ tile }) => tile);
       pencil.save();
       pencil.globalAlpha = opacity;
-      if (size >= LINES) this.drawLines(tiles, span, selected);
+      if (size >= LINES) this.drawLines(here, span, { colour, line, selected });
       else {
-        for (const { tile, left, top } of tiles) {
-          const to = this.place(left, top, left + image.tile * span, top + image.tile * span);
+        for (const { tile, left, top } of here) {
+          const to = this.place(left, top, left + place.tile * span, top + place.tile * span);
           pencil.drawImage(tile.picture(selected), ...to);
         }
       }
       pencil.restore();
     }
-    labels.end();
-    return level <= image.outlineDepth;
+    tiles.end();
+    return level <= place.outlineDepth;
   }
 
-  drawLines(tiles, span, selected) {
+  drawLines(tiles, span, { colour, line, selected }) {
     const { camera, pencil, ratio } = this;
     const scale = camera.scale * span * ratio;
     const along = (colour, width, pathOf) => {
@@ -133,8 +140,8 @@ export class Painter {
         pencil.stroke(path);
       }
     };
-    along(UNDER, 3.4, (tile) => tile.lines);
-    along(COLOUR, 1.6, (tile) => tile.lines);
+    along(UNDER, line + 1.6, (tile) => tile.lines);
+    along(colour, line, (tile) => tile.lines);
     if (selected) along(SELECTED, 3, (tile) => tile.outline(selected));
   }
 
@@ -145,7 +152,7 @@ export class Painter {
     const missing = Math.max(top, left, image.height - height, image.width - width);
     if (missing <= image.downsample) return; // what a level of the pyramid may lack at its ends
     pencil.save();
-    pencil.strokeStyle = COLOUR;
+    pencil.strokeStyle = FOUND;
     pencil.lineWidth = ratio;
     pencil.setLineDash([6 * ratio, 4 * ratio]);
     pencil.strokeRect(...this.place(left, top, left + width, top + height));

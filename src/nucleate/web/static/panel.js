@@ -14,6 +14,13 @@ const COLUMNS = {
   diameter_um: ["Diameter", "µm"],
   entropy: ["Entropy", "bits"],
 };
+
+// The name of a column of the table, and its unit; mean_intensity_DAPI is that of one channel.
+export function named(column) {
+  const channel = column.startsWith("mean_intensity_") && column.slice("mean_intensity_".length);
+  return channel ? [`Mean intensity, ${channel}`, ""] : COLUMNS[column] ?? [column, ""];
+}
+
 const BAR = 140; // screen pixels; the scale bar is no longer
 const byId = (id) => document.getElementById(id);
 
@@ -57,6 +64,7 @@ export class Panel {
       ["Nuclei", image.count.toLocaleString("en")],
       ["Size", `${image.width.toLocaleString("en")} × ${image.height.toLocaleString("en")} px`],
       ["Pixel", size === null ? "size not known" : `${Number(size.toPrecision(4))} µm`],
+      ...(image.labelsFile ? [["Outlines from", image.labelsFile]] : []),
     ]);
   }
 
@@ -74,7 +82,7 @@ export class Panel {
 
   show(number, row) {
     const known = Object.entries(row).map(([column, value]) => {
-      const [name, unit] = COLUMNS[column] ?? [column, ""];
+      const [name, unit] = named(column);
       return [name, unit ? `${value} ${unit}` : value];
     });
     const rows = known.length ? known : [["Number", number]];
@@ -83,8 +91,21 @@ export class Panel {
     byId("number").value = number;
   }
 
+  // What is odd: sentences about the folder and about the image.
+  note(sentences) {
+    byId("notes").hidden = !sentences.length;
+    byId("notes").replaceChildren(...sentences.map(quiet));
+  }
+
   refuse(text) {
     byId("selected").replaceChildren(quiet(text));
+  }
+
+  // No image is open.
+  forget() {
+    fill(byId("about"), []);
+    byId("find").hidden = byId("bar").hidden = true;
+    this.clear();
   }
 
   clear() {

@@ -1,28 +1,28 @@
-// The page: opens images, and answers the mouse, the fingers and the keyboard.
+// The page: opens images, draws them, and knows which nucleus is selected.
 
 import { Camera } from "./camera.js";
-import { LabelTile } from "./outlines.js";
+import { listenToButtons, listenToKeys, listenToPointers } from "./controls.js";
+import { Layers, fetched } from "./layers.js";
+import { NucleiList } from "./nuclei.js";
 import { Painter } from "./painter.js";
 import { Panel } from "./panel.js";
-import { Tiles } from "./tiles.js";
+import * as picture from "./picture.js";
+import { Shade } from "./shade.js";
 
+const PLAIN = { brightness: 0, contrast: 0, opacity: 90 };
 const byId = (id) => document.getElementById(id);
 const canvas = byId("slide");
 const camera = new Camera();
 const painter = new Painter(canvas, camera);
+const shade = new Shade();
 const panel = new Panel((number) => select(number, true));
-let image = null; // what the server says of it, and its number in the list
+const list = new NucleiList((number) => select(number, true));
+let image = null; // what the server says of it, and its address
+let layers = null;
 let selected = 0;
-let pictures;
-let labels;
 let due = false;
-
-async function fetched(address, signal) {
-  const answer = await fetch(address, { signal });
-  if (answer.ok) return answer;
-  const { error } = await answer.json().catch(() => ({}));
-  throw new Error(error ?? `The server answered ${answer.status}.`);
-}
+let notes = []; // about the folder
+let refused = ""; // why the image cannot be opened
 
 function redraw() {
   if (due) return;
@@ -35,72 +35,81 @@ function redraw() {
 
 async function open(number) {
   canvas.setAttribute("aria-busy", "true");
-  pictures?.clear();
-  labels?.clear();
-  image = null;
-  selected = 0;
-  panel.clear();
+  layers?.clear();
+  image = layers = null;
+  [selected, refused] = [0, ""];
+  panel.forget();
+  list.open(null);
+  byId("previous").disabled = number === 0;
+  byId("next").disabled = number === byId("images").options.length - 1;
+  document.title = `${byId("images").options[number].textContent} – Nucleate`;
   const address = `api/images/${number}`;
+  let about;
   try {
-    const about = await (await fetched(address)).json();
-    if (number !== Number(byId("images").value)) return; // another was chosen meanwhile
-    image = { ...about, address };
+    about = await (await fetched(address)).json();
   } catch (error) {
-    byId("notice").textContent = error.message;
-    canvas.setAttribute("aria-busy", "false");
-    redraw();
-    return;
+    about = null;
+    if (number === byId("images").selectedIndex) refused = error.message;
   }
-  pictures = new Tiles(async (key, signal) => {
-    return createImageBitmap(await (await fetched(`${address}/tiles/${key}`, signal)).blob());
-  }, 400, redraw);
-  labels = new Tiles(async (key, signal) => {
-    const data = await (await fetched(`${address}/labels/${key}`, signal)).arrayBuffer();
-    const [level, row, column] = key.split("/").map(Number);
-    const side = image.tile * 2 ** level;
-    const ends = { bottom: (row + 1) * side >= image.shape[0], right: (column + 1) * side >= image.shape[1] };
-    return new LabelTile(new Uint32Array(data), image.tile, ends);
-  }, 150, redraw);
-  camera.slide = { width: image.width, height: image.height };
-  camera.fit();
-  panel.describe(image);
-  document.title = `${byId("images").selectedOptions[0].textContent} – Nucleate`;
+  if (number !== byId("images").selectedIndex) return; // another was chosen meanwhile
+  panel.note([...notes, ...(about?.notes ?? [])]);
+  if (about) {
+    image = { ...about, address };
+    layers = new Layers(image, redraw);
+    camera.slide = { width: image.width, height: image.height };
+    camera.fit();
+    panel.describe(image);
+    list.open(image);
+  }
+  byId("truth").parentElement.hidden = !layers?.true;
+  byId("entropy").parentElement.hidden = !layers?.entropy;
   redraw();
 }
 
 function draw() {
   painter.clear();
-  if (!image) return;
-  const shown = image.outlines && byId("outlines").checked;
-  painter.drawSlide(image, pictures);
-  const outlined = painter.drawOutlines(image, labels, { shown, opacity: byId("opacity").value / 100, selected });
-  painter.drawRegion(image);
-  panel.showScale(camera, image);
-  const problem = pictures.problem ?? labels.problem;
-  let notice = "";
-  if (problem) notice = problem.message;
-  else if (!image.outlines) notice = "No label image was written: predict with --format tif to see outlines.";
-  else if (shown && !outlined) notice = "Zoom in to see the outlines.";
+  const on = (id) => byId(id).checked;
+  let outlined = true;
+  if (image) {
+    const opacity = byId("opacity").value / 100;
+    painter.drawPicture(layers.slide, { look: (tile) => shade.of(tile) });
+    if (layers.entropy) painter.drawPicture(layers.entropy, { shown: on("entropy"), opacity });
+    const truth = Boolean(layers.true) && on("truth");
+    // The truth is wider and below, so that it shows where both are the same.
+    if (layers.true) outlined = painter.drawOutlines(layers.true, { shown: truth, opacity, line: 5.4 }) || !truth;
+    if (layers.found) {
+      const shown = on("outlines");
+      outlined = painter.drawOutlines(layers.found, { shown, opacity, selected, line: 1.6 }) || !shown;
+    }
+    painter.drawRegion(image);
+    panel.showScale(camera, image);
+  }
+  const notice = noticed(outlined);
   if (byId("notice").textContent !== notice) byId("notice").textContent = notice;
-  canvas.setAttribute("aria-busy", String(pictures.busy || labels.busy));
+  canvas.setAttribute("aria-busy", String(layers ? layers.busy : !refused));
   Object.assign(canvas.dataset, { x: camera.x, y: camera.y, scale: camera.scale });
+}
+
+function noticed(outlined) {
+  if (!image) return refused;
+  if (layers.problem) return layers.problem.message;
+  if (!image.outlines) return "No label image was written: predict with --format tif to see outlines.";
+  return outlined ? "" : "Zoom in to see the outlines.";
 }
 
 // Select the nucleus at a place on the screen, if there is one.
 async function selectAt(at) {
-  if (!image?.outlines) return;
   const opened = image;
-  const on = camera.toSlide(at);
-  const [y, x] = [on.y, on.x].map((way, axis) => Math.floor(way / image.downsample - image.origin[axis]));
-  if (y < 0 || x < 0 || y >= image.shape[0] || x >= image.shape[1]) return select(0);
-  const [row, column] = [y, x].map((way) => Math.floor(way / image.tile));
-  const tile = await labels.need(`0/${row}/${column}`);
-  if (image === opened && tile) select(tile.at(y - row * image.tile, x - column * image.tile));
+  if (!layers?.found) return;
+  const number = await layers.numberAt(camera.toSlide(at));
+  if (image === opened) select(number);
 }
 
 async function select(number, show = false) {
+  if (!image) return;
   const opened = image;
   selected = number;
+  list.mark(number);
   redraw();
   if (number === 0) return panel.clear();
   let row = {};
@@ -119,107 +128,65 @@ async function select(number, show = false) {
   }
 }
 
-function zoom(factor, at) {
-  camera.zoom(factor, at);
+function step(by) {
+  const number = byId("images").selectedIndex + by;
+  if (number < 0 || number >= byId("images").options.length) return;
+  byId("images").selectedIndex = number;
+  open(number);
+}
+
+function shadeAgain() {
+  shade.set(Number(byId("brightness").value), Number(byId("contrast").value));
   redraw();
 }
 
-function pan(x, y) {
-  camera.pan(x, y);
-  redraw();
+async function save() {
+  if (!image) return;
+  while (due || layers?.busy) await new Promise((done) => requestAnimationFrame(done));
+  if (image) await picture.save(canvas, byId("images").selectedOptions[0].textContent, painter.ratio);
 }
 
-function whole() {
-  camera.fit();
-  redraw();
-}
-
-function toggle() {
-  byId("outlines").checked = !byId("outlines").checked;
-  redraw();
-}
-
-const KEYS = {
-  ArrowLeft: () => pan(80, 0),
-  ArrowRight: () => pan(-80, 0),
-  ArrowUp: () => pan(0, 80),
-  ArrowDown: () => pan(0, -80),
-  "+": () => zoom(1.5),
-  "=": () => zoom(1.5),
-  "-": () => zoom(1 / 1.5),
-  0: whole,
-  o: toggle,
-  O: toggle,
-  Enter: () => selectAt({ x: camera.screen.width / 2, y: camera.screen.height / 2 }),
-  Escape: () => select(0),
+const actions = {
+  camera, redraw, open, select, selectAt, step, save, shadeAgain,
+  zoom(factor, at) {
+    camera.zoom(factor, at);
+    redraw();
+  },
+  pan(x, y) {
+    camera.pan(x, y);
+    redraw();
+  },
+  whole() {
+    camera.fit();
+    redraw();
+  },
+  toggle(id) {
+    byId(id).checked = !byId(id).checked;
+    redraw();
+  },
+  reset() {
+    for (const [id, value] of Object.entries(PLAIN)) byId(id).value = value;
+    shadeAgain();
+  },
+  help() {
+    byId("help").showModal();
+  },
 };
 
-function listen() {
-  window.addEventListener("keydown", (event) => {
-    const meant = event.target === canvas || event.target === document.body; // and no field or button
-    if (!meant || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key] || !image) return;
-    event.preventDefault();
-    KEYS[event.key]();
-  });
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const lines = event.deltaMode === 1 ? 30 : 1;
-    zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0015)), { x: event.offsetX, y: event.offsetY });
-  }, { passive: false });
-  byId("in").addEventListener("click", () => zoom(1.5));
-  byId("out").addEventListener("click", () => zoom(1 / 1.5));
-  byId("fit").addEventListener("click", whole);
-  for (const id of ["outlines", "opacity"]) byId(id).addEventListener("input", redraw);
-  byId("images").addEventListener("change", (event) => open(Number(event.target.value)));
-  new ResizeObserver(redraw).observe(canvas);
-  listenToPointers();
-}
-
-// One pointer drags, or clicks where it stays; two zoom.
-function listenToPointers() {
-  const down = new Map();
-  let moved = 0;
-  const at = (event) => ({ x: event.offsetX, y: event.offsetY });
-  const apart = () => {
-    const [a, b] = down.values();
-    return Math.hypot(a.x - b.x, a.y - b.y);
-  };
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    canvas.setPointerCapture(event.pointerId);
-    down.set(event.pointerId, at(event));
-    moved = down.size > 1 ? Infinity : 0;
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = down.get(event.pointerId);
-    if (!before) return;
-    const now = at(event);
-    const distance = down.size === 2 ? apart() : 0;
-    down.set(event.pointerId, now);
-    moved += Math.hypot(now.x - before.x, now.y - before.y);
-    if (moved < 4) return;
-    canvas.classList.add("moving");
-    camera.pan((now.x - before.x) / down.size, (now.y - before.y) / down.size);
-    if (down.size === 2 && distance > 0) camera.zoom(apart() / distance, now);
-    redraw();
-  });
-  const up = (event) => {
-    if (!down.delete(event.pointerId)) return;
-    canvas.classList.remove("moving");
-    if (event.type === "pointerup" && down.size === 0 && moved < 4) selectAt(at(event));
-  };
-  canvas.addEventListener("pointerup", up);
-  canvas.addEventListener("pointercancel", up);
-}
-
 async function start() {
+  actions.reset(); // as browsers remember what sliders showed
   const names = await (await fetched("api/images")).json();
+  notes = await (await fetched("api/notes")).json();
   names.forEach((name, number) => byId("images").add(new Option(name, number)));
   byId("chooser").hidden = names.length < 2;
-  listen();
+  listenToKeys(canvas, actions);
+  listenToButtons(actions);
+  listenToPointers(canvas, camera, actions);
+  new ResizeObserver(redraw).observe(canvas);
   await open(0);
 }
 
 start().catch((error) => {
-  byId("notice").textContent = error.message;
+  refused = error.message;
+  redraw();
 });

@@ -1,0 +1,85 @@
+"""What is to be segmented: each image of each file, and the name that its results bear."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucleate.io.axes import name_of
+from nucleate.io.reader import image_names
+
+_AT_ONCE = 8  # files whose beginnings are read; each may wait for a disk far away
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image: its file, which one of several in it (`series`, from 1; None where there is one), and the `name` of
+    its results, with the folder below --out that they go to before it."""
+
+    path: Path
+    name: str
+    series: int | None = None
+
+    @property
+    def stem(self) -> str:
+        """How the names of its files begin."""
+        return self.name.rpartition("/")[2]
+
+    def folder(self, out: Path) -> Path:
+        """Where its results go."""
+        return out / self.name.rpartition("/")[0]
+
+
+def sources(images: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """Every image of these files, and a sentence for each file that holds several.
+
+    Those of a file that holds several are named NAME_s1, NAME_s2 and so on.
+    """
+    images = [*{os.path.abspath(path): path for path in images}.values()]  # noqa: PTH100 - as below
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        held = list(pool.map(image_names, images))
+    found, notes, names = [], [], unique_names(images)
+    for path, name, inner in zip(images, names, held, strict=True):
+        if len(inner) == 1:
+            found.append(Source(path, name))
+            continue
+        if any(f"{name}_s{number}" in names for number in range(1, len(inner) + 1)):
+            name = name.removesuffix(name_of(path)) + path.name
+        found += [Source(path, f"{name}_s{number}", number) for number in range(1, len(inner) + 1)]
+        named = ", ".join(
+            f"{one} ({name}_s{number})" if one else f"{name}_s{number}" for number, one in enumerate(inner, 1)
+        )
+        notes.append(f"{path} holds {len(inner)} images, each of which has its own results: {named}.")
+    return found, notes
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file that no other has: its own without the ending where that will do.
+
+    Where files of different folders are named alike, all names begin with the folders below the one that holds them
+    all. Where files of one folder are, theirs keep the ending. Capitals alone tell no files apart, as on some disks.
+
+    >>> unique_names([Path("a/x.tif"), Path("b/y.ome.tif")])
+    ['x', 'y']
+    >>> unique_names([Path("plate/1/A01.tif"), Path("plate/2/A01.tif"), Path("plate/2/A02.tif")])
+    ['1/A01', '2/A01', '2/A02']
+    >>> unique_names([Path("A01.tif"), Path("A01.jpg"), Path("A02.tif")])
+    ['A01.tif', 'A01.jpg', 'A02']
+    """
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - resolve() would follow links
+    names = [name_of(path) for path in paths]
+    folders = {(name.casefold(), path.parent) for name, path in zip(names, whole, strict=True)}
+    if len({name for name, _ in folders}) < len(folders):
+        common = os.path.commonpath([path.parent for path in whole])
+        names = [(path.parent.relative_to(common) / name_of(path)).as_posix() for path in whole]
+    full = [name.removesuffix(name_of(path)) + path.name for name, path in zip(names, paths, strict=True)]
+    while shared := {name for name, count in Counter(map(str.casefold, names)).items() if count > 1}:
+        longer = [end if name.casefold() in shared else name for name, end in zip(names, full, strict=True)]
+        if longer == names:
+            break  # they differ in their capitals alone
+        names = longer
+    return names
