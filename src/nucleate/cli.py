@@ -140,7 +140,7 @@ def train(
             observe=progress.observe,
             phase=progress.phase,
         )
-    print("\n".join(last_words(model.manifest, read_history(out), folder, out)))
+    print("\n".join(map(printable, last_words(model.manifest, read_history(out), folder, out))))
 
 
 @app.command()
