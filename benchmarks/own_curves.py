@@ -54,8 +54,9 @@ from nucleate.networks.unet import Architecture
 from nucleate.training.config import Limits, TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping, select_epoch
+from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.parallel import Parallel, Threads
-from nucleate.training.segmentation import Pair, SegmentationTask, ValidationResult, ValidationSet, hold_out
+from nucleate.training.segmentation import SegmentationTask, ValidationResult, ValidationSet
 from nucleate.training.stopping_rule import StoppingRule
 from nucleate.training.trainer import Trainer, TrainingResult, new_network
 from nucleate.types import Thresholds

@@ -143,7 +143,7 @@ def mask_without_image(folder):
 
 def sizes_that_differ(folder):
     dataset(folder, noise(side=SIDE + 1), nuclei())
-    return f"a.tif is {SIDE + 1} x {SIDE + 1} pixels and its mask"
+    return f"a.tif is {SIDE} x {SIDE} pixels and its image {SIDE + 1} x {SIDE + 1}"
 
 
 def no_mask(folder):
@@ -193,7 +193,7 @@ def constant(folder):
 
 def one_pixel(folder):
     dataset(folder, np.full((1, 1), 7, np.uint8), np.ones((1, 1), np.uint16))
-    return "one value throughout"
+    return "a.tif has the label 1 on 100% of its pixels"
 
 
 UNTRAINABLE = (
@@ -345,6 +345,71 @@ def test_check_names_what_is_odd_and_goes_on(run, tmp_path):
     tifffile.imwrite(tmp_path / "cells" / "images" / "b.tif", noise())
     code, out, err = run("check", tmp_path / "cells")
     assert (code, err) == (0, "") and "NaN" in out and "1: 0 labelled, 1 unlabelled" in out
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Two images whose masks tell nucleus from background only."""
+    folder = tmp_path / "classes"
+    for name in "ab":
+        for part, pixels in (("images", noise()), ("masks", (nuclei() > 0).astype(np.uint8) * 255)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / part / f"{name}.tif", pixels)
+    return folder
+
+
+def test_every_command_finds_the_same_in_masks(run, refused, cells, classes, tmp_path):
+    code, out, _ = run("check", classes)
+    assert code == 0 and "single value 255" in out.replace("\n", " ") and "--masks" in out
+    found = tmp_path / "found"
+    shutil.copytree(classes / "masks", found)
+    for arguments in (
+        ("train", classes, "--out", tmp_path / "model"),
+        ("train", cells, "--validation", classes, "--out", tmp_path / "model"),
+        ("evaluate", found, classes),
+    ):
+        assert "has the single value 255 in" in refused(*arguments)
+    assert run("evaluate", found, classes, "--masks", "binary")[0] == 0
+    _, out, _ = run("check", classes, "--masks", "binary")
+    assert "single value" not in out and "nuclei" in out
+    assert "choose one of auto, labels, binary" in refused("check", classes, "--masks", "yes")
+
+
+def test_a_model_without_a_score_says_so_and_is_not_offered_for_prediction(run, tmp_path):
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[20:40, 20:40] = 1
+    for name, pixels in (("a.tif", noise()), ("a_labels.tif", labels)):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "cells" / name, pixels)
+    model = tmp_path / "model"
+    code, out, _ = run("train", tmp_path / "cells", "--out", model, *BRIEFLY)
+    assert code == 0 and "no score" in out and "quality" not in out and "nucleate predict" not in out
+    code, out, _ = run("info", model)
+    assert code == 0 and "no score" in out and "quality" not in out
+
+
+def test_images_that_cannot_be_read_are_counted(run, refused, trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    tifffile.imwrite(data / "a.tif", noise())
+    for name in ("b.czi", "c.CZI", "d.bmp"):
+        (data / name).write_bytes(b"x")
+    code, out, err = run("predict", trained, data, "--out", tmp_path / "out")
+    assert code == 0 and "in 1 image." in out and "2 CZI" in err and "1 BMP" in err and "Fiji" in err
+    _, out, _ = run("check", data)
+    assert "2 CZI" in out and "Nothing odd" not in out
+    (data / "a.tif").unlink()
+    assert "2 CZI" in refused("predict", trained, data, "--out", tmp_path / "other")
+
+
+def test_a_second_run_into_the_folder_of_the_images_takes_no_result_for_an_image(run, trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    tifffile.imwrite(data / "a.tif", noise())
+    for _ in range(2):
+        code, out, _ = run("predict", trained, data, "--out", data, "--overlay", "--entropy")
+        assert code == 0 and "in 1 image." in out
+    assert run("check", data)[1].count("a.tif") <= 1
 
 
 @pytest.mark.parametrize("make", [empty, mask_without_image])
@@ -585,7 +650,7 @@ def test_evaluate_refuses_what_does_not_fit(refused, tmp_path):
 
 
 def test_an_interrupted_command_says_so(run, cells, monkeypatch):
-    def interrupt(folder):
+    def interrupt(folder, masks):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nucleate.data.inspect.inspect", interrupt)

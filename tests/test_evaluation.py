@@ -13,6 +13,7 @@ from rich.console import Console
 from nucleate.errors import DatasetError, ImageError
 from nucleate.evaluation import evaluate, to_json
 from nucleate.io.formats import FORMATS
+from nucleate.io.prediction_json import PredictionRecord, write_record
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
 from nucleate.report.console import print_evaluation
@@ -189,3 +190,132 @@ def test_what_does_not_fit_is_refused(tmp_path, true):
     small = write(tmp_path / "small.tif", squares(shape=(30, 60)))
     with pytest.raises(ImageError, match=r"small\.tif is 30 x 60 .*a\.png is 40 x 60"):
         evaluate(small, true / "masks" / "a.png")
+
+
+def results(folder, memory_instances, formats=("tif",), **images):
+    """What `nucleate predict` writes of images, by their names."""
+    for name, labels in images.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [Nucleus(number, 1.0, 1.0, 100, 11.3, 1.0, 0.5) for number in range(1, int(labels.max()) + 1)]
+        files = {kind: FORMATS[kind].file(path.name) for kind in formats}
+        for kind, file in files.items():
+            FORMATS[kind].write(path.parent / file, memory_instances(path.name, labels.astype(np.int32), rows))
+        record = PredictionRecord(str(path), 0, (0, 0), labels.shape, 1.0, None, len(rows), files)
+        write_record(path.parent / f"{path.name}.json", record)
+
+
+def grey(shape=(40, 60)):
+    return np.random.default_rng(0).normal(100, 20, shape).clip(0, 255).astype(np.uint8)
+
+
+def test_images_in_place_of_true_masks_are_refused(tmp_path, memory_instances):
+    """As in `evaluate found new` where new/ holds the images."""
+    results(tmp_path / "found", memory_instances, a=squares())
+    write(tmp_path / "new" / "a.tif", grey())
+    for one, other in (("found", "new"), ("new", "found")):
+        with pytest.raises(ImageError, match=r"new/a\.tif holds .* as an image does"):
+            evaluate(tmp_path / one, tmp_path / other)
+    with pytest.raises(ImageError, match=r"array of true labels holds .* as an image does"):
+        evaluate(squares(), grey())
+
+
+def test_class_masks_are_refused_and_taken_on_purpose(tmp_path):
+    classes = (squares() > 0).astype(np.uint8) * 255
+    predicted, true = write(tmp_path / "p.tif", squares()), write(tmp_path / "t.png", classes)
+    for one, other in ((predicted, true), (true, predicted), (squares(), classes)):
+        with pytest.raises(ImageError, match=r"single value 255 in 3 pieces.*--masks binary"):
+            evaluate(one, other)
+        assert evaluate(one, other, masks="binary").scores.panoptic_quality == 1
+        assert (
+            evaluate(one, other, masks="labels").scores.n_true + 2
+            == 6 - evaluate(one, other, masks="labels").scores.n_predicted
+        )
+
+
+def test_what_prediction_wrote_is_numbered_whatever_it_looks_like(tmp_path, memory_instances):
+    """One nucleus found in two pieces is no class mask."""
+    split = (squares(count=2) > 0).astype(np.uint16)
+    results(tmp_path / "found", memory_instances, a=split)
+    write(tmp_path / "true" / "a.tif", squares())
+    assert evaluate(tmp_path / "found", tmp_path / "true").scores.n_predicted == 1
+    assert evaluate(tmp_path / "found/a_labels.tif", tmp_path / "true/a.tif").scores.n_predicted == 1
+
+
+@pytest.mark.parametrize("formats", [("tif", "csv"), ("zarr",), ("geojson",), ("roi",), ("roi", "geojson", "zarr")])
+def test_results_beside_their_images_are_scored_in_every_format(tmp_path, memory_instances, formats):
+    data = tmp_path / "data"
+    write(data / "a.tif", grey())
+    write(data / "a_masks.tif", squares())
+    results(data, memory_instances, formats, a=squares(shift=1))
+    found = evaluate(data, data)
+    assert found.scores == pool([match(squares().astype(np.int32), squares(shift=1).astype(np.int32))])
+    assert found.images[0].truth == data / "a_masks.tif"
+
+
+def test_corrected_results_are_true_masks(tmp_path, memory_instances):
+    results(tmp_path / "found", memory_instances, a=squares(shift=1))
+    results(tmp_path / "data", memory_instances, a=squares())
+    write(tmp_path / "data" / "a.tif", grey())
+    assert evaluate(tmp_path / "found", tmp_path / "data").images[0].truth == tmp_path / "data" / "a_labels.tif"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "image", "mask"),
+    [
+        ("a_image", "a_image.tif", "a_mask.tif"),
+        ("a", "images/a.tif", "masks/a_mask.png"),
+        ("A01__a", "A01/a.tif", "A01/a_masks.tif"),
+        ("A01__a", "images/A01/a.tif", "masks/A01/a.tif"),
+        ("img_1", "Images/img_1.tif", "Masks/mask_1.tif"),
+        ("c_0000", "imagesTr/c_0000.tif", "labelsTr/c.tif"),
+        ("a", "A01/a.tif", "A01/a_masks.tif"),
+        ("A01__images__a", "A01/images/a.tif", "A01/masks/a.tif"),
+    ],
+)
+def test_predictions_find_their_partners_in_every_layout(tmp_path, memory_instances, prediction, image, mask):
+    results(tmp_path / "found", memory_instances, **{prediction: squares(shift=1)})
+    write(tmp_path / "data" / image, grey())
+    write(tmp_path / "data" / mask, squares())
+    found = evaluate(tmp_path / "found", tmp_path / "data")
+    assert (found.scores.n_true, found.scores.n_predicted, found.left_out) == (3, 3, ())
+
+
+def test_equal_names_in_subfolders_are_told_apart(tmp_path, memory_instances):
+    results(tmp_path / "found", memory_instances, **{"1__a": squares(count=1), "2__a": squares(count=2)})
+    for plate, count in (("1", 1), ("2", 2)):
+        write(tmp_path / "data" / plate / "a.tif", grey())
+        write(tmp_path / "data" / plate / "a_masks.tif", squares(count=count))
+    assert evaluate(tmp_path / "found", tmp_path / "data").scores.panoptic_quality == 1
+    results(tmp_path / "one", memory_instances, a=squares())
+    with pytest.raises(DatasetError, match="1 more has no predicted partner"):
+        evaluate(tmp_path / "one", tmp_path / "data")
+
+
+def test_two_predictions_of_one_image_are_not_chosen_between(tmp_path):
+    for name in ("a_img_labels", "a_image_labels"):
+        write(tmp_path / "found" / f"{name}.tif", squares())
+    with pytest.raises(DatasetError, match="a_image and a_img for"):
+        evaluate(tmp_path / "found", write(tmp_path / "true" / "a.tif", squares()).parent)
+
+
+def test_a_pair_that_cannot_be_read_does_not_end_the_others(tmp_path, true):
+    for name, count in (("a", 3), ("b", 2), ("c", 0)):
+        write(tmp_path / "predicted" / f"{name}.tif", squares(count=count))
+    (tmp_path / "predicted" / "b.tif").write_bytes(b"II*\0")
+    found = evaluate(tmp_path / "predicted", true)
+    assert [image.name for image in found.images] == ["a", "c"]
+    assert (
+        len(found.failed) == 1
+        and "b.tif" in found.failed[0]
+        and json.loads(to_json(found))["failed"] == list(found.failed)
+    )
+    assert found.warnings == (f"{true / 'masks' / 'c.png'}: The mask has no nucleus.",)
+
+
+def test_masks_in_another_form_are_named(tmp_path):
+    write(tmp_path / "found" / "a_labels.tif", squares())
+    write(tmp_path / "data" / "images" / "a.png", grey())
+    (tmp_path / "data" / "annotations.json").write_text('{"images": [{"file_name": "a.png"}], "annotations": []}')
+    with pytest.raises(DatasetError, match="COCO"):
+        evaluate(tmp_path / "found", tmp_path / "data")

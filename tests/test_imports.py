@@ -31,7 +31,7 @@ ALLOWED = {
     "inference": {
         *("version", "types", "errors", "losses", "io", "postprocess", "data", "networks", "report.overlay"),
     },
-    "evaluation": {"types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess"},
+    "evaluation": {"types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data"},
     "training": {
         *("version", "types", "errors", "losses", "io", "postprocess.matching", "postprocess.scores"),
         *("postprocess", "data", "networks", "inference"),

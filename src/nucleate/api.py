@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -267,9 +268,11 @@ def train(
     config: TrainingConfig | None = None,
     validation: str | PathLike[str] | None = None,
     channel: str | None = None,
+    masks: str = "auto",
     resume: bool = False,
     observe: Observer | None = None,
     phase: Phase | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -282,9 +285,12 @@ def train(
         config: everything about how the run goes, in place of the four options before.
         validation: a folder of labelled images to choose epoch and thresholds on; by default a part of `folder`.
         channel: the channel to learn from, by its name, where images have several.
+        masks: how masks are taken: auto refuses what surely is a mistake, labels takes each number as one nucleus,
+            binary makes each connected piece of a class mask a nucleus.
         resume: resume the interrupted run in `out`.
         observe: called after each step with the state of the run and the loss.
         phase: is told, in a few words, which part of the work begins.
+        warn: told each thing that may be wrong with the images, as a sentence.
 
     Returns:
         The trained model, ready to segment.
@@ -293,6 +299,7 @@ def train(
         NucleateError: the images cannot be used, or the folder not written.
     """
     # Training is loaded where it is asked for: prediction starts a second earlier without it.
+    from nucleate.data.masks import choice
     from nucleate.report.model_files import model_files
     from nucleate.training.config import TrainingConfig
     from nucleate.training.fit import fit
@@ -303,20 +310,24 @@ def train(
         config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs),
         validation=None if validation is None else Path(validation),
         channel=channel,
+        masks=choice(masks),
         resume=resume,
         observe=observe,
         phase=phase,
+        warn=warn,
         extra_files=model_files,
     )
     return load(out)
 
 
-def evaluate(predicted: Any, truth: Any) -> Evaluation:
+def evaluate(predicted: Any, truth: Any, *, masks: str = "auto") -> Evaluation:
     """Score predicted nuclei against true ones.
 
     Args:
         predicted: a label image (H, W), its path, or a folder of label images.
         truth: the same of the true nuclei, the files named alike; negative labels are unknown.
+        masks: how masks are taken: auto refuses what surely is a mistake, labels takes each number as one nucleus,
+            binary makes each connected piece of a class mask a nucleus.
 
     Returns:
         The pooled scores, and what was matched in each image; see `nucleate.evaluation`.
@@ -330,6 +341,7 @@ def evaluate(predicted: Any, truth: Any) -> Evaluation:
     >>> nucleate.evaluate(np.array([[1, 1, 0, 0]]), truth).scores.at[0].recall
     0.5
     """
+    from nucleate.data.masks import choice
     from nucleate.evaluation import evaluate
 
-    return evaluate(predicted, truth)
+    return evaluate(predicted, truth, masks=choice(masks))

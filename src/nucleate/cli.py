@@ -28,6 +28,12 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
+MasksOption = Annotated[
+    str,
+    typer.Option(
+        help="auto: refuse what surely is a mistake; labels: each number is one nucleus; binary: each piece is one."
+    ),
+]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
 WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
@@ -94,15 +100,16 @@ def options(
 
 
 @app.command()
-def check(folder: Folder) -> None:
+def check(folder: Folder, masks: MasksOption = "auto") -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
     from nucleate.data.inspect import inspect
+    from nucleate.data.masks import choice
     from nucleate.report.console import print_folder_report
 
     with _busy("reading the images"):
-        report = inspect(folder)
+        report = inspect(folder, choice(masks))
     print_folder_report(report, Console())
 
 
@@ -118,6 +125,7 @@ def train(
     channel: Annotated[
         str | None, typer.Option(help="The channel to use, by its name, where images have several.")
     ] = None,
+    masks: MasksOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
@@ -136,9 +144,11 @@ def train(
             config=config,
             validation=validation,
             channel=channel,
+            masks=masks,
             resume=resume,
             observe=progress.observe,
             phase=progress.phase,
+            warn=_warn,
         )
     print("\n".join(map(printable, last_words(model.manifest, read_history(out), folder, out))))
 
@@ -194,7 +204,7 @@ def predict(
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
     with _busy():
         from nucleate import api
-        from nucleate.data.dataset import images_in
+        from nucleate.data.dataset import images_in, skipped_in
         from nucleate.inference.image_input import Selection
         from nucleate.inference.predict import Request, predict
         from nucleate.report.prediction_progress import PredictionProgress, sentences
@@ -203,6 +213,8 @@ def predict(
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     request = Request(selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite)
     files = images_in(images)
+    for sentence in skipped_in(images):
+        _warn(sentence)
     tta = tta if views is None else views
     _say_which(model)
     predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
@@ -264,11 +276,13 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images for --report, where they are not found otherwise.")
     ] = None,
+    masks: MasksOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Compare predicted nuclei with true ones."""
     from rich.console import Console
 
+    from nucleate.data.masks import choice
     from nucleate.evaluation import KIND, evaluate, to_json
     from nucleate.io.atomic import write_text
     from nucleate.io.ownership import refuse_replacing
@@ -282,15 +296,18 @@ def evaluate(
 
         refuse_replacing(report, WRITTEN_BY.encode(), overwrite=overwrite)
     with _busy("comparing the nuclei"):
-        found = evaluate(predicted, true)
+        found = evaluate(predicted, true, masks=choice(masks))
+    for sentence in found.warnings:
+        _warn(sentence)
     if json is not None:
         write_text(json, to_json(found))
     if report is not None:
         with _busy("writing the report"):
-            render(evaluation_report(found, true, images), report)
+            render(evaluation_report(found, true, images, choice(masks)), report)
     print_evaluation(found, Console())
     for written in filter(None, (json, report)):
         print(f"Wrote {written}.")
+    _name_failures(list(found.failed), len(found.failed) + len(found.images))
 
 
 @app.command()
@@ -393,6 +410,10 @@ def _busy(what: str = "loading; the first time on a machine this takes some 20 s
     else:
         with Heartbeat(lambda: what, first=10):
             yield
+
+
+def _warn(sentence: str) -> None:
+    print(f"nucleate: {sentence}", file=sys.stderr)
 
 
 def _say_which(model: str) -> None:

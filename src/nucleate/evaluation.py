@@ -6,7 +6,8 @@ Nothing is decided here that bears on the scores; those are defined in `nucleate
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nucleate.data import names
+from nucleate.data.contents import LABEL_FORMATS, Contents, contents
+from nucleate.data.dataset import find
+from nucleate.data.masks import Masks, interpret, is_outlines
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
 from nucleate.io.ome_zarr import holds_labels, is_zarr
-from nucleate.io.reader import LABEL_MARKS, as_labels, holds_outlines, read_labels, unmarked
+from nucleate.io.reader import as_labels, read_labels
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels
 
 KIND = "nucleate evaluation"
 """Under `kind` in the JSON, and so told apart from any other."""
-
-_EXTENSIONS = (".tif", ".tiff", ".png")
-_IMAGE_ENDINGS = ("", "_img", "_0000")
-"""What the name of an image may have beyond the name of its mask: nothing, or what Cellpose or nnU-Net adds."""
-_FOLDERS = ("labels", "masks", "labelsTr")
-_MARKED, _ZARR, _GEOJSON, _ROIS, _UNMARKED = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +43,37 @@ class ImageEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All images, sorted by name, and their pooled scores. `left_out` names the predictions without true labels."""
+    """All images, sorted by name, and their pooled scores. `left_out` names the predictions without true labels,
+    `failed` says of each image that could not be scored why, and `warnings` what may be wrong with the true labels."""
 
     images: tuple[ImageEvaluation, ...]
     scores: Scores
     left_out: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def evaluate(
-    predicted: Path | str | ArrayLike, truth: Path | str | ArrayLike, thresholds: Sequence[float] = THRESHOLDS
+    predicted: Path | str | ArrayLike,
+    truth: Path | str | ArrayLike,
+    thresholds: Sequence[float] = THRESHOLDS,
+    *,
+    masks: Masks = "auto",
 ) -> Evaluation:
     """Score two label images, or two folders of them.
 
-    Label images are read from TIFF and PNG, and in every other format that `nucleate predict` writes: OME-Zarr labels,
-    GeoJSON, ImageJ regions of interest (`x_rois.zip`). Files of two folders are partners when their names agree without
-    extension and without a final `_labels`, `_masks`, `_cp_masks` or `_rois`; once one TIFF or PNG of a folder bears
-    such a mark, only those of them that do count. Of one image in several formats, one is read: a TIFF or PNG with such
-    a mark, else OME-Zarr, GeoJSON, regions of interest. A folder that holds `labels/`, `masks/` or `labelsTr/` stands
-    for that. So what `nucleate predict` wrote is scored against the data set it was made from, as both are: the
-    prediction of the image `x_img` (Cellpose) or `x_0000` (nnU-Net) is the partner of the mask `x`. Every true label
-    image needs its prediction; predictions without true labels are left out and named in the result.
+    Label images are read from every format that `nucleate predict` writes: TIFF, OME-Zarr labels, GeoJSON, ImageJ
+    regions of interest; and from PNG. A folder of true labels may be a data set in any layout that `data.dataset.find`
+    knows, or hold nothing but label images. Of a folder that `nucleate predict` wrote, its results are scored. Files
+    are partners when their names agree without extension and without marks such as `_labels` or `_img`
+    (`data.names.core`); subfolders count as part of the name. Every true label image needs its prediction; predictions
+    without true labels are left out and named in the result, and so is a pair of which one cannot be read.
 
     Args:
         predicted: a file, a folder or an array (height, width): 0 background, 1..N one nucleus each.
         truth: the same of the true nuclei; negative labels are unknown.
         thresholds: the intersections over union at which a pair of nuclei counts as found.
+        masks: how masks are taken; see `data.masks`.
 
     Returns:
         The scores of each image and of all together.
@@ -76,7 +81,8 @@ def evaluate(
     Raises:
         DatasetError: a path does not exist, a file stands beside a folder, a folder has no label images or two of one
             name, or a true label image has no prediction.
-        ImageError: partners are of different size, or a file or array is no label image.
+        ImageError: partners are of different size, a file or array is no label image, or its values surely are a
+            mistake (an image, a class mask).
 
     >>> labels = np.array([[1, 1, 0], [0, 0, 2]])
     >>> evaluate(labels, labels).scores.panoptic_quality
@@ -84,16 +90,16 @@ def evaluate(
     """
     paths = [one for one in (predicted, truth) if isinstance(one, Path | str)]
     if not paths:
-        found, expected = (_array(one, which) for one, which in ((predicted, "predicted"), (truth, "true")))
+        found, expected = (_array(one, which, masks) for one, which in ((predicted, "predicted"), (truth, "true")))
         _check_sizes(found, expected, "The array of predicted labels", "the array of true labels")
         image = ImageEvaluation("array", None, None, match(expected, found, thresholds))
         return Evaluation((image,), pool([image.matching]))
     if len(paths) == 1:
         raise DatasetError(f"{paths[0]} is a path and its partner an array: give two arrays or two paths.")
-    return _evaluate_paths(Path(paths[0]), Path(paths[1]), thresholds)
+    return _evaluate_paths(Path(paths[0]), Path(paths[1]), thresholds, masks)
 
 
-def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float]) -> Evaluation:
+def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], masks: Masks) -> Evaluation:
     for path in (predicted, truth):
         if not path.exists():
             raise DatasetError(f"{path} does not exist; give a label image or a folder of label images.")
@@ -101,22 +107,64 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float]) -
         file, folder = (truth, predicted) if _is_folder(predicted) else (predicted, truth)
         raise DatasetError(f"{file} is a file but {folder} is a folder; give two files or two folders.")
     if not _is_folder(predicted):
-        image = _compare(truth.stem, predicted, truth, thresholds)
-        return Evaluation((image,), pool([image.matching]))
-    predictions, truths = _label_files(predicted), _label_files(truth)
-    partners = {
-        name: name + ending for name in truths for ending in reversed(_IMAGE_ENDINGS) if name + ending in predictions
-    }
-    missing = sorted(set(truths) - set(partners))
+        written = contents(predicted.absolute().parent).written(predicted)
+        labels = read_both(predicted, truth)
+        image, warnings = _compare(truth.stem, predicted, truth, labels, thresholds, masks, written=written)
+        return Evaluation((image,), pool([image.matching]), warnings=warnings)
+    results = _results_in(predicted)
+    predictions, truths = results or _truths_in(predicted), _truths_in(truth)
+    partners = _partners(predictions, truths, predicted)
+    images, failed, all_warnings = list[ImageEvaluation](), list[str](), list[str]()
+    for name in sorted(truths):
+        files = predictions[partners[name]], truths[name]
+        try:
+            labels = read_both(*files)
+        except (ImageError, OSError) as error:
+            failed.append(str(error))
+            continue
+        image, warnings = _compare(name, *files, labels, thresholds, masks, written=bool(results))
+        images.append(image)
+        all_warnings += warnings
+    if not images:
+        raise ImageError(failed[0])
+    left_out = tuple(sorted(set(predictions) - set(partners.values())))
+    scores = pool(image.matching for image in images)
+    return Evaluation(tuple(images), scores, left_out, tuple(failed), tuple(all_warnings))
+
+
+def _partners(predictions: Mapping[str, Path], truths: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """The name of the prediction of each true label image: the same, or alike but for marks, or, where no other is
+    named so, but for the folder."""
+    partners: dict[str, str] = {}
+    free = predictions.keys() - truths.keys()
+    for alike in (_without_marks, _without_folder):
+        found, wanted = defaultdict[str, list[str]](list), Counter(map(alike, truths))
+        for name in sorted(free - set(partners.values())):
+            found[alike(name)].append(name)
+        for name in sorted(truths.keys() - predictions.keys() - partners.keys()):
+            several = found[alike(name)] if wanted[alike(name)] == 1 else []
+            if len(several) > 1:
+                raise DatasetError(f"{folder} has {' and '.join(several)} for {truths[name]}: take one of them away.")
+            if several:
+                partners[name] = several[0]
+    partners |= {name: name for name in truths.keys() & predictions.keys()}
+    missing = sorted(truths.keys() - partners.keys())
     if missing:
         others = f" and {len(missing) - 1} more have" if len(missing) > 1 else " has"
         raise DatasetError(
-            f"{truths[missing[0]]}{others} no predicted partner in {predicted}; "
+            f"{truths[missing[0]]}{others} no predicted partner in {folder}; "
             f"put a label image named {missing[0]}.tif there, or take the true one away."
         )
-    images = tuple(_compare(name, predictions[partners[name]], truths[name], thresholds) for name in sorted(truths))
-    scores = pool(image.matching for image in images)
-    return Evaluation(images, scores, tuple(sorted(set(predictions) - set(partners.values()))))
+    return partners
+
+
+def _without_marks(name: str) -> str:
+    *folders, file = name.split("/")
+    return "/".join([*(one for one in folders if not names.is_image_folder(one)), names.core(file)])
+
+
+def _without_folder(name: str) -> str:
+    return names.core(name.rpartition("/")[2])
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -134,26 +182,53 @@ def to_json(evaluation: Evaluation) -> str:
             for image in evaluation.images
         ],
         "left_out": list(evaluation.left_out),
+        "failed": list(evaluation.failed),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _array(values: Any, which: str) -> Labels:
+def _array(values: Any, which: str, masks: Masks) -> Labels:
     """A label image from an array."""
     where = f"The array of {which} labels"
     array = np.asarray(values)
     if array.ndim != 2 or array.size == 0:
         raise ImageError(f"{where} has shape {array.shape}: give one label image, (height, width).")
-    return as_labels(array, where)
+    found = interpret(as_labels(array, where), masks)
+    if found.mistake is not None:
+        raise ImageError(found.mistake.sentence(where))
+    return found.labels
 
 
-def _compare(name: str, predicted: Path, truth: Path, thresholds: Sequence[float]) -> ImageEvaluation:
+def read_both(predicted: Path, truth: Path) -> tuple[Labels, Labels]:
+    """Predicted and true labels of one image, of one size where outlines leave it open."""
     found, expected = read_labels(predicted), read_labels(truth)
     if found.shape != expected.shape:  # outlines do not say how far their image reaches beyond them
         height, width = (max(sides) for sides in zip(found.shape, expected.shape, strict=True))
         found, expected = read_labels(predicted, (height, width)), read_labels(truth, (height, width))
+    return found, expected
+
+
+def _compare(
+    name: str,
+    predicted: Path,
+    truth: Path,
+    labels: tuple[Labels, Labels],
+    thresholds: Sequence[float],
+    masks: Masks,
+    *,
+    written: bool,
+) -> tuple[ImageEvaluation, tuple[str, ...]]:
+    """The scores of one image, and what may be wrong with its true labels.
+
+    What prediction has `written` is numbered, whatever it looks like.
+    """
+    found, expected = labels
     _check_sizes(found, expected, predicted, truth)
-    return ImageEvaluation(name, predicted, truth, match(expected, found, thresholds))
+    if not written:
+        found, _ = _taken(found, predicted, masks)
+    expected, warnings = _taken(expected, truth, masks)
+    image = ImageEvaluation(name, predicted, truth, match(expected, found, thresholds))
+    return image, tuple(f"{truth}: {oddity}" for oddity in warnings)
 
 
 def _check_sizes(found: Labels, expected: Labels, predicted: object, truth: object) -> None:
@@ -165,34 +240,87 @@ def _check_sizes(found: Labels, expected: Labels, predicted: object, truth: obje
         )
 
 
+def _taken(labels: Labels, path: Path, masks: Masks) -> tuple[Labels, tuple[str, ...]]:
+    """Labels as they are to be scored, and what may be wrong with them; refuses what surely is."""
+    found = interpret(labels, masks, outlines=is_outlines(path))
+    if found.mistake is not None:
+        raise ImageError(found.mistake.sentence(str(path)))
+    return found.labels, found.oddities
+
+
 def _is_folder(path: Path) -> bool:
     """Whether a path is a folder of files, and no OME-Zarr image."""
     return path.is_dir() and not is_zarr(path)
 
 
+def _truths_in(folder: Path) -> dict[str, Path]:
+    """The true label images of a folder by the names of their images: of a data set, or all that there are."""
+    try:
+        dataset = find(folder)
+    except DatasetError:
+        return _label_files(folder)
+    if not dataset.labelled and dataset.notes:
+        raise DatasetError(f"{folder} holds no label image that is read. {dataset.notes[0]}")
+    if not dataset.labelled:
+        return _label_files(folder)
+    return {sample.name: sample.mask for sample in dataset.labelled if sample.mask is not None}
+
+
+def _results_in(folder: Path, prefix: str = "", depth: int = 3) -> dict[str, Path]:
+    """What `nucleate predict` wrote into a folder and its subfolders, by the names of the images."""
+    here = contents(folder)
+    found = _results(here, prefix)
+    for sub in here.folders if depth else ():
+        found |= _results_in(sub, f"{prefix}{sub.name}/", depth - 1)
+    return found
+
+
+def _results(here: Contents, prefix: str) -> dict[str, Path]:
+    """What prediction wrote into a folder, of each image the first format that holds labels."""
+    found: dict[str, Path] = {}
+    for kind in reversed(LABEL_FORMATS):
+        for file, (name, of) in here.results.items():
+            if of == kind and (here.folder / file).exists():
+                found[prefix + name] = here.folder / file
+    return found
+
+
 def _label_files(folder: Path) -> dict[str, Path]:
-    """The label images of a folder by their name without extension and mark."""
-    holder = next((folder / inner for inner in _FOLDERS if _is_folder(folder / inner)), folder)
-    files = sorted((kind, file) for file in holder.iterdir() if (kind := _kind(file)) is not None)
+    """The label images of a folder of nothing else, by their names without extension and mark."""
+    here = contents(folder)
+    holder = next((sub for sub in here.folders if names.is_mask_folder(sub.name)), None)
+    here = here if holder is None else contents(holder)
+    found = _labels_by_name(here, "")
+    if not found:
+        for sub in here.folders:
+            found |= _labels_by_name(contents(sub), f"{sub.name}/")
+    if not found:
+        raise DatasetError(f"{here.folder} holds no label image; put .tif or .png label images there.")
+    return found
+
+
+def _labels_by_name(here: Contents, prefix: str) -> dict[str, Path]:
+    """Once one label image bears a mark, only those that do count; of several formats of one image, the first."""
+    files = sorted((kind, file) for file in here.masks if (kind := _kind(file)) is not None)
     if any(kind == _MARKED for kind, _ in files):
         files = [(kind, file) for kind, file in files if kind != _UNMARKED]
     found: dict[str, tuple[int, Path]] = {}
     for kind, file in files:
-        name = unmarked(name_of(file))
+        name = prefix + (names.of_mask(name_of(file)) or name_of(file))
         if name in found and found[name][0] == kind:
             raise DatasetError(f"{found[name][1]} and {file.name} are both label images of {name}; take one away.")
         found.setdefault(name, (kind, file))
-    if not found:
-        raise DatasetError(f"{holder} holds no label image; put .tif or .png label images there.")
     return {name: file for name, (_, file) in found.items()}
+
+
+_MARKED, _ZARR, _GEOJSON, _ROIS, _UNMARKED = range(5)
 
 
 def _kind(path: Path) -> int | None:
     """How surely a file holds labels, the surest first; None for what does not."""
-    if path.name.startswith("."):
-        return None
+    ending = path.suffix.lower()
     if path.is_dir():
-        return _ZARR if path.suffix.lower() == ".zarr" and is_zarr(path) and holds_labels(path) else None
-    if path.suffix.lower() in _EXTENSIONS:
-        return _MARKED if name_of(path).endswith(LABEL_MARKS) else _UNMARKED
-    return (_GEOJSON if path.suffix.lower() == ".geojson" else _ROIS) if holds_outlines(path) else None
+        return _ZARR if holds_labels(path) else None
+    if ending in (".tif", ".tiff", ".png"):
+        return _MARKED if names.of_mask(name_of(path)) is not None else _UNMARKED
+    return {".geojson": _GEOJSON, ".json": _GEOJSON, ".zip": _ROIS}.get(ending)

@@ -87,12 +87,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The images of a folder, sorted by name. `layout` says which convention was found."""
+    """The images of a folder, sorted by name. `layout` says which convention was found, `notes` what was not read."""
 
     root: Path
     layout: str
     labelled: tuple[Sample, ...]
     unlabelled: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
 
 
 Map = NDArray[np.float32]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nucleate.data.inspect import inspect
+from nucleate.data.inspect import inspect, labelled
 from nucleate.errors import DatasetError
 from nucleate.report.console import print_folder_report
 
@@ -52,8 +52,8 @@ def oddities(folder):
     report = inspect(folder)
     (image,) = report.images
     assert report.unreadable == report.oddities == ()
-    assert report.sound == (not image.oddities)
-    return list(image.oddities)
+    assert report.sound == (not image.oddities and not image.mistakes)
+    return [*image.mistakes, *image.oddities]
 
 
 def test_a_sound_folder(tmp_path):
@@ -142,7 +142,9 @@ def test_a_mask_of_one_value(tmp_path, value, bars, odd):
     found = oddities(tmp_path)
     assert len(found) == odd
     if odd:
-        assert found[0].startswith(f"The mask has the single value {value} in {bars} piece{'s' if bars > 1 else ''}: ")
+        mask = "The mask" if bars == 1 else "a.tif"
+        assert found[0].startswith(f"{mask} has the single value {value} in {bars} piece{'s' if bars > 1 else ''}")
+        assert (bars > 1) == bool(inspect(tmp_path).images[0].mistakes)
 
 
 def test_pieces_far_apart_and_pieces_side_by_side(tmp_path):
@@ -155,7 +157,9 @@ def test_pieces_far_apart_and_pieces_side_by_side(tmp_path):
 
 def test_sizes_that_differ(tmp_path):
     save(tmp_path, "a", noise(40, 50), discs(20, height=50, width=40))
-    assert oddities(tmp_path) == ["The image is 50 x 40 pixels and its mask 40 x 50."]
+    assert oddities(tmp_path) == [
+        "a.tif is 40 x 50 pixels and its image 50 x 40: turn one of them by 90 degrees, and export both at one size."
+    ]
 
 
 def test_mixed_folders_and_copies(tmp_path):
@@ -224,3 +228,55 @@ def test_images_that_are_folders_and_copies_of_them(tmp_path):
     report = inspect(tmp_path)
     assert [(one.name, one.width, one.height) for one in report.images] == [("a", 50, 40), ("b", 50, 40)]
     assert report.oddities == ("a, b are the same file.",)
+
+
+def class_mask():
+    return (discs(30, 30, 30) > 0).astype(np.uint8) * 255
+
+
+def test_training_takes_what_is_sound_and_warns_of_what_may_be_wrong(tmp_path):
+    save(tmp_path, "a", noise(), discs(20, 30, 5))
+    save(tmp_path, "b", noise(), np.zeros((40, 50), np.uint8))
+    save(tmp_path, "c", noise(dtype=np.uint16), np.zeros((40, 50), np.uint8))
+    save(tmp_path, "d", noise(), discs(20))
+    (tmp_path / "images/d.tif").write_bytes(b"II*\0")
+    found = labelled(tmp_path)
+    assert [image.name for image, _ in found.pairs] == ["a", "b", "c"]
+    assert found.warnings[0].startswith("d is left out: ") and "d.tif" in found.warnings[0]
+    assert found.warnings[1:] == (
+        "The folder mixes types of number: 2 images of uint8, 1 image of uint16.",
+        "a: 1 nucleus of fewer than 10 pixels.",
+        "b, c: The mask has no nucleus.",
+    )
+
+
+def test_training_refuses_what_surely_is_a_mistake_and_says_how_often(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    for name in "bcd":
+        save(tmp_path, name, noise(), class_mask())
+    with pytest.raises(
+        DatasetError, match=r"masks/b\.tif has the single value 255 .*\(and 2 more of 4 masks"
+    ) as caught:
+        labelled(tmp_path)
+    assert "--masks binary" in str(caught.value)
+    assert [labels.max() for _, labels in labelled(tmp_path, "binary").pairs] == [1, 3, 3, 3]
+    assert [labels.max() for _, labels in labelled(tmp_path, "labels").pairs] == [1, 255, 255, 255]
+
+
+def test_check_says_what_training_refuses(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    save(tmp_path, "b", noise(), class_mask())
+    save(tmp_path, "c", noise(), noise())
+    report = inspect(tmp_path)
+    assert [image.nuclei for image in report.images] == [1, None, None] and report.nuclei == 1
+    assert [len(image.mistakes) for image in report.images] == [0, 1, 1] and not report.sound
+    text = printed(report)
+    assert "Training and evaluation refuse these 2 masks." in text and "as an image does" in text
+    assert inspect(tmp_path, "binary").images[1].nuclei == 3
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_no_training_set(tmp_path):
+    save(tmp_path, "a", noise(), discs(20))
+    (tmp_path / "images/a.tif").write_bytes(b"II*\0")
+    with pytest.raises(DatasetError, match=r"No labelled image of .* can be read.*a\.tif"):
+        labelled(tmp_path)

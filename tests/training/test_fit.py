@@ -21,6 +21,7 @@ from nucleate.inference.predict import predict
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.select import installed
 from nucleate.networks import store
+from nucleate.networks.manifest import ThresholdsPart
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
@@ -255,6 +256,62 @@ def test_masks_without_nuclei_are_refused(folder, tmp_path):
         mask.write_bytes(imagecodecs.png_encode(np.zeros((64, 96), np.uint16)))
     with pytest.raises(DatasetError, match="nucleus"):
         fit.load_labelled(path)
+
+
+def one_nucleus(folder, images):
+    rng = np.random.default_rng(0)
+    labels = np.zeros((64, 64), np.uint16)
+    labels[20:44, 20:44] = 1
+    for number in range(images):
+        for part, values in (("images", labels * 100 + rng.integers(0, 20, labels.shape)), ("masks", labels)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / part / f"{number}.tif", values.astype(np.uint16))
+    return folder
+
+
+def test_where_no_nucleus_can_be_held_out_there_is_no_score(tmp_path):
+    manifest = fit.fit(one_nucleus(tmp_path / "one", 1), tmp_path / "model", SMALL, extra_files=model_files)
+    assert manifest.scores == {} and manifest.engines is None
+    assert manifest.thresholds == ThresholdsPart(**dataclasses.asdict(Thresholds()))
+    assert "no score" in manifest.data.validation
+    card = (tmp_path / "model" / store.CARD).read_text()
+    assert "no nucleus could be held out" in card and "quality" not in card
+    assert store.read(tmp_path / "model").manifest == manifest
+
+
+def test_without_held_out_nuclei_an_unlimited_run_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "UNJUDGED", 1)
+    config = dataclasses.replace(SMALL, epochs=None)
+    manifest = fit.fit(one_nucleus(tmp_path / "one", 1), tmp_path / "model", config)
+    assert manifest.training.epochs == 1
+
+
+def test_of_images_with_one_nucleus_each_one_is_judged_on(tmp_path):
+    manifest = fit.fit(one_nucleus(tmp_path / "four", 4), tmp_path / "model", SMALL)
+    assert manifest.scores["validation"]["n_true"] == 1 and "1 of 4 nuclei" in manifest.data.validation
+
+
+def test_a_validation_folder_without_nuclei_is_refused(folder, tmp_path):
+    empty = one_nucleus(tmp_path / "empty", 2)
+    for mask in (empty / "masks").iterdir():
+        tifffile.imwrite(mask, np.zeros((64, 64), np.uint16))
+    with pytest.raises(DatasetError, match=r"None of the 2 masks in .*empty holds a nucleus"):
+        fit.load_labelled(folder, empty)
+
+
+def test_findings_on_both_folders_are_told(folder, tmp_path):
+    odd = one_nucleus(tmp_path / "odd", 2)
+    tifffile.imwrite(odd / "masks" / "1.tif", np.zeros((64, 64), np.uint16))
+    told = []
+    fit.fit(folder, tmp_path / "model", SMALL, validation=odd, warn=told.append)
+    assert told[-1] == "1: The mask has no nucleus."
+    classes = np.zeros((64, 64), np.uint8)
+    classes[5:15, 5:15] = classes[30:40, 30:40] = 255
+    tifffile.imwrite(odd / "masks" / "1.tif", classes)
+    with pytest.raises(DatasetError, match="--masks binary"):
+        fit.fit(folder, tmp_path / "other", SMALL, validation=odd)
+    data = fit.load_labelled(folder, odd, masks="binary")
+    assert "with 3 nuclei" in data.rule
 
 
 def test_numbers_of_nuclei_may_be_as_large_as_they_like(folder, tmp_path):

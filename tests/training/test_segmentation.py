@@ -1,11 +1,8 @@
-"""What is held out, and how a network is judged on it."""
+"""How a network is judged on what is held out, and how thresholds are tuned there."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from nucleate.data.synthetic.microscopy import fluorescence
@@ -15,8 +12,9 @@ from nucleate.postprocess.scores import mean_ap
 from nucleate.postprocess.targets import whole
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.hold_out import hold_out
 from nucleate.training.parallel import Serial, Threads
-from nucleate.training.segmentation import FEWEST, GRID, SegmentationTask, ValidationSet, hold_out, tune_thresholds
+from nucleate.training.segmentation import GRID, SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.types import Maps, Thresholds
 
 PLAIN = Thresholds(
@@ -30,64 +28,6 @@ def pair_of(labels):
 
 def drawn(count, height=64, width=64, seed=0):
     return [pair_of(fluorescence((seed, i), height, width, diameter=14)[1]) for i in range(count)]
-
-
-LABELS = hnp.arrays(
-    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14), elements=st.integers(-2, 5)
-)
-
-
-@settings(deadline=None, max_examples=150)
-@given(images=st.lists(LABELS, min_size=1, max_size=FEWEST - 1))
-def test_strips_give_each_labelled_pixel_to_one_side(images):
-    training, validation, rule = hold_out([pair_of(labels) for labels in images])
-    assert len(training) == len(validation) == len(images)
-    assert str(len(images)) in rule
-    for labels, (_, kept), (_, held) in zip(images, training, validation, strict=True):
-        assert kept.dtype == held.dtype == np.int32
-        known = labels >= 0
-        np.testing.assert_array_equal((kept >= 0) ^ (held >= 0), known)
-        assert not ((kept >= 0) & (held >= 0)).any()
-        np.testing.assert_array_equal(np.where(kept >= 0, kept, held)[known], labels[known])
-        # No nucleus is on both sides.
-        assert not set(kept[kept > 0]) & set(held[held > 0])
-
-
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("shape", [(60, 200), (200, 60), (96, 96)])
-def test_few_images_give_both_sides_something(count, shape):
-    pairs = drawn(count, *shape)
-    training, validation, _ = hold_out(pairs)
-    long = int(shape[1] >= shape[0])
-    for (image, labels), (shown, kept), (judged, held) in zip(pairs, training, validation, strict=True):
-        assert shown is image and judged is image
-        assert (kept > 0).any() and (held > 0).any()
-        share = (held >= 0).sum() / (labels >= 0).sum()
-        assert 0.1 < share < 0.35
-        # The strip lies at the end of the longer side.
-        where = np.nonzero(held >= 0)[long]
-        assert where.min() > 0.5 * shape[long] and where.max() == shape[long] - 1
-
-
-@settings(deadline=None, max_examples=60)
-@given(count=st.integers(FEWEST, 60))
-def test_many_images_are_held_out_whole(count):
-    pairs = [pair_of(np.full((1, 1), i)) for i in range(count)]
-    training, validation, rule = hold_out(pairs)
-    names = [int(labels[0, 0]) for _, labels in training], [int(labels[0, 0]) for _, labels in validation]
-    assert sorted(names[0] + names[1]) == list(range(count))
-    assert names == tuple(sorted(name) for name in names)
-    assert len(validation) in (count // 10, count // 10 + 1)
-    assert str(len(validation)) in rule and str(count) in rule
-
-
-def test_one_more_image_moves_no_other_to_the_other_side():
-    # In the order of names: an image added at the end leaves those before it where they were.
-    pairs = [pair_of(np.full((1, 1), i)) for i in range(40)]
-    for count in range(FEWEST, 40):
-        few = {int(labels[0, 0]) for _, labels in hold_out(pairs[:count])[1]}
-        more = {int(labels[0, 0]) for _, labels in hold_out(pairs[: count + 1])[1]}
-        assert few <= more
 
 
 class Perfect:

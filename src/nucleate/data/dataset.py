@@ -1,37 +1,38 @@
 """A folder to labelled and unlabelled images, in the layouts that people already have.
 
-    images/x.png     + masks/x.tif  (or labels/x.tif)    equal names, any ending
-    x.tif or x_img.tif + x_masks.tif                     side by side, as Cellpose keeps them
+    images/x.png     + masks/x.tif                       two folders, as `names.is_image_folder` knows
+    x.tif            + x_masks.tif, x.geojson, x.zip     side by side, with one of the marks that `names` knows
     imagesTr/x_0000.tif + labelsTr/x.tif                 nnU-Net, one channel
+    A01/x.tif, A02/x.tif                                 plates: a layout in each subfolder; names keep the subfolder
+    train/...                                            the same one folder further down
     x.tif                                                no mask anywhere: all unlabelled
 
 An image without a mask is unlabelled. An image may be an OME-Zarr folder. A mask may be of any format that `nucleate
-predict` writes: OME-Zarr labels, GeoJSON, ImageJ regions of interest (x_rois.zip). In a folder of masks its name may
-end in _labels, _masks or _rois. Hidden files and files that are no images are ignored.
+predict` writes: OME-Zarr labels, GeoJSON, ImageJ regions of interest; what prediction wrote beside an image, known by
+its NAME.json, is a mask of it and never an image. What is in a folder and not read is told in `Dataset.notes`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from nucleate.data import names
+from nucleate.data.contents import LABEL_FORMATS, skipped
+from nucleate.data.layouts import Index, Part, files_below, no_image, parts_of
+from nucleate.data.masks import size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
-from nucleate.io.ome_zarr import holds_labels, is_zarr
-from nucleate.io.reader import holds_outlines, is_image, read_image, read_labels, unmarked
+from nucleate.io.ome_zarr import is_zarr
+from nucleate.io.reader import read_image, read_labels
 from nucleate.types import Dataset, Image, Labels, Sample
-
-_MASK_ENDING = re.compile(r"(.+?)(_cp)?_masks")
-_FLOWS_ENDING = re.compile(r"(.+)_flows")
-_NNUNET = re.compile(r"(.+)_(\d{4})")
 
 
 def find(folder: Path) -> Dataset:
-    """The data set in a folder; `layout` is one of "images + masks", "side by side", "nnU-Net" and "images only".
+    """The data set in a folder; `layout` names the convention that was found.
 
     Raises `DatasetError` for a folder that is missing or holds no image, for a mask without an image, and for two
-    images or two masks of one name.
+    masks of one image.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name:
@@ -41,29 +42,21 @@ def find(folder: Path) -> Dataset:
     >>> dataset.layout, [s.name for s in dataset.labelled], [s.name for s in dataset.unlabelled]
     ('side by side', ['a'], ['b'])
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder that exists: give the folder that holds the images.")
-    mask_folders = [folder / name for name in ("masks", "labels") if (folder / name).is_dir()]
-    if (folder / "imagesTr").is_dir():
-        layout, (images, masks) = "nnU-Net", _nnunet(folder)
-    elif (folder / "images").is_dir():
-        if len(mask_folders) == 2:
-            raise DatasetError(f"{folder} has masks/ and labels/: keep one of them.")
-        layout = "images + masks" if mask_folders else "images only"
-        images = _named(_files(folder / "images"))
-        masks = _masks_of(images, [file for one in mask_folders for file in _files(one, masks=True)])
-    elif mask_folders:
-        raise DatasetError(
-            f"{folder} has {mask_folders[0].name}/ and no images/: put the images in {folder / 'images'}."
-        )
-    else:
-        images, masks = _side_by_side(folder)
-        layout = "side by side" if masks else "images only"
-    return _dataset(folder, layout, images, masks)
+    parts = parts_of(folder)
+    samples = sorted((sample for part in parts for sample in _matched(part)), key=lambda sample: sample.name)
+    labelled = tuple(sample for sample in samples if sample.mask is not None)
+    layouts = list(dict.fromkeys(part.layout for part in parts))
+    layout = " and ".join(one for one in layouts if one != "images only" or len(layouts) == 1)
+    if not labelled and layout == "side by side":
+        layout = "images only"
+    if any(part.prefix for part in parts):
+        layout += f", in {len({part.prefix for part in parts})} subfolders"
+    unlabelled = tuple(sample for sample in samples if sample.mask is None)
+    return Dataset(folder, layout, labelled, unlabelled, tuple(note for part in parts for note in part.notes))
 
 
 def pair(sample: Sample) -> tuple[Image, Labels]:
-    """Read a labelled sample: its image, and its labels of the same size.
+    """Read a labelled sample: its image, and its labels of the same size, as they are (see `inspect` for their sense).
 
     Raises:
         ImageError: a file cannot be read, or the mask's size is not the image's.
@@ -72,29 +65,27 @@ def pair(sample: Sample) -> tuple[Image, Labels]:
     if sample.mask is None:
         raise DatasetError(f"{sample.image} has no mask: label it first.")
     image = read_image(sample.image)
-    height, width = image.pixels.shape[:2]
-    labels = read_labels(sample.mask, (height, width))
-    if labels.shape != (height, width):
-        mask_height, mask_width = labels.shape
-        raise ImageError(
-            f"{sample.image} is {width} x {height} pixels and its mask {sample.mask} is {mask_width} x {mask_height}:"
-            " export both at the same size."
-        )
+    labels = read_labels(sample.mask, image.pixels.shape[:2])
+    if wrong := size_mistake(image.pixels.shape[:2], labels.shape):
+        raise ImageError(wrong.sentence(str(sample.mask)))
     return image, labels
 
 
 def images_in(paths: Sequence[Path]) -> list[Path]:
     """The images to segment: files and OME-Zarr folders as they are given, and the images in other folders, by name.
 
-    Of a folder that holds no image itself, `images/` or `imagesTr/` is taken. Masks are left out. A file named twice
-    comes once.
+    Of a folder, the images are those that `find` sees, in subfolders where it holds none itself. Masks of images
+    beside them and results of prediction are left out. A file named twice comes once.
 
     Raises `DatasetError` for a path that does not exist and for a folder without images.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir() and not is_zarr(path):
-            found.update(dict.fromkeys(_images_of(path)))
+            images = [image for part in parts_of(path, only_images=True) for image in part.images]
+            if not images:
+                raise no_image(path)
+            found.update(dict.fromkeys(images))
         elif path.exists():
             found[path] = None
         else:
@@ -104,121 +95,61 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _images_of(folder: Path) -> list[Path]:
-    for place in (folder, folder / "images", folder / "imagesTr"):
-        files = _files(place) if place.is_dir() else []
-        images = [file for file in files if not _MASK_ENDING.fullmatch(name_of(file)) and not _is_flows(file, files)]
-        if images:
-            return images
-    raise _no_image(folder)
+def skipped_in(paths: Sequence[Path]) -> list[str]:
+    """Sentences on the files in these folders that are images and cannot be read."""
+    folders = [path for path in paths if path.is_dir() and not is_zarr(path)]
+    return [note for folder in folders for note in skipped(files_below(folder))]
 
 
-def _files(folder: Path, *, masks: bool = False) -> list[Path]:
-    """The images of a folder, or all that may be masks."""
-    fits = _may_be_mask if masks else _may_be_image
-    try:
-        return sorted(path for path in folder.iterdir() if fits(path))
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be read ({error.strerror}): check who may read it.") from error
+def _matched(part: Part) -> list[Sample]:
+    """Each image with its mask, under the name that both have in common."""
+    index = Index.of(part.images)
+    masks: dict[Path, Path] = {}
+    for mask in part.masks:
+        image = _image_of(mask, part, index)
+        if image is not None:
+            masks[image] = _better(masks[image], mask, part) if image in masks else mask
+    return [
+        Sample(part.prefix + _sample_name(image, masks.get(image), part, index), image, masks.get(image))
+        for image in part.images
+    ]
 
 
-def _may_be_image(path: Path) -> bool:
-    """Whether it is named like an image, and a folder is OME-Zarr and not the labels of an image beside it."""
-    if not is_image(path) or path.is_file():
-        return is_image(path)
-    try:
-        return is_zarr(path) and not holds_labels(path)
-    except ImageError:
-        return True  # what is wrong with it is said where it is read
+def _sample_name(image: Path, mask: Path | None, part: Part, index: Index) -> str:
+    name = name_of(image)
+    if part.layout == "nnU-Net":
+        return name[:-5]
+    if len(index.by_name[name]) > 1:
+        return image.name  # keeps the ending, which alone tells it from the other
+    marked = names.of_mask(name_of(mask)) if mask is not None and part.layout == "side by side" else None
+    return marked if marked is not None and marked not in index.by_name else name
 
 
-def _may_be_mask(path: Path) -> bool:
-    if path.is_dir():
-        return is_image(path) and is_zarr(path)
-    return is_image(path) or holds_outlines(path)
+def _image_of(mask: Path, part: Part, index: Index) -> Path | None:
+    found = index.images_of(mask)
+    if part.layout == "side by side" and names.of_mask(name_of(mask)) is not None:
+        found = index.by_core.get(names.core(name_of(mask)), found)  # x.tif and x_img.tif cannot share x_masks.tif
+    if len(found) > 1:
+        same = name_of(found[0]) == name_of(found[1])
+        what = "have the same name, and" if same else "share the mask"
+        end = f"{mask.name} is a mask of one of them" if same else mask.name
+        raise DatasetError(f"{found[0]} and {found[1].name} {what} {end}: rename or remove one of them.")
+    if found:
+        return found[0]
+    if mask.name in part.results:
+        return None  # the result of an image that is elsewhere
+    others = sum(not index.images_of(one) for one in part.masks) - 1
+    more = f" (and {others} more {'mask has' if others == 1 else 'masks have'} none)" if others > 0 else ""
+    name = name_of(mask)
+    raise DatasetError(f"{mask} has no image named {names.of_mask(name) or name}{more}: add it or remove the mask.")
 
 
-def _no_image(folder: Path) -> DatasetError:
-    return DatasetError(f"{folder} holds no image: put PNG, JPEG, TIFF or OME-Zarr images in it.")
-
-
-def _named(files: Iterable[Path]) -> dict[str, Path]:
-    """Files by the name of their image, which must be unique."""
-    named: dict[str, Path] = {}
-    for file in files:
-        name = name_of(file)
-        if name in named:
-            raise DatasetError(f"{named[name]} and {file.name} have the same name: rename or remove one of them.")
-        named[name] = file
-    return named
-
-
-def _masks_of(images: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
-    """Masks by the name of their image, which they may bear with a mark; unique."""
-    known = set(images)
-    named: dict[str, Path] = {}
-    for file in files:
-        name, plain = name_of(file), unmarked(name_of(file))
-        name = plain if name not in known and plain in known else name
-        if named.setdefault(name, file) != file:
-            raise DatasetError(f"{named[name]} and {file.name} mask the same image: remove one of them.")
-    return named
-
-
-def _is_flows(file: Path, beside: list[Path]) -> bool:
-    """Whether a file is what Cellpose leaves beside the image it trained on."""
-    match = _FLOWS_ENDING.fullmatch(name_of(file))
-    return match is not None and any(name_of(other) == match[1] for other in beside)
-
-
-def _side_by_side(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    files = _files(folder)
-    images = [file for file in files if not _MASK_ENDING.fullmatch(name_of(file)) and not _is_flows(file, files)]
-    masks: dict[str, Path] = {}
-    for file in _files(folder, masks=True):
-        match = _MASK_ENDING.fullmatch(name_of(file))
-        if match is not None and masks.setdefault(match[1], file) != file:
-            raise DatasetError(f"{masks[match[1]]} and {file.name} mask the same image: remove one of them.")
-    named = _named(images)
-    for name in masks:
-        if f"{name}_img" in named:
-            if name in named:
-                raise DatasetError(f"{named[name]} and {named[f'{name}_img'].name} share a mask: remove one of them.")
-            named[name] = named.pop(f"{name}_img")
-    return named, masks
-
-
-def _nnunet(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    cases: dict[str, list[Path]] = {}
-    for file in _files(folder / "imagesTr"):
-        match = _NNUNET.fullmatch(name_of(file))
-        if match is None:
-            raise DatasetError(f"{file} does not end in a channel number: name it {name_of(file)}_0000{file.suffix}.")
-        cases.setdefault(match[1], []).append(file)
-    for name, files in cases.items():
-        if len(files) > 1 or not name_of(files[0]).endswith("_0000"):
-            names = ", ".join(file.name for file in files)
-            raise DatasetError(
-                f"{folder} has the case {name} as {names}, and one file _0000 a case is read: choose one."
-            )
-    labels = folder / "labelsTr"
-    masks = _files(labels, masks=True) if labels.is_dir() else []
-    return {name: files[0] for name, files in cases.items()}, _masks_of(cases, masks)
-
-
-def _dataset(folder: Path, layout: str, images: dict[str, Path], masks: dict[str, Path]) -> Dataset:
-    if not images and not masks:
-        raise _no_image(folder)
-    lonely = sorted(masks.keys() - images.keys())
-    if lonely:
-        others = f" (and {len(lonely) - 1} more masks)" if len(lonely) > 1 else ""
-        raise DatasetError(
-            f"{masks[lonely[0]]} has no image named {lonely[0]}{others}: add the image or remove the mask."
-        )
-    samples = [Sample(name, images[name], masks.get(name)) for name in sorted(images)]
-    return Dataset(
-        folder,
-        layout,
-        tuple(sample for sample in samples if sample.mask is not None),
-        tuple(sample for sample in samples if sample.mask is None),
-    )
+def _better(one: Path, other: Path, part: Part) -> Path:
+    """Of two masks of one image, the one that was not written by prediction; of two results, the first format."""
+    written = [part.results.get(mask.name) for mask in (one, other)]
+    if written[0] and written[1] and written[0][0] == written[1][0]:
+        order = [LABEL_FORMATS.index(result[1]) for result in written if result]
+        return one if order[0] <= order[1] else other
+    if bool(written[0]) != bool(written[1]):
+        return other if written[0] else one
+    raise DatasetError(f"{one} and {other.name} mask the same image: remove one of them.")

@@ -1,24 +1,27 @@
-"""A look through a folder of images before time is spent on it: what is there, and what is odd."""
+"""A look at images and masks before time is spent on them: what is there, what is odd, and what surely is wrong.
+
+`nucleate check`, `train` and `evaluate` use the same: `inspect` reports on a folder, `labelled` gives the pairs to
+train on and refuses what surely is a mistake. What is wrong with a mask is found in `masks`, for scoring, too.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage import measure
 
 from nucleate.data.dataset import find
-from nucleate.errors import ImageError
+from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
+from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
 from nucleate.io.reader import read_image, read_labels
-from nucleate.types import Image, Labels, Sample
+from nucleate.types import Dataset, Image, Labels, Sample
 
-_SMALL = 10  # pixels; below it a nucleus is more likely a slip of the brush
 _SATURATED = 0.05
 
 Range = tuple[float, float, float]
@@ -26,7 +29,8 @@ Range = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
-    """One image. `nuclei` is None without a readable mask; `diameters` are 5th, 50th and 95th percentile, in pixels.
+    """One image. `nuclei` is None without a mask that can be used; `diameters` are 5th, 50th and 95th percentile, in
+    pixels. `mistakes` are what training and scoring refuse, `oddities` what they warn of.
 
     A diameter is 2 sqrt(area / pi), that of a disc of the same area. `pixel_size` is in micrometres.
     """
@@ -41,6 +45,7 @@ class ImageReport:
     labelled: bool
     nuclei: int | None
     diameters: Range | None
+    mistakes: tuple[str, ...]
     oddities: tuple[str, ...]
 
 
@@ -59,34 +64,49 @@ class FolderReport:
     @property
     def sound(self) -> bool:
         """Whether nothing is odd or unreadable."""
-        return not (self.unreadable or self.oddities or any(image.oddities for image in self.images))
+        return not (self.unreadable or self.oddities or any(one.oddities or one.mistakes for one in self.images))
 
 
-def inspect(folder: Path) -> FolderReport:
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A sample that was read and looked at; `labels` are None where there is no mask that can be used."""
+
+    sample: Sample
+    image: Image
+    labels: Labels | None
+    mistakes: tuple[Mistake, ...]
+    oddities: tuple[str, ...]
+    areas: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPairs:
+    """The labelled images of a folder with their labels, and a sentence for each thing that may be wrong with them."""
+
+    pairs: list[tuple[Image, Labels]]
+    warnings: tuple[str, ...]
+
+
+def inspect(folder: Path, masks: Masks = "auto") -> FolderReport:
     """Read every image and mask of a folder and report on them.
 
     An unreadable file is reported, not raised; `DatasetError` is raised where `nucleate.data.dataset.find` does.
     The report is JSON-able through `dataclasses.asdict`.
     """
     dataset = find(folder)
-    reports, unreadable, areas = [], [], []
-    copies: dict[str, list[str]] = defaultdict(list)
-    for sample in sorted((*dataset.labelled, *dataset.unlabelled), key=lambda sample: sample.name):
+    samples = sorted((*dataset.labelled, *dataset.unlabelled), key=lambda sample: sample.name)
+    reports, areas, unreadable = [], [np.zeros(0, np.int64)], []
+    together = _Together()
+    for sample in samples:
         try:
-            image = read_image(sample.image)
-        except ImageError as error:
+            looked = _look(sample, masks)
+        except (ImageError, OSError) as error:
             unreadable.append(str(error))
             continue
-        copies[_digest(image)].append(sample.name)
-        report, area = _inspect_image(sample, image)
-        reports.append(report)
-        areas.append(area)
-    every = np.concatenate(areas) if areas else np.zeros(0, np.int64)
-    oddities = [
-        *_mixed("channels", (" + ".join(report.channels) for report in reports)),
-        *_mixed("types of number", (report.dtype for report in reports)),
-        *(f"{', '.join(names)} are the same file." for names in copies.values() if len(names) > 1),
-    ]
+        together.add(looked)
+        reports.append(_image_report(looked))
+        areas.append(looked.areas)
+    every = np.concatenate(areas)
     return FolderReport(
         folder=str(folder),
         layout=dataset.layout,
@@ -94,29 +114,70 @@ def inspect(folder: Path) -> FolderReport:
         unreadable=tuple(unreadable),
         nuclei=every.size,
         diameters=_diameters(every),
-        oddities=tuple(oddities),
+        oddities=(*dataset.notes, *together.oddities()),
     )
 
 
-def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[np.int64]]:
-    """The report on an image, and the areas of its nuclei."""
-    height, width = image.pixels.shape[:2]
-    oddities = _image_oddities(image)
-    areas, readable = np.zeros(0, np.int64), False
+def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
+    """The labelled images of a folder, read for training.
+
+    An image that cannot be read is left out, with a warning.
+
+    Raises:
+        DatasetError: there is no mask, none can be read, or one surely is a mistake.
+    """
+    dataset = find(folder)
+    if not dataset.labelled:
+        raise _no_masks(dataset)
+    together, pairs, wrong = _Together(), list[tuple[Image, Labels]](), list[tuple[Path, Mistake]]()
+    warnings, odd = list(dataset.notes), defaultdict[str, list[str]](list)
+    for sample in dataset.labelled:
+        try:
+            looked = _look(sample, masks, strict=True)
+        except (ImageError, OSError) as error:
+            warnings.append(f"{sample.name} is left out: {error}")
+            continue
+        together.add(looked)
+        wrong += [(sample.mask or sample.image, mistake) for mistake in looked.mistakes]
+        for oddity in looked.oddities:
+            odd[oddity].append(sample.name)
+        if looked.labels is not None:
+            pairs.append((looked.image, looked.labels))
+    if wrong:
+        raise _refusal(wrong, len(dataset.labelled))
+    if not pairs:
+        raise DatasetError(f"No labelled image of {folder} can be read. {warnings[-1]}")
+    warnings += [*together.oddities(), *(f"{_listed(names)}: {oddity}" for oddity, names in odd.items())]
+    return LabelledPairs(pairs, tuple(warnings))
+
+
+def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
+    """Read a sample and look at it; a mask that cannot be read is an oddity, or with `strict` an `ImageError`."""
+    image = read_image(sample.image)
+    oddities, mistakes, labels = _image_oddities(image), list[Mistake](), None
     if sample.mask is not None:
         try:
-            labels = read_labels(sample.mask, (height, width))
-            readable = True
-        except ImageError as error:
+            found = interpret(
+                read_labels(sample.mask, image.pixels.shape[:2]), masks, outlines=is_outlines(sample.mask)
+            )
+        except (ImageError, OSError) as error:
+            if strict:
+                raise
             oddities.append(str(error))
         else:
-            if labels.shape != (height, width):
-                oddities.append(
-                    f"The image is {width} x {height} pixels and its mask {labels.shape[1]} x {labels.shape[0]}."
-                )
-            areas, found = _mask_oddities(labels)
-            oddities += found
-    report = ImageReport(
+            wrong = (size_mistake(image.pixels.shape[:2], found.labels.shape), found.mistake)
+            mistakes = [one for one in wrong if one is not None]
+            oddities += found.oddities
+            labels = None if mistakes else found.labels
+    areas = np.zeros(0, np.int64) if labels is None else np.unique(labels[labels > 0], return_counts=True)[1]
+    return _Looked(sample, image, labels, tuple(mistakes), tuple(oddities), areas)
+
+
+def _image_report(looked: _Looked) -> ImageReport:
+    sample, image = looked.sample, looked.image
+    height, width = image.pixels.shape[:2]
+    mask = "The mask" if sample.mask is None else sample.mask.name
+    return ImageReport(
         name=sample.name,
         file=str(sample.image),
         width=width,
@@ -125,11 +186,45 @@ def _inspect_image(sample: Sample, image: Image) -> tuple[ImageReport, NDArray[n
         dtype=image.pixels.dtype.name,
         pixel_size=image.pixel_size,
         labelled=sample.mask is not None,
-        nuclei=areas.size if readable else None,
-        diameters=_diameters(areas),
-        oddities=tuple(oddities),
+        nuclei=None if looked.labels is None else looked.areas.size,
+        diameters=_diameters(looked.areas),
+        mistakes=tuple(mistake.sentence(mask) for mistake in looked.mistakes),
+        oddities=looked.oddities,
     )
-    return report, areas
+
+
+class _Together:
+    """What is odd about images together: several kinds in one folder, and copies."""
+
+    def __init__(self) -> None:
+        self.channels, self.types = list[str](), list[str]()
+        self.copies: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, looked: _Looked) -> None:
+        self.channels.append(" + ".join(looked.image.channels))
+        self.types.append(looked.image.pixels.dtype.name)
+        self.copies[_digest(looked.image)].append(looked.sample.name)
+
+    def oddities(self) -> list[str]:
+        copies = (f"{', '.join(names)} are the same file." for names in self.copies.values() if len(names) > 1)
+        return [*_mixed("channels", self.channels), *_mixed("types of number", self.types), *copies]
+
+
+def _no_masks(dataset: Dataset) -> DatasetError:
+    images = _count(len(dataset.unlabelled), "image")
+    why = " ".join(dataset.notes) or f"put label images into {dataset.root / 'masks'}."
+    return DatasetError(f"{dataset.root} holds {images} and no mask that can be read: {why[0].lower() + why[1:]}")
+
+
+def _refusal(wrong: Sequence[tuple[Path, Mistake]], total: int) -> DatasetError:
+    (path, first), others = wrong[0], len({path for path, _ in wrong}) - 1
+    more = f" (and {others} more of {total} masks cannot be used)" if others else ""
+    return DatasetError(f"{path} {first.what}{more}: {first.mend}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of many."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _digest(image: Image) -> str:
@@ -152,41 +247,6 @@ def _image_oddities(image: Image) -> list[str]:
             if _SATURATED < part < 1:
                 oddities.append(f"{part:.0%} of {name} is at its maximum, {plane.max()}: the exposure may be too long.")
     return oddities
-
-
-def _mask_oddities(labels: Labels) -> tuple[NDArray[np.int64], list[str]]:
-    """The areas of the nuclei, and what is odd about them."""
-    numbers, areas = np.unique(labels[labels > 0], return_counts=True)
-    if numbers.size == 0:
-        return areas, ["The mask has no nucleus."]
-    pieces = measure.label(labels * (labels > 0), connectivity=2)
-    oddities = []
-    if numbers.size == 1 and (numbers[0] == 255 or pieces.max() > 1):
-        oddities.append(
-            f"The mask has the single value {numbers[0]} in {_count(int(pieces.max()), 'piece')}: it tells nucleus from"
-            " background, not one nucleus from the next."
-        )
-    elif scattered := _scattered(labels, pieces):
-        oddities.append(
-            f"{_count(scattered, 'nucleus', 'nuclei')} in pieces far apart: give each piece a number of its own."
-        )
-    if small := int((areas < _SMALL).sum()):
-        oddities.append(f"{_count(small, 'nucleus', 'nuclei')} of fewer than {_SMALL} pixels.")
-    return areas, oddities
-
-
-def _scattered(labels: Labels, pieces: NDArray[np.int64]) -> int:
-    """How many nuclei have a piece whose centre is more than the nucleus's diameter from the largest piece's centre."""
-    regions = measure.regionprops(pieces)
-    owner: dict[int, list[tuple[float, NDArray[np.float64]]]] = defaultdict(list)
-    for region in regions:
-        owner[int(labels[tuple(region.coords[0])])].append((float(region.area), np.asarray(region.centroid)))
-    scattered = 0
-    for parts in owner.values():
-        diameter = 2 * np.sqrt(sum(area for area, _ in parts) / np.pi)
-        largest = max(parts, key=lambda part: part[0])[1]
-        scattered += any(np.linalg.norm(centre - largest) > diameter for _, centre in parts)
-    return scattered
 
 
 def _diameters(areas: NDArray[np.int64]) -> Range | None:

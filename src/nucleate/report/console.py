@@ -65,9 +65,11 @@ def print_folder_report(report: FolderReport, console: Console) -> None:
     for sentence in (*report.unreadable, *report.oddities):
         table.add_row("", Text(printable(sentence)))
     for image in report.images:
-        for sentence in image.oddities:
+        for sentence in (*image.mistakes, *image.oddities):
             table.add_row(Text(printable(image.name)), Text(printable(sentence)))
     console.print(table)
+    if wrong := sum(bool(image.mistakes) for image in report.images):
+        console.print(f"Training and evaluation refuse {'this mask' if wrong == 1 else f'these {wrong} masks'}.")
 
 
 def _folder_summary(report: FolderReport) -> Table:
@@ -171,7 +173,7 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
     console.print(facts)
     for name, scores in manifest.scores.items():
         console.print(_model_scores(name, scores))
-    console.print(_epochs(history))
+    console.print(_epochs(history, scored=bool(manifest.scores)))
     channels, stride = network.architecture.channels, network.architecture.stride
     console.print(_node_table(nodes(network, channels)))
     reach = halo(network, channels, stride)
@@ -188,10 +190,10 @@ def _model_scores(name: str, scores: Mapping[str, Any]) -> Table:
     return table
 
 
-def _epochs(history: Sequence[Mapping[str, Any]]) -> Table:
-    """At most twelve epochs, spread over the run, the last one among them."""
+def _epochs(history: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
+    """At most twelve epochs, spread over the run, the last one among them; with their scores on held-out nuclei."""
     table = Table(title="History", title_justify="left")
-    keys = ("epoch", "train_loss", "valid_loss", "score", "panoptic_quality")
+    keys = ("epoch", "train_loss", "valid_loss", *(("score", "panoptic_quality") if scored else ()))
     _columns(table, *(key.replace("_", " ") for key in keys))
     every = max(1, -(-len(history) // 12))
     for row in history[::-1][::every][::-1]:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from nucleate.curves.curves import Curves
 from nucleate.data.dataset import find, images_in
+from nucleate.data.masks import Masks, interpret, is_outlines
 from nucleate.errors import NucleateError
-from nucleate.evaluation import Evaluation, ImageEvaluation
+from nucleate.evaluation import Evaluation, ImageEvaluation, read_both
 from nucleate.io.axes import name_of
 from nucleate.io.prediction_json import PredictionRecord, read_record, record_file
-from nucleate.io.reader import open_reader, read_labels, unmarked
+from nucleate.io.reader import open_reader, unmarked
 from nucleate.postprocess.matching import Matching
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.report.collect import Picture, Report, Table, Value, classes, headline, score_table
@@ -45,7 +46,7 @@ class Scored:
         return pool([self.matching])
 
 
-def evaluation_report(evaluation: Evaluation, truth: Path, images: Path | None = None) -> Report:
+def evaluation_report(evaluation: Evaluation, truth: Path, images: Path | None = None, masks: Masks = "auto") -> Report:
     """What `evaluate` found.
 
     Args:
@@ -53,10 +54,11 @@ def evaluation_report(evaluation: Evaluation, truth: Path, images: Path | None =
         truth: the true masks, or the data set that they are in.
         images: folder of the images. Without one, an image is found by the record beside the prediction (NAME.json), or
             in the data set of the masks.
+        masks: how masks were taken; see `data.masks`.
     """
     beside = _images_of(images) if images is not None else _data_set(truth)
     scored = [
-        Scored(one.name, one.matching, _labels(one), _file(one, beside, chosen=images is not None))
+        Scored(one.name, one.matching, _labels(one, masks), _file(one, beside, chosen=images is not None))
         for one in evaluation.images
     ]
     facts: list[tuple[str, Value]] = [("Truth", str(truth))]
@@ -154,14 +156,13 @@ def _window(errors: NDArray[np.integer]) -> int:
     return int(np.argmax(before[SIDE:] - before[:-SIDE]))
 
 
-def _labels(one: ImageEvaluation) -> Callable[[], tuple[Labels, Labels]]:
+def _labels(one: ImageEvaluation, masks: Masks) -> Callable[[], tuple[Labels, Labels]]:
     def read() -> tuple[Labels, Labels]:
         assert one.truth is not None and one.predicted is not None  # only files are reported
-        truth, predicted = read_labels(one.truth), read_labels(one.predicted)
-        if truth.shape != predicted.shape:  # outlines do not say how far their image reaches beyond them
-            height, width = (max(sides) for sides in zip(truth.shape, predicted.shape, strict=True))
-            truth, predicted = read_labels(one.truth, (height, width)), read_labels(one.predicted, (height, width))
-        return truth, predicted
+        predicted, truth = read_both(one.predicted, one.truth)
+        if _record(one.predicted) is None:
+            predicted = interpret(predicted, masks, outlines=is_outlines(one.predicted)).labels
+        return interpret(truth, masks, outlines=is_outlines(one.truth)).labels, predicted
 
     return read
 

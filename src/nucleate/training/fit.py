@@ -6,7 +6,7 @@ import hashlib
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 import nucleate
-from nucleate.data.dataset import find, pair
+from nucleate.data.inspect import labelled
+from nucleate.data.masks import Masks
 from nucleate.data.normalization import Normalisation, normalise, pick
 from nucleate.errors import DatasetError, ModelError, OutputError
 from nucleate.inference.backends import TorchBackend
@@ -37,16 +38,21 @@ from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
+from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
-from nucleate.training.segmentation import Pair, SegmentationTask, ValidationSet, hold_out, tune_thresholds
+from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, new_network
 from nucleate.types import Image, Labels, Maps, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """The labelled images of one or two folders, normalised, and what they are; `names` are those of `validation`."""
+    """The labelled images of one or two folders, normalised, and what they are.
+
+    `validation` is empty where no nucleus can be held out, and `names` are those of its images; `warnings` say what may
+    be wrong with the images.
+    """
 
     training: list[Pair]
     validation: list[Pair]
@@ -57,6 +63,7 @@ class LabelledImages:
     labelled: int
     nuclei: int
     median_diameter: float
+    warnings: tuple[str, ...]
 
     def part(self, source: str) -> DataPart:
         """The same as the manifest tells it."""
@@ -70,10 +77,24 @@ class LabelledImages:
         )
 
 
-def load_labelled(folder: Path, validation: Path | None = None, channel: str | None = None) -> LabelledImages:
-    """Read the labelled images of a folder. `channel` picks one of several by its name."""
-    read = [(_channel(image, channel), labels) for image, labels in _pairs(folder)]
-    held = [(_channel(image, channel), labels) for image, labels in _pairs(validation)] if validation else []
+def load_labelled(
+    folder: Path, validation: Path | None = None, channel: str | None = None, masks: Masks = "auto"
+) -> LabelledImages:
+    """Read the labelled images of a folder.
+
+    Args:
+        folder: Holds images and masks; see `data.dataset`.
+        validation: The same to choose on; without one, a part of `folder` is held out.
+        channel: Picks one of several by its name.
+        masks: How masks are taken; see `data.masks`.
+
+    Raises:
+        DatasetError: There is nothing to learn from, or a mask surely is a mistake.
+    """
+    found = labelled(folder, masks)
+    given = labelled(validation, masks) if validation else None
+    read = [(_channel(image, channel), _numbered(labels)) for image, labels in found.pairs]
+    held = [(_channel(image, channel), _numbered(labels)) for image, labels in given.pairs] if given else []
     channels = _channels([image for image, _ in read + held], folder)
     normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
     areas = np.concatenate([_areas(labels) for _, labels in read])
@@ -86,7 +107,12 @@ def load_labelled(folder: Path, validation: Path | None = None, channel: str | N
         )
     if validation:
         kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
-        rule = f"{len(others)} images of {validation.name} were given for validation."
+        nuclei = sum(_areas(labels).size for _, labels in held)
+        if not nuclei:
+            raise DatasetError(
+                f"None of the {len(held)} masks in {validation} holds a nucleus: label some there first."
+            )
+        rule = f"{len(others)} images of {validation.name} were given for validation, with {nuclei} nuclei."
     else:
         kept, others, rule = hold_out(normalised)
     both = zip([*normalised, *(others if validation else [])], read + held, strict=True)
@@ -102,7 +128,12 @@ def load_labelled(folder: Path, validation: Path | None = None, channel: str | N
         labelled=len(read),
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
+        warnings=found.warnings + (given.warnings if given else ()),
     )
+
+
+UNJUDGED = 30
+"""Epochs of a run without a limit in which no nucleus could be held out, so that no rule can tell when it is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +166,11 @@ def fit(
     *,
     validation: Path | None = None,
     channel: str | None = None,
+    masks: Masks = "auto",
     resume: bool = False,
     observe: Observer | None = None,
     phase: Phase | None = None,
+    warn: Callable[[str], None] | None = None,
     name: str | None = None,
     source: str | None = None,
     extra_files: ExtraFiles | None = None,
@@ -150,12 +183,17 @@ def fit(
         config: How the run goes.
         validation: Folder of labelled images to choose on; without one, a part of `folder` is held out.
         channel: Name of the channel to learn from, where images have several.
+        masks: How masks are taken; see `data.masks`.
         resume: Go on with the unfinished run in `out`.
         observe: Called after each step.
         phase: Called where another part of the work begins.
+        warn: Told each thing that may be wrong with the images, as a sentence.
         name: Of the model; by default that of `out`.
         source: What the images are; by default the name of `folder`.
-        extra_files: Makes further files of the model folder, such as its card (`report.card.card_files`).
+        extra_files: Makes further files of the model folder, such as its card (`report.model_files.model_files`).
+
+    Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
+    threshold is tuned, and the manifest has no scores.
 
     Returns:
         The model's manifest.
@@ -166,20 +204,34 @@ def fit(
     check_output(out, resume=resume)
     phase = phase or (lambda _: None)
     phase("reading the images")
-    data = load_labelled(folder, validation, channel)
+    data = load_labelled(folder, validation, channel, masks)
+    if warn is not None:
+        for sentence in data.warnings:
+            warn(sentence)
     prepare_output(out)
+    judged = bool(data.validation)
+    if not judged and config.minutes is None and config.epochs is None:
+        config = replace(config, epochs=UNJUDGED)
     phase(f"training on {count(data.labelled, 'labelled image')} with {count(data.nuclei, 'nucleus', 'nuclei')}")
     architecture = Architecture(channels=len(data.channels), widths=config.widths)
     network = new_network(architecture, config.seed)
-    task = SegmentationTask(data.training, ValidationSet(data.validation), config, architecture.classes)
+    task = SegmentationTask(
+        data.training, ValidationSet(data.validation or data.training), config, architecture.classes
+    )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
         trainer = Trainer(network, task, config, parallel=threads, checkpoint=checkpoint, observe=observe)
         result = trainer.train(resume=resume)
     state, weights = result.state, store.encode_weights(result.network)
-    thresholds, scores, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
-    phase("comparing with the models of the package")
-    others = compare_pretrained(task.validation, task.criterion, len(data.channels))
+    thresholds, scores, engines = Thresholds(), dict[str, dict[str, object]](), None
+    maps: Sequence[Maps] = ()
+    if judged:
+        thresholds, own, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
+        phase("comparing with the models of the package")
+        others = compare_pretrained(task.validation, task.criterion, len(data.channels))
+        scores = {
+            name: one.as_dict() | {"mean_ap": mean_ap(one)} for name, one in {"validation": own, **others}.items()
+        }
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(architecture),
@@ -187,10 +239,8 @@ def fit(
         thresholds=ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
         data=data.part(source or folder.name),
-        trainings=(_training_part(config, state),),
-        scores={
-            name: one.as_dict() | {"mean_ap": mean_ap(one)} for name, one in {"validation": scores, **others}.items()
-        },
+        trainings=(_training_part(config, state, judged=judged),),
+        scores=scores,
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -204,7 +254,7 @@ def fit(
     return manifest
 
 
-def _training_part(config: TrainingConfig, state: TrainingState) -> TrainingPart:
+def _training_part(config: TrainingConfig, state: TrainingState, *, judged: bool) -> TrainingPart:
     return TrainingPart(
         seed=config.seed,
         loss=config.loss,
@@ -212,7 +262,7 @@ def _training_part(config: TrainingConfig, state: TrainingState) -> TrainingPart
         steps=state.step,
         seconds=round(state.seconds, 1),
         best_epoch=state.best_epoch,
-        stopped=_stopped(state),
+        stopped=_stopped(state) if judged else state.why,
         stop_epoch=state.stop_epoch,
         over_fitting=state.over_fitting,
     )
@@ -274,16 +324,6 @@ def prepare_output(out: Path) -> None:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
-
-
-def _pairs(folder: Path) -> list[tuple[Image, Labels]]:
-    dataset = find(folder)
-    if not dataset.labelled:
-        raise DatasetError(
-            f"{folder} holds {count(len(dataset.unlabelled), 'image')} and no mask:"
-            f" put label images into {folder / 'masks'}."
-        )
-    return [(image, _numbered(labels)) for image, labels in map(pair, dataset.labelled)]
 
 
 def _numbered(labels: Labels) -> Labels:

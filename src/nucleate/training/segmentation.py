@@ -1,13 +1,4 @@
-"""The task of segmentation: which labelled pixels are held out, and how a network is evaluated on them.
-
-The rule. With `FEWEST` labelled images or more, every tenth is held out, from the fifth on, in the order of
-their names.
-With fewer, every image gives a strip instead: the last fifth of its longer side. A nucleus belongs to the strip when
-its centre does; what is held out is unknown to training, and what is not is unknown to validation.
-
-Strips do not see that the look of an image is learnt by heart. Leaving each of few images out of a run in turn would,
-but such runs over-fit at other epochs than the one that learns from all: `benchmarks/own_curves.py` measures both.
-"""
+"""The task of segmentation: samples of labelled images to learn from, and how a network is evaluated on the others."""
 
 from __future__ import annotations
 
@@ -15,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nucleate import losses
 from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage
@@ -28,42 +17,12 @@ from nucleate.networks.unet import UNet
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import Scores, mean_ap, pool
-from nucleate.postprocess.targets import Targets, centres, whole
+from nucleate.postprocess.targets import Targets, whole
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
 from nucleate.types import Labels, Maps, Thresholds
-
-FEWEST = 10
-"""From this number of labelled images on, whole images are held out; below it, strips."""
-
-STRIP = 0.2
-"""The part of the longer side that a strip takes."""
-
-Pair = tuple[NDArray[np.float32], Labels]
-"""A normalised image (channels, H, W) and its labels (H, W)."""
-
-
-def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], str]:
-    """Training pairs, validation pairs, and the rule that was applied as a sentence."""
-    if len(pairs) >= FEWEST:
-        training = [pair for index, pair in enumerate(pairs) if index % 10 != 4]
-        validation = list(pairs[4::10])
-        return training, validation, f"{len(validation)} of {len(pairs)} labelled images are held out for validation."
-    strips = [_cut(labels) for _, labels in pairs]
-    training = [(image, kept) for (image, _), (kept, _) in zip(pairs, strips, strict=True)]
-    validation = [(image, held) for (image, _), (_, held) in zip(pairs, strips, strict=True)]
-    return training, validation, f"The last fifth of each of {len(pairs)} labelled images is held out for validation."
-
-
-def _cut(labels: Labels) -> tuple[Labels, Labels]:
-    """The labels that training keeps and those that validation gets; -1 where the other has it."""
-    axis = int(labels.shape[1] >= labels.shape[0])
-    edge = int(labels.shape[axis] * (1 - STRIP))
-    position = centres(labels).position[:, axis]
-    strip = np.indices(labels.shape)[axis] >= edge
-    in_strip = np.where(labels > 0, position[np.maximum(labels, 0)] >= edge, strip)
-    return np.where(in_strip, -1, labels).astype(np.int32), np.where(in_strip, labels, -1).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
