@@ -27,9 +27,11 @@ help:
 
 demo: $(READY)
 	@rm -rf demo
+	@echo "Draws 18 images, trains two minutes on 12 of them, and scores the model on the others: three minutes or so."
 	@$(BIN)/nucleate demo --out demo
 
 test: $(READY)
+	@echo "Runs every test and every example in the documentation, two files at a time; the slowest are named at the end."
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
 check: $(READY)

@@ -48,7 +48,10 @@ def main() -> None:
             }
         )
         folder = PACKAGE / modality
-        extra = {store.CARD: card(manifest, "test").encode(), store.CURVES: (run / "model" / store.CURVES).read_bytes()}
+        extra = {
+            store.CARD: card(manifest, modality, "test").encode(),
+            store.CURVES: (run / "model" / store.CURVES).read_bytes(),
+        }
         store.write(folder, manifest, weights, store.read_history(run / "model"), extra)
     print(table(rows))
 

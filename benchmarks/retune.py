@@ -45,7 +45,7 @@ def main() -> None:
         store.write(folder, old.model_copy(update={"engines": found}), weights, store.read_history(folder))
         print(found.model_dump_json(indent=2))
         return
-    thresholds, scores, engines = tune_prediction(network, validation, criterion)
+    thresholds, scores, engines, _ = tune_prediction(network, validation, criterion)
     manifest = old.model_copy(
         update={
             "thresholds": ThresholdsPart(**asdict(thresholds)),
@@ -54,7 +54,7 @@ def main() -> None:
         }
     )
     weights, curves = ((folder / name).read_bytes() for name in (store.WEIGHTS, store.CURVES))
-    extra = {store.CARD: card(manifest).encode(), store.CURVES: curves}
+    extra = {store.CARD: card(manifest, options.out).encode(), store.CURVES: curves}
     store.write(options.out, manifest, weights, store.read_history(folder), extra)
     print(thresholds)
     print(table({"validation": row(scores)}))

@@ -13,6 +13,7 @@ import nucleate
 ROOT = Path(nucleate.__file__).parent
 
 ALLOWED = {
+    "sentences": set(),
     "version": set(),
     "errors": set(),
     "signals": set(),
@@ -59,7 +60,11 @@ ALLOWED = {
 `version` is the package's own `__init__`. A part that is a single module stands for itself alone.
 """
 
+EVERYWHERE = {"sentences"}
+"""What every part may import: what its sentences for people are made of."""
+
 LIBRARIES = {
+    "sentences": set(),
     "version": set(),
     "errors": set(),
     "signals": set(),
@@ -110,7 +115,7 @@ def faults(module, source):
             target = part_of(rest) or ("version" if rest in ("", "__version__") else None)
             if target is None:
                 found.append(f"{module} imports {name}, which belongs to no part of the table")
-            elif target != part and target not in ALLOWED[part]:
+            elif target != part and target not in ALLOWED[part] | EVERYWHERE:
                 found.append(f"{module} imports {name}: {part} may not import {target}")
         elif top not in sys.stdlib_module_names and part in LIBRARIES and top not in LIBRARIES[part]:
             found.append(f"{module} imports {name}: {part} may not import {top}")

@@ -34,6 +34,7 @@ from nucleate.types import Box
 if TYPE_CHECKING:
     from nucleate.evaluation import Evaluation
     from nucleate.training.config import TrainingConfig
+    from nucleate.training.fit import Phase
     from nucleate.training.trainer import Observer
 
 __all__ = ["Result", "Segmenter", "evaluate", "load", "train"]
@@ -267,6 +268,7 @@ def train(
     masks: str = "auto",
     resume: bool = False,
     observe: Observer | None = None,
+    phase: Phase | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
@@ -284,6 +286,7 @@ def train(
             binary makes each connected piece of a class mask a nucleus.
         resume: resume the interrupted run in `out`.
         observe: called after each step with the state of the run and the loss.
+        phase: is told, in a few words, which part of the work begins.
         warn: told each thing that may be wrong with the images, as a sentence.
 
     Returns:
@@ -294,7 +297,7 @@ def train(
     """
     # Training is loaded where it is asked for: prediction starts a second earlier without it.
     from nucleate.data.masks import choice
-    from nucleate.report.card import card_files
+    from nucleate.report.model_files import model_files
     from nucleate.training.config import TrainingConfig
     from nucleate.training.fit import fit
 
@@ -307,8 +310,9 @@ def train(
         masks=choice(masks),
         resume=resume,
         observe=observe,
+        phase=phase,
         warn=warn,
-        extra_files=card_files,
+        extra_files=model_files,
     )
     return load(out)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ import typer
 
 from nucleate import __version__, out_of_memory, signals
 from nucleate.errors import NucleateError, NucleateWarning, printable
+from nucleate.sentences import command, count
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
@@ -107,7 +108,9 @@ def check(folder: Folder, masks: MasksOption = "auto") -> None:
     from nucleate.data.masks import choice
     from nucleate.report.console import print_folder_report
 
-    print_folder_report(inspect(folder, choice(masks)), Console())
+    with _busy("reading the images"):
+        report = inspect(folder, choice(masks))
+    print_folder_report(report, Console())
 
 
 @app.command()
@@ -127,8 +130,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
-    with _loading():
+    with _busy():
         from nucleate import api
+        from nucleate.networks.store import read_history
+        from nucleate.report.last_words import last_words
         from nucleate.report.training_progress import TrainingProgress
         from nucleate.training.config import TrainingConfig
 
@@ -143,20 +148,10 @@ def train(
             masks=masks,
             resume=resume,
             observe=progress.observe,
+            phase=progress.phase,
             warn=_warn,
         )
-    manifest = model.manifest
-    scores = manifest.scores.get("validation")
-    if manifest.data.channels != ("grey",):
-        print(f"It learnt from {' + '.join(manifest.data.channels)}.")
-    print(f"{manifest.training.stopped} The weights of epoch {manifest.training.best_epoch} are kept.")
-    if scores is None:
-        print(f"{manifest.data.validation} Label more nuclei, and train again.")
-        print(f"Wrote {out}.")
-        return
-    nuclei = _count(scores["n_true"], "held-out nucleus", "held-out nuclei")
-    print(f"Panoptic quality {scores['panoptic_quality']:.3f} on {nuclei}. {manifest.data.validation}")
-    print(f"Wrote {out}. Next: nucleate predict {out} IMAGES --out DIR")
+    print("\n".join(map(printable, last_words(model.manifest, read_history(out), folder, out))))
 
 
 @app.command()
@@ -212,7 +207,7 @@ def predict(
     ] = False,
 ) -> None:
     """Find the nuclei in images of any size: a label image and a table for each, or other formats."""
-    with _loading():
+    with _busy():
         from nucleate import api
         from nucleate.data.dataset import images_in, skipped_in
         from nucleate.inference.image_input import Selection
@@ -235,8 +230,8 @@ def predict(
     for sentence in sentences(done):
         print(f"nucleate: {printable(sentence)}", file=sys.stderr)
     if done.nuclei:
-        nuclei = _count(sum(done.nuclei.values()), "nucleus", "nuclei")
-        print(f"{nuclei} in {_count(len(done.nuclei), 'image', 'images')}. Wrote {out}. Next: nucleate view {out}")
+        nuclei = count(sum(done.nuclei.values()), "nucleus", "nuclei")
+        print(f"{nuclei} in {count(len(done.nuclei), 'image')}. Wrote {out}. Next: {command('view', out)}")
     _name_failures(done.failed, len(done.results))
 
 
@@ -265,13 +260,16 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Write a model as a file for other programs, checked against PyTorch."""
+    from json import dumps
+
     from nucleate.inference.export import USE, export
     from nucleate.networks.store import locate, read
 
     _say_which(model)
-    done = export(read(locate(model)), to, out, overwrite=overwrite)
+    with _busy("writing and checking the model"):
+        done = export(read(locate(model)), to, out, overwrite=overwrite)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
-    print(USE[to].format(out=out))
+    print(USE[to].format(out=dumps(str(out))))
 
 
 @app.command()
@@ -279,6 +277,12 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
     true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],
     json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write an HTML page: scores, and each image with truth and prediction.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images for --report, where they are not found otherwise.")
+    ] = None,
     masks: MasksOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
@@ -293,14 +297,23 @@ def evaluate(
 
     if json is not None:
         refuse_replacing(json, KIND.encode(), overwrite=overwrite)
-    found = evaluate(predicted, true, masks=choice(masks))
+    if report is not None:
+        from nucleate.report.html import WRITTEN_BY, render
+        from nucleate.report.own_data import evaluation_report
+
+        refuse_replacing(report, WRITTEN_BY.encode(), overwrite=overwrite)
+    with _busy("comparing the nuclei"):
+        found = evaluate(predicted, true, masks=choice(masks))
     for sentence in found.warnings:
         _warn(sentence)
     if json is not None:
         write_text(json, to_json(found))
+    if report is not None:
+        with _busy("writing the report"):
+            render(evaluation_report(found, true, images, choice(masks)), report)
     print_evaluation(found, Console())
-    if json is not None:
-        print(f"Wrote {json}.")
+    for written in filter(None, (json, report)):
+        print(f"Wrote {written}.")
     _name_failures(list(found.failed), len(found.failed) + len(found.images))
 
 
@@ -385,19 +398,25 @@ def demo(
 
     config = TrainingConfig(seed=seed, minutes=minutes)
     with TrainingProgress(config, out / "model") as progress:
-        report = run(out, config, observe=progress.observe)
-    print(f"The report is at {report}")
+        report = run(out, config, observe=progress.observe, phase=progress.phase)
+    print(f"Wrote {report}: open it in a browser.")
+    print(f"Next: {command('predict', out / 'model', out / 'test', '--out', out / 'found')}")
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    """A line on the terminal while the libraries are loaded, which compile what they need the first time."""
+def _busy(what: str = "loading; the first time on a machine this takes some 20 seconds longer") -> Iterator[None]:
+    """A line on the terminal while something is done; elsewhere one after ten seconds, and then every 30."""
     from rich.console import Console
 
+    from nucleate.report.heartbeat import Heartbeat
+
     console = Console(stderr=True)
-    what = "Loading; the first time on a machine this takes some 20 seconds longer."
-    with console.status(what) if console.is_terminal else nullcontext():
-        yield
+    if console.is_terminal:
+        with console.status(what.capitalize()):
+            yield
+    else:
+        with Heartbeat(lambda: what, first=10):
+            yield
 
 
 def _warn(sentence: str) -> None:
@@ -412,14 +431,10 @@ def _say_which(model: str) -> None:
         print(f"nucleate: the model in ./{model} is used, not the one of that name in the package.", file=sys.stderr)
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
 def _name_failures(sentences: list[str], total: int) -> None:
     if not sentences:
         return
-    print(f"nucleate: {len(sentences)} of {total} images could not be done:", file=sys.stderr)
+    print(f"nucleate: {len(sentences)} of {count(total, 'image')} could not be done:", file=sys.stderr)
     for sentence in sentences:
         print(f"  {sentence}", file=sys.stderr)
     raise typer.Exit(SOME_FAILED if len(sentences) < total else UNUSABLE)

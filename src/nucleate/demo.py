@@ -11,15 +11,24 @@ from nucleate.inference.predictor import Predictor
 from nucleate.networks.store import locate, read, read_history
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import pool
-from nucleate.report.card import card_files, run_curves
+from nucleate.report.card import run_curves
 from nucleate.report.collect import Picture, Report, headline, picture, score_table
 from nucleate.report.html import render
+from nucleate.report.model_files import model_files
+from nucleate.sentences import count
 from nucleate.training.config import TrainingConfig
-from nucleate.training.fit import fit
+from nucleate.training.fit import Phase, fit
 from nucleate.training.trainer import Observer
 
 
-def run(out: Path, config: TrainingConfig, *, style: str = "fluorescence", observe: Observer | None = None) -> Path:
+def run(
+    out: Path,
+    config: TrainingConfig,
+    *,
+    style: str = "fluorescence",
+    observe: Observer | None = None,
+    phase: Phase | None = None,
+) -> Path:
     """Draw `out`/train and `out`/test, train `out`/model, and write `out`/report.html, whose path is returned."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"{out} is not an empty folder: delete it, or choose another --out.")
@@ -30,9 +39,9 @@ def run(out: Path, config: TrainingConfig, *, style: str = "fluorescence", obser
         out / "model",
         config,
         observe=observe,
-        name=f"{style} demo",
+        phase=phase,
         source="drawn images",
-        extra_files=card_files,
+        extra_files=model_files,
     )
     model = read(locate(str(out / "model")))
     predictor = Predictor(model)
@@ -44,21 +53,20 @@ def run(out: Path, config: TrainingConfig, *, style: str = "fluorescence", obser
         matchings.append(match(truth, predicted))
         pictures.append(picture(image, predicted, truth, matchings[-1]))
     scores = pool(matchings)
-    training = model.manifest.training
+    data, training = model.manifest.data, model.manifest.training
+    learnt = f"{count(data.labelled, 'drawn image')} with {count(data.nuclei, 'nucleus', 'nuclei')}"
     report = Report(
         title="Nucleate: the main job on drawn images",
-        summary=(
-            f"{model.manifest.data.labelled} drawn images with {model.manifest.data.nuclei} nuclei to learn from, "
-            f"{len(pictures)} others to be judged on."
-        ),
+        summary=f"{learnt} to learn from, {count(len(pictures), 'other')} to be judged on.",
         headline=headline(scores),
         facts=(
-            ("Training", f"{training.epochs} epochs in {training.seconds:.0f} s, loss {training.loss}"),
-            ("Validation", model.manifest.data.validation),
+            ("Training", f"{count(training.epochs, 'epoch')} in {training.seconds:.0f} s, loss {training.loss}"),
+            ("Validation", data.validation),
             ("Kept", f"the weights of epoch {training.best_epoch}. {training.stopped}"),
             ("Nuclei", f"{scores.n_true} true, {scores.n_predicted} found"),
         ),
         scores=score_table(scores),
+        accuracy=scores,
         curves=run_curves(read_history(model.folder), training),
         pictures=tuple(pictures),
     )

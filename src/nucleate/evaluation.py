@@ -108,7 +108,7 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], m
         raise DatasetError(f"{file} is a file but {folder} is a folder; give two files or two folders.")
     if not _is_folder(predicted):
         written = contents(predicted.absolute().parent).written(predicted)
-        labels = _read(predicted, truth)
+        labels = read_both(predicted, truth)
         image, warnings = _compare(truth.stem, predicted, truth, labels, thresholds, masks, written=written)
         return Evaluation((image,), pool([image.matching]), warnings=warnings)
     results = _results_in(predicted)
@@ -118,7 +118,7 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], m
     for name in sorted(truths):
         files = predictions[partners[name]], truths[name]
         try:
-            labels = _read(*files)
+            labels = read_both(*files)
         except (ImageError, OSError) as error:
             failed.append(str(error))
             continue
@@ -150,9 +150,9 @@ def _partners(predictions: Mapping[str, Path], truths: Mapping[str, Path], folde
     partners |= {name: name for name in truths.keys() & predictions.keys()}
     missing = sorted(truths.keys() - partners.keys())
     if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        others = f" and {len(missing) - 1} more have" if len(missing) > 1 else " has"
         raise DatasetError(
-            f"{truths[missing[0]]}{others} has no predicted partner in {folder}; "
+            f"{truths[missing[0]]}{others} no predicted partner in {folder}; "
             f"put a label image named {missing[0]}.tif there, or take the true one away."
         )
     return partners
@@ -199,7 +199,8 @@ def _array(values: Any, which: str, masks: Masks) -> Labels:
     return found.labels
 
 
-def _read(predicted: Path, truth: Path) -> tuple[Labels, Labels]:
+def read_both(predicted: Path, truth: Path) -> tuple[Labels, Labels]:
+    """Predicted and true labels of one image, of one size where outlines leave it open."""
     found, expected = read_labels(predicted), read_labels(truth)
     if found.shape != expected.shape:  # outlines do not say how far their image reaches beyond them
         height, width = (max(sides) for sides in zip(found.shape, expected.shape, strict=True))

@@ -1,10 +1,16 @@
 """The card and the curves of a model folder."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from nucleate.data.synthetic import fluorescence
 from nucleate.networks import store
 from nucleate.networks.manifest import TrainingPart
-from nucleate.report.card import card, card_files, run_curves
+from nucleate.report.card import card, run_curves
+from nucleate.report.model_files import model_files
+from nucleate.training.fit import Trained
 
 
 @pytest.mark.parametrize(
@@ -26,14 +32,23 @@ def test_curves_show_the_end_where_they_have_it(stop, over_fitting, shown):
 def test_the_card_of_an_embedded_model_is_made_from_its_manifest(name):
     folder = store.locate(name)
     manifest = store.read_manifest(folder)
-    assert card(manifest, "test") == (folder / store.CARD).read_text()
-    text = card(manifest)
+    assert card(manifest, name, "test") == (folder / store.CARD).read_text()
+    text = card(manifest, name)
     assert "Scores on the validation images" in text and manifest.data.licence in text
     assert f"Panoptic quality {manifest.scores['validation']['panoptic_quality']:.3f}" in text
 
 
 def test_the_files_are_those_of_a_model_folder():
     folder = store.locate("fluorescence")
-    files = card_files(store.read_manifest(folder), store.read_history(folder))
-    assert files.keys() == {store.CARD, store.CURVES}
+    image, truth = fluorescence(seed=1, height=96, width=96)
+    pair = (image.pixels.transpose(2, 0, 1) / np.float32(255), truth)
+    trained = Trained(
+        Path("my model"), store.read_manifest(folder), store.read_history(folder), [pair], ["a.tif"], [truth]
+    )
+    files = model_files(trained)
+    assert files.keys() == {store.CARD, store.CURVES, store.REPORT}
     assert files[store.CURVES].startswith(b"\x89PNG")
+    assert b"nucleate predict 'my model' IMAGES --out DIR" in files[store.CARD]
+    report = files[store.REPORT].decode()
+    assert "a.tif" in report and "Average precision over IoU: AP 1.00 at IoU 0.5" in report
+    assert "panoptic quality 1.000" in report and "http" not in report.replace("http-equiv", "")

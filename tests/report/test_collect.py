@@ -62,7 +62,7 @@ def test_scores_become_a_headline_and_a_table_of_every_threshold() -> None:
     truth = np.array([[1, 1, 0, 2]])
     scores = pool([match(truth, np.array([[1, 1, 0, 0]]), thresholds=(0.5, 0.75))])
     table = score_table(scores)
-    assert "2 true and 1 predicted nuclei in 1 image" in table.caption
+    assert "2 true and 1 predicted nucleus in 1 image" in table.caption
     assert [row[:4] for row in table.rows] == [("0.5", 1, 0, 1), ("0.75", 1, 0, 1)]
     assert all(len(row) == len(table.head) for row in table.rows)
     assert dict(headline(scores))["Panoptic quality"] == pytest.approx(2 / 3)

@@ -104,3 +104,44 @@ def test_nothing_goes_to_standard_output(tmp_path, capsys):
     with TrainingProgress(TrainingConfig(epochs=1), tmp_path) as progress:
         progress.observe(TrainingState(step=1, seconds=1), 1.0)
     assert capsys.readouterr().out == ""
+
+
+def test_lines_tell_the_start_each_part_and_the_end_where_there_is_no_terminal(tmp_path, capsys):
+    with TrainingProgress(TrainingConfig(epochs=1, minutes=2), tmp_path) as progress:
+        progress.phase("reading the images")
+        progress.phase("training on 1 labelled image with 3 nuclei")
+        for part in ("choosing thresholds", "comparing engines"):
+            progress.phase(part)
+    lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "training on 1 labelled image with 3 nuclei, for 2 min or 1 epoch at most",
+        "choosing thresholds",
+        "comparing engines",
+    ]
+
+
+def test_a_beat_tells_epoch_loss_score_and_time_left(tmp_path):
+    progress = TrainingProgress(TrainingConfig(minutes=10), tmp_path)
+    history = [{"score": 0.25, "train_loss": 1.0, "valid_loss": 1.0}]
+    progress.observe(TrainingState(step=7, seconds=150, history=history, best_score=0.5), 1.0)
+    assert re.fullmatch(
+        r"epoch 1 \| loss 1\.000 \| [\d.]+ images/s \| score 0\.250 \(kept 0\.500\) \| 7:30 left", progress.text
+    )
+
+
+def test_no_time_is_left_is_never_said(tmp_path):
+    """The last step is followed by a validation, thresholds and engines, which are parts of their own."""
+    config = TrainingConfig(epochs=1, samples=8, batch=4)
+    progress = TrainingProgress(config, tmp_path)
+    for step in (1, 2):
+        progress.observe(TrainingState(step=step, seconds=step, cool_end=2), 1.0)
+    assert "left" not in line(progress)[1] and "judging the last epoch" in line(progress)[1]
+    progress.phase("choosing thresholds")
+    assert line(progress)[1] == "choosing thresholds" and line(progress)[3] is None
+
+
+def test_an_unlimited_run_says_how_it_ends_and_what_such_runs_took(tmp_path, capsys):
+    with TrainingProgress(TrainingConfig(), tmp_path) as progress:
+        progress.phase("training on 5 labelled images with 90 nuclei")
+    said = capsys.readouterr().err
+    assert "ends by itself" in said and "8 minutes with 5 images" in said and "--minutes" in said

@@ -25,7 +25,7 @@ from nucleate.networks.manifest import ThresholdsPart
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import pool
-from nucleate.report.card import card_files
+from nucleate.report.model_files import model_files
 from nucleate.training import fit
 from nucleate.training.checkpoint import FILE, TrainingState
 from nucleate.training.config import TrainingConfig
@@ -37,7 +37,7 @@ SMALL = dataclasses.replace(SHORT, widths=(8, 8))
 """With a small network, where the network does not matter."""
 
 OPTIONS = {"height": 64, "width": 96, "diameter": 16}
-FILES = {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CURVES, store.CARD}
+FILES = {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CURVES, store.CARD, store.REPORT}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 def trained(folder, tmp_path_factory):
     """With the network that people get."""
     out = tmp_path_factory.mktemp("models") / "mine"
-    return out, fit.fit(folder, out, SHORT, extra_files=card_files)
+    return out, fit.fit(folder, out, SHORT, extra_files=model_files)
 
 
 def files_of(path):
@@ -104,9 +104,9 @@ def test_thresholds_are_tuned_and_the_engines_are_judged_with_them():
             return scores(thresholds)
 
     judge, network = Judge(), UNet(Architecture(widths=(8, 8)))
-    thresholds, found, engines = fit.tune_prediction(network, judge, SegmentationCriterion())
+    thresholds, found, engines, maps = fit.tune_prediction(network, judge, SegmentationCriterion())
     assert thresholds == dataclasses.replace(Thresholds(), foreground=0.4)
-    assert found == scores(thresholds) and set(engines.panoptic_quality) == set(installed())
+    assert maps == ("maps",) and found == scores(thresholds) and set(engines.panoptic_quality) == set(installed())
     assert judge.asked == (Thresholds(), *[thresholds] * len(installed()))
 
 
@@ -158,7 +158,7 @@ def test_an_unfinished_run_is_kept_until_resumed(folder, tmp_path):
         fit.fit(folder, out, config)
     assert files_of(out) == before
     manifest = fit.fit(folder, out, config, resume=True)
-    assert {path.name for path in out.iterdir()} == FILES - {store.CURVES, store.CARD}
+    assert {path.name for path in out.iterdir()} == FILES - {store.CURVES, store.CARD, store.REPORT}
     assert manifest.weights_sha256 == expected.weights_sha256
     assert manifest.thresholds == expected.thresholds and manifest.scores == expected.scores
 
@@ -270,7 +270,7 @@ def one_nucleus(folder, images):
 
 
 def test_where_no_nucleus_can_be_held_out_there_is_no_score(tmp_path):
-    manifest = fit.fit(one_nucleus(tmp_path / "one", 1), tmp_path / "model", SMALL, extra_files=card_files)
+    manifest = fit.fit(one_nucleus(tmp_path / "one", 1), tmp_path / "model", SMALL, extra_files=model_files)
     assert manifest.scores == {} and manifest.engines is None
     assert manifest.thresholds == ThresholdsPart(**dataclasses.asdict(Thresholds()))
     assert "no score" in manifest.data.validation

@@ -32,11 +32,11 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 USE = {
     "onnx": """In Python:
-    session = onnxruntime.InferenceSession("{out}")
+    session = onnxruntime.InferenceSession({out})
     maps = session.run(None, {{"image": image}})[0]
     session.get_modelmeta().custom_metadata_map  # how to normalise, what the maps mean, the thresholds""",
     "openvino": """In Python:
-    model = openvino.Core().read_model("{out}")
+    model = openvino.Core().read_model({out})
     maps = openvino.compile_model(model, "CPU")([image])[0]
     model.get_rt_info("nucleate")  # how to normalise, what the maps mean, the thresholds""",
 }

@@ -40,6 +40,7 @@ from nucleate.io.formats.progress import Observe as ObserveShare
 from nucleate.io.prediction_json import PredictionRecord, record_file, relative_to, write_record
 from nucleate.networks.runtime import keep_memory
 from nucleate.report import overlay
+from nucleate.sentences import command
 from nucleate.types import Box, Image
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
@@ -357,7 +358,7 @@ class _Run:
         )
         removed = self._record(source, reader.level, nuclei, files, digest(identity), remarks)
         if request.overlay and not drawn:
-            notes.append(f"{source.path} is too large for an overlay: look at it with nucleate view {self.out}.")
+            notes.append(f"{source.path} is too large for an overlay. To look at it: {command('view', self.out)}")
         end_work(folder, stem)
         return Segmented(nuclei.count, image.megapixels, nuclei.bounded(), tuple(notes), tuple(removed), remarks)
 

@@ -5,6 +5,7 @@ model.json            `Manifest`, checked when read; it holds the checksum of th
 history.jsonl         one line an epoch
 curves.png            the same as a picture; not needed to predict
 README.md             the card: what it was trained on, how it scores, how to use it; not needed either
+report.html           what it finds in the images held out, beside the truth; not needed either
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from nucleate.networks.manifest import PARTS, ArchitecturePart, EpochRow, Manife
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.types import Thresholds
 
-WEIGHTS, MANIFEST, HISTORY, CURVES, CARD = (
+WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT = (
     "weights.safetensors",
     "model.json",
     "history.jsonl",
     "curves.png",
     "README.md",
+    "report.html",
 )
 FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD)
 """What may be written into a model folder."""

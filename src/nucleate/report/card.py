@@ -1,23 +1,18 @@
-"""The files of a model folder that people read: the card and the curves."""
+"""The card of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from nucleate.curves.curves import Curves, curves
 from nucleate.networks import store
 from nucleate.networks.manifest import Manifest, TrainingPart
-from nucleate.report.plots import curves_png
+from nucleate.sentences import command, count
 
 IMAGES = {"validation": "the validation images", "test": "the test images, which it had never seen"}
-"""What the scores of a manifest are of, by their names there."""
-
-
-def card_files(manifest: Manifest, history: Sequence[Mapping[str, float]]) -> dict[str, bytes]:
-    """The card and the picture of the curves, by the names of their files; see `training.fit.fit`."""
-    run = run_curves(history, manifest.training)
-    return {store.CARD: card(manifest).encode(), store.CURVES: curves_png([run])}
+"""What the scores of a manifest are of, by their names there; others are of a model of the package."""
 
 
 def run_curves(history: Sequence[Mapping[str, float]], training: TrainingPart) -> Curves:
@@ -27,42 +22,54 @@ def run_curves(history: Sequence[Mapping[str, float]], training: TrainingPart) -
     return curves(history, training.best_epoch, stop, None if start is None or stop is None else (start, stop))
 
 
-def card(manifest: Manifest, scored: str = "validation") -> str:
-    """The model's README, with the scores of the manifest that have the name `scored`."""
+def card(manifest: Manifest, model: Path | str, scored: str = "validation") -> str:
+    """The model's README: `model` is its folder or its name in the package; `scored` names the scores to show."""
     data, training = manifest.data, manifest.training
     licence = f" ({data.licence})" if data.licence else ""
-    channels = f"{len(data.channels)} channel{'' if len(data.channels) == 1 else 's'}"
+    nuclei, steps = count(data.nuclei, "nucleus", "nuclei"), count(training.steps, "step")
     return f"""# {manifest.name}
 
-Finds nuclei in images with {channels} ({", ".join(data.channels)}).
+Finds nuclei in images with {count(len(data.channels), "channel")} ({", ".join(data.channels)}).
 
-    nucleate predict {manifest.name} IMAGES --out DIR
+    {command("predict", model, "IMAGES", "--out", "DIR")}
 
 ## Data
-{data.source}{licence}: {data.labelled} labelled images, {data.nuclei} nuclei, median diameter
+{data.source}{licence}: {count(data.labelled, "labelled image")}, {nuclei}, median diameter
 {data.median_diameter:.1f} pixels. {data.validation}
 
-{_scores(manifest.scores.get(scored), IMAGES[scored])}
+{_scores(manifest, scored)}
 ## Training
-{training.epochs} epochs, {training.steps} steps, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
+{count(training.epochs, "epoch")}, {steps}, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
 the weights of epoch {training.best_epoch} are kept. {training.stopped}
 
 ![curves]({store.CURVES})
 """
 
 
-def _scores(scores: Mapping[str, Any] | None, images: str) -> str:
-    if scores is None:
+def _scores(manifest: Manifest, scored: str) -> str:
+    scores = manifest.scores.get(scored)
+    if not known(scores):
         return "## Scores\nNone: no nucleus could be held out, so nobody knows how good the model is.\n"
     rows = "".join(
         f"| {row['threshold']:g} | {row['precision']:.3f} | {row['recall']:.3f} | {row['ap']:.3f} |\n"
         for row in scores["thresholds"]
     )
-    return f"""## Scores on {images}
-Panoptic quality {scores["panoptic_quality"]:.3f}, AJI {scores["aji"]:.3f}, {scores["n_true"]} nuclei.
-
+    others = "".join(
+        f"The model {name} of the package has panoptic quality {other['panoptic_quality']:.3f} on the same images.\n"
+        for name, other in manifest.scores.items()
+        if name not in IMAGES
+    )
+    nuclei = count(scores["n_true"], "nucleus", "nuclei")
+    return f"""## Scores on {IMAGES[scored]}
+Panoptic quality {scores["panoptic_quality"]:.3f}, AJI {scores["aji"]:.3f}, {nuclei}.
+{others}
 | IoU | precision | recall | AP |
 | --- | --- | --- | --- |
 {rows}
 Epoch and thresholds were chosen on the validation images.
 """
+
+
+def known(scores: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether there are scores, and true nuclei that they are of."""
+    return scores is not None and scores.get("n_true", 1) > 0

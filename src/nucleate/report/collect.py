@@ -11,6 +11,7 @@ from nucleate.curves.curves import Curves
 from nucleate.errors import InputError
 from nucleate.postprocess.matching import Matching
 from nucleate.postprocess.scores import Scores
+from nucleate.sentences import count
 from nucleate.types import Image, Labels, Pixels
 
 Value = str | int | float
@@ -57,7 +58,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole report. `headline` is shown large, `facts` as a list; every part but the title may be left out."""
+    """A whole report.
+
+    `headline` is shown large, `facts` as a list, `accuracy` as curves over the IoU threshold; `images` has a row for
+    each image. Every part but the title may be left out.
+    """
 
     title: str
     summary: str = ""
@@ -66,6 +71,8 @@ class Report:
     scores: Table | None = None
     curves: Curves | None = None
     pictures: tuple[Picture, ...] = ()
+    accuracy: Scores | None = None
+    images: Table | None = None
 
 
 def headline(scores: Scores) -> tuple[tuple[str, Value], ...]:
@@ -80,9 +87,9 @@ def headline(scores: Scores) -> tuple[tuple[str, Value], ...]:
 
 def score_table(scores: Scores) -> Table:
     """Counts and ratios at each IoU threshold, pooled over the images."""
-    images = "1 image" if scores.images == 1 else f"{scores.images} images"
     return Table(
-        caption=f"{scores.n_true:,} true and {scores.n_predicted:,} predicted nuclei in {images}",
+        caption=f"{scores.n_true:,} true and {count(scores.n_predicted, 'predicted nucleus', 'predicted nuclei')} in"
+        f" {count(scores.images, 'image')}",
         head=("IoU", "Matched", "False positive", "Missed", "Precision", "Recall", "F1", "AP"),
         rows=tuple(
             (f"{row.threshold:g}", row.tp, row.fp, row.fn, row.precision, row.recall, row.f1, row.ap)
@@ -105,11 +112,15 @@ def picture(
     """
     if truth is None or matching is None:
         return Picture(image.name, image.pixels, predicted, truth, caption=caption)
+    return Picture(image.name, image.pixels, predicted, truth, *classes(truth, predicted, matching), caption)
+
+
+def classes(truth: Labels, predicted: Labels, matching: Matching) -> tuple[Ids, Ids, Ids]:
+    """The ids of `predicted` that are matched and that are false positives, and those of `truth` that are missed."""
     matched = np.array([found for _, found, _ in matching.pairs], np.int64)
     hit = np.array([true for true, _, _ in matching.pairs], np.int64)
     ids, areas = np.unique(predicted[predicted > 0], return_counts=True)
     on_unknown, outside = np.unique(predicted[(predicted > 0) & (truth < 0)], return_counts=True)
     ignored = on_unknown[2 * outside > areas[np.searchsorted(ids, on_unknown)]]
     false_positive = np.setdiff1d(ids, np.concatenate([matched, ignored]))
-    missed = np.setdiff1d(truth[truth > 0], hit)
-    return Picture(image.name, image.pixels, predicted, truth, matched, false_positive, missed, caption)
+    return matched, false_positive, np.setdiff1d(truth[truth > 0], hit)

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from nucleate.errors import printable
 from nucleate.postprocess.scores import mean_ap
+from nucleate.sentences import count
 
 # For the types alone: `nucleate evaluate` and `nucleate check` need no torch.
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ _LISTED = 30
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print the scores, one row for each IoU threshold, and the qualities below."""
     scores = evaluation.scores
-    images = "1 image" if scores.images == 1 else f"{scores.images} images"
-    table = Table(title=f"{images}, {scores.n_true} true and {scores.n_predicted} predicted nuclei")
+    predicted = count(scores.n_predicted, "predicted nucleus", "predicted nuclei")
+    table = Table(title=f"{count(scores.images, 'image')}, {scores.n_true:,} true and {predicted}")
     _columns(table, "IoU ≥", "TP", "FP", "FN", "precision", "recall", "F1", "AP", "AP, mean of images")
     for row in scores.at:
         ratios = (row.precision, row.recall, row.f1, row.ap, row.mean_ap)
@@ -47,8 +49,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     )
     console.print(f"aggregated Jaccard     {scores.aji:.3f} pooled, {scores.mean_aji:.3f} mean of images")
     if evaluation.left_out:
-        count, example = len(evaluation.left_out), evaluation.left_out[0]
-        console.print(f"left out, without true labels: {count} (the first is {example})", markup=False)
+        number, example = len(evaluation.left_out), evaluation.left_out[0]
+        console.print(f"left out, without true labels: {number} (the first is {example})", markup=False)
 
 
 def print_folder_report(report: FolderReport, console: Console) -> None:
@@ -90,20 +92,31 @@ def _folder_summary(report: FolderReport) -> Table:
 
 
 def _each_image(report: FolderReport) -> Table:
-    table = Table()
-    for heading in ("image", "size", "channels", "type", "pixel size", "nuclei", "diameter"):
-        # A name that is cut short is of no use: it continues in the next line.
-        table.add_column(heading, overflow="fold")
-    for image in report.images:
-        table.add_row(
-            Text(printable(image.name)),
-            _size(image),
-            Text(" + ".join(image.channels)),
-            image.dtype,
-            _micrometres(image.pixel_size),
-            "unlabelled" if not image.labelled else "?" if image.nuclei is None else str(image.nuclei),
-            _range(image.diameters) if image.diameters else "",
-        )
+    """A row for each image. What is the same for all of them stands in the summary and not here, to save width."""
+    images = report.images
+    columns: list[tuple[str, list[str]]] = [
+        ("size", [_size(image) for image in images]),
+        ("channels", [" + ".join(image.channels) for image in images]),
+        ("type", [image.dtype for image in images]),
+        ("pixel size", [_micrometres(image.pixel_size) for image in images]),
+    ]
+    columns = [(heading, cells) for heading, cells in columns if len(set(cells)) > 1]
+    columns += [
+        (
+            "nuclei",
+            ["unlabelled" if not one.labelled else "?" if one.nuclei is None else str(one.nuclei) for one in images],
+        ),
+        ("diameter", [_range(one.diameters) if one.diameters else "" for one in images]),
+    ]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    # A name that is cut short is of no use: a long one continues in the next line. No other word is broken.
+    longest = max((len(printable(image.name)) for image in images), default=0)
+    table.add_column("image", overflow="fold", width=max(5, min(longest, 24)))
+    for heading, cells in columns:
+        longest = max(len(word) for cell in (heading, *cells) for word in [*cell.split(), ""])
+        table.add_column(heading, min_width=longest)
+    for index, image in enumerate(images):
+        table.add_row(Text(printable(image.name)), *(Text(cells[index]) for _, cells in columns))
     return table
 
 
@@ -140,13 +153,16 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
     facts = Table(title=manifest.name, show_header=False, title_justify="left")
     facts.add_row("data", f"{data.source} {data.licence}".strip())
     facts.add_row(
-        "", f"{data.labelled} labelled images, {data.nuclei} nuclei, median diameter {data.median_diameter} px"
+        "",
+        f"{count(data.labelled, 'labelled image')}, {count(data.nuclei, 'nucleus', 'nuclei')},"
+        f" median diameter {data.median_diameter} px",
     )
     facts.add_row("validation", data.validation)
     facts.add_row("pixel size", f"{manifest.pixel_size} µm" if manifest.pixel_size else "not known")
     facts.add_row("channels", ", ".join(data.channels))
     facts.add_row(
-        "training", f"{training.epochs} epochs, {training.seconds:.0f} s, {training.loss}, seed {training.seed}"
+        "training",
+        f"{count(training.epochs, 'epoch')}, {training.seconds:.0f} s, {training.loss}, seed {training.seed}",
     )
     facts.add_row("", f"{training.stopped} Kept: epoch {training.best_epoch}.")
     facts.add_row("thresholds", ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items()))
@@ -165,7 +181,8 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
 
 
 def _model_scores(name: str, scores: Mapping[str, Any]) -> Table:
-    title = f"Scores ({name}): panoptic quality {scores['panoptic_quality']:.3f}, AJI {scores['aji']:.3f}"
+    whose = name if name in ("validation", "test") else f"{name} of the package, on the validation images"
+    title = f"Scores ({whose}): panoptic quality {scores['panoptic_quality']:.3f}, AJI {scores['aji']:.3f}"
     table = Table(title=title, title_justify="left")
     _columns(table, "IoU", "precision", "recall", "F1", "AP")
     for row in scores["thresholds"]:
@@ -212,10 +229,11 @@ def print_stopping(history: History, found: Sequence[Outcome], console: Console)
     epochs, ours = len(history.valid), found[0].decision
     # The rule names the epoch of lowest error, which need not be the one that is kept.
     reason = ours.keeping(found[0].kept) if ours.stop else ours.reason
-    console.print(f"{history.name}, after {ours.epoch} of {epochs} epochs. {reason}", highlight=False)
+    after = f"after {ours.epoch} of {count(epochs, 'epoch')}"
+    console.print(f"{history.name}, {after}. {reason}", highlight=False, markup=False)
     if history.first != 1:
         console.print(f"The file counts its epochs from {history.first}; here they count from 1.", highlight=False)
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("rule", no_wrap=True)
     _columns(table, "stops after", "share", "keeps epoch", f"regret, {'test' if history.test else 'validation'}")
     _columns(table, *["regret, score"] * bool(history.score))

@@ -10,9 +10,13 @@ from string import Template
 
 from nucleate.curves.curves import Curves, Epoch
 from nucleate.io.atomic import write_text
+from nucleate.postprocess.scores import Scores
 from nucleate.report.collect import Report, Table, Value
 from nucleate.report.pictures import article, legend
-from nucleate.report.plots import LOSS, MEAN_AP, curves_svg
+from nucleate.report.plots import LOSS, MEAN_AP, accuracy_svg, curves_svg
+
+WRITTEN_BY = 'name="generator" content="Nucleate"'
+"""Stands at the beginning of each report."""
 
 _EPOCH_HEAD = {
     "epoch": "Epoch",
@@ -41,7 +45,8 @@ def page(report: Report) -> str:
     """
     here = files("nucleate.report")
     parts = [_facts(report.facts)] if report.facts else []
-    parts += [_section("Scores", _table(report.scores))] if report.scores else []
+    parts += [_section("Scores", _accuracy(report.accuracy) + _table(report.scores))] if report.scores else []
+    parts += [_section("Images", _table(report.images))] if report.images else []
     parts += [_section("Learning curves", _curves(report.curves))] if report.curves and report.curves.epochs else []
     if report.pictures:
         rows = [article(picture, number) for number, picture in enumerate(report.pictures, start=1)]
@@ -99,6 +104,11 @@ def _table(table: Table) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table>'
         f"<caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _accuracy(scores: Scores | None) -> str:
+    chart = accuracy_svg(scores) if scores else ""
+    return f'<div class="charts"><figure>{chart}</figure></div>' if chart else ""
 
 
 def _curves(curves: Curves) -> str:

@@ -18,6 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from nucleate.curves.curves import Curves
 from nucleate.io.atomic import atomic
+from nucleate.postprocess.scores import Scores
+from nucleate.sentences import count
 
 TRAINING, VALIDATION, TEST, SCORE, MARK, OVER_FITTING = "#1f6fc5", "#d1560f", "#7a4fb0", "#0f7f6b", "#5f6b7a", "#fbe3e4"
 """Colours of the curves, the epoch kept and the stop, and the part judged over-fitting; the first two differ in
@@ -87,11 +89,39 @@ def curves_svg(run: Curves, title: str, series: Series) -> str:
     """
     if not any(_finite(run, name) for name in series):
         return ""
-    figure, text = _figure([run], [(title, series)], _INCHES), StringIO()
+    return _svg(_figure([run], [(title, series)], _INCHES), title, _describe(title, run, series))
+
+
+def accuracy_svg(scores: Scores) -> str:
+    """Average precision, precision and recall against the IoU threshold as an `svg` element; "" of one threshold.
+
+    >>> from nucleate.postprocess.matching import match
+    >>> from nucleate.postprocess.scores import pool
+    >>> labels = np.array([[1, 1, 0, 2]])
+    >>> "AP 1.00 at IoU 0.5" in accuracy_svg(pool([match(labels, labels)]))
+    True
+    """
+    if len(scores.at) < 2:
+        return ""
+    figure = Figure(figsize=_INCHES, dpi=144, layout="constrained", facecolor="white")
+    axes, thresholds = figure.subplots(), [row.threshold for row in scores.at]
+    for name, colour, width in (("precision", TRAINING, 1.5), ("recall", VALIDATION, 1.5), ("ap", SCORE, 2.5)):
+        values = [getattr(row, name) for row in scores.at]
+        label = "AP" if name == "ap" else name
+        axes.plot(thresholds, values, color=colour, label=label, linewidth=width, marker="o", markersize=3.5)
+    axes.set_ylim(-0.03, 1.03)
+    _dress(axes, "Average precision over IoU", "IoU threshold")
+    said = ", ".join(f"{row.ap:.2f} at IoU {row.threshold:g}" for row in scores.at)
+    return _svg(figure, "accuracy", f"Average precision over IoU: AP {said}")
+
+
+def _svg(figure: Figure, salt: str, description: str) -> str:
+    """A figure as an `svg` element in the style of the page."""
+    text = StringIO()
     figure.patch.set_visible(False)
     figure.axes[0].patch.set_visible(False)
     # Two charts of a page may not share a name; the same chart has the same names each time.
-    with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     _, _, content = text.getvalue().partition("<svg ")
     content = content[content.index(">") + 1 : content.index("</svg>")]
@@ -102,7 +132,7 @@ def curves_svg(run: Curves, title: str, series: Series) -> str:
         content = content.replace(colour, f"var({variable})")
     # An inch is 72 units of the drawing.
     size = f'viewBox="0 0 {72 * _INCHES[0]:g} {72 * _INCHES[1]:g}"'
-    return f'<svg class="chart" {size} role="img" aria-label="{escape(_describe(title, run, series))}">{content}</svg>'
+    return f'<svg class="chart" {size} role="img" aria-label="{escape(description)}">{content}</svg>'
 
 
 def _figure(runs: Sequence[Curves], panels: Sequence[tuple[str, Series]], inches: tuple[float, float]) -> Figure:
@@ -130,12 +160,17 @@ def _draw(axes: Axes, title: str, run: Curves, series: Series) -> None:
     for epoch, name, style in ((run.kept, "kept", (0, (4, 3))), (run.stop, "end decided", (0, (1, 1.5)))):
         if epoch is not None:
             axes.axvline(epoch, color=MARK, linewidth=1.2, linestyle=style, label=f"{name}: epoch {epoch}")
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK)
-    axes.set_xlabel("Epoch", color=_INK)
-    axes.tick_params(colors=_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(epochs) == 1:
         axes.set_xticks(epochs)
+    _dress(axes, title, "Epoch")
+
+
+def _dress(axes: Axes, title: str, below: str) -> None:
+    """Title, the name of what lies along the axis, grid and legend."""
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK)
+    axes.set_xlabel(below, color=_INK)
+    axes.tick_params(colors=_INK)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -158,4 +193,4 @@ def _describe(title: str, run: Curves, series: Series) -> str:
     marks = f"; kept epoch {run.kept}" if run.kept is not None else ""
     marks += f"; end decided after epoch {run.stop}" if run.stop is not None else ""
     marks += "; over-fitting from epoch {} to {}".format(*run.over_fitting) if run.over_fitting else ""
-    return f"{title} over {len(run.epochs)} epochs: {', '.join(words)}{marks}"
+    return f"{title} over {count(len(run.epochs), 'epoch')}: {', '.join(words)}{marks}"

@@ -14,10 +14,15 @@ from nucleate.errors import printable
 from nucleate.inference.predict import Summary
 from nucleate.inference.resume import is_unfinished
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
+from nucleate.report.heartbeat import Heartbeat
+from nucleate.sentences import count
 
 
 class PredictionProgress:
-    """Shows on standard error how far a prediction is, how fast, how long still; on Ctrl-C it says how to resume it."""
+    """Shows on standard error how far a prediction is, how fast, how long still; on Ctrl-C it says how to resume it.
+
+    Where that is no terminal, there is a line for each image, and for each tenth of a slide.
+    """
 
     def __init__(self, images: Sequence[Path], out: Path) -> None:
         self.images, self.out = images, out
@@ -35,12 +40,15 @@ class PredictionProgress:
         self.begin = time.monotonic()
         self.shares: dict[str, float] = {}
         self.megapixels: dict[str, float] = {}
+        self.heartbeat = Heartbeat(lambda: f"images done: {self._text()}", enabled=not self.console.is_terminal)
 
     def __enter__(self) -> PredictionProgress:
         self.bar.start()
+        self.heartbeat.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.heartbeat.__exit__(kind, error, None)
         self.bar.stop()
         if kind is KeyboardInterrupt:
             begun = [name for name in self.shares if is_unfinished(self.out / name)]
@@ -51,25 +59,33 @@ class PredictionProgress:
 
     def observe(self, image: str, share: float, megapixels: float) -> None:
         """To be called as the work on an image proceeds."""
+        if not self.shares:
+            self.heartbeat.say(f"{count(len(self.images), 'image')} to segment, into {printable(str(self.out))}")
+        before = self.shares.get(image, 0.0)
         self.shares[image] = share
         self.megapixels[image] = share * megapixels
-        rate = sum(self.megapixels.values()) / max(time.monotonic() - self.begin, 1e-9)
+        total = max(len(self.shares), len(self.images))  # a file may hold several images
+        self.bar.update(self.task, completed=sum(self.shares.values()), total=total, text=self._text())
+        if share == 1.0:
+            self.heartbeat.say(f"{printable(image)} is done ({self._text()})")
+        elif int(10 * share) > int(10 * before):
+            self.heartbeat.say(f"{printable(image)}: {int(10 * share)}0%, {self._rate():.1f} megapixels/s")
+
+    def _text(self) -> str:
         finished = sum(share == 1.0 for share in self.shares.values())
-        self.bar.update(
-            self.task,
-            completed=sum(self.shares.values()),
-            total=len(self.shares),  # a file may hold several images
-            text=f"{finished}/{len(self.shares)} | {rate:.1f} megapixels/s",
-        )
+        return f"{finished}/{max(len(self.shares), len(self.images))} | {self._rate():.1f} megapixels/s"
+
+    def _rate(self) -> float:
+        return sum(self.megapixels.values()) / max(time.monotonic() - self.begin, 1e-9)
 
 
 def sentences(summary: Summary) -> Iterator[str]:
     """What a person should know of a prediction besides how many nuclei there are."""
     yield from summary.notes
     if summary.bounded:
-        count, name = sum(summary.bounded.values()), next(iter(summary.bounded))
+        number, name = sum(summary.bounded.values()), next(iter(summary.bounded))
+        where = f"in {name}" if len(summary.bounded) == 1 else f"the first in {name}"
         yield (
-            f"{count} nuclei ({'in ' if len(summary.bounded) == 1 else 'the first in '}{name}) extend {MAX_DISTANCE}"
-            " pixels, which is as far as is searched, and may be larger: use a coarser level (--level or --pixel-size)"
-            " or shrink the image."
+            f"{count(number, 'nucleus extends', 'nuclei extend')} {MAX_DISTANCE} pixels ({where}), which is as far as"
+            " is searched, and may be larger: use a coarser level (--level or --pixel-size) or shrink the image."
         )

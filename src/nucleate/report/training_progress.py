@@ -8,12 +8,17 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nucleate.report.heartbeat import Heartbeat
+from nucleate.sentences import count
 from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import Limits, TrainingConfig
 
+TOOK = ((5, 8), (70, 10), (314, 40))
+"""Labelled images and minutes of runs on two cores that gave good models (docs/log, 2026-11-25 and 28)."""
+
 
 class TrainingProgress:
-    """Shows a run on standard error; on Ctrl-C it says how to resume it."""
+    """Shows a run on standard error: a bar on a terminal, lines elsewhere. On Ctrl-C it says how to resume it."""
 
     def __init__(self, config: TrainingConfig, out: Path) -> None:
         self.config, self.out = config, out
@@ -31,12 +36,33 @@ class TrainingProgress:
         self.task = self.bar.add_task("", total=None, epoch=1, text="reading the images")
         self.smooth: float | None = None
         self.judged, self.trend = 0, ""
+        self.text = "reading the images"
+        self.heartbeat = Heartbeat(lambda: self.text, enabled=not self.console.is_terminal)
 
     def __enter__(self) -> TrainingProgress:
         self.bar.start()
+        self.heartbeat.__enter__()
         return self
 
+    def phase(self, text: str) -> None:
+        """To be called where another part of the work begins."""
+        self.text = text
+        self.bar.update(self.task, completed=0, text=text)
+        self.bar.tasks[0].total = None  # how long a part takes is not known; `update` would leave the total as it is
+        if text.startswith("training"):
+            minutes, epochs = self.config.minutes, self.config.epochs
+            limits = ([] if minutes is None else [f"{minutes:g} min"]) + (
+                [] if epochs is None else [count(epochs, "epoch")]
+            )
+            text += f", for {' or '.join(limits)} at most" if limits else f". {unlimited()}"
+        elif text.startswith("reading"):
+            return  # what cannot be read is answered by one sentence alone
+        if self.console.is_terminal and "No limit" in text:
+            self.console.print(text, markup=False, highlight=False)
+        self.heartbeat.say(text)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.heartbeat.__exit__(kind, error, None)
         self.bar.stop()
         if kind is KeyboardInterrupt and Checkpoint(self.out).path.exists():
             self.console.print(f"Interrupted. Resume it with the same command and --resume; {self.out} holds the run.")
@@ -49,12 +75,15 @@ class TrainingProgress:
         if state.history:
             text += f" | score {state.history[-1]['score']:.3f} (kept {state.best_score:.3f})"
         done, left = self._part(state)
-        if left is not None:
-            text += f" | {_clock(left)} left"
         epoch = 1 + (state.step - 1) // self.config.steps
+        if state.finished:
+            text += " | judging the last epoch"
+        elif left is not None:
+            text += f" | {_clock(left)} left"
         if len(state.history) > self.judged:
             self.judged, trend = len(state.history), self._trend(state)
             self.trend = f"\n{trend}" if trend else ""
+        self.text = f"epoch {epoch} | {text}"
         text += self.trend
         self.bar.update(self.task, completed=100 * (done or 0), total=100 if done else None, epoch=epoch, text=text)
 
@@ -89,6 +118,15 @@ class TrainingProgress:
             return None, None
         done = min(1.0, max(parts))
         return done, state.seconds * (1 - done) / done
+
+
+def unlimited() -> str:
+    """How a run without a limit ends, and how long runs took."""
+    took = ", ".join(f"{minutes} minutes with {images} images" for images, minutes in TOOK)
+    return (
+        "No limit is set: the run ends by itself where another epoch wins nothing any more. On two cores good models"
+        f" took {took}. Ctrl-C keeps what is done, and --minutes sets a limit."
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from nucleate.data.augment import AugmentationConfig
 from nucleate.errors import InputError
 from nucleate.networks.unet import Architecture
+from nucleate.sentences import count
 from nucleate.training.checkpoint import TrainingState
 from nucleate.training.criterion import LOSSES
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping
@@ -121,12 +122,12 @@ class Limits:
         if config.epochs is not None and state.cool_start is None:
             total = config.epochs * config.steps
             if state.step >= total - max(1, round(config.cool_down * total)):
-                state.begin_cool_down(total - state.step, f"The limit of {config.epochs} epochs was reached.")
+                state.begin_cool_down(total - state.step, f"The limit of {count(config.epochs, 'epoch')} was reached.")
         if config.minutes is not None and state.step > 0:
             left = 60 * config.minutes - state.validation_seconds - state.seconds
             # At the pace so far, validation included, with a little to spare.
             steps = max(1, int(0.95 * left * state.step / max(state.seconds, 1e-9)))
-            why = f"The limit of {config.minutes:g} minutes was reached."
+            why = f"The limit of {config.minutes:g} minute{'' if config.minutes == 1 else 's'} was reached."
             if state.cool_start is None:
                 if left <= config.cool_down * 60 * config.minutes:
                     state.begin_cool_down(steps, why)

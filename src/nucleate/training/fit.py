@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,27 +32,32 @@ from nucleate.networks.manifest import (
     architecture_part,
 )
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
+from nucleate.sentences import count
 from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
 from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.parallel import Threads
+from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, new_network
-from nucleate.types import Labels, Thresholds
+from nucleate.types import Labels, Maps, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
     """The labelled images of one or two folders, normalised, and what they are.
 
-    `validation` is empty where no nucleus can be held out; `warnings` say what may be wrong with the images.
+    `validation` is empty where no nucleus can be held out, and `names` are those of its images; `warnings` say what may
+    be wrong with the images.
     """
 
     training: list[Pair]
     validation: list[Pair]
+    names: tuple[str, ...]
     rule: str
     channels: tuple[str, ...]
     pixel_size: float | None
@@ -111,10 +117,13 @@ def load_labelled(
         rule = f"{len(others)} images of {validation.name} were given for validation, with {nuclei} nuclei."
     else:
         kept, others, rule = hold_out(normalised)
+    both = zip([*normalised, *(others if validation else [])], read + held, strict=True)
+    names = {id(pixels): image.name for (pixels, _), (image, _) in both}
     sizes = {image.pixel_size for image, _ in read}
     return LabelledImages(
         training=kept,
         validation=others,
+        names=tuple(names[id(image)] for image, _ in others),
         rule=rule,
         channels=channels,
         pixel_size=sizes.pop() if len(sizes) == 1 else None,
@@ -128,8 +137,28 @@ def load_labelled(
 UNJUDGED = 30
 """Epochs of a run without a limit in which no nucleus could be held out, so that no rule can tell when it is enough."""
 
-ExtraFiles = Callable[[Manifest, Sequence[Mapping[str, float]]], Mapping[str, bytes]]
-"""From the manifest and the history of a model to further files of its folder, by their names."""
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What further files of a model folder tell of.
+
+    `held_out` are the validation images, normalised, with their labels; `names` are theirs, and `found` the labels that
+    the model gives them.
+    """
+
+    folder: Path
+    manifest: Manifest
+    history: Sequence[Mapping[str, Any]]
+    held_out: Sequence[Pair] = ()
+    names: Sequence[str] = ()
+    found: Sequence[Labels] = ()
+
+
+ExtraFiles = Callable[[Trained], Mapping[str, bytes]]
+"""From a trained model to further files of its folder, by their names."""
+
+Phase = Callable[[str], None]
+"""Is told, in a few words, what is being done from now on."""
 
 
 def fit(
@@ -142,6 +171,7 @@ def fit(
     masks: Masks = "auto",
     resume: bool = False,
     observe: Observer | None = None,
+    phase: Phase | None = None,
     warn: Callable[[str], None] | None = None,
     name: str | None = None,
     source: str | None = None,
@@ -158,10 +188,11 @@ def fit(
         masks: How masks are taken; see `data.masks`.
         resume: Go on with the unfinished run in `out`.
         observe: Called after each step.
+        phase: Called where another part of the work begins.
         warn: Told each thing that may be wrong with the images, as a sentence.
         name: Of the model; by default that of `out`.
         source: What the images are; by default the name of `folder`.
-        extra_files: Makes further files of the model folder, such as its card (`report.card.card_files`).
+        extra_files: Makes further files of the model folder, such as its card (`report.model_files.model_files`).
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -173,6 +204,8 @@ def fit(
         NucleateError: The images cannot be used, the folder not written, or the run not resumed.
     """
     check_output(out, resume=resume)
+    phase = phase or (lambda _: None)
+    phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
     if warn is not None:
         for sentence in data.warnings:
@@ -181,6 +214,7 @@ def fit(
     judged = bool(data.validation)
     if not judged and config.minutes is None and config.epochs is None:
         config = replace(config, epochs=UNJUDGED)
+    phase(f"training on {count(data.labelled, 'labelled image')} with {count(data.nuclei, 'nucleus', 'nuclei')}")
     architecture = Architecture(channels=len(data.channels), widths=config.widths)
     network = new_network(architecture, config.seed)
     task = SegmentationTask(
@@ -192,9 +226,14 @@ def fit(
         result = trainer.train(resume=resume)
     state, weights = result.state, store.encode_weights(result.network)
     thresholds, scores, engines = Thresholds(), dict[str, dict[str, object]](), None
+    maps: Sequence[Maps] = ()
     if judged:
-        thresholds, found, engines = tune_prediction(result.network, task.validation, task.criterion)
-        scores = {"validation": found.as_dict() | {"mean_ap": mean_ap(found)}}
+        thresholds, own, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
+        phase("comparing with the models of the package")
+        others = compare_pretrained(task.validation, task.criterion, len(data.channels))
+        scores = {
+            name: one.as_dict() | {"mean_ap": mean_ap(one)} for name, one in {"validation": own, **others}.items()
+        }
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(architecture),
@@ -208,7 +247,10 @@ def fit(
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    extra = extra_files(manifest, state.history) if extra_files is not None else {}
+    phase("writing the model")
+    found = [instances_from_maps(one, thresholds).labels for one in maps]
+    trained = Trained(out, manifest, state.history, data.validation, data.names, found)
+    extra = extra_files(trained) if extra_files is not None else {}
     store.write(out, manifest, weights, state.history, extra)
     checkpoint.path.unlink(missing_ok=True)
     return manifest
@@ -229,12 +271,15 @@ def _training_part(config: TrainingConfig, state: TrainingState, *, judged: bool
 
 
 def tune_prediction(
-    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion
-) -> tuple[Thresholds, Scores, EnginesPart]:
-    """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree."""
+    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion, phase: Phase = lambda _: None
+) -> tuple[Thresholds, Scores, EnginesPart, Sequence[Maps]]:
+    """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree; and its
+    maps of the validation images."""
+    phase("choosing thresholds")
     evaluation = validation.evaluate(TorchBackend(network), criterion, Thresholds())
     thresholds, scores = tune_thresholds(validation, evaluation.maps, Thresholds())
-    return thresholds, scores, compare_engines(network, validation, criterion, thresholds)
+    phase("comparing engines")
+    return thresholds, scores, compare_engines(network, validation, criterion, thresholds), evaluation.maps
 
 
 def compare_engines(
@@ -271,8 +316,7 @@ def _stopped(state: TrainingState) -> str:
     score = state.history[before - 1]["score"]
     change = f"{'rose' if state.best_score > score else 'fell'} from {score:.3f} to {state.best_score:.3f}"
     change = f"stayed at {score:.3f}" if state.best_score == score else change
-    during = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-    return f"{state.why} In {during} of cool-down the validation score {change}."
+    return f"{state.why} In {count(epochs, 'epoch')} of cool-down the validation score {change}."
 
 
 def prepare_output(out: Path) -> None:

@@ -1,0 +1,112 @@
+"""Every command that is printed works as it is printed: a shell takes it apart, and the program does it."""
+
+import os
+import re
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from nucleate.cli import main
+from nucleate.data.augment import AugmentationConfig
+from nucleate.data.synthetic import fluorescence, write_folder
+from nucleate.networks import store
+from nucleate.report.card import card
+from nucleate.report.model_files import model_files
+from nucleate.training.config import TrainingConfig
+from nucleate.training.fit import fit
+from nucleate.web.gallery import Gallery
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("my model", 'o\'clock "x"', "-model", "$HOME & co", "ümläut;", "fluorescence demo")
+SMALL = TrainingConfig(epochs=1, samples=8, batch=4, widths=(8, 8), variation=AugmentationConfig(crop=64))
+
+
+def words(line):
+    """The words that a shell makes of a command."""
+    script = 'nucleate() { printf "%s\\0" "$@"; }\n' + line
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+
+def run(line):
+    """Do what a printed command says."""
+    name, *arguments = words(line)
+    if name == "view":  # it would go on until Ctrl-C
+        assert Gallery(Path(arguments[0])).problems == []
+        return
+    with pytest.raises(SystemExit) as end:
+        main([name, *arguments])
+    assert not end.value.code, line
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert not end.value.code, printed.err
+    return printed.out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data set, and a model of it."""
+    folder = tmp_path_factory.mktemp("data")
+    write_folder(folder / "cells", "fluorescence", 2, seed=3, height=96, width=96)
+    fit(folder / "cells", folder / "model", SMALL, extra_files=model_files)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_predict_names_next_works(trained, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    out = call(capsys, "predict", trained / "model", trained / "cells", "--out", f"./{name}")
+    run(re.search(r"Next: (nucleate view .*)$", out, re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_of_a_card_works_where_the_model_was_trained(trained, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "IMAGES").symlink_to(trained / "cells" / "images")
+    (tmp_path / name).symlink_to(trained / "model")
+    text = card(store.read_manifest(Path(name)), Path(name))
+    run(re.search(r"^ {4}(nucleate .*)$", text, re.MULTILINE)[1])
+    assert list((tmp_path / "DIR").glob("*.csv"))
+
+
+@pytest.mark.parametrize("name", ["my model", "-model"])
+def test_what_train_names_next_works(trained, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nucleate.training.config.TrainingConfig.steps", 2)
+    (tmp_path / "-cells").symlink_to(trained / "cells")
+    out = call(capsys, "train", "./-cells", "--out", f"./{name}", "--epochs", "1")
+    line = re.search(r"Next: (nucleate .*)$", out, re.MULTILINE)[1]
+    run(f"{line} --epochs 1" if words(line)[0] == "train" else line)
+
+
+def test_what_the_demo_names_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nucleate.demo.write_folder", lambda out, style, count, seed: write_folder(
+        out, style, 2, seed=seed, height=96, width=96
+    ))  # fmt: skip
+    out = call(capsys, "demo", "--out", "my demo", "--minutes", "0.05")
+    run(re.search(r"Next: (nucleate .*)$", out, re.MULTILINE)[1])
+    (tmp_path / "IMAGES").symlink_to(tmp_path / "my demo" / "test" / "images")
+    text = (tmp_path / "my demo" / "model" / store.CARD).read_text()
+    run(re.search(r"^ {4}(nucleate .*)$", text, re.MULTILINE)[1])
+
+
+def test_the_commands_of_the_readme_work_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nucleate.training.config.TrainingConfig.steps", 2)
+    write_folder(tmp_path / "cells", "fluorescence", 2, seed=3, height=96, width=96)
+    (tmp_path / "images").symlink_to(tmp_path / "cells" / "images")
+    tifffile.imwrite("slide.svs", fluorescence(seed=1)[0].pixels[..., 0])
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in textwrap.dedent(block).splitlines()]
+    assert len(lines) >= 6
+    for line in lines:
+        run(line.replace("--out model", "--out model --epochs 1") if " train " in line else line)
+    assert (tmp_path / "report.html").exists()
