@@ -71,7 +71,7 @@ def cross_entropy(
         normalize: what "mean" divides by: "weight", the sum of w_c t_c over the selected positions, or "count",
             their number. The rule is the same for indices and for probabilities.
         reduction: "mean", "sum", or "none" for the weighted value of each position, 0 where not selected.
-        check: read the values for mistakes; None follows `losses.checks`.
+        check: read the values for mistakes; None follows `losses.use_checks`.
         group: the ranks over which the mean or the sum is taken.
 
     Returns:

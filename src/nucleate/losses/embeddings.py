@@ -19,6 +19,7 @@ from nucleate.losses.validation import (
     require_shape,
     require_weights,
     shape,
+    transforming,
 )
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ class _Unit(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         given = gradients[0]
-        if torch.is_grad_enabled():
-            found: Tensor
-            (found,) = torch.autograd.grad(_unit(x), x, given, create_graph=True)
+        if torch.is_grad_enabled() or transforming():  # batched gradients cannot be written into memory
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                found: Tensor
+                (found,) = torch.autograd.grad(_unit(x), x, given, create_graph=again)
             return found
         result = torch.empty_like(x)
         for of_x, of_g, out in zip(*(t.split(_ROWS) for t in (x, given, result)), strict=True):
