@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from nucleate.losses.validation import transforming
+from nucleate.losses.validation import batched
 
 Twin = Callable[..., Tensor]
 Gradients = Callable[[float], list[Tensor | None]]
@@ -47,7 +47,7 @@ class Total(torch.autograd.Function):
             wanted = [x for x, need in zip(inputs, needs, strict=True) if need]
             found = iter(torch.autograd.grad(ctx.twin(*inputs), wanted, given, create_graph=True))
             return (None,) * 6 + tuple(next(found) if need else None for need in needs) + rest
-        if transforming():  # of batched gradients there is no one value
+        if batched(given):  # of batched gradients there is no one value
             made = ctx.made or ctx.again(ctx.scale)
             ctx.made = made
             return (None,) * 6 + tuple(None if g is None else g * (given / ctx.scale) for g in made) + rest

@@ -309,6 +309,6 @@ def log_complement(log_q: Tensor, dim: int) -> Tensor:
     Only the most probable class can come near 1; for it the other classes are summed. The rest are at most 1/2.
     """
     lowest = -1e30  # instead of -inf, whose differences are NaN; its exponential is 0 all the same
-    top = torch.zeros_like(log_q, dtype=torch.bool).scatter_(dim, log_q.detach().argmax(dim, keepdim=True), True)
+    top = torch.zeros_like(log_q, dtype=torch.bool).scatter(dim, log_q.detach().argmax(dim, keepdim=True), 1)
     others = torch.logsumexp(log_q.clamp(min=lowest).masked_fill(top, lowest), dim, keepdim=True)
     return torch.where(top, others, torch.log1p(-log_q.exp().masked_fill(top, 0.0)))

@@ -12,6 +12,7 @@ from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.validation import (
+    batched,
     checking,
     require_choice,
     require_floating,
@@ -19,7 +20,6 @@ from nucleate.losses.validation import (
     require_shape,
     require_weights,
     shape,
-    transforming,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _Unit(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         given = gradients[0]
-        if torch.is_grad_enabled() or transforming():  # batched gradients cannot be written into memory
+        if torch.is_grad_enabled() or batched(given):  # batched gradients cannot be written into memory
             again = torch.is_grad_enabled()
             with torch.enable_grad():
                 found: Tensor

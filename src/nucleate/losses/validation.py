@@ -55,6 +55,11 @@ def transforming() -> bool:
     )
 
 
+def batched(gradient: Tensor) -> bool:
+    """Whether a backward pass is given several gradients at once, as for a Hessian: there is no one value in it."""
+    return transforming() or torch._C._functorch.is_legacy_batchedtensor(gradient)
+
+
 def checking(check: bool | None, tensor: Tensor) -> bool:
     """Whether values may be read: the call's own `check`, else the setting, else whether `tensor` is on the CPU."""
     if transforming() or tensor.device.type == "meta":

@@ -18,7 +18,7 @@ from nucleate.losses.kernels.memory import IGNORED, Layout, bytes_of, empty_like
 from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32, i32
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import block_at, copy, exponentials, fill, load, row, store
-from nucleate.losses.validation import transforming
+from nucleate.losses.validation import batched
 
 
 @step
@@ -301,7 +301,7 @@ class _Counts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits = ctx.saved_tensors[0]
-        if torch.is_grad_enabled() or transforming():  # batched gradients are no memory for a kernel
+        if torch.is_grad_enabled() or batched(gradients[0]):  # batched gradients are no memory for a kernel
             again = torch.is_grad_enabled()
             with torch.enable_grad():
                 (found,) = torch.autograd.grad(ctx.twin(logits), logits, gradients[0], create_graph=again)
