@@ -13,5 +13,5 @@ def seeded() -> Iterator[None]:
     """Each test draws the same numbers whatever ran before it, and leaves the checks as it found them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        with losses.checks(None):
+        with losses.use_checks(None):
             yield

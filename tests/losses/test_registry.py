@@ -125,6 +125,7 @@ NAMES = [
     "vicreg",
     "wasserstein_1d",
     "zero_one",
+    "use_checks",
     "use_kernels",
     "warm_up",
 ]

@@ -360,12 +360,12 @@ def test_checks_that_read_values_can_be_turned_off() -> None:
     with pytest.raises(LossInputError):
         losses.cross_entropy(logits, target)
     assert losses.cross_entropy(logits, target, check=False).isnan()
-    with losses.checks(False):
+    with losses.use_checks(False):
         assert losses.cross_entropy(logits, target).isnan()
         with pytest.raises(LossInputError):
             losses.cross_entropy(logits, target, check=True)
-    losses.checks(False)
+    losses.use_checks(False)
     assert losses.cross_entropy(logits, target).isnan()
-    losses.checks(None)
+    losses.use_checks(None)
     with pytest.raises(LossInputError):
         losses.cross_entropy(logits, target)

@@ -33,7 +33,7 @@ from nucleate.losses.reduction import *
 from nucleate.losses.registry import *
 from nucleate.losses.validation import *
 
-fast, prepare = use_kernels, warm_up  # what version 0.1 calls them
+fast, prepare, checks = use_kernels, warm_up, use_checks  # what version 0.1 calls them
 
 globals().update({entry.module.__name__: entry.module for entry in catalogue()})
 

@@ -8,6 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from nucleate.losses.validation import batched
+
 Twin = Callable[..., Tensor]
 Gradients = Callable[[float], list[Tensor | None]]
 
@@ -24,24 +26,31 @@ class Total(torch.autograd.Function):
 
     The gradients were scaled by what the backward pass is expected to bring, so that as a rule they are handed over
     as they are: the only extra memory is the gradient itself. A second backward pass computes them again, and a
-    derivative of the derivative goes through the plain version.
+    derivative of the derivative goes through the plain version. Constants are saved, too, for the error that PyTorch
+    raises where one was changed in place between the passes.
     """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin,
-                *inputs: Tensor) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(*inputs)
-        ctx.made, ctx.scale, ctx.again, ctx.twin = made, scale, again, twin
+                count: int, *tensors: Tensor | None) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(*tensors)
+        ctx.made, ctx.scale, ctx.again, ctx.twin, ctx.count = made, scale, again, twin, count
         return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
+        inputs, constants = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        rest = (None,) * len(constants)
         given = gradients[0]
         if torch.is_grad_enabled():
-            wanted = [x for x, need in zip(inputs, ctx.needs_input_grad[5:], strict=True) if need]
+            needs = ctx.needs_input_grad[6 : 6 + ctx.count]
+            wanted = [x for x, need in zip(inputs, needs, strict=True) if need]
             found = iter(torch.autograd.grad(ctx.twin(*inputs), wanted, given, create_graph=True))
-            return (None,) * 5 + tuple(next(found) if need else None for need in ctx.needs_input_grad[5:])
+            return (None,) * 6 + tuple(next(found) if need else None for need in needs) + rest
+        if batched(given):  # of batched gradients there is no one value
+            made = ctx.made or ctx.again(ctx.scale)
+            ctx.made = made
+            return (None,) * 6 + tuple(None if g is None else g * (given / ctx.scale) for g in made) + rest
         made, ctx.made = ctx.made, None
         factor = float(given)
         if made is None:
@@ -49,14 +58,16 @@ class Total(torch.autograd.Function):
         elif factor != ctx.scale:
             # One place where `scale` cannot be 0: it is 1 or one over a weight.
             made = [None if g is None else g.mul_(factor / ctx.scale) for g in made]
-        return (None,) * 5 + tuple(made)
+        return (None,) * 6 + tuple(made) + rest
 
 
 def total(
-    value: Tensor, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin, inputs: Sequence[Tensor]
-) -> Tensor:
+    value: Tensor, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin, inputs: Sequence[Tensor],
+    constants: Sequence[Tensor | None],
+) -> Tensor:  # fmt: skip
     """`value` as a scalar whose gradients are `made` = `scale` times the derivatives at `inputs`.
 
-    again(s) makes them anew, s times the derivatives; twin(*inputs) is the plain version.
+    again(s) makes them anew, s times the derivatives; twin(*inputs) is the plain version. `constants` are the targets,
+    masks and weights that both of them read.
     """
-    return applied(Total, value, made, scale, again, twin, *inputs)
+    return applied(Total, value, made, scale, again, twin, len(inputs), *inputs, *constants)

@@ -14,7 +14,7 @@ from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_weights, weigh
-from nucleate.losses.validation import require_floating, require_shape, shape
+from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -89,6 +89,11 @@ def signed_distance(labels: Tensor, axes: Sequence[int] | None = None) -> Tensor
     along = list(range(2, labels.ndim)) if axes is None else list(axes)
     if not along:
         raise LossInputError(f"signed_distance: needs at least one spatial axis, got labels of shape {shape(labels)}")
+    if transforming():
+        raise LossInputError(
+            "signed_distance: reads the labels, which hold no values inside vmap, compile and the like; compute it "
+            "beforehand and give it as distance="
+        )
     inside = labels.detach() > 0.5
     if not inside.numel():
         return torch.zeros_like(inside, dtype=torch.float32)

@@ -41,7 +41,7 @@ def _row_weights(
     x: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str, group: ProcessGroup | None
 ) -> tuple[Tensor | None, Tensor, float]:
     """The anchors' weights, their sum, and what the backward pass will bring to the total."""
-    share = None if weight is None else (weight if mask is None else weight[mask]).detach().to(x.dtype)
+    share = None if weight is None else (weight if mask is None else weight[mask]).to(x.dtype)
     amount = x.new_full((), len(x)) if share is None else share.sum()
     alone = reduction == "mean" and group is None and float(amount) > 0
     return share, amount, float(1 / amount) if alone else 1.0
@@ -74,7 +74,7 @@ def info_nce(
     (q, k), read = rows("info_nce", {"query": query, "key": key}, similarity, mask, weight, check)
     t = require_temperature("info_nce", temperature, read)
     keys, begin = gather(k, group), first_row(len(k), group)
-    if reduction != "none" and blocks.suits(q, keys):
+    if reduction != "none" and blocks.suits(q, keys, None, (mask, weight)):
         share, amount, scale = _row_weights(q, mask, weight, reduction, group)
 
         def twin(x: Tensor, y: Tensor, heat: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def clip(
     (a, b), read = rows("clip", {"first": first, "second": second}, similarity, mask, weight, check)
     t = require_temperature("clip", temperature, read)
     begin, every = first_row(len(a), group), (gather(a, group), gather(b, group))
-    if reduction != "none" and blocks.suits(a, every[1]):
+    if reduction != "none" and blocks.suits(a, every[1], None, (mask, weight)):
         share, amount, scale = _row_weights(a, mask, weight, reduction, group)
 
         def one_way(x: Tensor, y: Tensor, heat: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def cross_entropy(
         normalize: what "mean" divides by: "weight", the sum of w_c t_c over the selected positions, or "count",
             their number. The rule is the same for indices and for probabilities.
         reduction: "mean", "sum", or "none" for the weighted value of each position, 0 where not selected.
-        check: read the values for mistakes; None follows `losses.checks`.
+        check: read the values for mistakes; None follows `losses.use_checks`.
         group: the ranks over which the mean or the sum is taken.
 
     Returns:
@@ -309,6 +309,6 @@ def log_complement(log_q: Tensor, dim: int) -> Tensor:
     Only the most probable class can come near 1; for it the other classes are summed. The rest are at most 1/2.
     """
     lowest = -1e30  # instead of -inf, whose differences are NaN; its exponential is 0 all the same
-    top = torch.zeros_like(log_q, dtype=torch.bool).scatter_(dim, log_q.detach().argmax(dim, keepdim=True), True)
+    top = torch.zeros_like(log_q, dtype=torch.bool).scatter(dim, log_q.detach().argmax(dim, keepdim=True), 1)
     others = torch.logsumexp(log_q.clamp(min=lowest).masked_fill(top, lowest), dim, keepdim=True)
     return torch.where(top, others, torch.log1p(-log_q.exp().masked_fill(top, 0.0)))

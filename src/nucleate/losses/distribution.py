@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -109,7 +110,7 @@ class LogProbabilities(Distribution):
         return held(self.tensor).exp()
 
     def selected(self, rows: Tensor | None, dim: int) -> LogProbabilities:
-        uniform = torch.tensor(max(self.tensor.shape[dim], 1)).log().neg().item()
+        uniform = -math.log(max(int(self.tensor.shape[dim]), 1))
         return LogProbabilities(self._uniform_outside(rows, uniform))
 
     def require_valid(self, loss: str, name: str, dim: int) -> None:

@@ -81,6 +81,10 @@ def _fast(
 ) -> tuple[Tensor, Tensor] | None:
     """(total, weight) by the kernel for the `kind` (symmetric, nats to a unit), or None."""
     symmetric, unit = kind
+    layout = common_layout([x, y], dim, [mask, weight], tiles=5)
+    module = None if layout is None else kernels("divergence")
+    if module is None:
+        return None
     like = torch.zeros((), dtype=torch.float32, device=x.device)
     _, weights = weigh(like.expand(positions_of(x, dim)), None, mask, weight, "weight")
     amount = like + x.numel() // x.shape[dim] if weights is None else weights.sum()
@@ -89,10 +93,6 @@ def _fast(
     def twin(a: Tensor, b: Tensor) -> Tensor:
         return weigh(between(Logits(a), Logits(b), dim) * unit, None, mask, weight, "weight")[0].sum()
 
-    layout = common_layout([x, y], dim, [mask, weight], tiles=5)
-    module = None if layout is None else kernels("divergence")
-    if module is None:
-        return None
     scale = float(1 / amount / unit) if alone else 1 / unit
     return module.divergence_total(layout, x, y, dim, mask, weight, symmetric, scale, twin) / unit, amount
 

@@ -12,6 +12,7 @@ from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.validation import (
+    batched,
     checking,
     require_choice,
     require_floating,
@@ -56,9 +57,11 @@ class _Unit(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         given = gradients[0]
-        if torch.is_grad_enabled():
-            found: Tensor
-            (found,) = torch.autograd.grad(_unit(x), x, given, create_graph=True)
+        if torch.is_grad_enabled() or batched(given):  # batched gradients cannot be written into memory
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                found: Tensor
+                (found,) = torch.autograd.grad(_unit(x), x, given, create_graph=again)
             return found
         result = torch.empty_like(x)
         for of_x, of_g, out in zip(*(t.split(_ROWS) for t in (x, given, result)), strict=True):

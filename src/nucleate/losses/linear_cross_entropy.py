@@ -72,7 +72,11 @@ def linear_cross_entropy(
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
         rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
         offset = None if bias is None else bias.to(kind)
-        if reduction != "none" and label_smoothing == 0 and blocks.suits(rows, layer, offset):
+        if (
+            reduction != "none"
+            and label_smoothing == 0
+            and blocks.suits(rows, layer, offset, (target, mask, weight, position_weight))
+        ):
             result = _in_blocks(
                 name, rows, layer, offset, target, mask, weight, position_weight, ignore_index, normalize, reduction,
                 checking(check, features), group,

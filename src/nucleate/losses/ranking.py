@@ -82,7 +82,7 @@ def multiclass_hinge(
     scores = select(held(logits), t.selected_rows)
     rows = index.unsqueeze(t.dim)
     gaps = margin + scores - scores.gather(t.dim, rows)
-    own = torch.zeros_like(gaps, dtype=torch.bool).scatter_(t.dim, rows, True)
+    own = torch.zeros_like(gaps, dtype=torch.bool).scatter(t.dim, rows, 1)
     gaps = gaps.masked_fill(own, -torch.inf)
     values = F.relu(gaps.amax(t.dim)) if kind == "crammer-singer" else F.relu(gaps).sum(t.dim)
     weights = None if w is None else w.flatten().to(values.dtype)[index]

@@ -43,7 +43,7 @@ class ClassTarget:
         if self.soft is not None:
             return self.soft
         assert self.index is not None
-        hot = torch.zeros_like(like).scatter_(self.dim, self.index.unsqueeze(self.dim), 1.0)
+        hot = torch.zeros_like(like).scatter(self.dim, self.index.unsqueeze(self.dim), 1.0)
         return select(hot, self.selected_rows)
 
 

@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from types import TracebackType
 from typing import final
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from nucleate.errors import LossInputError
 
-__all__ = ["checks"]
+__all__ = ["use_checks"]
 
-_enabled: bool | None = None
+_enabled: ContextVar[bool | None] = ContextVar("nucleate.losses.use_checks", default=None)
 
 
 @final
-class checks:
+class use_checks:
     """Turn the checks that read values (ranges, probabilities, NaN) on or off, for good or within a `with`.
 
-    None restores the default: on for tensors in main memory, off on an accelerator, where reading a value would
-    wait for the device. `check=` of a single call goes before this setting. Shapes and types are always checked.
+    The setting holds in the thread that makes it, and in no other. None restores the default: on for tensors in main
+    memory, off on an accelerator, where reading a value would wait for the device. `check=` of a single call goes
+    before this setting. Shapes and types are always checked; values never inside torch.compile, torch.export and the
+    transformations of torch.func, where there are none yet.
 
     >>> import torch
     >>> from nucleate import losses
-    >>> with losses.checks(False):
+    >>> with losses.use_checks(False):
     ...     losses.cross_entropy(torch.full((1, 2), torch.nan), torch.tensor([0])).isnan().item()
     True
     """
 
     def __init__(self, enabled: bool | None) -> None:
-        global _enabled
-        self._before = _enabled
-        _enabled = enabled
+        self._before = _enabled.get()
+        _enabled.set(enabled)
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        global _enabled
-        _enabled = self._before
+        _enabled.set(self._before)
+
+
+def transforming() -> bool:
+    """Whether a transformation (vmap, grad, jvp, compile, export, trace, make_fx, ...) works on the tensors of a call,
+    which then hold no values that may be read or handed to a kernel."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or _get_current_dispatch_mode() is not None
+    )
+
+
+def batched(gradient: Tensor) -> bool:
+    """Whether a backward pass is given several gradients at once, as for a Hessian: there is no one value in it."""
+    return transforming() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 def checking(check: bool | None, tensor: Tensor) -> bool:
     """Whether values may be read: the call's own `check`, else the setting, else whether `tensor` is on the CPU."""
-    if check is not None:
-        return check
-    return _enabled if _enabled is not None else tensor.device.type == "cpu"
+    if transforming() or tensor.device.type == "meta":
+        return False
+    setting = check if check is not None else _enabled.get()
+    return setting if setting is not None else tensor.device.type == "cpu"
 
 
 def shape(tensor: Tensor) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ log sum_j exp s_ij - s_i,own(i): InfoNCE, and the cross entropy of a linear laye
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,8 +26,14 @@ _LOGITS = 1 << 22  # in a block, 16 MiB: enough rows to keep the products fast
 Found = tuple[Tensor, list[Tensor | None]]
 
 
-def suits(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether the scores are so many that they should not be held, and the tensors such that it can be avoided."""
+def suits(rows: Tensor, columns: Tensor, bias: Tensor | None = None, constants: Sequence[Tensor | None] = ()) -> bool:
+    """Whether the scores are so many that they should not be held, and the tensors such that it can be avoided.
+
+    Constants are targets, masks and weights, of which no gradient is wanted.
+    """
+    given = [x for x in constants if x is not None]
+    if any(x.requires_grad for x in given) or not all(map(plain_tensor, given)):
+        return False
     tensors = [x for x in (rows, columns, bias) if x is not None]
     large = rows.numel() // max(1, columns.shape[1]) * len(columns) >= _FEWEST
     return large and all(x.dtype == torch.float32 and plain_tensor(x) for x in tensors)
@@ -45,7 +51,11 @@ def row_total(
     inputs = query.detach(), keys.detach(), float(heat.detach())
     own = torch.arange(begin, begin + len(query), device=query.device)
     return _differentiable(
-        lambda factor, wanted: _one_way(*inputs, own, weights, factor, wanted), scale, twin, [query, keys, heat]
+        lambda factor, wanted: _one_way(*inputs, own, weights, factor, wanted),
+        scale,
+        twin,
+        [query, keys, heat],
+        [weights],
     )
 
 
@@ -56,7 +66,11 @@ def both_total(
     heat = torch.as_tensor(temperature, dtype=first.dtype, device=first.device)
     inputs = first.detach(), second.detach(), float(heat.detach())
     return _differentiable(
-        lambda factor, wanted: _both_ways(*inputs, weights, factor, wanted), scale, twin, [first, second, heat]
+        lambda factor, wanted: _both_ways(*inputs, weights, factor, wanted),
+        scale,
+        twin,
+        [first, second, heat],
+        [weights],
     )
 
 
@@ -72,16 +86,24 @@ def linear_total(
     a, b, *rest = (x.detach() for x in inputs)
     held = rest[0] if rest else None
     return _differentiable(
-        lambda factor, wanted: _linear(a, b, held, label, weight, factor, wanted), scale, twin, inputs
+        lambda factor, wanted: _linear(a, b, held, label, weight, factor, wanted),
+        scale,
+        twin,
+        inputs,
+        [label, weight],
     )
 
 
-def _differentiable(run: Callable[[float, bool], Found], scale: float, twin: Twin, inputs: list[Tensor]) -> Tensor:
+def _differentiable(
+    run: Callable[[float, bool], Found], scale: float, twin: Twin, inputs: list[Tensor], constants: list[Tensor | None]
+) -> Tensor:
     """The value of run(scale, wanted), whose gradients come from the same pass."""
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     with torch.no_grad():
         value, made = run(scale, wanted)
-    return total(value, made, scale, lambda factor: run(factor, True)[1], twin, inputs) if wanted else value
+    if not wanted:
+        return value
+    return total(value, made, scale, lambda factor: run(factor, True)[1], twin, inputs, constants)
 
 
 def _linear(

@@ -23,6 +23,7 @@ from nucleate.losses.kernels.memory import (
     IGNORED,
     Layout,
     bytes_of,
+    class_shares,
     empty_like,
     flat_mask,
     flat_weights,
@@ -321,7 +322,7 @@ def fused_total(
     if not -_INT32 <= (ignore_index or 0) < _INT32:
         return None
     labels, size = bytes_of(target)
-    shares = np.ones(layout.classes, np.float32) if weight is None else weight.float().numpy()
+    shares = class_shares(weight, layout.classes)
     misses, extras = shares * np.float32(smoothing / layout.classes), shares * np.float32(1 - smoothing)
     job = _CrossEntropyJob(
         layout, dim, labels, size, flat_mask(mask), flat_weights(each), misses + extras, misses, extras,
@@ -349,4 +350,5 @@ def fused_total(
     def again(factor: float) -> list[Tensor | None]:
         return [job.run(logits, factor, True)[2]]
 
-    return total(scalar, [gradient], scale, again, twin, [logits]), weighed
+    constants = [target, mask, weight, each]
+    return total(scalar, [gradient], scale, again, twin, [logits], constants), weighed

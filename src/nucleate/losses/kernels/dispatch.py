@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import importlib
 import threading
+from contextvars import ContextVar
 from types import ModuleType, TracebackType
 from typing import final
 
 import torch
 from torch import Tensor
 
+from nucleate.losses.validation import transforming
+
 _KERNELS = ("cross_entropy", "overlap", "soft_cross_entropy", "divergence", "lovasz", "product_kernels")
-_enabled = True
+_enabled: ContextVar[bool] = ContextVar("nucleate.losses.use_kernels", default=True)
 _started = False
 _lock = threading.Lock()
 _ready: dict[str, ModuleType] = {}
@@ -25,6 +28,8 @@ _ready: dict[str, ModuleType] = {}
 @final
 class use_kernels:
     """Use the fast versions of losses (the default) or only the plain ones, for good or within a `with`.
+
+    The setting holds in the thread that makes it, and in no other.
 
     >>> import torch
     >>> from nucleate import losses
@@ -35,16 +40,14 @@ class use_kernels:
     """
 
     def __init__(self, enabled: bool) -> None:
-        global _enabled
-        self._before = _enabled
-        _enabled = enabled
+        self._before = _enabled.get()
+        _enabled.set(enabled)
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        global _enabled
-        _enabled = self._before
+        _enabled.set(self._before)
 
 
 def warm_up(*names: str) -> bool:
@@ -79,10 +82,9 @@ def kernels(name: str) -> ModuleType | None:
 def plain_tensor(x: Tensor) -> bool:
     """Whether a fast version may compute with the values of `x`: no subclass, transformation or tracing between."""
     return (
-        _enabled
+        not transforming()
+        and _enabled.get()
         and type(x) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and torch.autograd.forward_ad.unpack_dual(x).tangent is None
     )
 

@@ -200,4 +200,4 @@ def divergence_total(
     scalar = torch.tensor(value, dtype=torch.float32)
     if not any(needed):
         return scalar
-    return total(scalar, made, scale, lambda factor: run(factor, needed)[1], twin, [x, y])
+    return total(scalar, made, scale, lambda factor: run(factor, needed)[1], twin, [x, y], [mask, each])

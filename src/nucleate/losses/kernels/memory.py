@@ -96,6 +96,11 @@ def flat_weights(weights: Tensor | None) -> NDArray[np.float32]:
     return np.empty(0, np.float32) if weights is None else weights.float().contiguous().view(-1).numpy()
 
 
+def class_shares(weight: Tensor | None, classes: int) -> NDArray[np.float32]:
+    """The classes' weights side by side; 1 each where there are none."""
+    return np.ones(classes, np.float32) if weight is None else weight.float().contiguous().numpy()
+
+
 def empty_like(like: Tensor) -> Tensor:
     """An empty tensor in the layout of `like` (which may be on "meta"), in memory that was used before.
 

@@ -18,6 +18,7 @@ from nucleate.losses.kernels.memory import IGNORED, Layout, bytes_of, empty_like
 from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32, i32
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import block_at, copy, exponentials, fill, load, row, store
+from nucleate.losses.validation import batched
 
 
 @step
@@ -282,22 +283,27 @@ def region_counts(
     if found[:, -1].any():
         return None
     sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, layout.classes)).float()
-    both = applied(_Counts, sums[:, :2].contiguous(), job, twin, logits)
+    both = applied(_Counts, sums[:, :2].contiguous(), job, twin, logits, target, mask)
     return both, sums[:, 2], torch.from_numpy(found[:, -2]).float()
 
 
 @final
 class _Counts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, job: _OverlapJob, twin: Twin, logits: Tensor) -> Tensor:
-        ctx.save_for_backward(logits)
+    def forward(
+        ctx: Any, value: Tensor, job: _OverlapJob, twin: Twin, logits: Tensor, target: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        # Target and mask for PyTorch's error where they were changed in place before the backward pass.
+        ctx.save_for_backward(logits, target, mask)
         ctx.job, ctx.twin = job, twin
         return value
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
-        (logits,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            (found,) = torch.autograd.grad(ctx.twin(logits), logits, gradients[0], create_graph=True)
-            return None, None, None, found
-        return None, None, None, ctx.job.gradient(logits, gradients[0])
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        logits = ctx.saved_tensors[0]
+        if torch.is_grad_enabled() or batched(gradients[0]):  # batched gradients are no memory for a kernel
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                (found,) = torch.autograd.grad(ctx.twin(logits), logits, gradients[0], create_graph=again)
+            return None, None, None, found, None, None
+        return None, None, None, ctx.job.gradient(logits, gradients[0]), None, None

@@ -13,7 +13,7 @@ from torch import Tensor
 from nucleate.losses.autograd import total
 from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
-from nucleate.losses.kernels.memory import Layout, empty_like, flat_mask, flat_weights, words
+from nucleate.losses.kernels.memory import Layout, class_shares, empty_like, flat_mask, flat_weights, words
 from nucleate.losses.kernels.scalars import f32, i32
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import (
@@ -185,7 +185,7 @@ def fused_total(
 
     None for a target whose sums are off by more than `tolerance`: the plain version says what is wrong with it.
     """
-    shares = np.ones(at.classes, np.float32) if weight is None else weight.float().numpy()
+    shares = class_shares(weight, at.classes)
     chosen, pixel = flat_mask(mask), flat_weights(each)
     narrow = [x.dtype == torch.bfloat16 for x in (logits, target)]
     sources = [words(x, at.rows, dim) for x in (logits, target)]
@@ -214,4 +214,8 @@ def fused_total(
     scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
         return scalar, weighed
-    return total(scalar, [gradient], scale, lambda factor: [run(factor, True)[1]], twin, [logits]), weighed
+
+    def again(factor: float) -> list[Tensor | None]:
+        return [run(factor, True)[1]]
+
+    return total(scalar, [gradient], scale, again, twin, [logits], [target, mask, weight, each]), weighed
