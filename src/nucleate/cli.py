@@ -132,6 +132,7 @@ def train(
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
     with _busy():
         from nucleate import api
+        from nucleate.data.masks import choice
         from nucleate.networks.store import read_history
         from nucleate.report.last_words import last_words
         from nucleate.report.training_progress import TrainingProgress
@@ -151,7 +152,12 @@ def train(
             phase=progress.phase,
             warn=_warn,
         )
-    print("\n".join(map(printable, last_words(model.manifest, read_history(out), folder, out))))
+    needed = [
+        *([] if channel is None else ["--channel", channel]),
+        *(["--validation", validation] if validation else []),
+    ]
+    words = last_words(model.manifest, read_history(out), folder, out, choice(masks), needed)
+    print("\n".join(map(printable, words)))
 
 
 @app.command()

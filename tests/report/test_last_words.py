@@ -48,6 +48,16 @@ def said(found, history, cells):
     return " ".join(lines), arguments
 
 
+def test_what_a_training_needed_it_needs_again(tmp_path):
+    classes = masks(tmp_path / "classes", lambda labels: labels > 0)
+    found = manifest(0.0, 80)
+    lines = last_words(found, FALLING, classes, tmp_path / "model", "binary", ["--channel", "-DAPI"])
+    assert "not numbered" not in " ".join(lines)
+    arguments = shlex.split(lines[-1].removeprefix("Next: "))
+    assert arguments[:3] == ["nucleate", "train", str(classes)] and "--masks" in arguments
+    assert arguments[-2:] == ["--channel", "-DAPI"]
+
+
 def test_a_good_model_is_used_next(cells):
     text, arguments = said(manifest(0.7, 80), FALLING, cells)
     assert arguments == ["predict", str(cells.parent / "model"), str(cells), "--out", "found"]

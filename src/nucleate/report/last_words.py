@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.data.dataset import find, pair
+from nucleate.data.masks import Masks, interpret
 from nucleate.data.outlines import outlines_fit, pieces
 from nucleate.errors import NucleateError
 from nucleate.networks import store
@@ -28,8 +29,18 @@ _PIECES = 2.0  # pieces a number, from which on the nuclei of a mask are taken f
 _SETTLED = 0.02  # part by which validation error fell over the last half, from which on the curve still falls
 
 
-def last_words(manifest: Manifest, history: Sequence[Mapping[str, Any]], folder: Path, out: Path) -> list[str]:
-    """The lines that end a training on the labelled images of `folder`, which wrote the model `out`."""
+def last_words(
+    manifest: Manifest,
+    history: Sequence[Mapping[str, Any]],
+    folder: Path,
+    out: Path,
+    masks: Masks = "auto",
+    options: Sequence[str | Path] = (),
+) -> list[str]:
+    """The lines that end a training on the labelled images of `folder`, which wrote the model `out`.
+
+    `masks` says what the masks hold, and `options` are the others that a training of these images needs.
+    """
     training, scores = manifest.training, manifest.scores.get("validation")
     lines = [f"{training.stopped} The weights of epoch {training.best_epoch} are kept."]
     if manifest.data.channels != ("grey",):
@@ -50,7 +61,7 @@ def last_words(manifest: Manifest, history: Sequence[Mapping[str, Any]], folder:
     lines.append(f"Wrote {out}; {out / store.REPORT} shows what it finds.")
     if known(scores) and scores["n_true"] >= ENOUGH and scores["panoptic_quality"] >= USABLE:
         return [*lines, f"Next: {command('predict', better or out, folder, '--out', Path('found'))}"]
-    cause, mend, next_command = _cause(manifest, history, folder, out)
+    cause, mend, next_command = _cause(manifest, history, folder, out, masks, options)
     return [*lines, f"This model is not usable yet. The likeliest cause: {cause}.", mend, f"Next: {next_command}"]
 
 
@@ -61,12 +72,20 @@ def better_pretrained(manifest: Manifest) -> str | None:
     return best if best is not None and quality[best] > manifest.scores["validation"]["panoptic_quality"] else None
 
 
-def _cause(manifest: Manifest, history: Sequence[Mapping[str, Any]], folder: Path, out: Path) -> tuple[str, str, str]:
+def _cause(
+    manifest: Manifest,
+    history: Sequence[Mapping[str, Any]],
+    folder: Path,
+    out: Path,
+    masks: Masks,
+    options: Sequence[str | Path],
+) -> tuple[str, str, str]:
     """The likeliest cause of a useless score, how it is mended, and the next command."""
-    scores, check = manifest.scores.get("validation"), command("check", folder)
-    again = command("train", folder, "--out", _free(out))
+    meant = [] if masks == "auto" else ["--masks", masks]
+    scores, check = manifest.scores.get("validation"), command("check", folder, *meant)
+    again = command("train", folder, "--out", _free(out), *meant, *options)
     if known(scores) and scores["panoptic_quality"] < USABLE:
-        looked_at = list(islice(_pairs(folder), _LOOKED_AT))
+        looked_at = list(islice(_pairs(folder, masks), _LOOKED_AT))
         numbers, apart = (
             sum(found) for found in zip((0, 0), *(pieces(labels) for _, labels in looked_at), strict=True)
         )
@@ -103,9 +122,10 @@ def still_falling(history: Sequence[Mapping[str, Any]]) -> bool:
     return bool(min(errors[half:]) < (1 - _SETTLED) * min(errors[:half]))
 
 
-def _pairs(folder: Path) -> Iterator[tuple[Image, Labels]]:
+def _pairs(folder: Path, masks: Masks) -> Iterator[tuple[Image, Labels]]:
     with suppress(NucleateError):
-        yield from map(pair, find(folder).labelled)
+        for image, labels in map(pair, find(folder).labelled):
+            yield image, interpret(labels, masks).labels
 
 
 def _free(out: Path) -> Path:
