@@ -152,10 +152,8 @@ def train(
             phase=progress.phase,
             warn=_warn,
         )
-    needed = [
-        *([] if channel is None else ["--channel", channel]),
-        *(["--validation", validation] if validation else []),
-    ]
+    needed: list[str | Path] = [] if channel is None else ["--channel", channel]
+    needed += [] if validation is None else ["--validation", validation]
     words = last_words(model.manifest, read_history(out), folder, out, choice(masks), needed)
     print("\n".join(map(printable, words)))
 
