@@ -14,9 +14,10 @@ from tests.inference.test_sources import write_series
 
 from nucleate.cli import main
 from nucleate.errors import OutputError
-from nucleate.inference.predict import Request, Segmented, Skipped, predict
+from nucleate.inference.predict import Request, predict
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.resume import begin_writing, work_folder
+from nucleate.inference.summary import Segmented, Skipped
 from nucleate.io.formats import FORMATS
 from nucleate.io.prediction_json import read_record
 from nucleate.io.reader import read_labels

@@ -20,8 +20,9 @@ from skimage.measure import regionprops
 from nucleate.errors import ImageError, OutputError
 from nucleate.inference.image_input import open_image
 from nucleate.inference.measurements import measure
-from nucleate.inference.predict import Failed, Request, Segmented, Skipped, predict
+from nucleate.inference.predict import Request, predict
 from nucleate.inference.predictor import Predictor
+from nucleate.inference.summary import Failed, Segmented, Skipped
 from nucleate.io.formats.table import COLUMNS
 from nucleate.io.prediction_json import read_record
 from nucleate.io.reader import read_labels

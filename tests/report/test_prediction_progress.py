@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nucleate.inference.predict import Segmented, Summary
+from nucleate.inference.summary import Segmented, Summary
 from nucleate.report.prediction_progress import PredictionProgress, sentences
 
 

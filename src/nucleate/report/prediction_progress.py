@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nucleate.errors import printable
-from nucleate.inference.predict import Summary
 from nucleate.inference.resume import is_unfinished
+from nucleate.inference.summary import Summary
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.report.heartbeat import Heartbeat
 from nucleate.sentences import count
