@@ -99,7 +99,7 @@ class Command:
         if self.arguments[0] == "train":
             rows = [json.loads(line) for line in files["history.jsonl"].splitlines()]
             files["history.jsonl"] = json.dumps([{**row, "seconds": 0} for row in rows]).encode()
-            files |= dict.fromkeys(("model.json", "README.md", "curves.png"), b"")
+            files |= dict.fromkeys(("model.json", "README.md", "curves.png", "report.html"), b"")
         return files
 
     def interrupt(self, number: int, signals: tuple[int, ...]) -> list[str]:

@@ -288,7 +288,7 @@ def test_equal_names_in_subfolders_are_told_apart(tmp_path, memory_instances):
         write(tmp_path / "data" / plate / "a_masks.tif", squares(count=count))
     assert evaluate(tmp_path / "found", tmp_path / "data").scores.panoptic_quality == 1
     results(tmp_path / "one", memory_instances, a=squares())
-    with pytest.raises(DatasetError, match="1 more has no predicted partner"):
+    with pytest.raises(DatasetError, match="1 more have no predicted partner"):
         evaluate(tmp_path / "one", tmp_path / "data")
 
 

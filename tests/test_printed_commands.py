@@ -35,7 +35,7 @@ def run(line):
     """Do what a printed command says."""
     name, *arguments = words(line)
     if name == "view":  # it would go on until Ctrl-C
-        assert Gallery(Path(arguments[0])).problems == []
+        assert Gallery(Path(arguments[0])).notes == []
         return
     with pytest.raises(SystemExit) as end:
         main([name, *arguments])

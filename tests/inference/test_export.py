@@ -162,7 +162,7 @@ def test_where_openvino_cannot_write_is_named(model, tmp_path, monkeypatch):
 def test_its_use_runs_as_it_is_printed(model, tmp_path, to):
     out = tmp_path / f"small{SUFFIX[to]}"
     export(model, to, out)
-    lines = [line.strip() for line in USE[to].format(out=out).splitlines()[1:]]
+    lines = [line.strip() for line in USE[to].format(out=json.dumps(str(out))).splitlines()[1:]]
     before = "import numpy, onnxruntime, openvino; image = numpy.zeros((1, 2, 8, 8), numpy.float32)"
     script = "\n".join([before, *lines, "print(*maps.shape)"])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

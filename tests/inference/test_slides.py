@@ -236,7 +236,7 @@ def test_the_command_line_says_what_it_did(folder, tmp_path, capsys, monkeypatch
         main(command)
     printed = capsys.readouterr()
     assert end.value.code == 1
-    assert printed.out == f"{110 * 25} nuclei in 1 image. Wrote {out}. Next: nucleate view {out}\n"
+    assert printed.out == f"{110 * 25:,} nuclei in 1 image. Wrote {out}. Next: nucleate view {out}\n"
     assert "1 of 2 images could not be done" in printed.err and "bad.tif" in printed.err
     assert sorted(path.name for path in out.iterdir()) == ["slide.csv", "slide.json"]
 
