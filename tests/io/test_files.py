@@ -129,7 +129,7 @@ def test_check_goes_on_where_one_image_may_not_be_read(refused, twelve, capsys):
 
 
 def test_train_and_evaluate_name_the_image_that_may_not_be_read(refused, twelve, tmp_path, capsys):
-    run("train", twelve, "--out", tmp_path / "model", "--epochs", 1)
+    run("train", twelve, "--out", tmp_path / "model", "--minutes", 0.05)
     assert refused in " ".join(capsys.readouterr().err.split())
     found = shutil.copytree(twelve / "masks", tmp_path / "found")
     assert run("evaluate", found, twelve / "masks") != 0
