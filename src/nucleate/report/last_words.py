@@ -57,7 +57,7 @@ def last_words(
             )
     else:
         better = None
-        lines.append(f"There is no score, as no nucleus is held out. {manifest.data.validation}")
+        lines.append(manifest.data.validation)  # it says why there is no score
     lines.append(f"Wrote {out}; {out / store.REPORT} shows what it finds.")
     if known(scores) and scores["n_true"] >= ENOUGH and scores["panoptic_quality"] >= USABLE:
         return [*lines, f"Next: {command('predict', better or out, folder, '--out', Path('found'))}"]

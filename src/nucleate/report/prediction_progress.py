@@ -67,7 +67,8 @@ class PredictionProgress:
         total = max(len(self.shares), len(self.images))  # a file may hold several images
         self.bar.update(self.task, completed=sum(self.shares.values()), total=total, text=self._text())
         if share == 1.0:
-            self.heartbeat.say(f"{printable(image)} is done ({self._text()})")
+            what = "is done" if megapixels else "cannot be used"  # none were segmented of such an image
+            self.heartbeat.say(f"{printable(image)} {what} ({self._text()})")
         elif int(10 * share) > int(10 * before):
             self.heartbeat.say(f"{printable(image)}: {int(10 * share)}0%, {self._rate():.1f} megapixels/s")
 
