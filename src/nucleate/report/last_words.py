@@ -57,7 +57,8 @@ def last_words(
             )
     else:
         better = None
-        lines.append(manifest.data.validation)  # it says why there is no score
+        said = "no score" in manifest.data.validation
+        lines.append(manifest.data.validation if said else f"There is no score. {manifest.data.validation}")
     lines.append(f"Wrote {out}; {out / store.REPORT} shows what it finds.")
     if known(scores) and scores["n_true"] >= ENOUGH and scores["panoptic_quality"] >= USABLE:
         return [*lines, f"Next: {command('predict', better or out, folder, '--out', Path('found'))}"]
