@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import tifffile
+import typer
 
-from nucleate.cli import main
+from nucleate.cli import app, main
 from nucleate.data.augment import AugmentationConfig
 from nucleate.data.synthetic import fluorescence, write_folder
 from nucleate.networks import store
@@ -110,3 +111,28 @@ def test_the_commands_of_the_readme_work_in_their_order(tmp_path, monkeypatch, c
     for line in lines:
         run(line.replace("--out model", "--out model --epochs 1") if " train " in line else line)
     assert (tmp_path / "report.html").exists()
+
+
+COMMANDS = typer.main.get_command(app).commands
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+SHOWN = [
+    pytest.param(found[1], id=f"{page.name}: {found[1][:60]}")
+    for page in PAGES
+    for found in re.finditer(r"^ *(?:\$ )?(nucleate [a-z].*)$", page.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_every_command_of_the_documentation_is_understood(line):
+    name, *arguments = words(line)
+    COMMANDS[name].make_context(name, arguments)
+
+
+def test_every_option_that_is_named_exists():
+    options = {option for command in COMMANDS.values() for one in command.params for option in one.opts}
+    options |= {"--help", "--version"}
+    # Names of colours in a style sheet begin with two dashes, too; pages name options of benchmarks in their calls.
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "plots.py"}
+    texts |= {page: re.sub(r".*benchmarks/.*", "", page.read_text(encoding="utf-8")) for page in PAGES}
+    named = {found: path.name for path, text in texts.items() for found in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
+    assert {option: where for option, where in named.items() if option not in options} == {}
