@@ -535,8 +535,9 @@ def test_an_output_in_the_way_is_refused(refused, cells, trained, tmp_path):
 
 
 def evaluated(refused, folder, scores):
-    tifffile.imwrite(folder / "labels.tif", nuclei())
-    return refused("evaluate", folder / "labels.tif", folder / "labels.tif", "--json", scores)
+    for name in ("labels", "true"):
+        tifffile.imwrite(folder / f"{name}.tif", nuclei())
+    return refused("evaluate", folder / "labels.tif", folder / "true.tif", "--json", scores)
 
 
 def test_no_command_replaces_a_file_of_a_person(refused, run, cells, trained, tmp_path):

@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_refused(tmp_path, true):
     with pytest.raises(DatasetError, match="holds no label image"):
         evaluate(predicted, true)
     write(predicted / "a.tif", squares())
-    with pytest.raises(DatasetError, match=r"b\.png and 1 more have no predicted partner.*named b\.tif"):
+    with pytest.raises(DatasetError, match=r"b\.png and 1 more have no predicted partner"):
         evaluate(predicted, true)
     with pytest.raises(DatasetError, match="give two files or two folders"):
         evaluate(predicted / "a.tif", true)

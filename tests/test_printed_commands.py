@@ -103,6 +103,7 @@ def test_the_commands_of_the_readme_work_in_their_order(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nucleate.training.config.TrainingConfig.steps", 2)
     write_folder(tmp_path / "cells", "fluorescence", 2, seed=3, height=96, width=96)
+    write_folder(tmp_path / "test", "fluorescence", 2, seed=5, height=96, width=96)
     (tmp_path / "images").symlink_to(tmp_path / "cells" / "images")
     tifffile.imwrite("slide.svs", fluorescence(seed=1)[0].pixels[..., 0])
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)

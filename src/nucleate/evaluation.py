@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nucleate.data import names
-from nucleate.data.contents import LABEL_FORMATS, Contents, contents
+from nucleate.data.contents import LABEL_FORMATS, Contents, contents, current
 from nucleate.data.dataset import find
 from nucleate.data.masks import Masks, interpret, is_outlines
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
 from nucleate.io.ome_zarr import holds_labels, is_zarr
-from nucleate.io.reader import as_labels, read_labels
+from nucleate.io.reader import as_labels, read_labels, was_changed
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels
@@ -152,8 +152,8 @@ def _partners(predictions: Mapping[str, Path], truths: Mapping[str, Path], folde
     if missing:
         others = f" and {len(missing) - 1} more have" if len(missing) > 1 else " has"
         raise DatasetError(
-            f"{truths[missing[0]]}{others} no predicted partner in {folder}; "
-            f"put a label image named {missing[0]}.tif there, or take the true one away."
+            f"{truths[missing[0]]}{others} no predicted partner in {folder}: let nucleate predict segment the images "
+            "of these masks into that folder first, or give the masks that belong to it."
         )
     return partners
 
@@ -228,6 +228,10 @@ def _compare(
         found, _ = _taken(found, predicted, masks)
     expected, warnings = _taken(expected, truth, masks)
     image = ImageEvaluation(name, predicted, truth, match(expected, found, thresholds))
+    if predicted.samefile(truth):
+        warnings = (*warnings, "It is compared with itself.")
+    elif was_changed(truth) is False:
+        warnings = (*warnings, "It is what nucleate predict found, and nobody has changed it: it is no true mask.")
     return image, tuple(f"{truth}: {oddity}" for oddity in warnings)
 
 
@@ -276,13 +280,13 @@ def _results_in(folder: Path, prefix: str = "", depth: int = 3) -> dict[str, Pat
 
 
 def _results(here: Contents, prefix: str) -> dict[str, Path]:
-    """What prediction wrote into a folder, of each image the first format that holds labels."""
-    found: dict[str, Path] = {}
-    for kind in reversed(LABEL_FORMATS):
+    """What prediction wrote into a folder, of each image one file that holds labels."""
+    found = defaultdict[str, list[Path]](list)
+    for kind in LABEL_FORMATS:
         for file, (name, of) in here.results.items():
             if of == kind and (here.folder / file).exists():
-                found[prefix + name] = here.folder / file
-    return found
+                found[prefix + name].append(here.folder / file)
+    return {name: current(files) for name, files in found.items()}
 
 
 def _label_files(folder: Path) -> dict[str, Path]:

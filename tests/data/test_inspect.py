@@ -12,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from nucleate.data.contents import current
 from nucleate.data.inspect import inspect, labelled
 from nucleate.errors import DatasetError
+from nucleate.evaluation import evaluate
+from nucleate.io.digest import digest_of
+from nucleate.io.prediction_json import PredictionRecord, write_record
 from nucleate.report.console import print_folder_report
 
 RNG = np.random.default_rng(5)
@@ -280,3 +284,82 @@ def test_a_folder_of_which_nothing_can_be_read_is_no_training_set(tmp_path):
     (tmp_path / "images/a.tif").write_bytes(b"II*\0")
     with pytest.raises(DatasetError, match=r"No labelled image of .* can be read.*a\.tif"):
         labelled(tmp_path)
+
+
+def test_a_mask_that_is_an_unchanged_result_is_named(tmp_path):
+    labels = np.zeros((32, 32), np.uint16)
+    labels[4:14, 4:14], labels[18:28, 18:28] = 1, 2
+    pixels = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    tifffile.imwrite(tmp_path / "a_labels.tif", labels)
+    digests = {"tif": digest_of(tmp_path / "a_labels.tif")}
+    files = {"tif": "a_labels.tif"}
+    record = PredictionRecord(
+        str(tmp_path / "a.tif"), 0, (0, 0), (32, 32), downsample=1.0, pixel_size=None, count=2, files=files,
+        digests=digests,
+    )  # fmt: skip
+    write_record(tmp_path / "a.json", record)
+
+    def said():
+        return " ".join(oddity for image in inspect(tmp_path).images for oddity in image.oddities)
+
+    assert "nobody has changed it" in said()
+    mine = tmp_path / "b.tif"
+    tifffile.imwrite(mine, labels)
+    assert any("no true mask" in one for one in evaluate(mine, tmp_path / "a_labels.tif").warnings)
+    assert any("with itself" in one for one in evaluate(mine, mine).warnings)
+    labels[20, 20] = 0
+    tifffile.imwrite(tmp_path / "a_labels.tif", labels)
+    assert "nobody has changed it" not in said()
+    assert not any("no true mask" in one for one in evaluate(mine, tmp_path / "a_labels.tif").warnings)
+
+
+def test_cell_types_in_place_of_numbers_are_refused(tmp_path):
+    y, x = np.mgrid[:200, :200]
+    labels = np.zeros((200, 200), np.uint16)
+    for number in range(12):
+        cy, cx = 30 + 50 * (number // 4), 25 + 50 * (number % 4)
+        labels[np.hypot(y - cy, x - cx) < 9] = number % 5 + 1
+    tifffile.imwrite(tmp_path / "a.tif", (labels > 0) * np.uint8(100) + noise(200, 200) // 4)
+    tifffile.imwrite(tmp_path / "a_masks.tif", labels)
+    with pytest.raises(DatasetError, match="classes of pixels"):
+        labelled(tmp_path)
+    assert labelled(tmp_path, "binary").pairs[0][1].max() == 12
+
+
+@pytest.mark.parametrize("changed", ["a_labels.tif", "a_labels.zarr"])
+def test_of_a_result_in_two_formats_the_corrected_one_counts(tmp_path, changed):
+    results, true = tmp_path / "results", np.zeros((32, 32), np.uint16)
+    true[4:14, 4:14], true[18:28, 18:28] = 1, 2
+    found, results_of = np.where(true == 2, 0, true).astype(np.uint16), {}
+    results.mkdir()
+    names = {"tif": "a_labels.tif", "zarr": "a_labels.zarr"}
+    tifffile.imwrite(results / names["tif"], found)
+    zarr.save_array(results / names["zarr"], found)
+    for kind in ("tif", "zarr"):
+        results_of[kind] = digest_of(results / names[kind])
+    files = {kind: names[kind] for kind in results_of}
+    record = PredictionRecord(
+        str(tmp_path / "a.tif"),
+        0,
+        (0, 0),
+        (32, 32),
+        downsample=1.0,
+        pixel_size=None,
+        count=1,
+        files=files,
+        digests=results_of,
+    )
+    write_record(results / "a.json", record)
+    if changed.endswith("tif"):
+        tifffile.imwrite(results / changed, true)
+    else:
+        (results / changed / "note").write_text("corrected")
+    assert current([results / file for file in files.values()]) == results / changed
+    other = next(file for file in files.values() if file != changed)
+    if other.endswith("tif"):
+        tifffile.imwrite(results / other, true)
+    else:
+        (results / other / "note").write_text("corrected")
+    with pytest.raises(DatasetError, match="were both changed"):
+        current([results / file for file in files.values()])

@@ -48,10 +48,12 @@ def plain(name: str) -> str:
 def shows_nuclei(name: str) -> bool:
     """Whether a channel of this name shows nuclei, as far as names tell.
 
-    >>> [shows_nuclei(name) for name in ("Hoechst 33342", "405 nm", "Nuclei", "GFP", "Alexa 405", "channel 1")]
+    >>> [shows_nuclei(name) for name in ("Hoechst 33342", "405 nm", "Nuclei", "GFP", "Alexa 405", "anti-DAPI")]
     [True, True, True, False, False, False]
     """
     words = {word for word in _words(name) if len(word) > 2 or not word.isdecimal()}
+    if words & {"anti", "non", "no", "not"}:
+        return False
     return bool(words & STAINS) or bool(words & NUCLEI and words <= NUCLEI | _SAYS_NOTHING)
 
 
@@ -80,6 +82,8 @@ def index_of(channel: str | int, channels: Sequence[str], where: object) -> int:
         return found
     if wanted.isdecimal() and 1 <= int(wanted) <= len(channels):
         return int(wanted) - 1
+    if len(channels) == 1:
+        raise ImageError(f"{where} has no channel {wanted!r}, but one alone: leave --channel out.")
     raise ImageError(f"{where} has no channel {wanted!r}: choose one of {listed(channels)}, by name or by number.")
 
 

@@ -13,7 +13,7 @@ from nucleate.errors import DatasetError, ImageError, InputError
 from nucleate.io.formats import FORMATS, entropy_tiff
 from nucleate.io.ome_zarr import holds_labels, is_zarr
 from nucleate.io.prediction_json import KIND, read_record
-from nucleate.io.reader import holds_outlines, is_image
+from nucleate.io.reader import holds_outlines, is_image, was_changed
 
 LABEL_FORMATS = ("tif", "zarr", "geojson", "roi")
 """The formats of `nucleate predict` that hold labels, the one to read first."""
@@ -194,3 +194,18 @@ def _holds_rois(path: Path) -> bool:
             return any(name.lower().endswith(".roi") for name in archive.namelist()[:100])
     except (OSError, zipfile.BadZipFile, ValueError):
         return False
+
+
+def current(files: Sequence[Path]) -> Path:
+    """Of files with the result of one image, the one that was corrected since, else the first.
+
+    Raises:
+        DatasetError: several were changed, and so may differ.
+    """
+    changed = [file for file in files if was_changed(file)] if len(files) > 1 else []
+    if len(changed) > 1:
+        raise DatasetError(
+            f"{changed[0]} and {changed[1].name} were both changed since nucleate predict wrote them: keep the one that"
+            " is right."
+        )
+    return changed[0] if changed else files[0]

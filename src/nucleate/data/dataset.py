@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucleate.data import names
-from nucleate.data.contents import LABEL_FORMATS, skipped
+from nucleate.data.contents import LABEL_FORMATS, current, skipped
 from nucleate.data.layouts import Index, Part, files_below, no_image, parts_of
 from nucleate.data.masks import size_mistake
 from nucleate.errors import DatasetError, ImageError
@@ -145,11 +145,11 @@ def _image_of(mask: Path, part: Part, index: Index) -> Path | None:
 
 
 def _better(one: Path, other: Path, part: Part) -> Path:
-    """Of two masks of one image, the one that was not written by prediction; of two results, the first format."""
+    """Of two masks of one image, the one that was not written by prediction; of two results, the `current` one."""
     written = [part.results.get(mask.name) for mask in (one, other)]
     if written[0] and written[1] and written[0][0] == written[1][0]:
         order = [LABEL_FORMATS.index(result[1]) for result in written if result]
-        return one if order[0] <= order[1] else other
+        return current([one, other] if order[0] <= order[1] else [other, one])
     if bool(written[0]) != bool(written[1]):
         return other if written[0] else one
     raise DatasetError(f"{one} and {other.name} mask the same image: remove one of them.")

@@ -20,7 +20,7 @@ from nucleate.data.dataset import find
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.reader import read_image, read_labels, was_changed
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _SATURATED = 0.05
@@ -169,6 +169,11 @@ def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
             wrong = (size_mistake(image.pixels.shape[:2], found.labels.shape), found.mistake)
             mistakes = [one for one in wrong if one is not None]
             oddities += found.oddities
+            if was_changed(sample.mask) is False:
+                oddities.append(
+                    "The mask is what nucleate predict found, and nobody has changed it: correct it, or take it away,"
+                    " as a model learns its mistakes."
+                )
             labels = None if mistakes else found.labels
     areas = np.zeros(0, np.int64) if labels is None else np.unique(labels[labels > 0], return_counts=True)[1]
     return _Looked(sample, image, labels, tuple(mistakes), tuple(oddities), areas)

@@ -176,7 +176,7 @@ def _mistake(pieces: _Pieces, *, outlines: bool) -> Mistake | None:
             f"has the label {ground} on {share:.0%} of its pixels, where the background should be 0",
             f"set the background to 0, or give --masks binary, which takes it so, {_PURPOSE}",
         )
-    if outlines or not _is_classes(values, counts):
+    if outlines or not _is_classes(pieces.without(ground)):
         return None
     if values.size == 1:
         return Mistake(
@@ -225,22 +225,28 @@ def _is_picture(pieces: _Pieces) -> bool:
     return count >= 3 * values or bool(pieces.share(pieces.value > 0) > 0.05 and nuclei.area.mean() < 4)
 
 
-def _is_classes(values: NDArray[np.int32], counts: NDArray[np.int64]) -> bool:
-    """Whether values stand for classes, as they are in many pieces. Two pieces may be one nucleus that was cut."""
+def _is_classes(nuclei: _Pieces) -> bool:
+    """Whether values stand for classes, as they are in many pieces, or each in pieces far apart.
+
+    Two pieces may be one nucleus that was cut.
+    """
+    values, _, counts = nuclei.by_value()
     if values.size == 1:
         return bool(counts[0] > 2 or (counts[0] == 2 and values[0] in (1, 2, 255, 65535)))
+    if values.size > 2 and (counts > 1).all() and _scattered(nuclei) == values.size:
+        return True
     return values.size > 0 and bool(counts.sum() >= 3 * values.size)
 
 
 def _separated(labels: Labels, pieces: _Pieces) -> Labels:
     """A mask with 0 for the background, and a class mask's connected pieces as nuclei."""
     ground = _ground(pieces)
-    values, _, counts = pieces.without(ground).by_value()
+    values, _, _ = pieces.without(ground).by_value()
     if ground is not None:
         inverted = not values.size
         nucleus = (labels == 0) if inverted else (labels > 0) & (labels != ground)
         labels = np.where(labels < 0, labels, labels * nucleus + nucleus * inverted).astype(np.int32)
-    if not _is_picture(pieces) and (values.size <= 1 or _is_classes(values, counts)):
+    if not _is_picture(pieces) and (values.size <= 1 or _is_classes(pieces.without(ground))):
         found = measure.label(labels > 0, connectivity=2)
         labels = np.where(labels < 0, labels, found).astype(np.int32)
     return labels

@@ -13,6 +13,7 @@ from nucleate.errors import ImageError
 from nucleate.io import bitmap, ome_zarr, tiff, tiff_reader
 from nucleate.io.axes import as_pixels, name_of, names_of, refuse_not_finite
 from nucleate.io.base import Level, MemoryReader, Reader, chosen_image
+from nucleate.io.digest import digest_of
 from nucleate.io.files import open_regular, reading
 from nucleate.io.formats import geojson, imagej_roi
 from nucleate.io.formats.polygons import Outline, fill
@@ -265,6 +266,15 @@ def _filled(path: Path, outlines: list[Outline], shape: tuple[int, int] | None, 
         )
     with reading(path):
         return fill(outlines, shape)
+
+
+def was_changed(path: Path) -> bool | None:
+    """Whether a result of `nucleate predict`, a file or an OME-Zarr folder, was changed since it was written; None for
+    what is no result, and where its record has no digest of it."""
+    record = _record_of(path)
+    written = {} if record is None else {file: record.digests.get(kind) for kind, file in record.files.items()}
+    digest = written.get(path.name)
+    return None if digest is None else digest != digest_of(path)
 
 
 def _record_of(path: Path) -> PredictionRecord | None:

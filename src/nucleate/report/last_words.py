@@ -59,6 +59,8 @@ def last_words(
         better = None
         said = "no score" in manifest.data.validation
         lines.append(manifest.data.validation if said else f"There is no score. {manifest.data.validation}")
+    if training.stopped.startswith("The limit") and still_falling(history):
+        lines.append("Validation error was still falling at the limit: a longer training would give a better model.")
     lines.append(f"Wrote {out}; {out / store.REPORT} shows what it finds.")
     if known(scores) and scores["n_true"] >= ENOUGH and scores["panoptic_quality"] >= USABLE:
         return [*lines, f"Next: {command('predict', better or out, folder, '--out', Path('found'))}"]
