@@ -48,6 +48,7 @@ LIMIT = 120.0
 def shorten(side: int) -> None:
     """Small networks and few steps to train; in prediction, an image of a few blocks takes the way of a slide."""
     short = {"samples": 8, "widths": (8, 16), "variation": AugmentationConfig(crop=64)}
+    # A class is replaced by a function that makes it: enough for the command line, and no type that mypy could name.
     config.TrainingConfig = partial(config.TrainingConfig, **short)  # type: ignore[misc,assignment]
     Predictor.__init__.__kwdefaults__["side"] = side
 
@@ -78,8 +79,8 @@ class Command:
             nucleate.__main__.main()
         except SystemExit as end:
             code = end.code or 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
             code = 1
         sys.stdout.flush()
         sys.stderr.flush()

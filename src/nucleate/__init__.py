@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 # OpenVINO imports this package to write an identifier into the home folder and to send what is used to a server. With
-# None here it does not find it, and goes on without.
+# None here it does not find it, and goes on without. Python documents None in sys.modules; its types leave it out.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"

@@ -49,10 +49,10 @@ class MaskFindings:
 
 def choice(masks: str) -> Masks:
     """The `--masks` of this name; raises `InputError` for another."""
-    for one in get_args(Masks):
-        if one == masks:
-            return one  # type: ignore[no-any-return]
-    raise InputError(f"There is no --masks {masks}: choose one of {', '.join(get_args(Masks))}.")
+    choices: dict[str, Masks] = {one: one for one in get_args(Masks)}
+    if masks not in choices:
+        raise InputError(f"There is no --masks {masks}: choose one of {', '.join(choices)}.")
+    return choices[masks]
 
 
 def interpret(labels: Labels, masks: Masks = "auto", *, outlines: bool = False) -> MaskFindings:

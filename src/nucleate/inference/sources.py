@@ -39,7 +39,7 @@ def sources(images: Sequence[Path]) -> tuple[list[Source], list[str]]:
 
     Those of a file that holds several are named NAME_s1, NAME_s2 and so on.
     """
-    images = [*{os.path.abspath(path): path for path in images}.values()]  # noqa: PTH100 - as below
+    images = [*{os.path.abspath(path): path for path in images}.values()]  # noqa: PTH100 - resolve() would follow links
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         held = list(pool.map(image_names, images))
     found, notes, names = [], [], unique_names(images)

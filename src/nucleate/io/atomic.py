@@ -18,7 +18,7 @@ from nucleate.errors import OutputError
 try:
     import fcntl
 except ImportError:  # Windows, where what a killed process left stays
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 @contextmanager

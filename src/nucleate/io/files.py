@@ -8,8 +8,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from nucleate.errors import ImageError
 
@@ -65,7 +65,7 @@ def refuse_irregular(path: Path) -> int:
     return found.st_size
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """The file, open to be read in bytes.
 
     Raises:

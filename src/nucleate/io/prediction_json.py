@@ -58,7 +58,7 @@ class PredictionRecord:
         """The image: from the record's own folder, with which it may have been moved, else where it was."""
         near = folder / self.relative if self.relative else None
         # Of a name that no system allows, this says that it is not there; Path.exists() would raise.
-        return near if near is not None and os.path.exists(near) else Path(self.image)  # noqa: PTH110
+        return near if near is not None and os.path.exists(near) else Path(self.image)  # noqa: PTH110 - see above
 
     @classmethod
     def of(

@@ -13,6 +13,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 from xml.etree import ElementTree
@@ -42,7 +43,7 @@ _GEOMETRY = (256, 257, 258, 259, 262, 277, 278, 284, 317, 322, 323, 339)  # tags
 class BoundedFile:
     """A file as tifffile reads it: no more at once than the largest piece, and, until `opened`, little in all."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BufferedReader, path: Path) -> None:
         self._file, self.name, self._path = file, str(path), path
         self._read, self._reads, self._opening = 0, 0, True
         file.seek(0)  # from where tifffile counts
@@ -60,7 +61,7 @@ class BoundedFile:
 
     def readinto(self, buffer: memoryview) -> int:
         self._count(memoryview(buffer).nbytes)
-        return self._file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        return self._file.readinto(buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
