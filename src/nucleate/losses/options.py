@@ -1,4 +1,4 @@
-"""The types of the options that several losses share. A type checker, the modules and the messages all read them here."""
+"""The types of the options that several losses share: type checkers, modules and messages all read them here."""
 
 from __future__ import annotations
 
