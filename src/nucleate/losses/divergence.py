@@ -11,9 +11,10 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
-from nucleate.losses.entropy import nats_of, prepared
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
+from nucleate.losses.measures import nats_of, prepared
+from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, held, reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
@@ -50,7 +51,7 @@ def _divergence(
     class_dim: int,
     mask: Tensor | None,
     weight: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
     fast: tuple[bool, float] | None = None,
@@ -76,7 +77,7 @@ def _fast(
     dim: int,
     mask: Tensor | None,
     weight: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     group: ProcessGroup | None,
 ) -> tuple[Tensor, Tensor] | None:
     """(total, weight) by the kernel for the `kind` (symmetric, nats to a unit), or None."""
@@ -127,7 +128,7 @@ def kl_divergence(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -143,7 +144,7 @@ def kl_divergence(
     >>> from nucleate import losses
     >>> label = losses.Probabilities(torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64))
     >>> said = losses.Probabilities(torch.tensor([[0.228, 0.619, 0.153]], dtype=torch.float64))
-    >>> round(losses.entropy(label).item() + kl_divergence(p=label, q=said).item(), 5)
+    >>> round(losses.measures.entropy(label).item() + kl_divergence(p=label, q=said).item(), 5)
     0.47965
 
     Source: S. Kullback and R. A. Leibler, On information and sufficiency (1951).
@@ -165,7 +166,7 @@ def jensen_shannon(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -195,7 +196,7 @@ def total_variation(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -225,7 +226,7 @@ def hellinger(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -257,7 +258,7 @@ def renyi(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -301,7 +302,7 @@ def generalized_kl(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -322,7 +323,7 @@ def generalized_kl(
     if mask is not None:
         require_mask(name, mask, positions, "the positions of p")
     read = checking(check, p)
-    each = position_weights(name, weight, positions, "weight", read)
+    each = position_weights(name, weight, positions, read)
     rows = None if mask is None else mask.unsqueeze(dim)
     one, other = select(held(p), rows, 1.0), select(held(q), rows, 1.0)
     if read:
@@ -342,7 +343,7 @@ def wasserstein_1d(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
+from nucleate.losses.options import Labels, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import weigh
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-def signs(loss: str, target: Tensor, labels: str, selected: Tensor | None, read: bool, like: Tensor) -> Tensor:
+def signs(loss: str, target: Tensor, labels: Labels, selected: Tensor | None, read: bool, like: Tensor) -> Tensor:
     """The labels as -1 and +1, converted from what was said, never guessed from what the batch holds."""
     require_choice(loss, "labels", labels, ("binary", "signed"))
     low = 0 if labels == "binary" else -1
@@ -77,10 +78,10 @@ class MarginLoss(Protocol):
         score: Tensor,
         target: Tensor,
         *,
-        labels: str = "binary",
+        labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
     ) -> Tensor: ...
@@ -94,10 +95,10 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         score: Tensor,
         target: Tensor,
         *,
-        labels: str = "binary",
+        labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
     ) -> Tensor:

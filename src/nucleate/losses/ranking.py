@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -12,14 +12,16 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import safe_power, safe_sqrt
 from nucleate.losses.margin import signs
+from nucleate.losses.options import Labels, Normalize, NotNegative, Reduction
 from nucleate.losses.reduction import held, reduce, select, times
-from nucleate.losses.registry import loss
+from nucleate.losses.registry import POSITION_WEIGHT, loss
 from nucleate.losses.targets import (
     class_target,
     class_weights,
     hard_target,
     position_weights,
     positions_of,
+    separate_weights,
     weigh,
 )
 from nucleate.losses.validation import (
@@ -39,20 +41,20 @@ if TYPE_CHECKING:
 __all__ = ["margin_ranking", "multiclass_hinge", "triplet_margin"]
 
 
-@loss("margin", "max(0, m + s_j - s_y)", "0..inf", "several classes by margin")
+@loss("margin", "max(0, m + s_j - s_y)", "0..inf", "several classes by margin", renamed=POSITION_WEIGHT)
 def multiclass_hinge(
     logits: Tensor,
     target: Tensor,
     *,
-    kind: str = "crammer-singer",
-    margin: float = 1.0,
+    kind: Literal["crammer-singer", "weston-watkins"] = "crammer-singer",
+    margin: NotNegative = 1.0,
     class_dim: int = 1,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
-    position_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -76,8 +78,9 @@ def multiclass_hinge(
     require_between(name, "margin", margin, 0.0, math.inf)
     read = checking(check, logits)
     t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, logits, t.dim, read)
-    each = position_weights(name, position_weight, t.positions, "position_weight", read)
+    class_weight, weight = separate_weights(name, class_weight, weight, t.classes, t.positions)
+    w = class_weights(name, class_weight, logits, t.dim, read)
+    each = position_weights(name, weight, t.positions, read)
     index = hard_target(name, t, read)
     scores = select(held(logits), t.selected_rows)
     rows = index.unsqueeze(t.dim)
@@ -98,10 +101,10 @@ def margin_ranking(
     target: Tensor,
     *,
     margin: float = 0.0,
-    labels: str = "binary",
+    labels: Labels = "binary",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -143,7 +146,7 @@ def triplet_margin(
     dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -172,7 +175,7 @@ def triplet_margin(
     if mask is not None:
         require_mask(name, mask, positions, "the anchor without its features")
     read = checking(check, anchor)
-    each = position_weights(name, weight, positions, "weight", read)
+    each = position_weights(name, weight, positions, read)
     rows = None if mask is None else mask.unsqueeze(dim)
     a, p, n = (select(held(x), rows) for x in (anchor, positive, negative))
     near, far = _distance(a - p, power, dim), _distance(a - n, power, dim)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import gather
 from nucleate.losses.embeddings import product, rows
+from nucleate.losses.options import NotNegative, Reduction
 from nucleate.losses.reduction import reduce
 from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between
@@ -29,9 +30,9 @@ def barlow_twins(
     first: Tensor,
     second: Tensor,
     *,
-    off_diagonal: float = 0.005,
+    off_diagonal: NotNegative = 0.005,
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -72,12 +73,12 @@ def vicreg(
     first: Tensor,
     second: Tensor,
     *,
-    invariance: float = 25.0,
-    variance: float = 25.0,
-    covariance: float = 1.0,
+    invariance: NotNegative = 25.0,
+    variance: NotNegative = 25.0,
+    covariance: NotNegative = 1.0,
     deviation: float = 1.0,
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -117,7 +118,7 @@ def _whole_batch(
     first: Tensor,
     second: Tensor,
     mask: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
 ) -> tuple[Tensor, Tensor, bool]:
@@ -128,7 +129,7 @@ def _whole_batch(
     return gather(a, group, replicated=True), gather(b, group, replicated=True), read
 
 
-def _of_batch(name: str, loss: Tensor, n: int, reduction: str, read: bool) -> Tensor:
+def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool) -> Tensor:
     values, weights = (loss * n).reshape(1), loss.detach().new_full((1,), n)
     return reduce(name, values, weights, reduction=reduction, check=read)
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, reduce, times
-from nucleate.losses.registry import loss
+from nucleate.losses.registry import Loss, catalogue, loss
 from nucleate.losses.targets import class_axis, class_target, position_weights, positions_of, weigh
 from nucleate.losses.validation import checking, require_choice, require_mask, require_shape, shape
 
@@ -45,7 +46,7 @@ def prepared(
     read = checking(check, said.tensor)
     if mask is not None:
         require_mask(loss, mask, positions, f"the positions of {name}")
-    position_weights(loss, weight, positions, "weight", read)
+    position_weights(loss, weight, positions, read)
     said = said.selected(None if mask is None else mask.unsqueeze(dim), dim)
     if read:
         said.require_valid(loss, name, dim)
@@ -65,7 +66,7 @@ def entropy(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -95,7 +96,7 @@ def perplexity(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -123,7 +124,7 @@ def information(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -162,7 +163,7 @@ def mutual_information(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -210,7 +211,7 @@ def expected_calibration_error(
     bins: int = 15,
     mask: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -246,3 +247,13 @@ def expected_calibration_error(
         sums = gap.new_zeros(bins).index_add_(0, bin_of.flatten(), gap.flatten())
         sums, weight = sum_across(sums, group), sum_across(counted.sum(), group)
         return finish(name, sums.abs().sum(), weight, reduction=reduction, check=read)
+
+
+# The measures as modules, as `measures.Entropy()`.
+MODULES = {entry.module.__name__: entry.module for entry in catalogue() if entry.function.__module__ == __name__}
+globals().update(MODULES)
+
+
+def __getattr__(name: str) -> type[Loss]:
+    """What a type checker is told of the modules above."""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
