@@ -103,7 +103,6 @@ def dense_info_nce(
         match: (N, H, W), an integer type: the index y' W' + x' of the matching pixel in `key`, -1 for none.
         negatives: "image", the other pixels of the same image's `key`; "batch", of all images (and of all ranks).
         mask, weight: the shape of `match`; which pixels are anchors, and their weight.
-        temperature, similarity, reduction, check, group: as in `info_nce`.
 
     Pixels without a match are left out; the weight of `total_and_weight` counts the others.
 
