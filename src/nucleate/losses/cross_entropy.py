@@ -297,8 +297,8 @@ def focal(
     """Cross entropy that looks away from what is already right: -sum_c w_c t_c (1 - q_c)^gamma log q_c; 0..inf.
 
     q is softmax(logits); gamma = 0 gives `cross_entropy`. Any gamma >= 0 has a finite gradient, also below 1 where
-    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. A sigmoid is a softmax of
-    the two logits 0 and x.
+    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. A sigmoid is a
+    softmax of the two logits 0 and x.
 
     Args:
         gamma: how strongly easy positions are looked away from; at least 0.
