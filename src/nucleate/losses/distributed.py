@@ -1,4 +1,7 @@
-"""Sums and gathers over the ranks of a torch process group, with the gradient of one process holding everything."""
+"""Sums and gathers over the ranks of a group, with the gradient of one process holding everything.
+
+A group is a torch process group or a communicator of mpi4py; None is this process alone.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,25 @@ import torch
 from torch import Tensor
 
 from nucleate.losses.autograd import applied
+from nucleate.parallel import communicator_of
 
 if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
     from torch.distributed import ProcessGroup
 
+    from nucleate.parallel import Communicator
 
-def sum_across(x: Tensor, group: ProcessGroup | None) -> Tensor:
+    Group = ProcessGroup | Intracomm | Communicator
+
+
+def sum_across(x: Tensor, group: Group | None) -> Tensor:
     """The sum of `x` over the ranks; its gradient is the gradient of this rank's own term."""
     if group is None:
         return x
     return applied(_SumAcross, x, group)
 
 
-def gather(x: Tensor, group: ProcessGroup | None, *, replicated: bool = False) -> Tensor:
+def gather(x: Tensor, group: Group | None, *, replicated: bool = False) -> Tensor:
     """The rows of every rank, in rank order, shape (sum of N_r, ...); ranks may hold different numbers, or none.
 
     The gradient sums what every rank sends back to a row (each rank's loss has its own anchors). With `replicated`
@@ -31,44 +40,16 @@ def gather(x: Tensor, group: ProcessGroup | None, *, replicated: bool = False) -
     return applied(_Gather, x, group, replicated)
 
 
-def first_row(rows: int, group: ProcessGroup | None) -> int:
+def first_row(rows: int, group: Group | None) -> int:
     """Where this rank's rows begin in what `gather` returns."""
-    if group is None:
-        return 0
-    return sum(_counts(rows, group)[: torch.distributed.get_rank(group)])
-
-
-def _counts(rows: int, group: ProcessGroup) -> list[int]:
-    """How many rows each rank holds."""
-    mine = torch.tensor([rows], device=message_device(group))
-    every = [torch.zeros_like(mine) for _ in range(torch.distributed.get_world_size(group))]
-    torch.distributed.all_gather(every, mine, group=group)
-    return [int(n) for n in every]
-
-
-def message_device(group: ProcessGroup) -> torch.device:
-    """Where the group's messages must lie: NCCL carries device memory only."""
-    nccl = torch.distributed.get_backend(group) == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
-
-
-def _gather_rows(x: Tensor, group: ProcessGroup) -> tuple[Tensor, list[int]]:
-    counts = _counts(len(x), group)
-    # Collectives want equal shapes: pad to the longest rank, cut afterwards.
-    padded = x.new_zeros((max(counts), *x.shape[1:]))
-    padded[: len(x)] = x
-    every = [torch.empty_like(padded) for _ in counts]
-    torch.distributed.all_gather(every, padded, group=group)
-    return torch.cat([rows[:n] for rows, n in zip(every, counts, strict=True)]), counts
+    return communicator_of(group).exclusive_scan(rows)
 
 
 @final
 class _SumAcross(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
-        total = x.detach().clone()
-        torch.distributed.all_reduce(total, group=group)
-        return total
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        return communicator_of(group).sum(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -78,12 +59,12 @@ class _SumAcross(torch.autograd.Function):
 @final
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: ProcessGroup, replicated: bool) -> Tensor:
-        rows, counts = _gather_rows(x.detach(), group)
-        rank = torch.distributed.get_rank(group)
+    def forward(ctx: Any, x: Tensor, group: Group, replicated: bool) -> Tensor:
+        ranks = communicator_of(group)
+        every = ranks.gather(x)
         ctx.group, ctx.replicated = group, replicated
-        ctx.begin, ctx.rows = sum(counts[:rank]), counts[rank]
-        return rows
+        ctx.begin, ctx.rows = sum(len(rows) for rows in every[: ranks.rank]), len(x)
+        return torch.cat(every)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -97,11 +78,9 @@ class _Scatter(torch.autograd.Function):
     """Sum over the ranks, then this rank's rows: the adjoint of the gather, itself differentiable."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: ProcessGroup, begin: int, rows: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: Group, begin: int, rows: int) -> Tensor:
         ctx.group = group
-        total = x.detach().clone()
-        torch.distributed.all_reduce(total, group=group)
-        return total[begin : begin + rows].clone()
+        return communicator_of(group).sum(x)[begin : begin + rows].clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

@@ -1,0 +1,14 @@
+"""Many processes as one: the face that everything else is written to, and what stands behind it.
+
+    Communicator            rank, size, sum, gather, agree, exclusive_scan, barrier
+    Serial                  one process
+    mpi.MPICommunicator     the ranks that `mpirun` started, by mpi4py
+    process_group.ProcessGroupCommunicator
+                            those of a torch.distributed process group
+
+Nothing outside this package imports MPI.
+"""
+
+from nucleate.parallel.communicator import Communicator as Communicator
+from nucleate.parallel.communicator import Serial as Serial
+from nucleate.parallel.communicator import communicator_of as communicator_of

@@ -1,0 +1,99 @@
+"""What ranks say to one another, in the few words that training, prediction and losses need."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar, final
+
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class Communicator(ABC):
+    """The ranks 0..size - 1 of one job, of which this process is `rank`.
+
+    Every call is collective: each rank makes it, in the same order. Results are the same bits on every rank, and the
+    same in every run with so many ranks.
+    """
+
+    rank: int
+    size: int
+
+    @abstractmethod
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of every rank's `values`, which have one shape and type, as a new tensor.
+
+        float16 and bfloat16 are summed in float32.
+        """
+
+    @abstractmethod
+    def gather(self, rows: Tensor) -> list[Tensor]:
+        """The rows of each rank, in rank order; ranks may hold different numbers of them, or none."""
+
+    @abstractmethod
+    def agree(self, value: Value) -> Value:
+        """Rank 0's value, which JSON can hold, for what each rank has of its own, such as the time."""
+
+    @abstractmethod
+    def all(self, value: Value) -> list[Value]:
+        """Every rank's value, in rank order; JSON can hold it."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+
+    def exclusive_scan(self, amount: int) -> int:
+        """The sum of the amounts of the ranks before this one: where this rank's numbers begin."""
+        return sum(self.all(amount)[: self.rank])
+
+
+@final
+class Serial(Communicator):
+    """One process alone.
+
+    >>> import torch
+    >>> alone = Serial()
+    >>> alone.sum(torch.tensor([1.0, 2.0])).tolist(), alone.exclusive_scan(7), alone.agree("now")
+    ([1.0, 2.0], 0, 'now')
+    """
+
+    rank, size = 0, 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values.clone()
+
+    def gather(self, rows: Tensor) -> list[Tensor]:
+        return [rows]
+
+    def agree(self, value: Value) -> Value:
+        return value
+
+    def all(self, value: Value) -> list[Value]:
+        return [value]
+
+    def barrier(self) -> None:
+        """There is nobody to wait for."""
+
+
+def communicator_of(group: Any) -> Communicator:
+    """The ranks of `group`: None for this process alone, a communicator of mpi4py or of this package, or a torch
+    process group.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if group is None:
+        return Serial()
+    if isinstance(group, Communicator):
+        return group
+    # Told apart by what they can do: importing mpi4py would start MPI.
+    if hasattr(group, "Allreduce") and hasattr(group, "Get_rank"):
+        from nucleate.parallel.mpi import MPICommunicator
+
+        return MPICommunicator(group)
+    if hasattr(group, "rank") and hasattr(group, "size"):
+        from nucleate.parallel.process_group import ProcessGroupCommunicator
+
+        return ProcessGroupCommunicator(group)
+    raise TypeError(f"group must be a torch process group, a communicator of mpi4py or None, got {type(group).__name__}")

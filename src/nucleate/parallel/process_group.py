@@ -1,0 +1,59 @@
+"""The ranks of a torch.distributed process group."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar, final
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup, all_gather, all_reduce, barrier, get_backend
+
+from nucleate.parallel.communicator import Communicator
+
+Value = TypeVar("Value")
+
+
+@final
+class ProcessGroupCommunicator(Communicator):
+    """A process group of any backend: gloo, NCCL, or MPI where PyTorch was built with it."""
+
+    def __init__(self, of: ProcessGroup) -> None:
+        self.of = of
+        self.rank, self.size = of.rank(), of.size()
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.detach().to(torch.promote_types(values.dtype, torch.float32), copy=True)
+        all_reduce(total, group=self.of)
+        return total.to(values.dtype)
+
+    def gather(self, rows: Tensor) -> list[Tensor]:
+        counts = self._integers(len(rows))
+        # Collectives want equal shapes: pad to the longest rank, cut afterwards.
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows.detach()
+        every = [torch.empty_like(padded) for _ in counts]
+        all_gather(every, padded, group=self.of)
+        return [held[:n] for held, n in zip(every, counts, strict=True)]
+
+    def agree(self, value: Value) -> Value:
+        return self.all(value)[0]
+
+    def all(self, value: Value) -> list[Value]:
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self._device)
+        return [json.loads(one.cpu().numpy().tobytes()) for one in self.gather(text)]
+
+    def barrier(self) -> None:
+        barrier(group=self.of)
+
+    def _integers(self, number: int) -> list[int]:
+        mine = torch.tensor([number], device=self._device)
+        every = [torch.zeros_like(mine) for _ in range(self.size)]
+        all_gather(every, mine, group=self.of)
+        return [int(n) for n in every]
+
+    @property
+    def _device(self) -> torch.device:
+        """Where messages must lie: NCCL carries device memory only."""
+        nccl = get_backend(self.of) == "nccl"
+        return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

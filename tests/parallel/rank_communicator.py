@@ -1,0 +1,53 @@
+"""One rank of the test of communicators: it raises where a law does not hold."""
+
+import sys
+
+import torch
+from torch import Tensor
+
+from nucleate.parallel import Communicator
+
+
+def check(ranks: Communicator) -> None:
+    sizes = [(5, 0, 2, 1)[rank % 4] for rank in range(ranks.size)]
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.uint8):
+        for shape in ((), (3,), (2, 3)):
+            rows = [_rows(n, shape, dtype, rank) for rank, n in enumerate(sizes)]
+            found = ranks.gather(rows[ranks.rank])
+            assert len(found) == ranks.size
+            for one, expected in zip(found, rows, strict=True):
+                assert one.dtype == dtype
+                assert torch.equal(one, expected)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        mine = torch.full((3, 4), 1.0 + ranks.rank, dtype=dtype).T
+        expected = torch.full((4, 3), ranks.size * (ranks.size + 1) / 2, dtype=dtype)
+        assert torch.equal(ranks.sum(mine), expected)
+        assert (mine == 1 + ranks.rank).all()
+    thirds = torch.full((1001,), 1 / 3 + ranks.rank)
+    assert all(torch.equal(one, ranks.sum(thirds)) for one in ranks.gather(ranks.sum(thirds)[None]) for one in one)
+    said = {"seconds": 0.5 * ranks.rank, "why": "Ångström"}
+    assert ranks.agree(said) == {"seconds": 0.0, "why": "Ångström"}
+    assert ranks.all(ranks.rank) == list(range(ranks.size))
+    assert ranks.all(None) == [None] * ranks.size
+    assert ranks.exclusive_scan(10 + ranks.rank) == sum(10 + rank for rank in range(ranks.rank))
+    ranks.barrier()
+
+
+def _rows(n: int, shape: tuple[int, ...], dtype: torch.dtype, rank: int) -> Tensor:
+    return (torch.arange(n * 6).reshape(n, 2, 3)[(slice(None), *[0] * (2 - len(shape)))] + rank).to(dtype)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "mpi":
+        from nucleate.parallel.mpi import MPICommunicator
+
+        check(MPICommunicator())
+    else:
+        import torch.distributed as dist
+
+        from nucleate.parallel.process_group import ProcessGroupCommunicator
+
+        rank, world = map(int, sys.argv[3:])
+        dist.init_process_group("gloo", sys.argv[2], rank=rank, world_size=world)
+        check(ProcessGroupCommunicator(dist.group.WORLD))
+        dist.destroy_process_group()
