@@ -20,7 +20,8 @@ ALLOWED = {
     "out_of_memory": {"errors"},
     "compilation": {"errors"},
     "types": set(),
-    "losses": {"errors", "compilation"},
+    "parallel": {"errors"},
+    "losses": {"errors", "compilation", "parallel"},
     "io": {"types", "errors"},
     "postprocess.matching": {"types", "errors"},
     "postprocess.scores": {"errors", "postprocess.matching"},
@@ -34,7 +35,7 @@ ALLOWED = {
     "evaluation": {"types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data"},
     "training": {
         *("version", "types", "errors", "losses", "io", "postprocess.matching", "postprocess.scores"),
-        *("postprocess", "data", "networks", "inference"),
+        *("postprocess", "data", "networks", "inference", "parallel"),
     },
     "curves": {"errors", "io", "training"},
     "report": {

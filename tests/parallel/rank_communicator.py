@@ -18,7 +18,7 @@ def check(ranks: Communicator) -> None:
             for one, expected in zip(found, rows, strict=True):
                 assert one.dtype == dtype
                 assert torch.equal(one, expected)
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64):
         mine = torch.full((3, 4), 1.0 + ranks.rank, dtype=dtype).T
         expected = torch.full((4, 3), ranks.size * (ranks.size + 1) / 2, dtype=dtype)
         assert torch.equal(ranks.sum(mine), expected)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distributed import message_device, sum_across
+from nucleate.losses.distributed import sum_across
 from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
+from nucleate.parallel import communicator_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -164,17 +165,14 @@ class Accumulation:
 
         With a group every rank must call this with the same parameters in the same order.
         """
-        device = None if self.group is None else message_device(self.group)
-        sums = torch.tensor([self._total, self._weight], dtype=torch.float64, device=device)
-        if self.group is not None:
-            torch.distributed.all_reduce(sums, group=self.group)
+        sums = communicator_of(self.group).sum(torch.tensor([self._total, self._weight], dtype=torch.float64))
         total, weight = sums.tolist()
         for parameter in parameters:
             if parameter.grad is None and self.group is not None and parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
             if parameter.grad is not None:
                 if self.group is not None:
-                    torch.distributed.all_reduce(parameter.grad, group=self.group)
+                    parameter.grad.copy_(communicator_of(self.group).sum(parameter.grad))
                 parameter.grad.div_(weight or 1.0)
         self._total = self._weight = 0.0
         return float(total / (weight or 1.0))

@@ -1,7 +1,7 @@
 """Many processes as one: the face that everything else is written to, and what stands behind it.
 
     Communicator            rank, size, sum, gather, agree, exclusive_scan, barrier
-    Serial                  one process
+    SingleProcess           one process
     mpi.MPICommunicator     the ranks that `mpirun` started, by mpi4py
     process_group.ProcessGroupCommunicator
                             those of a torch.distributed process group
@@ -10,5 +10,5 @@ Nothing outside this package imports MPI.
 """
 
 from nucleate.parallel.communicator import Communicator as Communicator
-from nucleate.parallel.communicator import Serial as Serial
+from nucleate.parallel.communicator import SingleProcess as SingleProcess
 from nucleate.parallel.communicator import communicator_of as communicator_of

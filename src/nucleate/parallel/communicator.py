@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, TypeVar, final
 
+import torch
 from torch import Tensor
 
 Value = TypeVar("Value")
@@ -49,11 +50,11 @@ class Communicator(ABC):
 
 
 @final
-class Serial(Communicator):
+class SingleProcess(Communicator):
     """One process alone.
 
     >>> import torch
-    >>> alone = Serial()
+    >>> alone = SingleProcess()
     >>> alone.sum(torch.tensor([1.0, 2.0])).tolist(), alone.exclusive_scan(7), alone.agree("now")
     ([1.0, 2.0], 0, 'now')
     """
@@ -76,6 +77,11 @@ class Serial(Communicator):
         """There is nobody to wait for."""
 
 
+def summed_in(dtype: torch.dtype) -> torch.dtype:
+    """The type that values are summed in: float32 for the half-precision types, else their own."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
 def communicator_of(group: Any) -> Communicator:
     """The ranks of `group`: None for this process alone, a communicator of mpi4py or of this package, or a torch
     process group.
@@ -84,7 +90,7 @@ def communicator_of(group: Any) -> Communicator:
         TypeError: it is none of these.
     """
     if group is None:
-        return Serial()
+        return SingleProcess()
     if isinstance(group, Communicator):
         return group
     # Told apart by what they can do: importing mpi4py would start MPI.
@@ -96,4 +102,6 @@ def communicator_of(group: Any) -> Communicator:
         from nucleate.parallel.process_group import ProcessGroupCommunicator
 
         return ProcessGroupCommunicator(group)
-    raise TypeError(f"group must be a torch process group, a communicator of mpi4py or None, got {type(group).__name__}")
+    raise TypeError(
+        f"group must be a torch process group, a communicator of mpi4py or None, got {type(group).__name__}"
+    )

@@ -10,7 +10,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from nucleate.parallel.communicator import Communicator
+from nucleate.parallel.communicator import Communicator, summed_in
 
 Value = TypeVar("Value")
 
@@ -27,8 +27,7 @@ class MPICommunicator(Communicator):
         self.rank, self.size = self.of.Get_rank(), self.of.Get_size()
 
     def sum(self, values: Tensor) -> Tensor:
-        wide = values.detach().to("cpu", torch.promote_types(values.dtype, torch.float32))
-        total = wide.clone(memory_format=torch.contiguous_format)
+        total = values.detach().to("cpu", summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
         self.of.Allreduce(MPI.IN_PLACE, total.numpy(), op=MPI.SUM)
         return total.to(values.device, values.dtype)
 

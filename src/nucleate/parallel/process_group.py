@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup, all_gather, all_reduce, barrier, get_backend
 
-from nucleate.parallel.communicator import Communicator
+from nucleate.parallel.communicator import Communicator, summed_in
 
 Value = TypeVar("Value")
 
@@ -23,18 +23,18 @@ class ProcessGroupCommunicator(Communicator):
         self.rank, self.size = of.rank(), of.size()
 
     def sum(self, values: Tensor) -> Tensor:
-        total = values.detach().to(torch.promote_types(values.dtype, torch.float32), copy=True)
+        total = values.detach().to(self._device, summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
         all_reduce(total, group=self.of)
-        return total.to(values.dtype)
+        return total.to(values.device, values.dtype)
 
     def gather(self, rows: Tensor) -> list[Tensor]:
         counts = self._integers(len(rows))
         # Collectives want equal shapes: pad to the longest rank, cut afterwards.
-        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]), device=self._device)
         padded[: len(rows)] = rows.detach()
         every = [torch.empty_like(padded) for _ in counts]
         all_gather(every, padded, group=self.of)
-        return [held[:n] for held, n in zip(every, counts, strict=True)]
+        return [held[:n].to(rows.device) for held, n in zip(every, counts, strict=True)]
 
     def agree(self, value: Value) -> Value:
         return self.all(value)[0]

@@ -24,7 +24,6 @@ from nucleate import losses
 from nucleate.networks.unet import split
 from nucleate.postprocess.targets import Targets
 from nucleate.training import fused_criterion
-from nucleate.training.parallel import Parallel, Serial
 
 TERMS = {"classes": 1.0, "heat": 1.0, "offset": 2.0, "radius": 0.3}
 """The terms of `SegmentationCriterion` and their shares."""
@@ -118,14 +117,14 @@ def _smooth_l1(difference: Tensor, where: Tensor, weight: Tensor) -> Tensor:
     return (weight * F.smooth_l1_loss(selected, torch.zeros_like(selected), reduction="none", beta=0.25)).sum()
 
 
-def sum_terms(parts: Iterable[Mapping[str, float]], parallel: Parallel | None = None) -> dict[str, float]:
-    """Term by term, the sum over one batch or several.
+def sum_terms(parts: Iterable[Mapping[str, float]], terms: Iterable[str] = TERMS) -> dict[str, float]:
+    """Term by term, the sum over the batches, in their order; 0 without one.
 
-    >>> sum_terms([{"heat": 1.0}, {"heat": 0.5}])
+    >>> sum_terms([{"heat": 1.0}, {"heat": 0.5}], ["heat"])
     {'heat': 1.5}
     """
-    parts, parallel = list(parts), parallel or Serial()
-    return {name: parallel.sum(part[name] for part in parts) for name in parts[0]}
+    parts = list(parts)
+    return {name: sum(part[name] for part in parts) for name in terms}
 
 
 def weighted_mean(

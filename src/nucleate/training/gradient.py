@@ -12,6 +12,7 @@ from nucleate.data.augment import Batch
 from nucleate.errors import TrainingError
 from nucleate.networks.runtime import autocast
 from nucleate.networks.unet import Convolution, UNet
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.postprocess.targets import Targets
 from nucleate.training.criterion import Criterion, sum_terms, weighted_mean
 from nucleate.training.parallel import Parallel, Serial
@@ -33,18 +34,26 @@ class Backpropagation:
         self._leaves = [leaf for one in self._plain for leaf in (one.weight, one.bias) if leaf is not None]
 
     def backward(
-        self, criterion: Criterion, batches: Sequence[Batch], *, bfloat16: bool, parallel: Parallel | None = None
+        self,
+        criterion: Criterion,
+        batches: Sequence[Batch],
+        *,
+        bfloat16: bool,
+        parallel: Parallel | None = None,
+        ranks: Communicator | None = None,
     ) -> float:
-        """Add the gradient of the criterion over all `batches` together to the parameters' `grad`.
+        """Add the gradient of the criterion over the `batches` of all ranks together to the parameters' `grad`.
 
         Each total is divided by the weight of all batches, so it does not matter how samples are spread over them;
-        nor does the order in which parallel batches end.
+        nor does the order in which parallel batches end. Each step sends two messages: the weights, a few numbers, and
+        the gradient with the totals, one flat buffer in float32.
 
         Args:
             criterion: The loss.
-            batches: One batch or more.
+            batches: Those of this rank; it may have none.
             bfloat16: Whether products are in bfloat16, or all in float32.
             parallel: Computes the batches side by side; by default in turn.
+            ranks: The processes that share the step; by default this one alone.
 
         Returns:
             The value of the criterion; 0, and no gradient, where nothing is known of any pixel.
@@ -52,25 +61,37 @@ class Backpropagation:
         Raises:
             TrainingError: The value is not finite.
         """
-        parallel = parallel or Serial()
+        parallel, ranks = parallel or Serial(), ranks or SingleProcess()
         batches = [_to(batch, self._leaves[0].device) for batch in batches]
-        weights = sum_terms(parallel.map(lambda batch: criterion.weights(batch.targets), batches), parallel)
         terms = criterion.terms
+        own = parallel.map(lambda batch: criterion.weights(batch.targets), batches)
+        weights = _across(sum_terms(own, terms), ranks)
         shares = {name: share / weights[name] if weights[name] > 0 else 0.0 for name, share in terms.items()}
         if not any(shares.values()):
             return 0.0
         made = parallel.map(self._make, range(len(self._convolutions)))
         parts = parallel.map(lambda batch: self._derivatives(criterion, batch, shares, bfloat16), batches)
-        value = weighted_mean(sum_terms((totals for totals, _ in parts), parallel), weights, terms)
+        totals = sum_terms([totals for totals, _ in parts], terms)
+        gradients = [parallel.sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
+        if ranks.size > 1:
+            totals = _across(totals, ranks)
+            gradients = self._summed(gradients, ranks)
+        value = weighted_mean(totals, weights, terms)
         if not math.isfinite(value):
             raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
-        gradients = [parallel.sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
 
         def carry_back(index: int) -> None:
             torch.autograd.backward(made[index], gradients[2 * index : 2 * index + 2])
 
         parallel.map(carry_back, range(len(made)))
         return value
+
+    def _summed(self, gradients: Sequence[Tensor], ranks: Communicator) -> list[Tensor]:
+        """The gradients at the leaves over all ranks, from one message; a rank without a batch adds nothing."""
+        mine = gradients or [torch.zeros_like(leaf) for leaf in self._leaves]
+        flat = ranks.sum(torch.cat([one.reshape(-1) for one in mine]))
+        parts = flat.split([leaf.numel() for leaf in self._leaves])
+        return [part.view_as(leaf) for part, leaf in zip(parts, self._leaves, strict=True)]
 
     def _make(self, index: int) -> tuple[Tensor, Tensor]:
         """Kernel and bias of a convolution as they follow from what is learnt, also put into its plain twin."""
@@ -88,6 +109,14 @@ class Backpropagation:
             packed = self._folded.packed(batch.image.contiguous(memory_format=torch.channels_last))
         totals, gradient = criterion.derivative(packed.detach(), batch.targets, shares)
         return totals, torch.autograd.grad(packed, self._leaves, gradient)
+
+
+def _across(terms: Mapping[str, float], ranks: Communicator) -> dict[str, float]:
+    """The same terms, each summed over the ranks."""
+    if ranks.size == 1:
+        return dict(terms)
+    summed = ranks.sum(torch.tensor(list(terms.values()), dtype=torch.float64))
+    return dict(zip(terms, summed.tolist(), strict=True))
 
 
 def _convolution(network: UNet, name: str) -> nn.Conv2d:

@@ -36,10 +36,6 @@ class Parallel(ABC):
         """The sum of one part or more, added in their order: floating-point sums depend on it."""
         return reduce(operator.add, parts)
 
-    def agree(self, value: Made) -> Made:
-        """The value that all processes go by where each has its own, such as the time: that of the first of them."""
-        return value
-
     def __enter__(self) -> Self:
         return self
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from nucleate import losses
 from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage
@@ -14,6 +15,7 @@ from nucleate.data.sampler import Sampler
 from nucleate.inference.backends import Backend, TorchBackend
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import UNet
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.matching import Matching, match
 from nucleate.postprocess.scores import Scores, mean_ap, pool
@@ -23,6 +25,8 @@ from nucleate.training.criterion import SegmentationCriterion, sum_terms, weight
 from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
 from nucleate.types import Labels, Maps, Thresholds
+
+_MATCHING = TypeAdapter(Matching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,12 @@ class ValidationSet:
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
         parallel: Parallel | None = None,
+        ranks: Communicator | None = None,
     ) -> ValidationResult:
-        """The loss of the engine's maps and the scores of the nuclei in them, several images at once by `parallel`."""
+        """The loss of the engine's maps and the scores of the nuclei in them, several images at once by `parallel`.
+
+        The images are dealt out to `ranks`, all of which get the same result, with the maps of their own images.
+        """
 
         def one(index: int) -> tuple[dict[str, float], Maps, Matching]:
             (image, labels), targets = self.pairs[index], self.targets[index]
@@ -67,10 +75,16 @@ class ValidationSet:
             maps = to_maps(raw, criterion.classes)
             return totals, maps, self._match(maps, labels, thresholds)
 
-        parallel = parallel or Serial()
-        totals, maps, matchings = zip(*parallel.map(one, range(len(self.pairs))), strict=True)
+        parallel, ranks = parallel or Serial(), ranks or SingleProcess()
+        found = parallel.map(one, range(ranks.rank, len(self.pairs), ranks.size))
+        rows = ranks.all([(totals, asdict(matching)) for totals, _, matching in found])
+        # In the order of the images, so that sums do not depend on the ranks.
+        every = [rows[index % ranks.size][index // ranks.size] for index in range(len(self.pairs))]
         weights = sum_terms(criterion.weights(targets) for targets in self.targets)
-        return ValidationResult(weighted_mean(sum_terms(totals), weights), pool(matchings), maps)
+        loss = weighted_mean(sum_terms(totals for totals, _ in every), weights)
+        return ValidationResult(
+            loss, pool(_MATCHING.validate_python(row) for _, row in every), tuple(m for _, m, _ in found)
+        )
 
     def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
@@ -137,7 +151,9 @@ class SegmentationTask:
         """The samples of these numbers."""
         return self.sampler.batch(samples)
 
-    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> ValidationResult:
+    def evaluate(
+        self, network: UNet, *, bfloat16: bool, parallel: Parallel, ranks: Communicator | None = None
+    ) -> ValidationResult:
         """The network on the validation images, with thresholds that are not tuned yet."""
         engine = TorchBackend(network, bfloat16=bfloat16)
-        return self.validation.evaluate(engine, self.criterion, Thresholds(), parallel)
+        return self.validation.evaluate(engine, self.criterion, Thresholds(), parallel, ranks)

@@ -20,6 +20,7 @@ from nucleate.errors import TrainingError
 from nucleate.networks.equivariant import ORDER
 from nucleate.networks.runtime import device, keep_memory, place, prefers_bfloat16
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import Limits, TrainingConfig
 from nucleate.training.criterion import Criterion
@@ -60,7 +61,9 @@ class Task(Protocol):
     def batch(self, samples: range) -> Batch:
         """The samples of these numbers, a function of the numbers alone."""
 
-    def evaluate(self, network: UNet, *, bfloat16: bool, parallel: Parallel) -> TaskEvaluation:
+    def evaluate(
+        self, network: UNet, *, bfloat16: bool, parallel: Parallel, ranks: Communicator | None = None
+    ) -> TaskEvaluation:
         """How well the network does."""
 
 
@@ -91,6 +94,7 @@ class Trainer:
         config: How the run goes.
         limits: When it ends; by default what `config` says, by the system's clock.
         parallel: Computes the parts of a batch side by side; by default in turn.
+        ranks: The processes that share each batch, of which the first one writes; by default this one alone.
         bfloat16: Whether products are in bfloat16; by default where they are the faster ones.
         checkpoint: Where the state of the unfinished run is kept, if anywhere.
         observe: Called after each step.
@@ -104,14 +108,16 @@ class Trainer:
         *,
         limits: Limits | None = None,
         parallel: Parallel | None = None,
+        ranks: Communicator | None = None,
         bfloat16: bool | None = None,
         checkpoint: Checkpoint | None = None,
         observe: Observer | None = None,
     ) -> None:
         self.network, self.task, self.config = network, task, config
         self.limits, self.parallel = limits or Limits(config), parallel or Serial()
+        self.ranks = ranks or SingleProcess()
         self.device = next(network.parameters()).device
-        self.bfloat16 = self.parallel.agree(prefers_bfloat16(self.device) if bfloat16 is None else bfloat16)
+        self.bfloat16 = self.ranks.agree(prefers_bfloat16(self.device) if bfloat16 is None else bfloat16)
         self.checkpoint, self.observe = checkpoint, observe
         self.backpropagation = Backpropagation(network)
         self.optimiser = Optimiser(network, config.weight_decay)
@@ -147,30 +153,37 @@ class Trainer:
                     raise
                 state.why = f"Training error is not finite any more in epoch {len(state.history) + 1}."
                 break
-            state.seconds = self.parallel.agree(elapsed())
+            state.seconds = self.ranks.agree(elapsed())
             if self.observe is not None:
                 self.observe(state, losses[-1])
             if state.step % self.config.steps == 0 or state.finished:
                 self.end_epoch(sum(losses) / len(losses))
                 losses.clear()
-                seconds = self.parallel.agree(elapsed())
+                seconds = self.ranks.agree(elapsed())
                 state.seconds, state.validation_seconds = seconds, seconds - state.seconds
-                if self.checkpoint is not None:
+                if self.checkpoint is not None and self.ranks.rank == 0:
                     self.checkpoint.write(self.tensors(), state, self.identity)
         self.average.network.load_state_dict(self.best)
         return TrainingResult(self.average.network, state)
 
     def batches(self) -> list[Batch]:
-        """The samples of the next step: a part for each worker; a GPU takes them whole."""
+        """This rank's samples of the next step: a part for each worker; a GPU takes them whole.
+
+        Which samples a step has does not depend on the number of ranks; beyond one sample a rank, ranks have none.
+        """
         first, count = self.state.step * self.config.batch, self.config.batch
-        parts = split(range(first, first + count), min(self.parallel.count, count))
+        shares = split(range(first, first + count), min(self.ranks.size, count))
+        if self.ranks.rank >= len(shares):
+            return []
+        mine = shares[self.ranks.rank]
+        parts = split(mine, min(self.parallel.count, len(mine)))
         batches = self.parallel.map(self.task.batch, parts)
         return [joined(batches)] if self.device.type == "cuda" else batches
 
     def step(self, batches: Sequence[Batch]) -> float:
         """One step over these batches together; gives its loss."""
         loss = self.backpropagation.backward(
-            self.task.criterion, batches, bfloat16=self.bfloat16, parallel=self.parallel
+            self.task.criterion, batches, bfloat16=self.bfloat16, parallel=self.parallel, ranks=self.ranks
         )
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimiser.step(self.learning_rate(self.state.step))
@@ -186,7 +199,9 @@ class Trainer:
     def end_epoch(self, loss: float) -> None:
         """Evaluate the averaged weights, keep them where `select_epoch` says so, and note the epoch in the history."""
         state, epoch = self.state, len(self.state.history) + 1
-        found = self.task.evaluate(self.average.network, bfloat16=self.bfloat16, parallel=self.parallel)
+        found = self.task.evaluate(
+            self.average.network, bfloat16=self.bfloat16, parallel=self.parallel, ranks=self.ranks
+        )
         if select_epoch([*(row["valid_loss"] for row in state.history), found.loss]) == epoch:
             state.best_epoch, state.best_score = epoch, found.score
             self.best = _copy(self.average.network)
