@@ -44,7 +44,7 @@ ALLOWED = {
     },
     "web": {"types", "errors", "io", "data", "report.overlay"},
     "api": {
-        *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report"),
+        *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report", "parallel"),
     },
     "demo": {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
@@ -52,7 +52,7 @@ ALLOWED = {
     },
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "web", "signals", "out_of_memory"),
+        *("curves", "api", "demo", "web", "signals", "out_of_memory", "parallel"),
     },
     "__main__": {"cli", "signals", "out_of_memory"},
 }

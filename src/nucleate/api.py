@@ -29,6 +29,7 @@ from nucleate.io.array import ArrayReader
 from nucleate.io.formats.table import intensity_columns
 from nucleate.networks.manifest import Manifest
 from nucleate.networks.store import locate, read
+from nucleate.parallel import Communicator
 from nucleate.types import Box
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ def train(
     observe: Observer | None = None,
     phase: Phase | None = None,
     warn: Callable[[str], None] = warnings.warn,
+    ranks: Communicator | None = None,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -288,6 +290,7 @@ def train(
         observe: called after each step with the state of the run and the loss.
         phase: is told, in a few words, which part of the work begins.
         warn: told each thing that may be wrong with the images, as a sentence.
+        ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
 
     Returns:
         The trained model, ready to segment.
@@ -313,6 +316,7 @@ def train(
         phase=phase,
         warn=warn,
         extra_files=model_files,
+        ranks=ranks,
     )
     return load(out)
 

@@ -17,6 +17,7 @@ import typer
 
 from nucleate import __version__, out_of_memory, signals
 from nucleate.errors import NucleateError, NucleateWarning, printable
+from nucleate.parallel import launch
 from nucleate.sentences import command, count
 
 app = typer.Typer(
@@ -52,12 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with signals.handled(), warnings.catch_warnings():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         try:
-            app(arguments, prog_name="nucleate")
+            with launch.one_voice():
+                app(arguments, prog_name="nucleate")
         except BaseException as error:
             sentence, code = _ended(error)
             if sentence is not None:
                 with suppress(OSError):  # of a terminal that is gone
-                    print(sentence, file=sys.stderr, flush=True)
+                    print(launch.as_said_by_rank(sentence), file=sys.stderr, flush=True)
+            launch.end_others(error, code)
+            if sentence is not None:
                 raise SystemExit(code) from None
             raise
 
@@ -139,6 +143,7 @@ def train(
         from nucleate.training.config import TrainingConfig
 
     config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    ranks = launch.join()
     with TrainingProgress(config, out) as progress:
         model = api.train(
             folder,
@@ -151,6 +156,7 @@ def train(
             observe=progress.observe,
             phase=progress.phase,
             warn=_warn,
+            ranks=ranks,
         )
     needed: list[str | Path] = [] if channel is None else ["--channel", channel]
     needed += [] if validation is None else ["--validation", validation]

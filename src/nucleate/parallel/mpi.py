@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -59,7 +60,11 @@ class MPICommunicator(Communicator):
         return [json.loads(one.numpy().tobytes()) for one in self.gather(text)]
 
     def barrier(self) -> None:
-        self.of.Barrier()
+        # Asked now and then: MPI's own waiting takes a core, which the others may need.
+        request, pause = self.of.Ibarrier(), 1e-5
+        while not request.Test():
+            time.sleep(pause)
+            pause = min(0.05, 1.5 * pause)
 
     def exclusive_scan(self, amount: int) -> int:
         return sum(self._integers(amount)[: self.rank])

@@ -32,6 +32,8 @@ from nucleate.networks.manifest import (
     architecture_part,
 )
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.parallel import Communicator, SingleProcess
+from nucleate.parallel.launch import require_same
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
 from nucleate.sentences import count
@@ -65,6 +67,15 @@ class LabelledImages:
     nuclei: int
     median_diameter: float
     warnings: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Of all pixels and labels: equal where the same images were read."""
+        found = hashlib.sha256()
+        for image, labels in (*self.training, *self.validation):
+            found.update(f"{image.shape} {labels.shape}".encode())
+            found.update(np.ascontiguousarray(image).data)
+            found.update(np.ascontiguousarray(labels).data)
+        return found.hexdigest()
 
     def part(self, source: str) -> DataPart:
         """The same as the manifest tells it."""
@@ -176,6 +187,7 @@ def fit(
     name: str | None = None,
     source: str | None = None,
     extra_files: ExtraFiles | None = None,
+    ranks: Communicator | None = None,
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -193,6 +205,8 @@ def fit(
         name: Of the model; by default that of `out`.
         source: What the images are; by default the name of `folder`.
         extra_files: Makes further files of the model folder, such as its card (`report.model_files.model_files`).
+        ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and `warn` is
+            called there alone.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -203,14 +217,16 @@ def fit(
     Raises:
         NucleateError: The images cannot be used, the folder not written, or the run not resumed.
     """
+    ranks, phase = ranks or SingleProcess(), phase or (lambda _: None)
     check_output(out, resume=resume)
-    phase = phase or (lambda _: None)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
-    if warn is not None:
-        for sentence in data.warnings:
+    require_same(ranks, {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()})
+    if ranks.rank == 0:
+        for sentence in data.warnings if warn is not None else ():
             warn(sentence)
-    prepare_output(out)
+        prepare_output(out)
+    ranks.barrier()
     judged = bool(data.validation)
     if not judged and config.minutes is None and config.epochs is None:
         config = replace(config, epochs=UNJUDGED)
@@ -222,8 +238,11 @@ def fit(
     )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
-        trainer = Trainer(network, task, config, parallel=threads, checkpoint=checkpoint, observe=observe)
+        trainer = Trainer(network, task, config, parallel=threads, ranks=ranks, checkpoint=checkpoint, observe=observe)
         result = trainer.train(resume=resume)
+    if ranks.rank > 0:
+        ranks.barrier()
+        return store.read_manifest(out)
     state, weights = result.state, store.encode_weights(result.network)
     thresholds, scores, engines = Thresholds(), dict[str, dict[str, object]](), None
     maps: Sequence[Maps] = ()
@@ -253,6 +272,7 @@ def fit(
     extra = extra_files(trained) if extra_files is not None else {}
     store.write(out, manifest, weights, state.history, extra)
     checkpoint.path.unlink(missing_ok=True)
+    ranks.barrier()
     return manifest
 
 

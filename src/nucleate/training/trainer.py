@@ -221,7 +221,8 @@ class Trainer:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for the run to be resumed as if it had not been interrupted. Its limits may change."""
+        """What must be the same for the run to be resumed. Its limits may change, and how many threads and ranks share
+        a batch: sums are then rounded in another way, no more."""
         limits = ("minutes", "epochs", "minimum")
         plan = {name: value for name, value in asdict(self.config).items() if name not in limits}
         return {
@@ -229,8 +230,6 @@ class Trainer:
             **asdict(self.network.architecture),
             "symmetry": ORDER,
             "number format": "bfloat16" if self.bfloat16 else "float32",
-            # A GPU takes the batch whole; on a processor each thread has a part, and sums are rounded accordingly.
-            "threads": self.parallel.count if self.device.type == "cpu" else 0,
             **self.task.identity,
         }
 

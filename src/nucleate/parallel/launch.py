@@ -1,0 +1,143 @@
+"""How this process was started: alone, or as one of the ranks that `mpirun` or `srun` started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+from nucleate.errors import NucleateError
+from nucleate.parallel.communicator import Communicator, SingleProcess
+
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+"""Where Open MPI, MPICH and its kin, PMIx and Slurm say which rank a process is."""
+
+_LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_TASKS_PER_NODE")
+
+
+GRACE = 1.0
+"""Seconds that the other ranks leave rank 0 for a sentence that all of them have."""
+
+
+def launched() -> bool:
+    """Whether a launcher of MPI started this process. Nothing is imported for the answer."""
+    # A batch script of Slurm has SLURM_PROCID, too; only what srun starts has the number of tasks of its step.
+    return any(name in os.environ for name in _RANKS[:3]) or _number("SLURM_STEP_NUM_TASKS", 1) > 1
+
+
+def rank_of_launcher() -> int:
+    """The rank as the launcher says it, before MPI is started; 0 where there is none."""
+    return next((_number(name, 0) for name in _RANKS if launched() and name in os.environ), 0)
+
+
+def join() -> Communicator:
+    """The ranks that this process belongs to: those of MPI where a launcher started it, else itself alone.
+
+    Raises:
+        NucleateError: mpi4py is missing, or the launcher's ranks do not know of one another.
+    """
+    if not launched():
+        return SingleProcess()
+    try:
+        from nucleate.parallel.mpi import MPICommunicator
+    except (ImportError, RuntimeError) as error:
+        raise NucleateError(
+            f"this was started by mpirun or srun, but MPI cannot be loaded ({error}): pip install 'nucleate[mpi]'."
+        ) from error
+    ranks = MPICommunicator()
+    tasks = _number("SLURM_STEP_NUM_TASKS", 1)
+    if ranks.size == 1 and tasks > 1:
+        raise NucleateError(
+            f"srun started {tasks} tasks, but each of them is alone for MPI: start them by srun --mpi=pmix, or by mpirun "
+            "inside the job."
+        )
+    return ranks
+
+
+def threads() -> int | None:
+    """The threads that each rank should take: what Slurm gives a task, else this machine's cores over its ranks; None
+    where this process is alone, or OMP_NUM_THREADS says it."""
+    if not launched() or "OMP_NUM_THREADS" in os.environ:
+        return None
+    given = _number("SLURM_CPUS_PER_TASK", 0)
+    return given or max(1, _cores() // local_size())
+
+
+def local_size() -> int:
+    """The ranks on this machine."""
+    return next((_number(name, 1) for name in _LOCAL_SIZES if name in os.environ), 1)
+
+
+def too_tightly_bound() -> str | None:
+    """A sentence where the launcher bound this rank to fewer cores than it could have, as Open MPI does by itself."""
+    allowed, could = _cores(), max(1, (os.cpu_count() or 1) // local_size())
+    if not launched() or allowed >= could or "SLURM_CPUS_PER_TASK" in os.environ:
+        return None
+    return (
+        f"each rank may use {allowed} of {os.cpu_count()} cores, though {could} are there for each: start with "
+        f"mpirun --bind-to none, or --map-by slot:PE={could}."
+    )
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Within it, all but rank 0 say nothing: they would say the same."""
+    if rank_of_launcher() == 0:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def as_said_by_rank(sentence: str) -> str:
+    """The last sentence of this rank; others than rank 0 first give it the time to say the same, and so to end all."""
+    rank = rank_of_launcher()
+    if rank == 0:
+        return sentence
+    time.sleep(GRACE)
+    return sentence.replace("nucleate: ", f"nucleate: rank {rank}: ", 1)
+
+
+def end_others(error: BaseException, code: int) -> None:
+    """End every rank, as this one cannot go on: without it the others would wait for its messages for ever."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
+        return
+    if isinstance(error, SystemExit):
+        if not error.code:
+            return
+        code = error.code if isinstance(error.code, int) else 1
+    elif not code:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    mpi.COMM_WORLD.Abort(code or 1)
+
+
+def require_same(ranks: Communicator, facts: Mapping[str, str]) -> None:
+    """Refuse to go on where a rank differs from rank 0 in one of these facts.
+
+    Raises:
+        NucleateError: the odd rank and the fact are named.
+    """
+    every = ranks.all(dict(facts))
+    for name, value in every[0].items():
+        odd = [rank for rank, one in enumerate(every) if one[name] != value]
+        if odd:
+            listed = ", ".join(map(str, odd[:5])) + (" ..." if len(odd) > 5 else "")
+            raise NucleateError(
+                f"rank {listed} has other {name} than rank 0: give every rank the same, from one shared folder."
+            )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _number(name: str, otherwise: int) -> int:
+    """The number at the beginning of a variable: Slurm writes "4(x2)" for four tasks on each of two nodes."""
+    text = os.environ.get(name, "")
+    digits = text[: next((n for n, c in enumerate(text) if not c.isdigit()), len(text))]
+    return int(digits) if digits else otherwise
