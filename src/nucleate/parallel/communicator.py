@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the command line asks for ranks before torch is loaded
+    import torch
+    from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -79,6 +80,8 @@ class SingleProcess(Communicator):
 
 def summed_in(dtype: torch.dtype) -> torch.dtype:
     """The type that values are summed in: float32 for the half-precision types, else their own."""
+    import torch
+
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 from nucleate.errors import NucleateError
 from nucleate.parallel.communicator import Communicator, SingleProcess
@@ -51,8 +52,8 @@ def join() -> Communicator:
     tasks = _number("SLURM_STEP_NUM_TASKS", 1)
     if ranks.size == 1 and tasks > 1:
         raise NucleateError(
-            f"srun started {tasks} tasks, but each of them is alone for MPI: start them by srun --mpi=pmix, or by mpirun "
-            "inside the job."
+            f"srun started {tasks} tasks, but each of them is alone for MPI: start them by srun --mpi=pmix, or by "
+            "mpirun inside the job."
         )
     return ranks
 
@@ -88,7 +89,7 @@ def one_voice() -> Iterator[None]:
     if rank_of_launcher() == 0:
         yield
         return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
 
 

@@ -205,8 +205,8 @@ def fit(
         name: Of the model; by default that of `out`.
         source: What the images are; by default the name of `folder`.
         extra_files: Makes further files of the model folder, such as its card (`report.model_files.model_files`).
-        ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and `warn` is
-            called there alone.
+        ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and
+            calls `warn`.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -217,13 +217,13 @@ def fit(
     Raises:
         NucleateError: The images cannot be used, the folder not written, or the run not resumed.
     """
-    ranks, phase = ranks or SingleProcess(), phase or (lambda _: None)
+    ranks, phase, warn = ranks or SingleProcess(), phase or (lambda _: None), warn or (lambda _: None)
     check_output(out, resume=resume)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
     require_same(ranks, {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()})
     if ranks.rank == 0:
-        for sentence in data.warnings if warn is not None else ():
+        for sentence in data.warnings:
             warn(sentence)
         prepare_output(out)
     ranks.barrier()
