@@ -7,9 +7,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from numba.core import config
 
-from nucleate import compilation
+from nucleate import code_folder, compilation
 from nucleate.errors import CacheWarning
 
 
@@ -20,14 +19,14 @@ def double(x):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A cache of its own; the second place is where code is kept if the first one will not do."""
-    monkeypatch.setattr(compilation, "places", lambda: [tmp_path / "first", tmp_path / "second"])
+    monkeypatch.setattr(code_folder, "places", lambda: [tmp_path / "first", tmp_path / "second"])
     forget()
-    yield tmp_path / "first" / compilation.NAME
+    yield tmp_path / "first" / code_folder.NAME
     forget()
 
 
 def forget():
-    compilation.folder.cache_clear()
+    code_folder.folder.cache_clear()
     compilation._warn.cache_clear()
 
 
@@ -46,8 +45,8 @@ def test_code_is_compiled_once_and_loaded_from_then_on(place):
 
 
 def test_numba_can_be_told_where(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    assert compilation.places()[0] == tmp_path
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert next(code_folder.places()) == tmp_path
 
 
 def flip(path, at):
@@ -121,7 +120,7 @@ OBSTACLES = {"file": file, "link": link, "770": open_to(0o770), "707": open_to(0
 def test_a_place_that_is_no_folder_of_this_user_alone_is_passed_over(place, obstacle, tmp_path):
     OBSTACLES[obstacle](place)
     assert [compile_again(), compile_again()] == [False, True]
-    assert compilation.folder() == tmp_path / "second" / compilation.NAME
+    assert code_folder.folder() == tmp_path / "second" / code_folder.NAME
     assert not list((tmp_path / "elsewhere").glob("*"))
 
 
