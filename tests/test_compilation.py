@@ -3,6 +3,8 @@
 import os
 import resource
 import stat
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -153,3 +155,62 @@ def test_what_a_killed_process_was_writing_is_removed_after_an_hour(place):
     os.utime(old, (1, 1))
     assert compile_again()
     assert new.exists() and not old.exists()
+
+
+KERNELS = """
+import sys
+import numba, numpy as np
+from nucleate import compilation
+
+def made_of(amount):
+    @numba.njit(no_cpython_wrapper=True)
+    def step(x, n):  # long, and called twice: it stays a function of its own
+        total = 0.0
+        for i in range(n):
+            total += np.exp(x[i]) * np.sin(x[i])
+        for i in range(n):
+            total -= np.exp(x[i]) * np.sin(x[i])
+        return total + amount
+    return step
+
+for number in sys.argv[1:]:
+    step = made_of(int(number))
+    def run(x):
+        return step(x, x.size) + step(x, x.size - 1)
+    run.__qualname__ = "kernel" + number
+    made = compilation.compiled(run, "float64(float64[::1])")
+    print(made(np.zeros(9)), bool(made.stats.cache_hits))
+"""
+
+
+def test_a_kernel_calls_the_functions_that_it_was_made_of(tmp_path):
+    """Not those of another kernel that happen to have the same name and came first."""
+    file = tmp_path / "kernels.py"
+    file.write_text(KERNELS)
+    environment = {"PYTHONPATH": ":".join(sys.path), "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run(*numbers):
+        command = [sys.executable, str(file), *numbers]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    assert run("1") == ["2.0", "False"]
+    assert run("2") == ["4.0", "False"]
+    assert run("1", "2") == ["2.0", "True", "4.0", "True"]
+
+
+def test_only_loading_refuses_to_compile_and_harms_nothing(place):
+    with compilation.loading_only(), pytest.raises(compilation.NotKept, match="double.* is not in .*nucleate-compiled"):
+        compile_again()
+    assert not compile_again()
+    with compilation.loading_only():
+        assert compile_again()
+
+
+def test_no_place_is_looked_for_in_a_home_that_is_not_there(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert [path.name for path in code_folder.places()] == ["__pycache__"]

@@ -170,20 +170,20 @@ def _expected_surprisal(
     logits: Tensor, t: ClassTarget, w: Tensor | None, smoothing: float
 ) -> tuple[Tensor, Tensor | None]:
     """sum_c w_c t_c (-log q_c) and sum_c w_c t_c at each position; the second is None where it is 1 everywhere."""
-    surprisal = -F.log_softmax(select(held(logits), t.selected_rows), t.dim)
+    log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     if t.index is None:
         assert t.soft is not None
         soft = held(t.soft)
         soft = soft if smoothing == 0 else torch.lerp(soft, torch.full_like(soft, 1 / t.classes), smoothing)
         soft = soft if w is None else soft * w
-        return times(soft, surprisal).sum(t.dim), None if w is None else soft.sum(t.dim)
+        return times(soft, -log_q).sum(t.dim), None if w is None else soft.sum(t.dim)
     rows = t.index.unsqueeze(t.dim)
-    values = surprisal.gather(t.dim, rows).squeeze(t.dim)
+    values = -log_q.gather(t.dim, rows).squeeze(t.dim)
     weights = None if w is None else w.flatten().to(values.dtype)[t.index]
     values = values if weights is None else times(weights, values)
     if smoothing == 0:
         return values, weights
-    spread = surprisal if w is None else times(w.to(surprisal.dtype), surprisal)
+    spread = -log_q if w is None else times(w.to(log_q.dtype), -log_q)
     # lerp keeps a smoothing of exactly 0 or 1 exact and free of 0 * inf.
     values = _mix(values, spread.mean(t.dim), smoothing)
     return values, None if weights is None or w is None else _mix(weights, w.mean().expand_as(weights), smoothing)
