@@ -55,7 +55,7 @@ def start() -> None:
         "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path)),
         "NUMBA_CACHE_DIR": str(place.parent),
     }
-    with suppress(OSError), (place / _LOCK).open("w") as lock:
+    with suppress(OSError), (place / _LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The lock is held as long as any process has the file open: from here on that is the one that compiles.
         command = [sys.executable, "-P", __file__, str(place / _LOCK)]
@@ -73,8 +73,9 @@ def _may_start() -> bool:
 
 
 def _main(lock: Path) -> None:
-    if os.fork():
-        os._exit(0)  # so that the other is no child of the program, which might wait for all it has
+    if number := os.fork():
+        lock.write_text(str(number))
+        os._exit(0)  # so that the other is no child of the program, which might wait for all that it has
     signal.alarm(_LONGEST)
     os.nice(19)
     with suppress(OSError):
