@@ -11,16 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from tests.losses.test_every_loss import CASES
 
 from nucleate import losses
 from nucleate.code_folder import NAME
 from nucleate.losses import lovasz
 from nucleate.losses.kernels import background, blocks, dispatch, memory
-from tests.losses.test_every_loss import CASES
 
 CALL = """
 import hashlib, sys
@@ -29,15 +30,10 @@ from nucleate import losses
 torch.manual_seed(0)
 x, t = torch.randn(2, 3, 120, 100, requires_grad=True), torch.randint(0, 3, (2, 120, 100))
 
-def bits(loss=losses.lovasz_softmax):
-    (gradient,) = torch.autograd.grad(value := loss(x, t), x)
+def bits():
+    (gradient,) = torch.autograd.grad(value := losses.lovasz_softmax(x, t), x)
     return hashlib.sha256(value.detach().numpy().tobytes() + gradient.numpy().tobytes()).hexdigest()
-
-def value(loss):
-    return round(loss(x, t).item(), 5)
 """
-EACH = CALL + "print(*(value(loss) for loss in (losses.cross_entropy, losses.dice, losses.lovasz_softmax)))\n"
-PLAIN = CALL + "with losses.use_kernels(False): print(bits())\n"
 
 
 def run(program: str, cache: Path, **changed: str) -> list[str]:
@@ -49,41 +45,41 @@ def run(program: str, cache: Path, **changed: str) -> list[str]:
     return done.stdout.split()
 
 
+@dataclass(frozen=True)
+class Warm:
+    """A cache that holds the kernels of Lovász, the bits that the process that compiled them computed, and the plain."""
+
+    cache: Path
+    compiled: str
+    plain: str
+
+
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A cache that holds the kernels of Lovász, and what the process that compiled them computed."""
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
     cache = tmp_path_factory.mktemp("warm")
-    return cache, run(CALL + "print(losses.warm_up('lovasz_hinge'), bits(), bits())", cache)
+    program = "print(bits(), losses.warm_up('lovasz_hinge'), bits())\nwith losses.use_kernels(False): print(bits())"
+    before, ready, compiled, plain = run(CALL + program, cache)
+    assert [before, ready] == [plain, "True"]
+    assert plain != compiled  # else this would say nothing of the kernels
+    return Warm(cache, compiled, plain)
 
 
-def test_the_process_that_compiles_and_those_that_load_compute_the_same_bits(warm: tuple[Path, list[str]]) -> None:
-    cache, (ready, *compiled) = warm
-    (plain,) = run(PLAIN, cache)
-    assert ready == "True"
-    assert plain not in compiled  # else this would say nothing of the kernels
-    assert {*run(CALL + "print(bits(), bits())", cache)} == {*compiled}
-
-
-def test_without_kernels_at_the_first_loss_the_plain_version_does_all_the_work(warm: tuple[Path, list[str]]) -> None:
+def test_without_kernels_at_the_first_loss_the_plain_version_does_all_the_work(warm: Warm, tmp_path: Path) -> None:
     """Also when they lie in the cache a moment later; `warm_up` alone changes it."""
-    cache, (_, compiled, _) = warm
     late = f"""
 import os, pathlib, shutil
 print(bits(), 'numba' in sys.modules)
-shutil.copytree({str(cache)!r}, os.environ['NUMBA_CACHE_DIR'], dirs_exist_ok=True)
+shutil.copytree({str(warm.cache)!r}, os.environ['NUMBA_CACHE_DIR'], dirs_exist_ok=True)
 print(bits(), losses.warm_up('lovasz_softmax'), bits())
 """
-    cold = cache / "cold"
-    first, loaded, second, ready, third = run(CALL + late, cold)
-    assert [first, loaded, second] == [run(PLAIN, cold)[0], "False", first]
-    assert [ready, third] == ["True", compiled]
+    assert run(CALL + late, tmp_path) == [warm.plain, "False", warm.plain, "True", warm.compiled]
 
 
-def test_a_kernel_that_was_harmed_is_not_compiled_by_a_loss(warm: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_a_kernel_that_was_harmed_is_not_compiled_by_a_loss(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir(mode=0o700)
-    for path in (warm[0] / NAME).iterdir():
+    for path in (warm.cache / NAME).iterdir():
         (tmp_path / NAME / path.name).write_bytes(b"" if "survey" in path.name else path.read_bytes())
-    assert run(CALL + "print(bits())", tmp_path) == run(PLAIN, tmp_path)
+    assert run(CALL + "print(bits())", tmp_path) == [warm.plain]
 
 
 @pytest.mark.parametrize(
@@ -95,15 +91,13 @@ def test_a_kernel_that_was_harmed_is_not_compiled_by_a_loss(warm: tuple[Path, li
     ],
     ids=["no numba", "no JIT", "no locator"],
 )
-def test_without_a_compiler(warm: tuple[Path, list[str]], without: str) -> None:
-    program = f"import sys; {without}\n{EACH} print(losses.warm_up(), losses.warm_up('hinge'))"
-    with_it, (*values, all_ready, none_needed) = run(EACH, warm[0]), run(program, warm[0])
-    assert values == with_it
-    assert [all_ready, none_needed] == ["False", "True"]
+def test_without_a_compiler(warm: Warm, without: str) -> None:
+    program = f"import sys; {without}\n{CALL}print(bits(), losses.warm_up(), losses.warm_up('hinge'))"
+    assert run(program, warm.cache) == [warm.plain, "False", "True"]
 
 
-def test_threads_forks_and_workers_compute_the_same_bits(warm: tuple[Path, list[str]], tmp_path: Path) -> None:
-    """From several threads at once, the first time included; in a fork of each; with other numbers of threads."""
+def test_every_process_thread_fork_and_worker_computes_the_same_bits(warm: Warm) -> None:
+    """The bits of the process that compiled; the first calls come from several threads at once."""
     program = """
 from concurrent.futures import ThreadPoolExecutor
 import multiprocessing as mp
@@ -131,8 +125,7 @@ for threads in (2, 1):
         for found in pool.map(lambda f: f(), [in_a_fork, lambda: [bits()], from_a_loader, lambda: [bits()]]):
             print(*found)
 """
-    cache, (_, compiled, _) = warm
-    assert {*run(CALL + program, cache)} == {compiled}
+    assert {*run(CALL + program, warm.cache)} == {warm.compiled}
 
 
 def test_a_fork_waits_for_a_thread_that_makes_kernels_ready() -> None:
@@ -181,7 +174,11 @@ def is_free(lock: Path) -> bool:
 def test_the_first_loss_starts_one_process_that_compiles_for_the_next_program(lock: Path, tmp_path: Path) -> None:
     first = run(CALL + "print(bits())", tmp_path, NUCLEATE_BACKGROUND="1")
     number = int(lock.read_text())
-    assert [os.getpriority(os.PRIO_PROCESS, number), os.getsid(number) == os.getsid(0), is_free(lock)] == [19, False, False]
+    assert [os.getpriority(os.PRIO_PROCESS, number), os.getsid(number) == os.getsid(0), is_free(lock)] == [
+        19,
+        False,
+        False,
+    ]
     again = run(CALL + "print(bits())", tmp_path, NUCLEATE_BACKGROUND="1")
     assert [again, int(lock.read_text())] == [first, number]  # and no second one beside it
     os.kill(number, signal.SIGKILL)
@@ -223,7 +220,7 @@ def test_it_ends_where_the_folder_is_gone(lock: Path, tmp_path: Path) -> None:
     ids=["kernels off", "switched off", "another program", "frozen", "no numba", "no folder", "folder not writable"],
 )
 def test_none_is_started(before: str, switch: str, lock: Path, tmp_path: Path) -> None:
-    assert run(f"from nucleate import losses; {before}\n{EACH}", tmp_path, NUCLEATE_BACKGROUND=switch)
+    assert run(f"from nucleate import losses; {before}\n{CALL}print(bits())", tmp_path, NUCLEATE_BACKGROUND=switch)
     assert not lock.exists()
 
 

@@ -39,7 +39,7 @@ _USED: dict[str, tuple[str, ...]] = {
     "lovasz_hinge": ("lovasz",),
     "lovasz_softmax": ("lovasz",),
     "info_nce": ("product_kernels",),
-    "clip": ("product_kernels",),
+    "clip_loss": ("product_kernels",),
 }
 """Loss -> the modules of kernels beside this one that it may use; a loss without kernels is not here."""
 
