@@ -199,7 +199,7 @@ def test_a_kernel_calls_the_functions_that_it_was_made_of(tmp_path):
 
 
 def test_only_loading_refuses_to_compile_and_harms_nothing(place):
-    with compilation.loading_only(), pytest.raises(compilation.NotKept, match=r"double.* is not in .*nucleate-compiled"):
+    with compilation.loading_only(), pytest.raises(compilation.NotKept, match=r"double.* is not in "):
         compile_again()
     assert not compile_again()
     with compilation.loading_only():

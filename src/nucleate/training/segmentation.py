@@ -121,8 +121,8 @@ class SegmentationTask:
     def __init__(
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
-        # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
-        losses.warm_up("cross_entropy")
+        # A run that began without the kernels, and is resumed with them, would differ in the last bits.
+        losses.warm_up(config.loss, "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)

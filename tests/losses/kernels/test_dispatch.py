@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from tests.losses.test_every_loss import CASES
+from tests.losses.test_every_loss import CASES, call
 
 from nucleate import losses
 from nucleate.code_folder import NAME
@@ -47,7 +50,7 @@ def run(program: str, cache: Path, **changed: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Warm:
-    """A cache that holds the kernels of Lovász, the bits that the process that compiled them computed, and the plain."""
+    """A cache that holds the kernels of Lovász, the bits of the process that compiled them, and the plain ones."""
 
     cache: Path
     compiled: str
@@ -109,7 +112,7 @@ class Data(torch.utils.data.Dataset):
     def __getitem__(self, i): return bits()
 
 def in_a_fork():
-    with mp.get_context("fork").Pool(2) as pool:
+    with mp.get_context("fork").Pool(2, torch.set_num_threads, (1,)) as pool:  # more hang in torch itself
         return pool.starmap_async(bits, [()] * 4).get(60)
 
 def from_a_loader():
@@ -157,9 +160,9 @@ def lock(tmp_path: Path) -> Iterator[Path]:
     """The lock of the process that compiles in the background; where it runs, it is ended."""
     path = tmp_path / NAME / "background.tmp.lock"
     yield path
-    if path.exists():
+    if path.exists() and (number := path.read_text()):
         with suppress(ProcessLookupError):
-            os.kill(int(path.read_text()), signal.SIGKILL)
+            os.kill(int(number), signal.SIGKILL)
 
 
 def is_free(lock: Path) -> bool:
@@ -206,22 +209,55 @@ def test_it_ends_where_the_folder_is_gone(lock: Path, tmp_path: Path) -> None:
     pytest.fail("it still runs")
 
 
-@pytest.mark.parametrize(
-    ("before", "switch"),
-    [
-        ("losses.use_kernels(False)", "1"),
-        ("pass", "0"),
-        ("import sys; sys.executable = '/opt/program'", "1"),
-        ("import sys; sys.frozen = True", "1"),
-        ("import sys; sys.modules['numba'] = None", "1"),
-        ("from nucleate import code_folder; code_folder.places = lambda: iter(())", "1"),
-        ("import pathlib\ndef no(*a): raise PermissionError\npathlib.Path.open = no", "1"),
-    ],
-    ids=["kernels off", "switched off", "another program", "frozen", "no numba", "no folder", "folder not writable"],
-)
-def test_none_is_started(before: str, switch: str, lock: Path, tmp_path: Path) -> None:
-    assert run(f"from nucleate import losses; {before}\n{CALL}print(bits())", tmp_path, NUCLEATE_BACKGROUND=switch)
-    assert not lock.exists()
+@pytest.fixture
+def started(lock: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """The commands that `start` runs, in place of running them."""
+    commands: list[list[str]] = []
+    lock.parent.mkdir()
+    monkeypatch.setenv("NUCLEATE_BACKGROUND", "1")
+    monkeypatch.setattr(background, "folder", lambda: lock.parent)
+    monkeypatch.setattr(background.subprocess, "run", lambda command, **_: commands.append(command))
+    background.start.cache_clear()
+    yield commands
+    background.start.cache_clear()
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError
+
+
+PREVENTED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "switched off": lambda patch: patch.setenv("NUCLEATE_BACKGROUND", "0"),
+    "a program with a Python of its own": lambda patch: patch.setattr(sys, "executable", "/opt/program"),
+    "a frozen program": lambda patch: patch.setattr(sys, "frozen", True, raising=False),
+    "no numba": lambda patch: patch.setitem(sys.modules, "numba", None),
+    "no folder": lambda patch: patch.setattr(background, "folder", lambda: None),
+    "a folder that may not be written": lambda patch: patch.setattr(Path, "open", refuse),
+    "no locks": lambda patch: patch.setattr(background, "fcntl", None),
+}
+
+
+@pytest.mark.parametrize("prevent", PREVENTED.values(), ids=list(PREVENTED))
+def test_none_is_started(
+    prevent: Callable[[pytest.MonkeyPatch], None], started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prevent(monkeypatch)
+    background.start()
+    assert started == []
+
+
+def test_none_is_started_where_kernels_are_turned_off(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_loaded", {})
+    monkeypatch.setattr(dispatch, "_found", None)
+    logits, target = torch.randn(2, 3, 120, 100), torch.randint(0, 3, (2, 120, 100))
+    with losses.use_kernels(False):
+        losses.dice(logits, target)
+    assert started == []
+    for _ in range(2):
+        losses.dice(logits, target)
+    assert len(started) == 1
 
 
 def test_the_kernels_of_each_loss_are_those_that_it_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,21 +265,18 @@ def test_the_kernels_of_each_loss_are_those_that_it_asks_for(monkeypatch: pytest
 
     class Asked(dict[str, None]):
         def __contains__(self, name: object) -> bool:
-            asked.add(str(name))
+            found[case.loss].add(str(name))
             return True
 
+    found: dict[str, set[str]] = defaultdict(set)
     monkeypatch.setattr(dispatch, "_loaded", Asked())
     monkeypatch.setattr(memory, "layout_of", lambda *_: memory.Layout(True, 1, 1, 1, 2, 1))
-    monkeypatch.setattr(blocks, "_FEWEST", 0)
     monkeypatch.setattr(lovasz, "_FEWEST", 0)
-    found: dict[str, set[str]] = {}
-    for case in CASES:
-        asked: set[str] = set()
-        case.call(**case.leaves(torch.float32))
-        found.setdefault(case.loss, set()).update(asked)
-    assert {loss: modules for loss, modules in found.items() if modules} == {
-        loss: {*modules} for loss, modules in dispatch._USED.items()
-    }
+    for case, fewest in itertools.product(CASES, (0, math.inf)):
+        monkeypatch.setattr(blocks, "_FEWEST", fewest)
+        unweighed = {"weight": None} if "weight" in case.options else {}
+        call(case, **case.leaves(torch.float32), **unweighed)
+    assert found == {loss: {*modules} for loss, modules in dispatch._USED.items()}
 
 
 def test_a_name_that_is_no_loss_is_refused() -> None:
