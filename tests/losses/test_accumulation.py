@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -210,3 +211,22 @@ def test_wrappers_give_the_gradient_of_one_process(worker: ModuleType, tmp_path:
             assert all("a backward pass each" in said for said in several), several
             assert all("sharded" in said for said in sent), sent
             assert "weights=..." in averaged
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "losses-in-parallel.md"
+
+
+def test_the_script_of_the_page_runs_on_two_ranks(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    text = "\n".join(blocks)
+    assert text.count("\ncheck(") >= 7
+    meet = "torch.distributed.init_process_group"
+    started = []
+    for rank in range(2):
+        # A file to meet in, where torchrun would give a free port.
+        place = f'"gloo", init_method="file://{(tmp_path / "meet").as_posix()}", rank={rank}, world_size=2'
+        script = tmp_path / f"script{rank}.py"
+        script.write_text(text.replace(f'{meet}("gloo")', f"{meet}({place})"), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen([sys.executable, script], env=environment))
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
