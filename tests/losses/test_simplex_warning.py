@@ -27,7 +27,7 @@ CALLS: dict[str, Callable[[Any], Tensor]] = {
             "focal_tversky", "lovasz_softmax", "boundary",
         )
     },
-    "mutual_information": lambda p: losses.mutual_information([p, p]),
+    "mutual_information": lambda p: losses.measures.mutual_information([p, p]),
 }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ OF_CLASSES: dict[str, Call] = {
     "multiclass_hinge": lambda x, y, t, s: losses.multiclass_hinge(x, t),
     "dice": lambda x, y, t, s: losses.dice(x, t),
     "lovasz_softmax": lambda x, y, t, s: losses.lovasz_softmax(x, t),
-    "entropy": lambda x, y, t, s: losses.entropy(x),
+    "entropy": lambda x, y, t, s: losses.measures.entropy(x),
     **{
         name: partial(lambda fn, x, y, t, s: fn(p=x, q=y), losses.by_name(name))
         for name in ("kl_divergence", "jensen_shannon", "total_variation", "hellinger", "renyi", "wasserstein_1d")

@@ -8,13 +8,14 @@ divide.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final, get_args
 
 import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
+from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TotalAndWeight", "mean_of", "total_and_weight"]
 
-REDUCTIONS = ("mean", "sum", "none", "pair")  # "pair" is what total_and_weight asks for
+REDUCTIONS = get_args(Reduction)
 
 
 _OF_BATCH = {"barlow_twins", "vicreg", "expected_calibration_error"}  # statistics of all rows together
@@ -114,7 +115,7 @@ def reduce(
     values: Tensor,
     weights: Tensor | None,
     *,
-    reduction: str,
+    reduction: Reduction,
     check: bool,
     group: ProcessGroup | None = None,
     whole: bool = False,
@@ -134,7 +135,7 @@ def reduce(
 
 
 def finish(
-    name: str, total: Tensor, weight: Tensor, *, reduction: str, check: bool, group: ProcessGroup | None = None
+    name: str, total: Tensor, weight: Tensor, *, reduction: Reduction, check: bool, group: ProcessGroup | None = None
 ) -> Tensor:
     """From this rank's total and weight to what `reduction` asks for."""
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
