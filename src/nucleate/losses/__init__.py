@@ -32,6 +32,7 @@ from nucleate.losses.contrastive import *
 from nucleate.losses.labelled_pairs import *
 from nucleate.losses.redundancy import *
 
+from nucleate.losses.accumulation import *
 from nucleate.losses.distribution import *
 from nucleate.losses.kernels import use_kernels as use_kernels, warm_up as warm_up
 from nucleate.losses.reduction import *

@@ -195,7 +195,7 @@ def _expected_surprisal(
     log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     if t.index is None:
         assert t.soft is not None
-        soft = held(t.soft)
+        soft = t.soft
         soft = soft if smoothing == 0 else torch.lerp(soft, torch.full_like(soft, 1 / t.classes), smoothing)
         soft = soft if w is None else soft * w
         return times(soft, -log_q).sum(t.dim), None if w is None else soft.sum(t.dim)
@@ -328,7 +328,7 @@ def focal(
         values = values if weights is None else times(weights, values)
     else:
         assert t.soft is not None
-        soft = held(t.soft) if w is None else held(t.soft) * w
+        soft = t.soft if w is None else t.soft * w
         # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
         values = (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
         weights = None if w is None else soft.sum(t.dim)

@@ -59,8 +59,8 @@ def _divergence(
     """What every divergence of distributions has in common; positions that are not selected are uniform in both."""
     one, other = distribution(name, "p", p), distribution(name, "q", q)
     require_shape(name, "q", other.tensor, shape(one.tensor), "p")
-    one, dim, read = prepared(name, one, "p", class_dim, mask, weight, check)
-    other, _, _ = prepared(name, other, "q", class_dim, mask, None, check)
+    one, dim, read = prepared(name, p, "p", class_dim, mask, weight, check)
+    other, _, _ = prepared(name, q, "q", class_dim, mask, None, check)
     if fast is not None and reduction != "none" and type(one) is type(other) is Logits:
         pair = _fast(fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
         if pair is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
-from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.distribution import Distribution, distribution, warn_of_simplex
 from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, reduce, times
 from nucleate.losses.registry import Loss, catalogue, loss
@@ -50,6 +50,7 @@ def prepared(
     said = said.selected(None if mask is None else mask.unsqueeze(dim), dim)
     if read:
         said.require_valid(loss, name, dim)
+        warn_of_simplex(loss, name, x, dim)
     return said, dim, read
 
 

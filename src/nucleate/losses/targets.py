@@ -23,7 +23,7 @@ from nucleate.losses.validation import (
 
 @dataclass(frozen=True, slots=True)
 class ClassTarget:
-    """Either `index` (int64, shape of the positions) or `soft` (shape of the logits); 0 where not selected.
+    """Either `index` (int64, shape of the positions) or `soft` (shape and type of the logits); 0 where not selected.
 
     `dim` is the class axis, counted from the front; `selected` None selects every position.
     """
@@ -97,7 +97,7 @@ def class_target(
         if read:
             uniform = soft if rows is None else torch.where(rows, soft.detach(), 1.0 / classes)
             require_simplex(loss, "target", uniform, dim)
-        return ClassTarget(dim, classes, positions, None, soft, mask)
+        return ClassTarget(dim, classes, positions, None, soft.to(held(logits).dtype), mask)
     if target.is_floating_point() or target.is_complex():
         raise LossInputError(
             f"{loss}: target of shape {shape(target)} and type {target.dtype} is neither class indices (an integer "
