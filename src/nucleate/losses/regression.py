@@ -90,7 +90,7 @@ def _elements(
         require_mask(name, mask, positions, of)
     if weight is not None:
         require_weights(name, "weight", weight, positions, of, read)
-        if not (read and _all_positive(weight)):
+        if not (read and _all_above(weight, 0.0)):
             mask = weight != 0 if mask is None else mask & (weight != 0)
         weight = select(weight, mask)
     if dim is not None:
@@ -98,8 +98,8 @@ def _elements(
     return Elements(mask, weight, read)
 
 
-def _all_positive(weight: Tensor) -> bool:
-    return weight.numel() > 0 and float(weight.detach().min()) > 0
+def _all_above(x: Tensor, limit: float) -> bool:
+    return x.numel() > 0 and float(x.detach().min()) > limit
 
 
 class DistanceLoss(Protocol):
@@ -384,7 +384,7 @@ def gaussian_nll(
     else:
         if elements.read:
             require_range(name, "variance", v, 0.0, math.inf, "logarithms of variances are log_variance=True")
-        v = v.clamp(min=eps)
+        v = v if elements.read and _all_above(v, eps) else v.clamp(min=eps)
         values = (torch.log(v) + r.square() / v) / 2
     if full:
         values = values + math.log(2 * math.pi) / 2
