@@ -64,7 +64,7 @@ def info_nce(
     """-log exp(s_ii / T) / sum_j exp(s_ij / T): which key belongs to this query; range 0..inf.
 
     s is the similarity of query i and key j; row i of both is a pair, every other key is a negative. All-equal
-    embeddings give ln N. The module's docstring has the other arguments.
+    embeddings give ln N.
 
     >>> import torch
     >>> round(info_nce(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)  # ln 8
@@ -238,6 +238,9 @@ def siglip(
     """sum_j log(1 + exp(-y_ij (s_ij / T + bias))), y = +1 for a pair and -1 for others; range 0..inf.
 
     Each pair of rows is a yes or no of its own, so there is no softmax over the batch. `bias` may be learnt.
+
+    Args:
+        bias: added to each similarity over T: a number, or a tensor of one element that may be learnt.
 
     >>> import torch
     >>> round(siglip(torch.eye(2), torch.eye(2), bias=0.0).item(), 4)  # log(1 + e^-10) + log 2

@@ -244,11 +244,12 @@ def binary_cross_entropy(
         positive_weight: v, what a yes costs against a no: a number, or a tensor of one element.
         label_smoothing: e in 0..1; the target becomes (1 - e) t + e / 2.
         normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
-        reduction, check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> binary_cross_entropy(torch.tensor([-1e4, 1e4]), torch.tensor([1, 1])).item()
     5000.0
+
+    Source: D. R. Cox, The regression analysis of binary sequences (1958).
     """
     name = "binary_cross_entropy"
     require_choice(name, "normalize", normalize, ("weight", "count"))
@@ -296,8 +297,11 @@ def focal(
     """Cross entropy that looks away from what is already right: -sum_c w_c t_c (1 - q_c)^gamma log q_c; 0..inf.
 
     q is softmax(logits); gamma = 0 gives `cross_entropy`. Any gamma >= 0 has a finite gradient, also below 1 where
-    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. The other arguments
-    and the result are those of `cross_entropy`. A sigmoid is a softmax of the two logits 0 and x.
+    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. A sigmoid is a
+    softmax of the two logits 0 and x.
+
+    Args:
+        gamma: how strongly easy positions are looked away from; at least 0.
 
     >>> import torch
     >>> logits = torch.tensor([[0.228, 0.619, 0.153]]).log()

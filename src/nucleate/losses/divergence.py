@@ -172,8 +172,6 @@ def jensen_shannon(
 ) -> Tensor:
     """JS(p, q) = (KL(p||m) + KL(q||m)) / 2 with m = (p + q) / 2; symmetric, range 0..ln 2.
 
-    Arguments as in `kl_divergence`.
-
     >>> import torch
     >>> jensen_shannon(p=torch.tensor([[99.0, -99.0]]), q=torch.tensor([[-99.0, 99.0]]), base=2).item()
     1.0
@@ -202,13 +200,15 @@ def total_variation(
 ) -> Tensor:
     """TV(p, q) = sum_c |p_c - q_c| / 2: the largest difference in the probability of any event; range 0..1.
 
-    Arguments as in `kl_divergence`. Pinsker: 2 TV^2 <= KL.
+    Pinsker: 2 TV^2 <= KL.
 
     >>> import torch
     >>> from nucleate import losses
     >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.75, 0.25]])
     >>> total_variation(p=losses.Probabilities(p), q=losses.Probabilities(q)).item()
     0.25
+
+    Source: Levin, Peres and Wilmer, Markov chains and mixing times, chapter 4 (2009).
     """
 
     def between(one: Distribution, other: Distribution, dim: int) -> Tensor:
@@ -232,7 +232,10 @@ def hellinger(
 ) -> Tensor:
     """sqrt(sum_c (sqrt p_c - sqrt q_c)^2 / 2), or its square; symmetric, range 0..1.
 
-    Where p equals q the gradient is 0. Other arguments as in `kl_divergence`.
+    Where p equals q the gradient is 0.
+
+    Args:
+        squared: give the square of the distance.
 
     >>> import torch
     >>> hellinger(p=torch.tensor([[999.0, 0.0]]), q=torch.tensor([[0.0, 999.0]])).item()
@@ -264,7 +267,8 @@ def renyi(
 ) -> Tensor:
     """log(sum_c p_c^alpha q_c^(1 - alpha)) / (alpha - 1), alpha > 0; grows with alpha, KL at 1; range 0..inf.
 
-    Arguments as in `kl_divergence`.
+    Args:
+        alpha: the order, above 0; below 1 forgives a q that misses part of p.
 
     >>> import torch
     >>> from nucleate import losses
@@ -308,7 +312,7 @@ def generalized_kl(
 ) -> Tensor:
     """sum_c p_c log(p_c / q_c) - p_c + q_c for amounts p, q >= 0 that need not sum to 1; range 0..inf.
 
-    The tensors hold the amounts themselves (counts, intensities), not logits. Other arguments as in `kl_divergence`.
+    The tensors hold the amounts themselves (counts, intensities), not logits.
 
     >>> import torch
     >>> generalized_kl(p=torch.tensor([[2.0, 0.0]]), q=torch.tensor([[2.0, 3.0]])).item()
@@ -350,7 +354,10 @@ def wasserstein_1d(
     """sum_k |P_k - Q_k|^power over cumulative sums P, Q: the work of moving p to q, in classes; range 0..C - 1.
 
     For classes that stand in an order, one apart. power=1 is the earth mover's distance; power=2 its smooth
-    relative. Other arguments as in `kl_divergence`.
+    relative.
+
+    Args:
+        power: what each step of the cumulative sums is raised to; at least 1.
 
     >>> import torch
     >>> from nucleate import losses

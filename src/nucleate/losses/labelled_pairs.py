@@ -45,9 +45,11 @@ def sup_con(
 ) -> Tensor:
     """-1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(s_ia / T)_p, P(i) the other rows of i's label; range 0..inf.
 
-    `features` (N, D), `labels` (N,) of any integer type. A row without another of its label has no positive: it is
-    a negative for others but no anchor. The weight of `total_and_weight` counts the anchors that were used. Other
-    arguments as in `contrastive`.
+    A row without another of its label has no positive: it is a negative for others but no anchor. The weight of
+    `total_and_weight` counts the anchors that were used.
+
+    Args:
+        labels: the class of each row, any integer type, shape (N,).
 
     >>> import torch
     >>> from nucleate import losses
@@ -101,7 +103,6 @@ def dense_info_nce(
         match: (N, H, W), an integer type: the index y' W' + x' of the matching pixel in `key`, -1 for none.
         negatives: "image", the other pixels of the same image's `key`; "batch", of all images (and of all ranks).
         mask, weight: the shape of `match`; which pixels are anchors, and their weight.
-        temperature, similarity, reduction, check, group: as in `info_nce`.
 
     Pixels without a match are left out; the weight of `total_and_weight` counts the others.
 

@@ -52,15 +52,16 @@ def linear_cross_entropy(
 
     Args:
         features: (N, D), (N, D, H, W), ... with the D features along `class_dim`.
-        projection: (C, D), one row for each class, as `torch.nn.Linear` holds it; with `bias` (C,).
+        projection: (C, D), one row for each class, as `torch.nn.Linear` holds it.
+        bias: (C,), added to the logits.
         target: class indices in the shape of the features without `class_dim`, or probabilities with C there.
-
-    The other arguments and the result are those of `cross_entropy`.
 
     >>> import torch
     >>> x, w, label = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
     >>> round(linear_cross_entropy(x, w, label).item(), 4)  # log(1 + e^-2)
     0.1269
+
+    Source: I. J. Good, Rational decisions (1952).
     """
     name = "linear_cross_entropy"
     require_floating(name, "features", features)

@@ -62,7 +62,6 @@ def lovasz_hinge(
         empty: an image without a positive pixel costs its largest error ("penalize") or is left out ("skip").
         mask: boolean, the shape of `score`; True selects.
         reduction: "mean" over images, "sum", or "none" for (N,), (1,) over the batch.
-        check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> score, label = torch.tensor([[2.0, 0.0, -2.0]]), torch.tensor([[1, 1, 0]])  # an error of 1 at one of two

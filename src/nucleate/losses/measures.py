@@ -102,8 +102,6 @@ def perplexity(
 ) -> Tensor:
     """exp(H(p)) at each position: the number of equally likely classes that is as unsure; range 1..C.
 
-    Arguments as in `entropy`.
-
     >>> import torch
     >>> round(perplexity(torch.zeros(1, 6)).item(), 4)
     6.0
@@ -130,13 +128,16 @@ def information(
 ) -> Tensor:
     """The information -log p(outcome), also called surprisal; range 0..inf.
 
-    `outcome` holds class indices of any integer type in the shape of the positions. Arguments as in `entropy`.
+    Args:
+        outcome: class indices of what happened, any integer type, in the shape of the positions.
 
     >>> import torch
     >>> from nucleate import losses
     >>> p = losses.Probabilities(torch.tensor([[0.75, 0.25]]))
     >>> information(p, torch.tensor([1]), base=2).item()
     2.0
+
+    Source: C. E. Shannon, A mathematical theory of communication (1948).
     """
     unit = nats_of("information", base)
     said, dim, read = prepared("information", p, "p", class_dim, mask, weight, check)
@@ -169,8 +170,10 @@ def mutual_information(
 ) -> Tensor:
     """H(mean of p_m) - mean of H(p_m) over M predictions: what they disagree on (BALD); range 0..ln min(C, M).
 
-    `predictions` is a sequence of distributions of one shape, or one tensor of logits with the M predictions along
-    its first axis; `class_dim` counts within one prediction. Other arguments as in `entropy`.
+    Args:
+        predictions: a sequence of distributions of one shape, or one tensor of logits with the M predictions along its
+            first axis.
+        class_dim: the axis of the classes within one prediction.
 
     >>> import torch
     >>> sure = torch.tensor([[40.0, 0.0]])
@@ -217,8 +220,12 @@ def expected_calibration_error(
 ) -> Tensor:
     """sum_b n_b / n |accuracy_b - confidence_b| over `bins` equal bins of the top probability; range 0..1.
 
-    `target` holds class indices. It has no gradient, and belongs to all positions together: with `group` the bins
-    are filled by every rank. reduction="sum" gives n times the error; "none" has no meaning and is refused.
+    It has no gradient, and belongs to all positions together: with `group` the bins are filled by every rank.
+
+    Args:
+        target: class indices, in the shape of the positions.
+        bins: how many bins of equal width the top probability is counted in; at least 1.
+        reduction: "mean", "sum" for n times the error, or "pair"; it has no value for a single position.
 
     >>> import torch
     >>> from nucleate import losses

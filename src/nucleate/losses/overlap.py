@@ -91,7 +91,6 @@ def dice(
         weight: what each position counts for, as so many pixels.
         ignore_index: an index in `target` that leaves its position out.
         reduction: "mean" over images and classes by weight, "sum", or "none" for (N, C), (1, C) over the batch.
-        check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -126,7 +125,7 @@ def generalized_dice(
     """1 - 2 sum_c v_c |P_c and T_c| / sum_c v_c (|P_c| + |T_c|), v_c = 1 / |T_c|^2, for each image; range 0..1.
 
     A class without a labelled pixel takes the largest v of the image ("penalize") or none ("skip"). `class_weight` (one
-    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch. Other arguments as in `dice`.
+    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -177,8 +176,6 @@ def jaccard(
 ) -> Tensor:
     """1 - |P and T| / |P or T| for each class of each image; range 0..1. Dice D and Jaccard J: D = 2J / (1 + J).
 
-    Arguments as in `dice`.
-
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
     >>> jaccard(logits, torch.tensor([[0, 0, 0, 1]]), reduction="none").tolist()
@@ -225,8 +222,11 @@ def tversky(
 ) -> Tensor:
     """1 - TP / (TP + a FP + b FN) with a = `false_positives`, b = `false_negatives`; range 0..1.
 
-    a = b = 1/2 is `dice`, a = b = 1 is `jaccard`; a small a finds more at the price of false alarms. Other arguments
-    as in `dice`.
+    a = b = 1/2 is `dice`, a = b = 1 is `jaccard`; a small a finds more at the price of false alarms.
+
+    Args:
+        false_positives: a, what a pixel predicted in vain costs; at least 0.
+        false_negatives: b, what a missed pixel costs; at least 0.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -264,7 +264,12 @@ def focal_tversky(
 ) -> Tensor:
     """(1 - TP / (TP + a FP + b FN))^gamma; range 0..1. A gamma below 1 keeps a steep slope for good predictions.
 
-    At a perfect prediction the gradient is 0 for every gamma. Other arguments as in `tversky`.
+    At a perfect prediction the gradient is 0 for every gamma.
+
+    Args:
+        false_positives: a, what a pixel predicted in vain costs; at least 0.
+        false_negatives: b, what a missed pixel costs; at least 0.
+        gamma: the power; above 0; below 1 stresses nearly solved images, above 1 hard ones.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9

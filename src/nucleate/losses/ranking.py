@@ -61,8 +61,15 @@ def multiclass_hinge(
     """How far the label's score y is from leading by `margin`; range 0..inf.
 
     "crammer-singer": max(0, margin + max_{j != y} s_j - s_y), the strongest rival; "weston-watkins":
-    sum_{j != y} max(0, margin + s_j - s_y), every rival. `target` holds class indices or one-hot rows; the other
-    arguments are those of `cross_entropy`.
+    sum_{j != y} max(0, margin + s_j - s_y), every rival.
+
+    Args:
+        kind: "crammer-singer" takes the strongest rival, "weston-watkins" the sum over all.
+        logits: raw scores with the classes along `class_dim`.
+        target: class indices or one-hot rows.
+        margin: by how much the label's score should lead; at least 0.
+        mask: boolean, one value for each position; True selects.
+        weight: one weight for each position; finite, at least 0.
 
     >>> import torch
     >>> scores, label = torch.tensor([[2.0, 1.5, 1.25]]), torch.tensor([0])
@@ -112,6 +119,12 @@ def margin_ranking(
 
     All tensors have one shape; `labels` says how `target` is written, as in `hinge`.
 
+    Args:
+        first: scores of the one, any shape.
+        second: scores of the other, the same shape.
+        target: which of the two should rank higher, written as `labels` says, the same shape.
+        margin: by how much; any number.
+
     >>> import torch
     >>> margin_ranking(torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([1]), margin=0.5).item()
     2.5
@@ -154,6 +167,17 @@ def triplet_margin(
 
     The three tensors have one shape, features along `dim`; `mask` and `weight` have that shape without `dim`.
     `swap` takes the nearer of anchor and positive to the negative. The gradient is 0 at distance 0.
+
+    Args:
+        anchor: embeddings with their features along `dim`.
+        positive: what should be near, the same shape.
+        negative: what should be far, the same shape.
+        margin: by how much farther; any number.
+        power: the norm's power p, at least 1; 2 is the Euclidean distance.
+        swap: take the nearer of anchor and positive to the negative.
+        dim: the axis of the features.
+        mask: boolean, the shape without `dim`; True selects.
+        weight: one weight for each triplet, the shape without `dim`.
 
     >>> import torch
     >>> a, p, n = torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])

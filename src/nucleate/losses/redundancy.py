@@ -41,6 +41,10 @@ def barlow_twins(
     `first` and `second` have shape (N, D); l is `off_diagonal`; `mask` (N,) selects rows. The loss belongs to the
     batch (of all ranks of `group`) as a whole: its weight is N, its sum N times the loss. 0 without two rows.
 
+    Args:
+        off_diagonal: l, the weight of the correlations between different features; at least 0.
+        reduction: "mean", "sum" for N times the loss, or "pair"; a single row has no value.
+
     >>> import torch
     >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     >>> round(barlow_twins(x, x).item(), 4), round(barlow_twins(x, -x).item(), 4)
@@ -86,7 +90,14 @@ def vicreg(
 
     `invariance` times the mean of (a - b)^2, plus `variance` times the mean of max(0, `deviation` - std) over the
     features of each view, halved, plus `covariance` times the squared off-diagonal covariances of each view over D.
-    Arguments and the treatment of the batch as in `barlow_twins`.
+    The batch is treated as in `barlow_twins`.
+
+    Args:
+        invariance: the weight of the distance between views; at least 0.
+        variance: the weight of the spread; at least 0.
+        covariance: the weight of the covariances; at least 0.
+        deviation: the standard deviation that every feature should reach.
+        reduction: "mean", "sum" for N times the loss, or "pair"; a single row has no value.
 
     >>> import torch
     >>> x = torch.tensor([[3.0, 3.0], [3.0, -3.0], [-3.0, 3.0], [-3.0, -3.0]])
