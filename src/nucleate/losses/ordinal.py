@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nucleate.losses.options import Normalize, Reduction
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, class_target, class_weights, position_weights, weigh
+from nucleate.losses.targets import class_axis, class_target, class_weights, weigh, without_zeros
 from nucleate.losses.validation import checking, require_choice
 
 if TYPE_CHECKING:
@@ -62,20 +62,16 @@ def ordinal(
     dim, thresholds, positions = class_axis(name, logits, class_dim, 1)
     # A view that has the shape of one number a class: what a target is held against.
     classes = logits.narrow(dim, 0, 1).expand(*logits.shape[:dim], thresholds + 1, *logits.shape[dim + 1 :])
+    mask = without_zeros(name, mask, weight, positions, read)
     t = class_target(name, classes, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, class_weight, classes, dim, read)
-    each = position_weights(name, weight, positions, read)
-    rows = t.selected_rows
-    if each is not None:
-        counted = (each != 0).unsqueeze(dim)
-        rows = counted if rows is None else rows & counted
-    x = select(held(logits), rows)
+    x = select(held(logits), t.selected_rows)
     if t.index is not None:
         along = [-1 if d == dim else 1 for d in range(logits.ndim)]
         above = t.index.unsqueeze(dim) > torch.arange(thresholds, device=logits.device).reshape(along)
         values = -F.logsigmoid(torch.where(above, x, -x)).sum(dim)
         weights = None if w is None else w.flatten().to(values.dtype)[t.index]
-        values = values if weights is None else weights * values
+        values = values if weights is None else times(weights, values)
     else:
         assert t.soft is not None
         soft = held(t.soft) if w is None else held(t.soft) * w
@@ -83,5 +79,5 @@ def ordinal(
         above = soft.flip(dim).cumsum(dim).flip(dim).narrow(dim, 1, thresholds)
         values = -(times(above, F.logsigmoid(x)) + times(upto, F.logsigmoid(-x))).sum(dim)
         weights = None if w is None else soft.sum(dim)
-    values, weights = weigh(values, weights, t.selected, each, normalize)
+    values, weights = weigh(values, weights, t.selected, weight, normalize)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)

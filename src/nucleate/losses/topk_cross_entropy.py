@@ -14,7 +14,7 @@ from nucleate.losses.distributed import first_row, gather
 from nucleate.losses.options import Normalize, Over, Reduction, Share
 from nucleate.losses.reduction import select
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_target, position_weights
+from nucleate.losses.targets import class_axis, class_target, without_zeros
 from nucleate.losses.validation import checking, require_between, require_choice
 
 if TYPE_CHECKING:
@@ -76,19 +76,17 @@ def topk_cross_entropy(
     require_between(name, "k", k, 0.0, 1.0)
     require_choice(name, "over", over, ("image", "batch"))
     read = checking(check, logits)
-    t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=False)
-    if over == "image" and t.dim == 0:
+    dim, _, positions = class_axis(name, logits, class_dim)
+    mask = without_zeros(name, mask, weight, positions, read)
+    t = class_target(name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=False)
+    if over == "image" and dim == 0:
         raise LossInputError(
             f"{name}: over='image' needs images along dimension 0, where the classes are; say over='batch'"
         )
-    selected, each = t.selected, position_weights(name, weight, t.positions, read)
-    if each is not None:
-        counted = torch.ne(each, 0)
-        selected = counted if selected is None else selected & counted
     rule = class_weight, weight, ignore_index, label_smoothing, normalize
-    values = cross_entropy_of(name, logits.detach(), target, t.dim, selected, *rule, "none", check, None)
-    hard = _hardest(values, selected, k, over, group)
-    return cross_entropy_of(name, logits, target, t.dim, hard, *rule, reduction, False if read else check, group)
+    values = cross_entropy_of(name, logits.detach(), target, dim, t.selected, *rule, "none", check, None)
+    hard = _hardest(values, t.selected, k, over, group)
+    return cross_entropy_of(name, logits, target, dim, hard, *rule, reduction, False if read else check, group)
 
 
 def _hardest(values: Tensor, selected: Tensor | None, k: float, over: Over, group: ProcessGroup | None) -> Tensor:
