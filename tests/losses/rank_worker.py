@@ -47,9 +47,15 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
         "vicreg": ("vicreg", two, ("first", "second"), {}),
         "barlow_twins": ("barlow_twins", two, ("first", "second"), {}),
         "sup_con": ("sup_con", {"features": a, "labels": labels}, ("features",), {}),
+        "smooth_l1": ("smooth_l1", {"prediction": logits, "target": logits.flip(1), "mask": mask}, ("prediction",),
+                      {"channel_dim": 1}),
+        "ordinal": ("ordinal", {"logits": logits[:, :2], "target": target, "mask": mask}, ("logits",),
+                    {"class_weight": weight}),
         "info_nce_masked": ("info_nce", {"query": a, "key": b, "mask": labels > 0}, ("query", "key"), {}),
     }  # fmt: skip
     for over in ("image", "batch"):
+        hardest = {"logits": logits, "target": target, "mask": mask}
+        cases[f"topk_{over}"] = ("topk_cross_entropy", hardest, ("logits",), {"k": 0.4, "over": over})
         for loss in ("dice", "generalized_dice", "lovasz_softmax"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
         cases[f"lovasz_hinge_{over}"] = ("lovasz_hinge", {"score": score, "target": label}, ("score",), {"over": over})

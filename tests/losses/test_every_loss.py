@@ -167,6 +167,33 @@ def _make_cases() -> list[Case]:
             "query key temperature", (2, 2, 2), "query", options={"negatives": negatives})  # fmt: skip
     for loss in ("barlow_twins", "vicreg"):
         add(loss, "rows", {"first": normal(5, 3), "second": normal(5, 3)}, "first second", (5,))
+
+    pair, each = {"prediction": normal(2, 2, 3), "target": normal(2, 2, 3)}, (2, 2, 3)
+    both = "prediction target"
+    for loss, own in {"l1": {}, "mse": {}, "huber": {"delta": 0.6}, "smooth_l1": {"beta": 0.6}, "log_cosh": {},
+                      "quantile": {"q": 0.2}}.items():  # fmt: skip
+        add(loss, "elements", pair, both, each, options={"weight": positive(2, 2, 3), **own})
+        add(loss, "positions", pair, both, (2, 3), options={"channel_dim": 1, "weight": positive(2, 3), **own})
+    counts = {"prediction": normal(2, 2, 3), "target": integers(5, 2, 2, 3)}
+    add("poisson_nll", "logarithm", counts, "prediction", each, options={"full": True})
+    add("poisson_nll", "amount", {"prediction": positive(2, 2, 3), "target": positive(2, 2, 3)}, both, (2, 3),
+        options={"log_input": False, "channel_dim": 1, "weight": positive(2, 3)})  # fmt: skip
+    add("gaussian_nll", "variance", {**pair, "variance": positive(2, 2, 3)}, f"{both} variance", each,
+        options={"full": True})  # fmt: skip
+    add("gaussian_nll", "logarithm", {**pair, "variance": normal(2, 2, 3)}, f"{both} variance", (2, 3),
+        options={"log_variance": True, "channel_dim": 1})  # fmt: skip
+
+    pixels = {"logits": normal(2, 4, 6), "target": integers(4, 2, 6)}
+    for over in ("image", "batch"):
+        add("topk_cross_entropy", f"index-{over}", pixels, "logits", (2, 6),
+            options={"k": 0.4, "over": over, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
+    add("topk_cross_entropy", "soft", {"logits": normal(2, 4, 6), "target": simplex(2, 4, 6)}, "logits target", (2, 6),
+        "logits", options={"k": 0.5, "check": False})  # fmt: skip
+    grades = {"logits": normal(2, 3, 5), "target": integers(4, 2, 5)}
+    add("ordinal", "index", grades, "logits", (2, 5), options={"class_weight": positive(4), "weight": positive(2, 5)})
+    add("ordinal", "hot", {**grades, "target": hot(integers(4, 2, 5), 4)}, "logits", (2, 5))
+    add("ordinal", "soft", {**grades, "target": simplex(2, 4, 5)}, "logits target", (2, 5), "logits",
+        options={"class_weight": positive(4), "check": False})  # fmt: skip
     return cases
 
 

@@ -21,10 +21,13 @@ from nucleate.errors import LossInputError as LossInputError
 # The families in the order that the catalogue lists them in. Each says in `__all__` what it offers.
 from nucleate.losses import measures as measures
 from nucleate.losses.cross_entropy import *
+from nucleate.losses.topk_cross_entropy import *
+from nucleate.losses.ordinal import *
 from nucleate.losses.linear_cross_entropy import *
 from nucleate.losses.divergence import *
 from nucleate.losses.margin import *
 from nucleate.losses.ranking import *
+from nucleate.losses.regression import *
 from nucleate.losses.overlap import *
 from nucleate.losses.lovasz import *
 from nucleate.losses.boundary import *
