@@ -172,3 +172,16 @@ def weigh(
         values = select(values, selected)
         weights = selected.to(values.dtype) if weights is None else select(weights, selected)
     return values, weights
+
+
+def without_zeros(
+    loss: str, mask: Tensor | None, weight: Tensor | None, positions: tuple[int, ...], read: bool
+) -> Tensor | None:
+    """The mask of all that counts: a position of weight 0 is not selected, whatever stands there."""
+    if mask is not None:
+        require_mask(loss, mask, positions, "the positions")
+    if weight is None:
+        return mask
+    require_weights(loss, "weight", weight, positions, "the positions, one weight each", read)
+    weighed = weight != 0
+    return weighed if mask is None else mask & weighed
