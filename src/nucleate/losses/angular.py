@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
+from nucleate.losses.distribution import safe_sqrt
 from nucleate.losses.embeddings import product, unit
 from nucleate.losses.options import Between, Normalize, NotNegative, Reduction
 from nucleate.losses.reduction import held, reduce, select
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["arcface", "cosface"]
 
-Angle = Annotated[float, Between(0.0, math.pi)]
+Angle = Annotated[float, Between(0.0, math.pi / 2)]
 
 
 @loss("contrastive", "cross_entropy(s (cos - m [own class]))", "0..inf", "classes far apart in angle", module="CosFace")
@@ -115,7 +116,7 @@ def arcface(
     """Cross entropy of the scores s cos(a_c), and s cos(a_y + m) for the class y of the row; range 0..inf.
 
     a_c is the angle between a row of `features` and the vector of class c. Beyond a_y = pi - m the cosine of a_y + m
-    would rise again; there the score is s (cos(a_y) - m sin(m)), which still falls with the angle. With
+    would rise again; there the score is s (cos(a_y) - m sin(m)), which falls with the angle to the end. With
     `easy_margin` the margin holds for angles below pi / 2 alone, and the score is s cos(a_y) beyond. The sine is
     computed as a length, not as sqrt(1 - cos^2), so that it is exact and its slope finite for parallel rows, too.
 
@@ -124,8 +125,9 @@ def arcface(
         projection: (C, D), the vector of each class; learnt.
         target: (N,), class indices of any integer type, or one-hot rows (N, C).
         scale: s, above 0: how sure the cosines, -1..1, may become.
-        margin: m in radians, 0..pi.
-        easy_margin: no margin for a row at more than a right angle to its class, for a start that is hard otherwise.
+        margin: m in radians, 0..pi / 2.
+        easy_margin: no margin for a row at more than a right angle to its class, for a start that is hard otherwise;
+            the score then jumps up by s sin(m) at the right angle.
         mask: boolean, (N,); True selects.
         class_weight: one weight for each class, (C,).
         weight: one weight for each row, (N,); a row of weight 0 is not selected.
@@ -148,13 +150,13 @@ def arcface(
 
     Source: Deng et al., ArcFace: additive angular margin loss for deep face recognition (2019).
     """
-    require_between("arcface", "margin", margin, 0.0, math.pi)
+    require_between("arcface", "margin", margin, 0.0, math.pi / 2)
     last = 0.0 if easy_margin else -math.cos(margin)  # the cosine of the last angle that the margin is added to
     beyond = 0.0 if easy_margin else margin * math.sin(margin)
 
     def own(x: Tensor, vector: Tensor) -> Tensor:
         cosine = (x * vector).sum(1)
-        sine = torch.linalg.vector_norm(vector - cosine.unsqueeze(1) * x, dim=1)
+        sine = safe_sqrt((vector - cosine.unsqueeze(1) * x).square().sum(1))
         moved = math.cos(margin) * cosine - math.sin(margin) * sine
         return torch.where(cosine >= last, moved, cosine - beyond)
 
@@ -202,7 +204,7 @@ def _with_margin(
     if each is not None:
         selected = each != 0 if selected is None else selected & (each != 0)
     kind = torch.promote_types(held(features).dtype, held(projection).dtype)
-    x = unit(select(features.to(kind), None if selected is None else selected.unsqueeze(1)))
+    x = unit(select(features.to(kind), None if selected is None else selected.unsqueeze(1), fill=1.0))
     vectors = unit(projection.to(kind))
     cosines = product(x, vectors)
     moved = cosines.scatter(1, index.unsqueeze(1), own(x, vectors[index]).unsqueeze(1))

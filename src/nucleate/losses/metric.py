@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["circle", "multi_similarity"]
 
 
-@loss("contrastive", "log(1 + sum e^(g a_n (s_n - m)) sum e^(-g a_p (s_p - 1 + m)))", "0..inf", "few rows of each label")
+@loss(
+    "contrastive", "log(1 + sum e^(g a_n (s_n - m)) sum e^(-g a_p (s_p - 1 + m)))", "0..inf", "few rows of each label"
+)
 def circle(
     features: Tensor,
     labels: Tensor,

@@ -72,7 +72,9 @@ def byol(
     """
     (p, t), selected, read = _directions("byol", {"prediction": prediction, "target": target}, mask, weight, check)
     values = (p - t.detach()).square().sum(1)
-    return reduce("byol", *weigh(values, None, selected, weight, "weight"), reduction=reduction, check=read, group=group)
+    return reduce(
+        "byol", *weigh(values, None, selected, weight, "weight"), reduction=reduction, check=read, group=group
+    )
 
 
 @loss("contrastive", "-cos(prediction, projection)", "-1..1", "no negatives, no second network", module="SimSiam")
@@ -133,14 +135,15 @@ def simsiam(
 def _directions(
     name: str, named: dict[str, Tensor], mask: Tensor | None, weight: Tensor | None, check: bool | None
 ) -> tuple[list[Tensor], Tensor | None, bool]:
-    """The rows of each input at length 1, 0 where not selected; which are selected; whether values may be read.
+    """The rows of each input at length 1; which are selected; whether values may be read.
 
     Rows meet their partner only, so none has to be taken out: the shape stays, and holds inside vmap and compile.
+    Those that are not selected become ones, whose derivatives are all finite.
     """
     every, read = rows(name, named, "dot", None, None, check)
     selected = without_zeros(name, mask, weight, (len(every[0]),), read)
     chosen = None if selected is None else selected.unsqueeze(1)
-    return [unit(select(x, chosen)) for x in every], selected, read
+    return [unit(select(x, chosen, fill=1.0)) for x in every], selected, read
 
 
 @loss(
