@@ -298,12 +298,13 @@ def test_what_does_not_fit_is_refused(call: Any, said: str) -> None:
         call()
 
 
-@pytest.mark.parametrize("name", ["byol", "simsiam", "dino", "cosface", "arcface"])
+@pytest.mark.parametrize("name", ["byol", "simsiam", "dino", "cosface", "arcface", "circle", "multi_similarity"])
 def test_a_row_of_weight_zero_is_not_selected(name: str) -> None:
     x = [normal(k, 5, 3) for k in range(4)]
     weight = torch.tensor([1.0, 0.0, 2.0, 0.0, 0.5], dtype=torch.float64)
     rest = {"cosface": (x[1], torch.tensor([0, 1, 2, 3, 4])), "simsiam": x[1:]}
     rest["arcface"] = rest["cosface"]
+    rest["circle"] = rest["multi_similarity"] = (torch.tensor([0, 1, 0, 0, 1]),)
 
     def run(first: Tensor) -> tuple[Tensor, Tensor]:
         leaf = first.clone().requires_grad_()
@@ -311,6 +312,7 @@ def test_a_row_of_weight_zero_is_not_selected(name: str) -> None:
         return value.detach(), torch.autograd.grad(value, leaf)[0]
 
     silenced = torch.where((weight == 0).unsqueeze(1), torch.nan, x[0])
-    for one, other in zip(run(silenced), run(x[0]), strict=True):
-        torch.testing.assert_close(one, other)
+    other = torch.where((weight == 0).unsqueeze(1), x[2], x[0])
+    for one, two in zip(run(silenced), run(other), strict=True):
+        torch.testing.assert_close(one, two)
     assert (run(silenced)[1][weight == 0] == 0).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import safe_sqrt
 from nucleate.losses.embeddings import product, unit
-from nucleate.losses.options import Between, Normalize, NotNegative, Reduction
+from nucleate.losses.options import Angle, Normalize, NotNegative, Positive, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_target, class_weights, hard_target, weigh, without_zeros
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["arcface", "cosface"]
 
-Angle = Annotated[float, Between(0.0, math.pi / 2)]
-
 
 @loss("contrastive", "cross_entropy(s (cos - m [own class]))", "0..inf", "classes far apart in angle", module="CosFace")
 def cosface(
@@ -40,7 +38,7 @@ def cosface(
     projection: Tensor,
     target: Tensor,
     *,
-    scale: float = 64.0,
+    scale: Positive = 64.0,
     margin: NotNegative = 0.35,
     mask: Tensor | None = None,
     class_weight: Tensor | None = None,
@@ -62,20 +60,7 @@ def cosface(
         target: (N,), class indices of any integer type, or one-hot rows (N, C).
         scale: s, above 0: how sure the cosines, -1..1, may become.
         margin: m, at least 0; a cosine.
-        mask: boolean, (N,); True selects.
-        class_weight: one weight for each class, (C,).
         weight: one weight for each row, (N,); a row of weight 0 is not selected.
-        ignore_index: an index in `target` that leaves its row out.
-        normalize: "weight" divides the mean by the weights of the selected rows, "count" by their number.
-        reduction: "mean", "sum", "none" for the weighted value of each row, (N,), or "pair" for (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for float64 embeddings. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     >>> import torch
     >>> x, classes = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -101,7 +86,7 @@ def arcface(
     projection: Tensor,
     target: Tensor,
     *,
-    scale: float = 64.0,
+    scale: Positive = 64.0,
     margin: Angle = 0.5,
     easy_margin: bool = False,
     mask: Tensor | None = None,
@@ -128,20 +113,7 @@ def arcface(
         margin: m in radians, 0..pi / 2.
         easy_margin: no margin for a row at more than a right angle to its class, for a start that is hard otherwise;
             the score then jumps up by s sin(m) at the right angle.
-        mask: boolean, (N,); True selects.
-        class_weight: one weight for each class, (C,).
         weight: one weight for each row, (N,); a row of weight 0 is not selected.
-        ignore_index: an index in `target` that leaves its row out.
-        normalize: "weight" divides the mean by the weights of the selected rows, "count" by their number.
-        reduction: "mean", "sum", "none" for the weighted value of each row, (N,), or "pair" for (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for float64 embeddings. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     >>> import torch
     >>> x, classes = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -172,13 +144,13 @@ def _with_margin(
     projection: Tensor,
     target: Tensor,
     own: Callable[[Tensor, Tensor], Tensor],
-    scale: float,
+    scale: Positive,
     mask: Tensor | None,
     class_weight: Tensor | None,
     weight: Tensor | None,
     ignore_index: int | None,
-    normalize: str,
-    reduction: str,
+    normalize: Normalize,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
 ) -> Tensor:

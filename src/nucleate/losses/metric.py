@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import first_row, gather
-from nucleate.losses.embeddings import finish_rows, own_columns, product, rows
-from nucleate.losses.options import NotNegative, Reduction, Share
-from nucleate.losses.reduction import select
+from nucleate.losses.embeddings import own_columns, product, rows, unit
+from nucleate.losses.options import Between, NotNegative, Positive, Reduction, Share
+from nucleate.losses.reduction import reduce, select
 from nucleate.losses.registry import loss
+from nucleate.losses.targets import weigh, without_zeros
 from nucleate.losses.validation import require_between, require_positive, require_shape
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def circle(
     labels: Tensor,
     *,
     margin: Share = 0.4,
-    scale: float = 80.0,
+    scale: Positive = 80.0,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -50,18 +51,9 @@ def circle(
         labels: (N,), of any integer type.
         margin: m, 0..1: s_p should be above 1 - m, s_n below m.
         scale: g, above 0.
-        mask: boolean, (N,); the rows that take part at all.
-        weight: one weight for each anchor, (N,).
-        reduction: "mean" over the anchors by weight, "sum", "none" for the weighted value of each row, (N,), or
-            "pair" for (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
+        mask: boolean, (N,); the rows that take part at all, as anchors and for others.
+        weight: one weight for each anchor, (N,); a row of weight 0 takes no part.
         group: each rank's anchors meet the rows of all its ranks, with gradient, and the mean is over all.
-
-    Returns:
-        float32, or float64 for float64 embeddings. 0 with a zero gradient where there is no anchor.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     Equal embeddings have 20 (1.5 0.5 - 0.5 0.5) = 10 in the exponent, and ln 2 more for the two negatives:
 
@@ -79,7 +71,7 @@ def circle(
     pushed = _log_sum(scale * of_negatives * (p.s - margin), p.negative)
     pulled = _log_sum(-scale * of_positives * (p.s - (1 - margin)), p.positive)
     values = select(F.softplus(pushed + pulled), p.negative.any(1))
-    return finish_rows(name, values, p.positive.any(1), mask, weight, reduction, p.read, group)
+    return _mean_of_anchors(name, values, p, weight, reduction, group)
 
 
 @loss(
@@ -92,9 +84,9 @@ def multi_similarity(
     features: Tensor,
     labels: Tensor,
     *,
-    alpha: float = 2.0,
-    beta: float = 50.0,
-    threshold: float = 0.5,
+    alpha: Positive = 2.0,
+    beta: Positive = 50.0,
+    threshold: Annotated[float, Between(-1.0, 1.0)] = 0.5,
     mining: NotNegative | None = None,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
@@ -115,18 +107,9 @@ def multi_similarity(
         threshold: a cosine, -1..1.
         mining: e, at least 0 (0.1 in the paper): of the negatives only those with s_n > min s_p - e count, and of the
             positives those with s_p < max s_n + e. None takes every pair.
-        mask: boolean, (N,); the rows that take part at all.
-        weight: one weight for each anchor, (N,).
-        reduction: "mean" over the anchors by weight, "sum", "none" for the weighted value of each row, (N,), or
-            "pair" for (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
+        mask: boolean, (N,); the rows that take part at all, as anchors and for others.
+        weight: one weight for each anchor, (N,); a row of weight 0 takes no part.
         group: each rank's anchors meet the rows of all its ranks, with gradient, and the mean is over all.
-
-    Returns:
-        float32, or float64 for float64 embeddings. 0 with a zero gradient where there is no anchor.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     >>> import torch
     >>> x, label = torch.ones(4, 3), torch.tensor([0, 0, 1, 1])
@@ -148,11 +131,11 @@ def multi_similarity(
         pushed = pushed & ~(s <= s.masked_fill(~p.positive, torch.inf).amin(1, keepdim=True) - mining)
     values = _log_one_plus(-alpha * (p.s - threshold), pulled) / alpha
     values = values + _log_one_plus(beta * (p.s - threshold), pushed) / beta
-    return finish_rows(name, values, p.positive.any(1), mask, weight, reduction, p.read, group)
+    return _mean_of_anchors(name, values, p, weight, reduction, group)
 
 
 class _Pairs(NamedTuple):
-    """Of each selected row and each row of all ranks: the cosine, whether the labels agree, whether they differ."""
+    """Of each row and each row of all ranks: the cosine; whether both are selected and their labels agree, or differ."""
 
     s: Tensor
     positive: Tensor
@@ -169,15 +152,31 @@ def _pairs(
     check: bool | None,
     group: ProcessGroup | None,
 ) -> _Pairs:
-    (x,), read = rows(name, {"features": features}, "cosine", mask, weight, check)
+    (x,), read = rows(name, {"features": features}, "dot", None, None, check)
     if labels.is_floating_point() or labels.is_complex():
         raise LossInputError(f"{name}: labels must be of an integer type, got {labels.dtype}; call .long() on them")
-    require_shape(name, "labels", labels, (len(features),), "the rows of features")
-    mine = labels.long() if mask is None else labels.long()[mask]
-    every, label = gather(x, group), gather(mine, group)
-    same = mine.unsqueeze(1) == label
+    require_shape(name, "labels", labels, (len(x),), "the rows of features")
+    selected = without_zeros(name, mask, weight, (len(x),), read)
+    here = torch.ones_like(labels, dtype=torch.bool) if selected is None else selected
+    # Shapes do not depend on the mask: rows that are not selected become ones, and are in no pair.
+    x = unit(select(x, None if selected is None else selected.unsqueeze(1), fill=1.0))
+    every, of_every = gather(x, group), gather(torch.stack((labels.long(), here.long()), 1), group)
+    same, both = labels.long().unsqueeze(1) == of_every[:, 0], here.unsqueeze(1) & (of_every[:, 1] == 1)
     own = own_columns(len(x), len(every), first_row(len(x), group), x.device)
-    return _Pairs(product(x, every), same & ~own, ~same, read)
+    return _Pairs(product(x, every), both & same & ~own, both & ~same, read)
+
+
+def _mean_of_anchors(
+    name: str,
+    values: Tensor,
+    p: _Pairs,
+    weight: Tensor | None,
+    reduction: Reduction,
+    group: ProcessGroup | None,
+) -> Tensor:
+    """The mean over the rows that have a positive, by weight."""
+    pair = weigh(values, None, p.positive.any(1), weight, "weight")
+    return reduce(name, *pair, reduction=reduction, check=p.read, group=group)
 
 
 def _log_sum(x: Tensor, among: Tensor) -> Tensor:

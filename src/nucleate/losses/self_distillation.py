@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.embeddings import rows, unit
-from nucleate.losses.options import Reduction
+from nucleate.losses.options import Positive, Reduction, Share
 from nucleate.losses.reduction import held, quotient, reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_axis, positions_of, weigh, without_zeros
@@ -51,18 +51,7 @@ def byol(
     Args:
         prediction: (N, D), what the student's predictor makes of one view, one embedding a row.
         target: (N, D), the teacher's projection of the other view.
-        mask: boolean, (N,); True selects.
         weight: one weight for each row, (N,); a row of weight 0 is not selected.
-        reduction: "mean" by weight, "sum", "none" for the weighted value of each row, (N,), or "pair" for
-            (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for float64 embeddings. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     >>> import torch
     >>> byol(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item()  # a right angle
@@ -100,18 +89,7 @@ def simsiam(
         first_projection: (N, D), the projector's output for the first view, which the predictor took.
         second_prediction: (N, D), of the second view.
         second_projection: (N, D), of the second view.
-        mask: boolean, (N,); True selects.
         weight: one weight for each row, (N,); a row of weight 0 is not selected.
-        reduction: "mean" by weight, "sum", "none" for the weighted value of each row, (N,), or "pair" for
-            (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for float64 embeddings. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     >>> import torch
     >>> x, y = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])
@@ -158,8 +136,8 @@ def dino(
     teacher: Tensor,
     *,
     center: Tensor | None = None,
-    student_temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
+    student_temperature: Positive = 0.1,
+    teacher_temperature: Positive = 0.04,
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
@@ -181,18 +159,7 @@ def dino(
         student_temperature: S, above 0.
         teacher_temperature: T, above 0.
         class_dim: the axis of the K scores.
-        mask: boolean, the shape of the positions, (N,) or (N, H, W); True selects.
         weight: one weight for each position; a position of weight 0 is not selected.
-        reduction: "mean" by weight, "sum", "none" for the weighted value of each position, or "pair" for
-            (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for float64 scores. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     >>> import torch
     >>> round(dino(torch.zeros(2, 8), torch.randn(2, 8)).item(), 4)  # ln 8
@@ -244,7 +211,7 @@ class DINOCenter(nn.Module):
 
     value: Tensor
 
-    def __init__(self, scores: int, *, momentum: float = 0.9) -> None:
+    def __init__(self, scores: int, *, momentum: Share = 0.9) -> None:
         super().__init__()
         require_between("DINOCenter", "momentum", momentum, 0.0, 1.0)
         self.momentum = momentum

@@ -13,7 +13,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.boundary import signed_distance
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, distribution, safe_power
-from nucleate.losses.options import Empty, NotNegative, Over, Reduction
+from nucleate.losses.options import Empty, NotNegative, Over, Positive, Reduction
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
@@ -66,7 +66,6 @@ def cl_dice(
         target: class indices (N, pixels...), or one-hot or soft labels in the prediction's shape.
         iterations: at least the largest radius in pixels of what is labelled.
         class_dim: the axis of the classes, not the first.
-        multilabel: each channel is a yes or no of its own.
         over: "image", one value for each image and class, or "batch", one value for each class of all images (and of
             all ranks of `group`).
         empty: for a class without a labelled pixel: "penalize" counts the predicted centre line, a pixels long, with
@@ -75,17 +74,8 @@ def cl_dice(
         mask: boolean, the shape of the positions; True selects. What is not selected is background in both.
         class_weight: one weight for each class, (C,); 0 leaves a class, such as background, out.
         weight: one weight for each position, of its part in the sums |...|; 0 is not selected.
-        ignore_index: an index in `target` that leaves its position out.
         reduction: "mean" over images and classes by class weight, "sum", "none" for (N, C), (1, C) over the batch,
             or "pair" for (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for a float64 prediction. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     A line of six pixels in a strip of background, found in halves, with a gap of two:
 
@@ -168,7 +158,7 @@ def hausdorff_dt(
     *,
     distance: Tensor | None = None,
     predicted_distance: Tensor | None = None,
-    alpha: float = 2.0,
+    alpha: Positive = 2.0,
     class_dim: int = 1,
     multilabel: bool = False,
     over: Over = "image",
@@ -196,23 +186,13 @@ def hausdorff_dt(
             like, where values cannot be read, both must be given.
         alpha: above 0; how much more what is further counts.
         class_dim: the axis of the classes, not the first.
-        multilabel: each channel is a yes or no of its own.
         over: "image", one value for each image and class, or "batch", one value for each class of the pixels of all
             images (and of all ranks of `group`).
         mask: boolean, the shape of the positions; True selects. What is not selected is background in both.
         class_weight: one weight for each class, (C,); 0 leaves a class, such as background, out.
         weight: one weight for each position in the mean over pixels; 0 is not selected.
-        ignore_index: an index in `target` that leaves its position out.
         reduction: "mean" over images and classes by class weight, "sum", "none" for (N, C), (1, C) over the batch,
             or "pair" for (total, weight).
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for a float64 prediction. 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
 
     Of four pixels the two on the right are labelled, and only one was found:
 
@@ -282,7 +262,7 @@ def _fields(
     return _Fields(p, t, select(each, selected), selected, shape(x), r.read)
 
 
-def _sums(name: str, parts: list[Tensor], over: str, group: ProcessGroup | None) -> list[Tensor]:
+def _sums(name: str, parts: list[Tensor], over: Over, group: ProcessGroup | None) -> list[Tensor]:
     """Each part (N, C, pixels...) summed over the pixels, (N, C); over the batch also over images and ranks, (1, C)."""
     require_choice(name, "over", over, ("image", "batch"))
     sums = torch.stack([x.flatten(2).sum(2) for x in parts])
@@ -295,8 +275,8 @@ def _finish(
     counted: Tensor,
     class_weight: Tensor | None,
     read: bool,
-    reduction: str,
-    over: str,
+    reduction: Reduction,
+    over: Over,
     group: ProcessGroup | None,
 ) -> Tensor:
     """The mean over images and classes (N, C) by class weight, of those that are `counted`."""
