@@ -135,7 +135,7 @@ def multi_similarity(
 
 
 class _Pairs(NamedTuple):
-    """Of each row and each row of all ranks: the cosine; whether both are selected and their labels agree, or differ."""
+    """Of each row and each row of all ranks: the cosine; whether both are selected and of one label, or of two."""
 
     s: Tensor
     positive: Tensor
