@@ -31,9 +31,13 @@ from nucleate.losses.regression import *
 from nucleate.losses.overlap import *
 from nucleate.losses.lovasz import *
 from nucleate.losses.boundary import *
+from nucleate.losses.topology import *
 from nucleate.losses.contrastive import *
 from nucleate.losses.labelled_pairs import *
 from nucleate.losses.redundancy import *
+from nucleate.losses.self_distillation import *
+from nucleate.losses.metric import *
+from nucleate.losses.angular import *
 
 from nucleate.losses.accumulation import *
 from nucleate.losses.distribution import *

@@ -12,10 +12,16 @@ from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
 
 __all__ = [
+    "BYOL",
+    "DINO",
+    "ArcFace",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
     "CLIPLoss",
+    "Circle",
+    "ClDice",
+    "CosFace",
     "CrossEntropy",
     "Decoupled",
     "DenseInfoNCE",
@@ -26,6 +32,7 @@ __all__ = [
     "GaussianNLL",
     "GeneralizedDice",
     "GeneralizedKL",
+    "HausdorffDT",
     "Hellinger",
     "Hinge",
     "Huber",
@@ -42,6 +49,7 @@ __all__ = [
     "MSE",
     "MarginRanking",
     "ModifiedHuber",
+    "MultiSimilarity",
     "MulticlassHinge",
     "NTXent",
     "Ordinal",
@@ -52,6 +60,7 @@ __all__ = [
     "Renyi",
     "SigLIP",
     "SmoothL1",
+    "SimSiam",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
@@ -1565,6 +1574,108 @@ class Boundary(Loss):
         group: ProcessGroup | None = ...,
     ) -> Tensor: ...
 
+class ClDice(Loss):
+    iterations: int
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class HausdorffDT(Loss):
+    distance: Tensor | None
+    predicted_distance: Tensor | None
+    alpha: Positive
+    class_dim: int
+    multilabel: bool
+    over: Over
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
 class InfoNCE(Loss):
     temperature: Positive | Tensor
     similarity: Similarity
@@ -1861,6 +1972,262 @@ class VICReg(Loss):
         covariance: NotNegative = ...,
         deviation: float = ...,
         mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class BYOL(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SimSiam(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first_prediction: Tensor,
+        first_projection: Tensor,
+        second_prediction: Tensor,
+        second_projection: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class DINO(Loss):
+    center: Tensor | None
+    student_temperature: Positive
+    teacher_temperature: Positive
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Circle(Loss):
+    margin: Share
+    scale: Positive
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MultiSimilarity(Loss):
+    alpha: Positive
+    beta: Positive
+    threshold: Annotated[float, Between(-1.0, 1.0)]
+    mining: NotNegative | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class CosFace(Loss):
+    scale: Positive
+    margin: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class ArcFace(Loss):
+    scale: Positive
+    margin: Angle
+    easy_margin: bool
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from contextvars import ContextVar
@@ -127,6 +128,12 @@ def require_between(loss: str, name: str, value: float, low: float, high: float)
     """The range of an option that is a plain number."""
     if not low <= value <= high:
         raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, got {value:g}")
+
+
+def require_positive(loss: str, name: str, value: float) -> None:
+    """An option that is a plain number above 0."""
+    if not 0.0 < value < math.inf:
+        raise LossInputError(f"{loss}: {name} must be positive and finite, got {value:g}")
 
 
 def require_choice(loss: str, name: str, value: str, choices: tuple[str, ...]) -> None:
