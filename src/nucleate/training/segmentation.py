@@ -70,7 +70,7 @@ class ValidationSet:
         parallel = parallel or Serial()
         totals, maps, matchings = zip(*parallel.map(one, range(len(self.pairs))), strict=True)
         weights = sum_terms(criterion.weights(targets) for targets in self.targets)
-        return ValidationResult(weighted_mean(sum_terms(totals), weights), pool(matchings), maps)
+        return ValidationResult(weighted_mean(sum_terms(totals), weights, criterion.terms), pool(matchings), maps)
 
     def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
@@ -122,7 +122,7 @@ class SegmentationTask:
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
         # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
-        losses.warm_up("cross_entropy")
+        losses.warm_up(*(["cross_entropy"] if config.loss == "cross_entropy" else []))
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)
