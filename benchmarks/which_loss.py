@@ -3,8 +3,8 @@
     python benchmarks/which_loss.py --data DATA     # goes on where it was; prints the table of what is done so far
     python benchmarks/which_loss.py --quick         # drawn images and the shortest runs: whether it works
 
-DATA holds fluorescence/{train,val}/{images,masks}/ID.png and fluorescence/few_labels.json (BBBC038v1). A run learns from
-the first images of a seed's list and chooses its epoch and thresholds on a part of them, as `nucleate train` does
+DATA holds fluorescence/{train,val}/{images,masks}/ID.png and fluorescence/few_labels.json (BBBC038v1). A run learns
+from the first images of a seed's list and chooses its epoch and thresholds on a part of them, as `nucleate train` does
 (`hold_out`). It is scored on the images of `val`, which it neither learns from nor chooses on. No image of `test` is
 read: what is chosen by this table can still be measured there.
 
@@ -129,8 +129,10 @@ def run(images: list[Pair], judged: ValidationSet, loss: str, seed: int, epochs:
 
 
 def table(plan: Plan) -> str:
-    """Of each loss and number of labels: the mean over seeds, the standard deviation, and the difference from the standard."""
-    heads = [f"{labels} labels: {what}" for labels in plan.labels for what in ("mean AP", "less that of cross entropy", "PQ")]
+    """Of each loss and number of labels: mean over seeds, standard deviation, and what it is less cross entropy."""
+    heads = [
+        f"{labels} labels: {what}" for labels in plan.labels for what in ("mean AP", "less that of cross entropy", "PQ")
+    ]
     lines = ["| loss | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     for loss in plan.losses:
         cells = [cell for labels in plan.labels for cell in _cells(plan, loss, labels)]

@@ -19,8 +19,8 @@ from nucleate.cli import main
 from nucleate.data.augment import AugmentationConfig
 from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.training.config import TrainingConfig
-from nucleate.training.pixel_loss import pixel_losses
 from nucleate.training.fit import fit
+from nucleate.training.pixel_loss import pixel_losses
 
 COMMANDS = ("check", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")

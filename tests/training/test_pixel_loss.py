@@ -71,13 +71,17 @@ def test_of_two_classes_a_yes_or_no_is_asked_of_the_difference_of_the_logits():
     targets, logits = make_batch(2).targets, 3 * torch.randn(2, 2, 16, 16)
     score, labels = logits[:, 1] - logits[:, 0], targets.classes
     for name, unit in (("binary_cross_entropy", 1.0), ("hinge", MARGIN)):
-        expected = losses.by_name(name)(score / unit, labels, mask=targets.known, weight=targets.weight, reduction="sum")
+        expected = losses.by_name(name)(
+            score / unit, labels, mask=targets.known, weight=targets.weight, reduction="sum"
+        )
         assert float(pixel_losses()[name].total(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_binary_cross_entropy_of_two_classes_is_cross_entropy():
     targets, logits = make_batch(2).targets, 3 * torch.randn(2, 2, 16, 16)
-    one, other = (float(pixel_losses()[name].total(logits, targets)) for name in ("cross_entropy", "binary_cross_entropy"))
+    one, other = (
+        float(pixel_losses()[name].total(logits, targets)) for name in ("cross_entropy", "binary_cross_entropy")
+    )
     assert one == pytest.approx(other, rel=1e-5)
 
 

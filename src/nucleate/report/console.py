@@ -263,7 +263,9 @@ def print_losses(entries: Iterable[Entry], trained: Container[str], console: Con
         mark = "yes" if entry.name in trained else ""
         table.add_row(*(Text(text) for text in (entry.name, mark, entry.formula, entry.range, entry.use)))
     console.print(table)
-    console.print("Those with yes are for nucleate train --loss, alone or added up: cross_entropy+0.5*dice.", soft_wrap=True)
+    console.print(
+        "Those with yes are for nucleate train --loss, alone or added up: cross_entropy+0.5*dice.", soft_wrap=True
+    )
 
 
 def _columns(table: Table, *heads: str) -> None:
