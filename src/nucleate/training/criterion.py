@@ -7,8 +7,8 @@ As sums and weights are added apart, the parts of a batch give the gradient of t
     offset    smooth L1 of (predicted - true) / radius, over known nucleus pixels
     radius    smooth L1 of the log radius, over known nucleus pixels
 
-Pixels count by `nucleate.postprocess.targets.importance`. Overlap losses, whose mean is over the classes of images,
-take each known pixel alike.
+Pixels count by `nucleate.postprocess.targets.importance`; the Lovász losses, which have no weights, take all known
+pixels alike. The mean of overlap losses is over the classes of images.
 """
 
 from __future__ import annotations

@@ -40,13 +40,15 @@ class PixelLoss:
     Args:
         function: The loss.
         yes_or_no: Whether it takes one score a pixel instead of the logits of all classes.
-        weighted: Whether its mean is over pixels by weight. If not, as with overlap losses, known pixels count alike.
+        weighted: Whether it takes a weight for each pixel. If not, known pixels count alike.
+        regions: Whether its mean is over the classes of images, as that of the overlap losses, and not over pixels.
         unit: Logits are divided by it.
     """
 
     function: Callable[..., Tensor]
     yes_or_no: bool
     weighted: bool
+    regions: bool
     unit: float
 
     def total(self, logits: Tensor, targets: Targets) -> Tensor:
@@ -55,7 +57,7 @@ class PixelLoss:
 
     def weight(self, targets: Targets, classes: int) -> float:
         """What the total is divided by for a mean; it depends on the targets alone."""
-        if self.weighted:
+        if self.weighted and not self.regions:
             return (1 if not self.yes_or_no else classes - 1) * float((targets.weight * targets.known).sum())
         n, *size = targets.classes.shape
         with torch.no_grad():
@@ -71,7 +73,7 @@ class PixelLoss:
             labels = (labels.unsqueeze(1) == kinds).flatten(0, 1)
             known, weight = (one.unsqueeze(1).expand(-1, len(kinds), -1, -1).flatten(0, 1) for one in (known, weight))
             x = _log_odds(select(held(x), targets.known.unsqueeze(1)))[:, 1:].flatten(0, 1)
-        weights = {_weight_name(self.function): weight} if self.weighted else {}
+        weights = {"weight": weight} if self.weighted else {}
         return self.function(x, labels, mask=known, **weights, reduction=reduction, check=False)
 
 
@@ -81,13 +83,6 @@ def _log_odds(logits: Tensor) -> Tensor:
     return log_p - log_complement(log_p, 1)
 
 
-def _weight_name(function: Callable[..., Tensor]) -> str | None:
-    names = inspect.signature(function).parameters
-    if "over" in names or "distance" in names:
-        return None
-    return next((name for name in ("position_weight", "weight") if name in names), None)
-
-
 def _of(entry: losses.Entry) -> PixelLoss | None:
     """How the loss takes pixel classes, if it does."""
     parameters = inspect.signature(entry.function).parameters
@@ -95,7 +90,7 @@ def _of(entry: losses.Entry) -> PixelLoss | None:
     if needed not in (["logits", "target"], ["prediction", "target"], ["score", "target"]) or "mask" not in parameters:
         return None
     unit = MARGIN if entry.kind == "margin" or needed[0] == "score" else 1.0
-    made = PixelLoss(entry.function, "class_dim" not in parameters, _weight_name(entry.function) is not None, unit)
+    made = PixelLoss(entry.function, "class_dim" not in parameters, "weight" in parameters, "over" in parameters, unit)
     return made if _has_gradient(made) else None
 
 
