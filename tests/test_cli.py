@@ -274,7 +274,7 @@ def test_curves_refuses_a_history_in_one_sentence(refused, tmp_path):
 
 def test_train_predict_evaluate_info(run, cells, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
-    code, printed, _ = run("train", cells, "--out", model, *BRIEFLY)
+    code, printed, _ = run("train", cells, "--out", model, "--loss", "cross_entropy + .5*dice", *BRIEFLY)
     assert code == 0 and "held out" in printed and f"Wrote {model}" in printed
     assert {path.name for path in model.iterdir()} == {
         "weights.safetensors",
@@ -303,7 +303,7 @@ def test_train_predict_evaluate_info(run, cells, tmp_path):
     assert [image["name"] for image in json.loads(scores.read_text())["images"]] == names[:3]
 
     code, printed, _ = run("info", model)
-    assert code == 0 and "Nodes" in printed and "halo" in printed
+    assert code == 0 and "Nodes" in printed and "halo" in printed and " cross_entropy+0.5*dice, seed" in printed
 
 
 def test_predictions_are_scored_against_masks_or_a_data_set(run, cells, trained, tmp_path):
