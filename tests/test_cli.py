@@ -242,7 +242,7 @@ def test_losses_marks_those_that_train_takes(run):
     from nucleate.losses import catalogue
 
     _, out, _ = run("losses")
-    marks = dict(re.findall(r"│ (\w+) +│ (yes)? +│", out))
+    marks = dict(re.findall(r"^│ (\w+) +│ (yes)? +│", out, re.MULTILINE))
     assert {name for name, mark in marks.items() if mark} == set(pixel_losses())
     assert marks.keys() == {entry.name for entry in catalogue()}
 

@@ -455,4 +455,5 @@ def test_a_run_is_resumed_with_the_same_loss_however_it_is_typed(tmp_path):
         run(dataclasses.replace(SHORT, loss="cross_entropy+0.5*dice"), folder=tmp_path, observe=stopping_at(3))
     with pytest.raises(ModelError, match="another choice of loss"):
         run(dataclasses.replace(SHORT, loss="cross_entropy+0.6*dice"), folder=tmp_path, resume=True)
-    assert run(dataclasses.replace(SHORT, loss="1*cross_entropy + .5*dice"), folder=tmp_path, resume=True).state.finished
+    same = dataclasses.replace(SHORT, loss="1*cross_entropy + .5*dice")
+    assert run(same, folder=tmp_path, resume=True).state.finished

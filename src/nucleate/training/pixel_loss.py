@@ -1,12 +1,14 @@
 """What `nucleate train --loss` takes: the losses of the catalogue that fit pixel classes, and sums of them.
 
-Whether a loss fits follows from its arguments alone, so a loss that enters the catalogue is found here:
+Nothing says so of a loss; it is tried, so that one that enters the catalogue is found here. A loss of one of the
+`FAMILIES` that takes a prediction, a target and a mask fits in one of two ways:
 
-    logits or prediction, target, class_dim=, mask=    takes the logits of the classes as they are
-    score or logits, target, mask=                     a yes or no: takes, for each class but the background, the
-                                                       log-odds that a pixel is of that class
+    by class       it takes the logits of the classes and class indices
+    by yes or no   it takes one score a pixel: for each class but the background, the log-odds that a pixel is of
+                   it; with two classes they are the difference of the logits
 
-and from its having a gradient: measures have none. With two classes the log-odds are the difference of the two logits.
+and only where a step downhill leads towards the labels. Measures have no slope, and there are losses whose logits mean
+something else than softmax makes of them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +30,9 @@ from nucleate.errors import InputError, LossInputError
 from nucleate.losses.cross_entropy import log_complement
 from nucleate.losses.reduction import held, select
 from nucleate.postprocess.targets import Targets
+
+FAMILIES = ("cross entropy", "margin", "overlap")
+"""Of the catalogue, those whose targets are classes."""
 
 MARGIN = 4.0
 """The log-odds at which a margin of 1 is reached: a probability of 0.982. At log-odds of 1 it would be 0.731, which is
@@ -41,7 +47,7 @@ class PixelLoss:
         function: The loss.
         yes_or_no: Whether it takes one score a pixel instead of the logits of all classes.
         weighted: Whether it takes a weight for each pixel. If not, known pixels count alike.
-        regions: Whether its mean is over the classes of images, as that of the overlap losses, and not over pixels.
+        regions: Whether its mean is over the classes of images, or some pixels of each, and not over all pixels.
         unit: Logits are divided by it.
     """
 
@@ -73,8 +79,10 @@ class PixelLoss:
             labels = (labels.unsqueeze(1) == kinds).flatten(0, 1)
             known, weight = (one.unsqueeze(1).expand(-1, len(kinds), -1, -1).flatten(0, 1) for one in (known, weight))
             x = _log_odds(select(held(x), targets.known.unsqueeze(1)))[:, 1:].flatten(0, 1)
-        weights = {"weight": weight} if self.weighted else {}
-        return self.function(x, labels, mask=known, **weights, reduction=reduction, check=False)
+        options: dict[str, Any] = {"weight": weight} if self.weighted else {}
+        if self.regions and "normalize" in inspect.signature(self.function).parameters:
+            options["normalize"] = "count"  # which pixels count depends on the logits, how many does not
+        return self.function(x, labels, mask=known, **options, reduction=reduction, check=False)
 
 
 def _log_odds(logits: Tensor) -> Tensor:
@@ -86,22 +94,35 @@ def _log_odds(logits: Tensor) -> Tensor:
 def _of(entry: losses.Entry) -> PixelLoss | None:
     """How the loss takes pixel classes, if it does."""
     parameters = inspect.signature(entry.function).parameters
-    needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    if needed not in (["logits", "target"], ["prediction", "target"], ["score", "target"]) or "mask" not in parameters:
+    first, *others = (name for name, parameter in parameters.items() if parameter.default is parameter.empty)
+    if entry.kind not in FAMILIES or others != ["target"] or "mask" not in parameters:
         return None
-    unit = MARGIN if entry.kind == "margin" or needed[0] == "score" else 1.0
-    made = PixelLoss(entry.function, "class_dim" not in parameters, "weight" in parameters, "over" in parameters, unit)
-    return made if _has_gradient(made) else None
+    unit = MARGIN if entry.kind == "margin" or first == "score" else 1.0
+    for yes_or_no in (False, True):
+        made = PixelLoss(entry.function, yes_or_no, "weight" in parameters, "over" in parameters, unit)
+        if _leads_to_the_labels(made):
+            return made
+    return None
 
 
-def _has_gradient(loss: PixelLoss) -> bool:
-    """Tried on an image of 2 x 2; in float64, for which nothing is compiled."""
-    square, classes = torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [1, 0]]])
-    targets = Targets(classes, torch.ones(1, 2, 2, dtype=torch.bool), square, square, square, torch.ones(1, 2, 2))
-    try:
-        return loss.total(torch.zeros(1, 2, 2, 2, dtype=torch.float64, requires_grad=True), targets).requires_grad
-    except LossInputError:
-        return False
+def _leads_to_the_labels(loss: PixelLoss) -> bool:
+    """Tried on a small image, a little right and a little wrong; in float64, for which nothing is compiled."""
+    right = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
+    right[:, 1, 2:6, 2:6] = 1.0
+    right[:, 0] = 1 - right[:, 1]
+    plane = torch.ones(1, 8, 8)
+    targets = Targets(right[:, 1].long(), plane > 0, plane[None], plane[None], plane[None], plane)
+    slope = torch.zeros_like(right)
+    for sign in (-0.1, 0.1):
+        logits = (sign * right).requires_grad_()
+        try:
+            total = loss.total(logits, targets)
+        except LossInputError:
+            return False
+        if not total.requires_grad:
+            return False
+        slope += torch.autograd.grad(total, logits)[0]
+    return bool((slope * (2 * right - 1)).sum() < 0)
 
 
 @functools.cache
