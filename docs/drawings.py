@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -134,6 +135,8 @@ def stopping() -> None:
 Values = Callable[[Tensor], Tensor]
 """The loss of each entry of a row."""
 
+EACH: dict[str, Any] = {"reduction": "none", "check": False}
+
 
 def losses_of_classes() -> None:
     """Cross entropy and focal by the log-odds of the label's class; margin losses by the margin."""
@@ -207,9 +210,6 @@ def divergences() -> None:
     axes[0].set_ylim(0, 1.5)
     axes[1].set_ylim(-4, 4)
     _save(figure, "losses-divergence.png")
-
-
-EACH = {"reduction": "none", "check": False}
 
 
 def _two(x: Tensor) -> Tensor:
