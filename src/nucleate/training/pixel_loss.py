@@ -23,11 +23,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nucleate import losses
 from nucleate.errors import InputError, LossInputError
-from nucleate.losses.cross_entropy import log_complement
 from nucleate.losses.reduction import held, select
 from nucleate.postprocess.targets import Targets
 
@@ -64,7 +62,7 @@ class PixelLoss:
     def weight(self, targets: Targets, classes: int) -> float:
         """What the total is divided by for a mean; it depends on the targets alone."""
         if self.weighted and not self.regions:
-            return (1 if not self.yes_or_no else classes - 1) * float((targets.weight * targets.known).sum())
+            return (classes - 1 if self.yes_or_no else 1) * float((targets.weight * targets.known).sum())
         n, *size = targets.classes.shape
         with torch.no_grad():
             zeros = torch.zeros(n, classes, *size, device=targets.weight.device)
@@ -78,7 +76,7 @@ class PixelLoss:
             kinds = torch.arange(1, x.shape[1], device=x.device)[:, None, None]
             labels = (labels.unsqueeze(1) == kinds).flatten(0, 1)
             known, weight = (one.unsqueeze(1).expand(-1, len(kinds), -1, -1).flatten(0, 1) for one in (known, weight))
-            x = _log_odds(select(held(x), targets.known.unsqueeze(1)))[:, 1:].flatten(0, 1)
+            x = _log_odds(select(held(x), targets.known.unsqueeze(1))).flatten(0, 1)
         options: dict[str, Any] = {"weight": weight} if self.weighted else {}
         if self.regions and "normalize" in inspect.signature(self.function).parameters:
             options["normalize"] = "count"  # which pixels count depends on the logits, how many does not
@@ -86,9 +84,9 @@ class PixelLoss:
 
 
 def _log_odds(logits: Tensor) -> Tensor:
-    """Of each class against all others together: log p - log(1 - p)."""
-    log_p = F.log_softmax(logits, 1)
-    return log_p - log_complement(log_p, 1)
+    """Of each class but the first against all others together: log p - log(1 - p)."""
+    others = [torch.cat([logits[:, :c], logits[:, c + 1 :]], 1) for c in range(1, logits.shape[1])]
+    return logits[:, 1:] - torch.stack([one.logsumexp(1) for one in others], 1)
 
 
 def _of(entry: losses.Entry) -> PixelLoss | None:
