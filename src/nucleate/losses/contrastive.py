@@ -143,10 +143,10 @@ def info_nce(
     found = batch(name, {"query": query, "key": key}, similarity, mask, weight, check, group)
     t = require_temperature(name, temperature, found.read)
     extra = _negatives(name, negatives, query, similarity, in_batch)
-    q, k = found.each
+    (q, k), expected = found.each, found.expected(reduction)
     if extra is not None and not in_batch:
         beside = partial(_beside, hardness)
-        values = over_products(q / t, extra.to(q.dtype), beside, ((q * k).sum(1) / t, found.keep))
+        values = over_products(q / t, extra.to(q.dtype), beside, ((q * k).sum(1) / t, found.keep), (), expected)
         return finish_rows(name, values, None, found, reduction, group)
     keys, begin, keep = gather(k, group), first_row(len(k), group), found.keep
     if extra is not None:
@@ -158,7 +158,7 @@ def info_nce(
         return finish(name, total, amount, reduction=reduction, check=found.read, group=group)
     partner = found.row_numbers(begin)
     way = partial(_toward_harder, hardness) if hardness else toward
-    values = over_products(q / t, keys, way, (partner, found.keep), (keep,))
+    values = over_products(q / t, keys, way, (partner, found.keep), (keep,), expected)
     return finish_rows(name, values, None, found, reduction, group)
 
 
@@ -194,7 +194,7 @@ def _toward_harder(
 
 def _harder(hardness: float, negatives: Tensor, positive: Tensor) -> Tensor:
     """log(1 + sum_j w_j exp(s_j - positive)), w_j = exp(b s_j) over the mean of all; s_j = -inf is no negative."""
-    count = (negatives > -torch.inf).sum(1)
+    count = (negatives != -torch.inf).sum(1)
     some = count > 0
     x = torch.where(some.unsqueeze(1), negatives, 0.0)
     weighed = torch.logsumexp((1 + hardness) * x, 1) - torch.logsumexp(hardness * x, 1)
@@ -237,7 +237,7 @@ def clip(
             total = sum(totals, a.new_zeros(())) / 2
         return finish(name, total, amount, reduction=reduction, check=found.read, group=group)
     each = found.row_numbers(begin), found.keep
-    there, back = (over_products(x / t, y, toward, each, (found.keep,)) for x, y in ways)
+    there, back = (over_products(x / t, y, toward, each, (found.keep,), found.expected(reduction)) for x, y in ways)
     return finish_rows(name, (there + back) / 2, None, found, reduction, group)
 
 
@@ -270,12 +270,16 @@ def nt_xent(
     name = "nt_xent"
     found = batch(name, {"first": first, "second": second}, similarity, mask, weight, check, group)
     t = require_temperature(name, temperature, found.read)
-    values = _of_both_views(found, t, _toward_without_self, group)
+    values = _of_both_views(found, t, _toward_without_self, reduction, group)
     return finish_rows(name, values, None, found, reduction, group)
 
 
 def _of_both_views(
-    found: Batch, temperature: float | Tensor, values: Callable[..., Tensor], group: ProcessGroup | None
+    found: Batch,
+    temperature: float | Tensor,
+    values: Callable[..., Tensor],
+    reduction: str,
+    group: ProcessGroup | None,
 ) -> Tensor:
     """The mean over both rows of each pair of values(scores, partner, own, anchor, keep) against all rows."""
     a, b = found.each
@@ -284,7 +288,9 @@ def _of_both_views(
     partner = own + len(every[0])
     keep = None if found.keep is None else torch.cat((found.keep, found.keep))
     each = torch.cat((partner, own)), torch.cat((own, partner)), keep
-    both = over_products(torch.cat((a, b)) / temperature, torch.cat(every), values, each, (keep,))
+    expected = found.expected(reduction)
+    expected = None if expected is None else expected.repeat(2)
+    both = over_products(torch.cat((a, b)) / temperature, torch.cat(every), values, each, (keep,), expected)
     return both.reshape(2, len(a), *both.shape[1:]).mean(0)
 
 
@@ -316,7 +322,7 @@ def decoupled(
     name = "decoupled"
     found = batch(name, {"first": first, "second": second}, similarity, mask, weight, check, group)
     t = require_temperature(name, temperature, found.read)
-    values, valid = _of_both_views(found, t, _without_pair, group).unbind(1)
+    values, valid = _of_both_views(found, t, _without_pair, reduction, group).unbind(1)
     return finish_rows(name, values, valid > 0, found, reduction, group)
 
 
@@ -324,9 +330,9 @@ def _without_pair(scores: Tensor, partner: Tensor, own: Tensor, anchor: Tensor |
     """The value of each row, and 1 where it has negatives."""
     others = _without(_without(scores, own), partner)
     others = others if keep is None else others.masked_fill(~keep, -torch.inf)
-    valid = (others > -torch.inf).any(1)
+    valid = (others != -torch.inf).any(1)
     values = torch.logsumexp(torch.where(valid.unsqueeze(1), others, 0.0), 1) - _at(scores, partner)
-    return torch.stack((values, valid.to(values.dtype)), 1)
+    return torch.stack((select(values, valid), valid.to(values.dtype)), 1)
 
 
 @loss(
@@ -367,7 +373,7 @@ def siglip(
     a, b = found.each
     own = found.row_numbers(first_row(len(b), group))
     offset = bias.reshape(()).to(a.dtype) if isinstance(bias, Tensor) else a.new_full((), bias)
-    values = over_products(a / t, gather(b, group), _yes_or_no, (own,), (offset, found.keep))
+    values = over_products(a / t, gather(b, group), _yes_or_no, (own,), (offset, found.keep), found.expected(reduction))
     return finish_rows(name, values, None, found, reduction, group)
 
 

@@ -91,6 +91,12 @@ class Batch:
     keep: Tensor | None
     read: bool
 
+    def expected(self, reduction: str) -> Tensor | None:
+        """What the backward pass will bring to the values, up to a factor."""
+        if reduction == "none":
+            return None
+        return self.each[0].new_ones(len(self.each[0])) if self.weight is None else self.weight.detach()
+
     def row_numbers(self, begin: int) -> Tensor:
         """The place of each row among those of all ranks, the first of which is `begin`."""
         return torch.arange(begin, begin + len(self.each[0]), device=self.each[0].device)
@@ -165,15 +171,16 @@ def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> f
 def finish_rows(
     loss: str, values: Tensor, valid: Tensor | None, found: Batch, reduction: str, group: ProcessGroup | None
 ) -> Tensor:
-    """Weigh the anchors, leave out those that are not `valid`, and reduce; "none" gives one value for each row."""
+    """Weigh the anchors and reduce; "none" gives one value for each row.
+
+    Anchors that are not `valid` are not counted; their values and the gradients of these are 0 already.
+    """
+    values = select(values, found.keep)
+    if found.weight is not None:
+        values = values * select(found.weight.to(values.dtype), found.keep)
     counted = [x for x in (valid, found.keep) if x is not None]
-    valid = torch.stack(counted).all(0) if counted else None
-    values = select(values, valid)
-    weights = None if found.weight is None else select(found.weight.to(values.dtype), valid)
-    if weights is not None:
-        values = values * weights
-    elif valid is not None:
-        weights = valid.to(values.dtype)
+    weights = torch.ones_like(values) if found.weight is None else found.weight.to(values.dtype)
+    weights = select(weights, torch.stack(counted).all(0) if counted else None)
     if reduction == "none" and found.chosen is not None:
         values = values.new_zeros(found.chosen.shape).masked_scatter(found.chosen, values)
     return reduce(loss, values, weights, reduction=reduction, check=found.read, group=group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,7 +70,9 @@ def sup_con(
     mine = labels.long() if found.chosen is None else labels.long()[found.chosen]
     own = found.row_numbers(first_row(len(x), group))
     each, shared = (own, mine), (gather(mine, group), found.keep)
-    values, anchor = over_products(x / t, gather(x, group), _toward_same, each, shared).unbind(1)
+    values, anchor = over_products(
+        x / t, gather(x, group), _toward_same, each, shared, found.expected(reduction)
+    ).unbind(1)
     return finish_rows(name, values, anchor > 0, found, reduction, group)
 
 
@@ -138,11 +141,16 @@ def dense_info_nce(
         queries, where = queries.flatten(0, 1).unsqueeze(0), where.reshape(1, -1)
     else:
         columns = list(keys)
+    expected: Sequence[Tensor | None] = [None] * len(where)
+    if reduction != "none":
+        expected = list(
+            (torch.ones_like(match, dtype=keys.dtype) if each is None else each.detach()).reshape(where.shape)
+        )
     # A rank without images still takes part in the backward pass of a learnt temperature.
     found = [(queries.flatten(0, 1)[:0] / t).sum(1)]
     found += [
-        _matched(q, pixels, partner, here, t, similarity)
-        for q, pixels, partner, here in zip(queries, columns, wanted, where, strict=True)
+        _matched(q, pixels, partner, here, likely, t, similarity)
+        for q, pixels, partner, here, likely in zip(queries, columns, wanted, where, expected, strict=True)
     ]
     values = torch.cat(found).reshape(match.shape)
     weights = select(torch.ones_like(values) if each is None else each.to(values.dtype), anchor)
@@ -151,15 +159,22 @@ def dense_info_nce(
 
 
 def _matched(
-    query: Tensor, pixels: Tensor, partner: Tensor, anchor: Tensor, temperature: float | Tensor, similarity: str
+    query: Tensor,
+    pixels: Tensor,
+    partner: Tensor,
+    anchor: Tensor,
+    expected: Tensor | None,
+    temperature: float | Tensor,
+    similarity: str,
 ) -> Tensor:
     """The value of each pixel of `query`, 0 where it is no anchor."""
     if transforming() or query.device.type != "cpu":  # shapes must not depend on values
         q, partner = select(query, anchor.unsqueeze(1)), torch.where(anchor, partner, 0)
     else:
         q, partner = query[anchor], partner[anchor]
+        expected = None if expected is None else expected[anchor]
     q = unit(q) if similarity == "cosine" else q
-    values = over_products(q / temperature, pixels, toward, (partner, None), (None,))
+    values = over_products(q / temperature, pixels, toward, (partner, None), (None,), expected)
     if len(values) == len(query):
         return select(values, anchor)
     return values.new_zeros(anchor.shape).masked_scatter(anchor, values)

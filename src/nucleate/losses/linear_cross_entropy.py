@@ -99,8 +99,8 @@ def linear_cross_entropy(
             rows = select(rows, selected.unsqueeze(-1))
         logits = F.linear(rows, layer, offset).movedim(-1, dim)
     return cross_entropy_of(
-        name, logits, target, dim, selected, weight, position_weight, ignore_index, label_smoothing, normalize, reduction,
-        check, group,
+        name, logits, target, dim, selected, weight, position_weight, ignore_index, label_smoothing, normalize,
+        reduction, check, group,
     )  # fmt: skip
 
 
@@ -149,8 +149,11 @@ def _in_blocks(
         features = select(features, selected.unsqueeze(-1))
     values = partial(_surprisals, name, smoothing, normalize)
     shared = bias, None if w is None else w.flatten()
-    found = row_blocks.over_products(features, projection, values, (target, selected, each), shared)
-    return reduce(name, *found.unbind(-1), reduction=reduction, check=read, group=group)
+    expected = None if reduction == "none" else features.new_ones(positions)
+    found = row_blocks.over_products(features, projection, values, (target, selected, each), shared, expected)
+    total, amount = found.unbind(-1)
+    learnt = any(x is not None and x.requires_grad for x in (target, weight, each))
+    return reduce(name, total, amount if learnt else amount.detach(), reduction=reduction, check=read, group=group)
 
 
 def _surprisals(

@@ -1,7 +1,8 @@
 """Functions of the products of rows and columns, a block of rows at a time: memory grows with N, not with N^2.
 
-The backward pass makes each block once more, by the same function, and lets PyTorch derive it. So there is one
-formula for few rows and for many, and every input has its gradient: rows, columns, and whatever the function reads.
+PyTorch derives the function block by block. So there is one formula for few rows and for many, and every input has its
+gradient: rows, columns, and whatever the function reads. Where it is known what the backward pass will bring to each
+row, up to a factor, as for a mean, the derivatives are taken along with the values; else each block is made once more.
 """
 
 from __future__ import annotations
@@ -32,19 +33,26 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         return a @ b.transpose(-1, -2)
 
 
-def over_products(rows: Tensor, columns: Tensor, values: Values, each: Optional = (), shared: Optional = ()) -> Tensor:
+def over_products(
+    rows: Tensor, columns: Tensor, values: Values, each: Optional = (), shared: Optional = (),
+    expected: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """values(rows columns^T, *each, *shared), one result a row, without ever holding more than a block of products.
 
     Args:
         rows: (..., D), of any strides.
         columns: (M, D).
-        values: gives (..., more) of scores (..., M); no row may depend on another.
+        values: gives (...) or (..., more) of scores (..., M); no row may depend on another.
         each: what it reads of each row, (..., more) as well.
         shared: what it reads of all.
+        expected: (...), the gradient that each value is likely to get, up to a factor; of more than one value a row,
+            the first, and 0 for the others.
     """
     if not suits(rows, columns, (*each, *shared)):
         return values(product(rows, columns), *each, *shared)
-    return applied(_InBlocks, values, len(each), rows, columns, *each, *shared)
+    if not torch.is_grad_enabled() or rows.device.type != "cpu":  # there the gradient that comes is not looked at
+        expected = None
+    return applied(_InBlocks, values, len(each), expected, rows, columns, *each, *shared)
 
 
 def suits(rows: Tensor, columns: Tensor, others: Optional = ()) -> bool:
@@ -73,58 +81,100 @@ def parts(positions: Sequence[int], columns: int, device: torch.device) -> Itera
 @final
 class _InBlocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Values, count: int, rows: Tensor, columns: Tensor, *others: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, values: Values, count: int, expected: Tensor | None, rows: Tensor, columns: Tensor,
+        *others: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(rows, columns, *others)
-        ctx.values, ctx.count = values, count
-        positions = rows.shape[:-1]
-        found = [
-            values(product(rows[part], columns), *_taken(others, count, part))
-            for part in parts(positions, len(columns), rows.device)
-        ]
-        return torch.cat(found).reshape(*positions, *found[0].shape[1:])
+        needs = ctx.needs_input_grad[3:]
+        ctx.values, ctx.count, ctx.expected, ctx.made = values, count, expected, None
+        found, made = _in_blocks(values, count, [rows, columns, *others], needs, expected if any(needs) else None)
+        if any(needs):
+            ctx.made = made
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows, columns, *others = ctx.saved_tensors
-        needs, given = ctx.needs_input_grad[2:], gradients[0]
+        inputs, needs, given = list(ctx.saved_tensors), ctx.needs_input_grad[3:], gradients[0]
         if torch.is_grad_enabled() or batched(given):  # batched gradients cannot be written into memory
-            return None, None, *_through_all(ctx.values, [rows, columns, *others], needs, given)
-        inputs = [rows, columns, *others]
-        made = [torch.zeros_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
-        by_rows, by_columns, *by_others = made
-        for part in parts(rows.shape[:-1], len(columns), rows.device):
-            block = rows[part]
-            scores = product(block, columns).requires_grad_(needs[0] or needs[1])
-            taken = [
-                None if x is None else x.detach().requires_grad_(need)
-                for x, need in zip(_taken(others, ctx.count, part), needs[2:], strict=True)
-            ]
-            slope, *slopes = _slopes(ctx.values, [scores, *taken], given[part])
-            del scores, taken
-            if by_rows is not None and slope is not None:
-                by_rows[part] = product(slope, columns.T)
-            if by_columns is not None and slope is not None:
-                by_columns.addmm_(slope.T, block)
-            for k, (into, g) in enumerate(zip(by_others, slopes, strict=True)):
-                if into is not None and g is not None:
-                    if k < ctx.count:
-                        into[part] = g
-                    else:
-                        into += g
-        return None, None, *made
+            return None, None, None, *_through_all(ctx.values, inputs, needs, given)
+        made, ctx.made = ctx.made, None
+        factor = None if made is None else _factor(given, ctx.expected)
+        if factor is None:
+            _, made = _in_blocks(ctx.values, ctx.count, inputs, needs, given)
+        elif factor != 1:
+            made = [None if g is None else g.mul_(factor) for g in made]
+        return None, None, None, *made
 
 
-def _taken(others: Optional, count: int, part: Index) -> list[Tensor | None]:
-    """The part of the first `count`, and the whole of what all rows share."""
-    return [x if x is None or k >= count else x[part] for k, x in enumerate(others)]
+def _in_blocks(
+    values: Values, count: int, inputs: Optional, needs: Sequence[bool], given: Tensor | None
+) -> tuple[Tensor, list[Tensor | None] | None]:
+    """The values, and with `given` the gradients at the inputs."""
+    rows, columns, *others = inputs
+    assert rows is not None
+    assert columns is not None
+    made = [torch.zeros_like(x) if x is not None and need else None for x, need in zip(inputs, needs, strict=True)]
+    found = []
+    for part in parts(rows.shape[:-1], len(columns), rows.device):
+        block = rows[part]
+        taken = [x if x is None or k >= count else x[part] for k, x in enumerate(others)]
+        if given is None:
+            found.append(values(product(block, columns), *taken))
+            continue
+        leaves: list[Tensor | None] = [product(block, columns).requires_grad_(needs[0] or needs[1])]
+        leaves += [x if x is None else x.detach().requires_grad_(n) for x, n in zip(taken, needs[2:], strict=True)]
+        value, slopes = _derived(values, leaves, given[part])
+        del leaves
+        found.append(value)
+        _add(made, slopes, part, count, block, columns)
+    result = torch.cat(found)
+    return result.reshape(*rows.shape[:-1], *result.shape[1:]), None if given is None else made
 
 
-def _slopes(values: Values, inputs: Optional, given: Tensor, again: bool = False) -> list[Tensor | None]:
+def _add(made: Optional, slopes: Optional, part: Index, count: int, block: Tensor, columns: Tensor) -> None:
+    """Enter what a block gives: slopes by its scores, then by what else was read."""
+    by_rows, by_columns, *by_others = made
+    by_scores, *rest = slopes
+    if by_scores is not None and by_rows is not None:
+        by_rows[part] = product(by_scores, columns.T)
+    if by_scores is not None and by_columns is not None:
+        by_columns.addmm_(by_scores.T, block)
+    for k, (into, slope) in enumerate(zip(by_others, rest, strict=True)):
+        if into is not None and slope is not None:
+            if k < count:
+                into[part] = slope
+            else:
+                into += slope
+
+
+def _derived(
+    values: Values, inputs: Optional, given: Tensor, again: bool = False
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The values at `inputs`, and the gradients that `given` brings to those that require one."""
     wanted = [x for x in inputs if x is not None and x.requires_grad]
     with torch.enable_grad():
         found = values(*inputs)
-    slopes = iter(torch.autograd.grad(found, wanted, given, create_graph=again, allow_unused=True))
-    return [next(slopes) if x is not None and x.requires_grad else None for x in inputs]
+    slopes = iter(torch.autograd.grad(found, wanted, _spread(given, found), create_graph=again, allow_unused=True))
+    return found.detach(), [next(slopes) if x is not None and x.requires_grad else None for x in inputs]
+
+
+def _spread(given: Tensor, found: Tensor) -> Tensor:
+    """One gradient a row for the first of its values."""
+    if given.ndim == found.ndim:
+        return given
+    spread = torch.zeros_like(found)
+    spread[..., 0] = given
+    return spread
+
+
+def _factor(given: Tensor, expected: Tensor) -> float | None:
+    """By how much `given` is larger than `expected`; None where it is another gradient."""
+    like = _spread(expected, given)
+    place = like.abs().argmax()
+    factor = float(given.flatten()[place] / like.flatten()[place])
+    close = torch.allclose(given, like * factor, rtol=8 * torch.finfo(given.dtype).eps, atol=0.0)
+    return factor if close else None
 
 
 def _through_all(values: Values, inputs: Optional, needs: Sequence[bool], given: Tensor) -> list[Tensor | None]:
@@ -133,5 +183,5 @@ def _through_all(values: Values, inputs: Optional, needs: Sequence[bool], given:
     def whole(rows: Tensor, columns: Tensor, *others: Tensor | None) -> Tensor:
         return values(product(rows, columns), *others)
 
-    found = _slopes(whole, inputs, given, torch.is_grad_enabled())
+    _, found = _derived(whole, inputs, given, torch.is_grad_enabled())
     return [g if need else None for g, need in zip(found, needs, strict=True)]
