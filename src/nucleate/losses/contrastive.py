@@ -23,6 +23,7 @@ from nucleate.losses.distributed import first_row, gather
 from nucleate.losses.embeddings import Batch, batch, finish_rows, require_temperature, unit
 from nucleate.losses.kernels import blocks
 from nucleate.losses.kernels.row_blocks import over_products
+from nucleate.losses.options import NotNegative, Positive, Reduction, Similarity
 from nucleate.losses.reduction import finish, held, select
 from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between, require_floating, shape
@@ -30,7 +31,7 @@ from nucleate.losses.validation import require_between, require_floating, shape
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["clip", "decoupled", "info_nce", "nt_xent", "siglip"]
+__all__ = ["clip_loss", "decoupled", "info_nce", "nt_xent", "siglip"]
 
 
 def _at(scores: Tensor, columns: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def _toward_without_self(
 
 
 def _plain_total(
-    begin: int, share: Tensor | None, rows: Tensor, columns: Tensor, temperature: float | Tensor
+    begin: int, share: Tensor | None, rows: Tensor, columns: Tensor, temperature: Positive | Tensor
 ) -> Tensor:
     """What `blocks.row_total` computes."""
     partner = torch.arange(begin, begin + len(rows), device=rows.device)
@@ -70,7 +71,7 @@ def _plain_total(
     return (values if share is None else values * share).sum()
 
 
-def _row_weights(found: Batch, reduction: str, group: ProcessGroup | None) -> tuple[Tensor | None, Tensor, float]:
+def _row_weights(found: Batch, reduction: Reduction, group: ProcessGroup | None) -> tuple[Tensor | None, Tensor, float]:
     """The anchors' weights, their sum, and what the backward pass will bring to the total."""
     x = found.each[0]
     share = None if found.weight is None else found.weight.to(x.dtype)
@@ -86,12 +87,12 @@ def info_nce(
     *,
     negatives: Tensor | None = None,
     in_batch: bool = True,
-    hardness: float = 0.0,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    hardness: NotNegative = 0.0,
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -101,24 +102,10 @@ def info_nce(
     embeddings give ln N.
 
     Args:
-        query: (N, D), one embedding a row.
-        key: (N, D); row i belongs to row i of `query`.
         negatives: (K, D), further keys that belong to no query, such as those of a `Queue`; the same on every rank.
         in_batch: whether the keys of other queries are negatives. False, with `negatives`, is the loss of MoCo.
         hardness: b >= 0; a negative weighs exp(b s_ij / T), over its mean: the more, the more similar it is.
-        temperature: T > 0, a number or a tensor of one element, which may be learnt.
-        similarity: "cosine", or "dot" for rows as they are.
-        mask: (N,), boolean; the rows that take part.
-        weight: (N,), at least 0, one weight for each query; a row of weight 0 takes no part.
-        reduction: "mean", "sum", "none" for the weighted value of each query, or "pair".
-        check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks whose rows are keys, too, and over which the mean or the sum is taken.
-
-    Returns:
-        float32, or float64 for float64 embeddings; 0 with a zero gradient where nothing is selected.
-
-    Raises:
-        LossInputError: shapes, types or values that do not fit.
+        weight: one weight for each query, finite, at least 0; a row of weight 0 takes no part, as with `mask`.
 
     >>> import torch
     >>> round(info_nce(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)  # ln 8
@@ -162,7 +149,9 @@ def info_nce(
     return finish_rows(name, values, None, found, reduction, group)
 
 
-def _negatives(name: str, negatives: Tensor | None, query: Tensor, similarity: str, in_batch: bool) -> Tensor | None:
+def _negatives(
+    name: str, negatives: Tensor | None, query: Tensor, similarity: Similarity, in_batch: bool
+) -> Tensor | None:
     if negatives is None:
         if not in_batch:
             raise LossInputError(f"{name}: in_batch=False leaves no negatives; give them as negatives=")
@@ -201,28 +190,34 @@ def _harder(hardness: float, negatives: Tensor, positive: Tensor) -> Tensor:
     return select(F.softplus(weighed + count.clamp(min=1).to(x.dtype).log() - positive), some)
 
 
-@loss("contrastive", "(info_nce(a, b) + info_nce(b, a)) / 2", "0..inf", "two kinds of view of one thing", module="CLIP")
-def clip(
+@loss(
+    "contrastive",
+    "(info_nce(a, b) + info_nce(b, a)) / 2",
+    "0..inf",
+    "two kinds of view of one thing",
+    module="CLIPLoss",
+)
+def clip_loss(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """The mean of `info_nce` from `first` to `second` and back; range 0..inf.
 
     >>> import torch
-    >>> round(clip(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)
+    >>> round(clip_loss(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)
     2.0794
 
     Source: Radford et al., Learning transferable visual models from natural language supervision (2021).
     """
-    name = "clip"
+    name = "clip_loss"
     found = batch(name, {"first": first, "second": second}, similarity, mask, weight, check, group)
     t = require_temperature(name, temperature, found.read)
     a, b = found.each
@@ -248,11 +243,11 @@ def nt_xent(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -276,9 +271,9 @@ def nt_xent(
 
 def _of_both_views(
     found: Batch,
-    temperature: float | Tensor,
+    temperature: Positive | Tensor,
     values: Callable[..., Tensor],
-    reduction: str,
+    reduction: Reduction,
     group: ProcessGroup | None,
 ) -> Tensor:
     """The mean over both rows of each pair of values(scores, partner, own, anchor, keep) against all rows."""
@@ -299,11 +294,11 @@ def decoupled(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -346,18 +341,21 @@ def siglip(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
+    temperature: Positive | Tensor = 0.1,
     bias: float | Tensor = -10.0,
-    similarity: str = "cosine",
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_j log(1 + exp(-y_ij (s_ij / T + bias))), y = +1 for a pair and -1 for others; range 0..inf.
 
     Each pair of rows is a yes or no of its own, so there is no softmax over the batch. `bias` may be learnt.
+
+    Args:
+        bias: added to each similarity over T: a number, or a tensor of one element that may be learnt.
 
     >>> import torch
     >>> round(siglip(torch.eye(2), torch.eye(2), bias=0.0).item(), 4)  # log(1 + e^-10) + log 2

@@ -12,6 +12,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
 from nucleate.losses.kernels.row_blocks import product as product
+from nucleate.losses.options import Positive, Reduction, Similarity
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.validation import (
     batched,
@@ -91,7 +92,7 @@ class Batch:
     keep: Tensor | None
     read: bool
 
-    def expected(self, reduction: str) -> Tensor | None:
+    def expected(self, reduction: Reduction) -> Tensor | None:
         """What the backward pass will bring to the values, up to a factor."""
         if reduction == "none":
             return None
@@ -103,7 +104,7 @@ class Batch:
 
 
 def batch(
-    loss: str, named: dict[str, Tensor], similarity: str, mask: Tensor | None, weight: Tensor | None,
+    loss: str, named: dict[str, Tensor], similarity: Similarity, mask: Tensor | None, weight: Tensor | None,
     check: bool | None, group: ProcessGroup | None = None,
 ) -> Batch:  # fmt: skip
     """The selected rows of each input; all inputs have one shape (N, D). A row of weight 0 is not selected."""
@@ -131,7 +132,12 @@ def selection(mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
 
 
 def rows(
-    loss: str, named: dict[str, Tensor], similarity: str, mask: Tensor | None, weight: Tensor | None, check: bool | None
+    loss: str,
+    named: dict[str, Tensor],
+    similarity: Similarity,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    check: bool | None,
 ) -> tuple[list[Tensor], bool]:
     """The rows that `mask` selects of each input, scaled; all inputs have one shape (N, D)."""
     read = _require_rows(loss, named, similarity, mask, weight, check)
@@ -140,7 +146,12 @@ def rows(
 
 
 def _require_rows(
-    loss: str, named: dict[str, Tensor], similarity: str, mask: Tensor | None, weight: Tensor | None, check: bool | None
+    loss: str,
+    named: dict[str, Tensor],
+    similarity: Similarity,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    check: bool | None,
 ) -> bool:
     require_choice(loss, "similarity", similarity, ("cosine", "dot"))
     (first_name, first), *rest = named.items()
@@ -158,7 +169,7 @@ def _require_rows(
     return read
 
 
-def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> float | Tensor:
+def require_temperature(loss: str, temperature: Positive | Tensor, read: bool) -> float | Tensor:
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
     if read or not isinstance(temperature, Tensor):
@@ -169,7 +180,7 @@ def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> f
 
 
 def finish_rows(
-    loss: str, values: Tensor, valid: Tensor | None, found: Batch, reduction: str, group: ProcessGroup | None
+    loss: str, values: Tensor, valid: Tensor | None, found: Batch, reduction: Reduction, group: ProcessGroup | None
 ) -> Tensor:
     """Weigh the anchors and reduce; "none" gives one value for each row.
 

@@ -13,9 +13,10 @@ from nucleate.errors import LossInputError
 from nucleate.losses.cross_entropy import cross_entropy_of, weighed_surprisal
 from nucleate.losses.embeddings import selection
 from nucleate.losses.kernels import blocks, row_blocks
+from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select
-from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_target, class_weights, position_weights, positions_of
+from nucleate.losses.registry import POSITION_WEIGHT, loss
+from nucleate.losses.targets import class_target, class_weights, position_weights, positions_of, separate_weights
 from nucleate.losses.validation import (
     checking,
     require_between,
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["linear_cross_entropy"]
 
 
-@loss("cross entropy", "cross_entropy(W x + b)", "0..inf", "so many classes that their logits do not fit")
+@loss(
+    "cross entropy",
+    "cross_entropy(W x + b)",
+    "0..inf",
+    "so many classes that their logits do not fit",
+    renamed=POSITION_WEIGHT,
+)
 def linear_cross_entropy(
     features: Tensor,
     projection: Tensor,
@@ -41,12 +48,12 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     class_dim: int = 1,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
-    position_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    label_smoothing: Share = 0.0,
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -54,15 +61,16 @@ def linear_cross_entropy(
 
     Args:
         features: (N, D), (N, D, H, W), ... with the D features along `class_dim`.
-        projection: (C, D), one row for each class, as `torch.nn.Linear` holds it; with `bias` (C,).
+        projection: (C, D), one row for each class, as `torch.nn.Linear` holds it.
+        bias: (C,), added to the logits.
         target: class indices in the shape of the features without `class_dim`, or probabilities with C there.
-
-    The other arguments and the result are those of `cross_entropy`.
 
     >>> import torch
     >>> x, w, label = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
     >>> round(linear_cross_entropy(x, w, label).item(), 4)  # log(1 + e^-2)
     0.1269
+
+    Source: I. J. Good, Rational decisions (1952).
     """
     name = "linear_cross_entropy"
     require_floating(name, "features", features)
@@ -81,8 +89,9 @@ def linear_cross_entropy(
     read = checking(check, features)
     if mask is not None:
         require_mask(name, mask, positions, "the positions of the features")
-    position_weights(name, position_weight, positions, "position_weight", read)
-    selected = selection(mask, position_weight)
+    class_weight, weight = separate_weights(name, class_weight, weight, len(projection), positions)
+    position_weights(name, weight, positions, read)
+    selected = selection(mask, weight)
     if ignore_index is not None and target.shape == positions:
         kept = target != ignore_index
         selected = kept if selected is None else selected & kept
@@ -90,16 +99,16 @@ def linear_cross_entropy(
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
         rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
         offset = None if bias is None else bias.to(kind)
-        if row_blocks.suits(rows, layer, (offset, target, selected, weight, position_weight)):
+        if row_blocks.suits(rows, layer, (offset, target, selected, class_weight, weight)):
             return _in_blocks(
-                name, rows, layer, offset, target, dim, selected, weight, position_weight, ignore_index,
+                name, rows, layer, offset, target, dim, selected, class_weight, weight, ignore_index,
                 label_smoothing, normalize, reduction, read, group,
             )  # fmt: skip
         if selected is not None:  # what is left out may hold anything, and must not reach the layer's gradient
             rows = select(rows, selected.unsqueeze(-1))
         logits = F.linear(rows, layer, offset).movedim(-1, dim)
     return cross_entropy_of(
-        name, logits, target, dim, selected, weight, position_weight, ignore_index, label_smoothing, normalize,
+        name, logits, target, dim, selected, class_weight, weight, ignore_index, label_smoothing, normalize,
         reduction, check, group,
     )  # fmt: skip
 
@@ -112,12 +121,12 @@ def _in_blocks(
     target: Tensor,
     dim: int,
     selected: Tensor | None,
-    weight: Tensor | None,
+    class_weight: Tensor | None,
     each: Tensor | None,
     ignore_index: int | None,
     smoothing: float,
-    normalize: str,
-    reduction: str,
+    normalize: Normalize,
+    reduction: Reduction,
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor:
@@ -128,7 +137,7 @@ def _in_blocks(
     positions, classes = tuple(features.shape[:-1]), len(projection)
     # One number stands for the logits, whose shape is all that is needed to check a target.
     outline = features.new_empty(()).expand(*positions, classes)
-    w = class_weights(name, weight, outline, len(positions), read)
+    w = class_weights(name, class_weight, outline, len(positions), read)
     soft = target.ndim == features.ndim and ignore_index is None
     if soft:
         require_shape(name, "target", target, shape(outline.movedim(-1, dim)), "the logits")
@@ -140,7 +149,7 @@ def _in_blocks(
         t = class_target(name, outline, target, class_dim=-1, mask=selected, ignore_index=ignore_index, read=read)
         assert t.index is not None
         target = t.index
-        differentiable = any(x is not None and x.requires_grad for x in (weight, each))
+        differentiable = any(x is not None and x.requires_grad for x in (class_weight, each))
         if not (reduction == "none" or smoothing or differentiable) and blocks.suits(features, projection, bias):
             return _by_index(
                 name, features, projection, bias, target, selected, w, each, normalize, reduction, read, group
@@ -152,14 +161,14 @@ def _in_blocks(
     expected = None if reduction == "none" else features.new_ones(positions)
     found = row_blocks.over_products(features, projection, values, (target, selected, each), shared, expected)
     total, amount = found.unbind(-1)
-    learnt = any(x is not None and x.requires_grad for x in (target, weight, each))
+    learnt = any(x is not None and x.requires_grad for x in (target, class_weight, each))
     return reduce(name, total, amount if learnt else amount.detach(), reduction=reduction, check=read, group=group)
 
 
 def _surprisals(
     name: str,
     smoothing: float,
-    normalize: str,
+    normalize: Normalize,
     scores: Tensor,
     target: Tensor,
     selected: Tensor | None,
@@ -184,8 +193,8 @@ def _by_index(
     selected: Tensor | None,
     w: Tensor | None,
     each: Tensor | None,
-    normalize: str,
-    reduction: str,
+    normalize: Normalize,
+    reduction: Reduction,
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor:
