@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nucleate import losses
+from nucleate.losses.kernels import row_blocks
 
 ROWS = 7
 SPLITS = {1: [7], 2: [5, 2], 3: [4, 0, 3]}
@@ -74,9 +75,11 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
         for loss in ("cl_dice", "hausdorff_dt"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
     for loss in ("clip_loss", "nt_xent", "siglip"):
+    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
-    for loss in ("info_nce", "decoupled"):
-        cases[loss] = (loss, {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
+    cases["info_nce"] = ("info_nce", {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
+    cases["queue"] = ("info_nce", {"query": a, "key": b}, ("query", "key"),
+                      {"temperature": 0.2, "negatives": normal(5, 6), "hardness": 0.5})  # fmt: skip
     for negatives in ("image", "batch"):
         dense = {"query": normal(ROWS, 3, 4), "key": normal(ROWS, 3, 4), "match": match}
         cases[f"dense_{negatives}"] = (
@@ -114,7 +117,29 @@ def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any
     for _ in range(2):
         center.update(all_cases()["dino"][1]["teacher"][rows], mask=all_cases()["dino"][1]["mask"][rows], group=group)
     found["center/value"] = center.value.numpy()
+    found.update(_in_blocks(rows, group))
+    queue = losses.Queue(9, features=6)
+    for _ in range(2):
+        queue.enqueue(all_cases()["info_nce"][1]["key"][rows], group=group)
+    found["queue/value"] = queue.keys().numpy()
     found["accumulated/value"], found["accumulated/gradient"] = _accumulate(rows, group)
+    return found
+
+
+def _in_blocks(rows: slice, group: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The losses of many rows once more, a few rows at a time."""
+    found = {}
+    names = ("info_nce", "clip_loss", "nt_xent", "decoupled", "siglip", "sup_con", "dense_image", "dense_batch")
+    before = row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS
+    row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = 1, 8, 2
+    for name in names:
+        loss, inputs, grad, options = all_cases()[name]
+        mine = {k: v[rows].clone().requires_grad_(k in grad) for k, v in inputs.items()}
+        value = losses.by_name(loss)(**mine, **options, group=group)
+        value.backward()
+        found[f"{name}, blocks/value"] = value.detach().numpy()
+        found.update({f"{name}, blocks/{k}": mine[k].grad.numpy() for k in grad})
+    row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = before
     return found
 
 

@@ -34,6 +34,7 @@ from nucleate.losses.boundary import *
 from nucleate.losses.topology import *
 from nucleate.losses.contrastive import *
 from nucleate.losses.labelled_pairs import *
+from nucleate.losses.queues import *
 from nucleate.losses.redundancy import *
 from nucleate.losses.self_distillation import *
 from nucleate.losses.metric import *

@@ -1677,6 +1677,9 @@ class HausdorffDT(Loss):
     ) -> Tensor: ...
 
 class InfoNCE(Loss):
+    negatives: Tensor | None
+    in_batch: bool
+    hardness: NotNegative
     temperature: Positive | Tensor
     similarity: Similarity
     mask: Tensor | None
@@ -1687,6 +1690,9 @@ class InfoNCE(Loss):
     def __init__(
         self,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1700,6 +1706,9 @@ class InfoNCE(Loss):
         query: Tensor,
         key: Tensor,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1796,8 +1805,8 @@ class Decoupled(Loss):
     ) -> None: ...
     def __call__(
         self,
-        query: Tensor,
-        key: Tensor,
+        first: Tensor,
+        second: Tensor,
         *,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
