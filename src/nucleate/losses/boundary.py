@@ -13,7 +13,7 @@ from nucleate.losses.distribution import Distribution
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights, weigh
+from nucleate.losses.targets import class_weights, selection, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
@@ -61,18 +61,19 @@ def boundary(
     Source: Kervadec et al., Boundary loss for highly unbalanced segmentation (2019).
     """
     name = "boundary"
-    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    dim = r.target.dim
+    r = regions(name, prediction, target, class_dim, multilabel, mask, weight, ignore_index, check)
+    dim = r.dim
     if distance is None:
         # Without an image axis in front of the classes the rest is one image.
         distance = signed_distance(r.t, [a for a in range(r.t.ndim) if a != dim and (a or dim == 0)])
     else:
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
-    w = class_weights(name, weight, r.p, r.target.dim, r.read)
-    terms = r.p * select(distance.to(r.p.dtype), r.target.selected_rows)
+    w = class_weights(name, weight, r.p, dim, r.read)
+    rows = selection(r.rows, None if w is None else w.expand_as(r.p), [r.p, distance])
+    terms = select(r.p, rows) * select(distance.to(r.p.dtype), rows)
     values = (terms if w is None else terms * w).sum(dim)
-    values, weights = weigh(values, None, r.target.selected, None, "count")
+    values, weights = weigh(values, None, None if r.rows is None else r.rows.any(dim), None, "count")
     return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import weigh
+from nucleate.losses.targets import labelled, selection, weigh
 from nucleate.losses.validation import (
     checking,
     require_choice,
@@ -80,6 +80,7 @@ class MarginLoss(Protocol):
         labels: str = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        ignore_index: int | None = None,
         reduction: str = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
@@ -97,6 +98,7 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         labels: str = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        ignore_index: int | None = None,
         reduction: str = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
@@ -108,6 +110,7 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         read = checking(check, score)
         if weight is not None:
             require_weights(name, "weight", weight, shape(score), "the score", read)
+        mask = selection(labelled(name, target, mask, ignore_index), weight, [score])
         s = select(held(score), mask)
         z = signs(name, target, labels, mask, read, s) * s
         values, weights = weigh(function(z), None, mask, weight, "weight")
@@ -123,7 +126,8 @@ def hinge(z: Tensor) -> Tensor:
     """max(0, 1 - z): 0 once the margin is 1; range 0..inf; slope 0 at its kink.
 
     z = y s for the score s and the label's sign y; `labels` says how `target` is written; `mask` (boolean) selects,
-    `weight` weighs. All have the shape of `score`. The mean divides by the sum of the weights.
+    `weight` weighs (0 is not selected). All have the shape of `score`. `ignore_index` is a label of an integer type
+    that leaves its element out. The mean divides by the sum of the weights.
 
     >>> import torch
     >>> hinge(torch.tensor([0.5]), torch.tensor([1])).item()

@@ -18,7 +18,6 @@ from nucleate.losses.distribution import Distribution, safe_power
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import Counts, counts
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights
 from nucleate.losses.validation import require_between, require_choice
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ __all__ = ["dice", "focal_tversky", "generalized_dice", "jaccard", "tversky"]
 def overlap(
     name: str,
     c: Counts,
-    weight: Tensor | None,
     false_positives: float,
     false_negatives: float,
     gamma: float,
@@ -43,7 +41,6 @@ def overlap(
     """(1 - TP / (TP + a FP + b FN))^gamma for each image and class: Dice, Jaccard and Tversky are choices of a, b."""
     require_choice(name, "empty", empty, ("penalize", "skip"))
     require_between(name, "smooth", smooth, 0.0, math.inf)
-    w = class_weights(name, weight, c.both, 1, c.read)
     wrong = false_positives * (c.predicted - c.both).clamp(min=0) + false_negatives * (c.labelled - c.both).clamp(min=0)
     present = c.labelled > 0
     # With no labelled pixel the score would be 0 or 0 / 0 and have no slope: count what was predicted in vain
@@ -52,8 +49,8 @@ def overlap(
     values = safe_power(quotient(wrong, c.both + wrong + floor), gamma)
     counted = c.counted if empty == "penalize" else c.counted & present
     weights = counted.to(values.dtype)
-    if w is not None:
-        weights = weights * w.flatten().to(values.dtype)
+    if c.weight is not None:
+        weights = weights * c.weight
     values = select(values, counted) * weights
     return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
 
@@ -100,8 +97,8 @@ def dice(
 
     Source: Milletari et al., V-Net (2016); soft labels: Wang et al., Dice semimetric losses (2023).
     """
-    c = counts("dice", prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    return overlap("dice", c, weight, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
+    c = counts("dice", prediction, target, class_dim, multilabel, mask, weight, ignore_index, check, over, group)
+    return overlap("dice", c, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
 
 
 @loss("overlap", "dice with classes weighed by 1 / |T|^2", "0..1", "classes of very different size")
@@ -134,20 +131,19 @@ def generalized_dice(
     """
     name = "generalized_dice"
     require_choice(name, "empty", empty, ("penalize", "skip"))
-    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    w = class_weights(name, weight, c.both, 1, c.read)
+    c = counts(name, prediction, target, class_dim, multilabel, mask, weight, ignore_index, check, over, group)
     present = c.labelled > 0
     share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)
     if empty == "penalize":
         largest = share.amax(1, keepdim=True)
         share = torch.where(present, share, largest.masked_fill(largest == 0, 1.0))
-    if w is not None:
-        share = share * w.flatten().to(share.dtype)
+    if c.weight is not None:
+        share = share * c.weight
     either = c.predicted + c.labelled
     wrong = (share * (either - 2 * c.both)).sum(1)
     # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
     nothing = (~present).all(1).to(share.dtype)
-    counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
+    counted = c.counted.any(1) if empty == "penalize" else c.counted.any(1) & present.any(1)
     values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
     weights = counted.to(values.dtype)
     return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
@@ -181,8 +177,8 @@ def jaccard(
 
     Source: P. Jaccard (1901); as a loss: Rahman and Wang, Optimizing intersection-over-union (2016).
     """
-    c = counts("jaccard", prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    return overlap("jaccard", c, weight, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
+    c = counts("jaccard", prediction, target, class_dim, multilabel, mask, weight, ignore_index, check, over, group)
+    return overlap("jaccard", c, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
 
 
 @loss("overlap", "1 - TP / (TP + a FP + b FN)", "0..1", "misses and false alarms that cost differently")
@@ -282,5 +278,5 @@ def focal_tversky_of(
         require_between(name, said, value, 0.0, math.inf)
     if not 0 < gamma < math.inf:
         raise LossInputError(f"{name}: gamma must be positive and finite, got {gamma:g}")
-    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    return overlap(name, c, weight, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)
+    c = counts(name, prediction, target, class_dim, multilabel, mask, weight, ignore_index, check, over, group)
+    return overlap(name, c, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)

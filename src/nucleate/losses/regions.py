@@ -15,7 +15,7 @@ from nucleate.losses.distribution import Distribution, Logits, LogProbabilities,
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.reduction import held, select
-from nucleate.losses.targets import ClassTarget, class_axis, class_target, positions_of
+from nucleate.losses.targets import class_axis, class_target, class_weights, labelled, positions_of
 from nucleate.losses.validation import (
     checking,
     require_choice,
@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Prediction and target as probabilities, 0 where not selected."""
+    """Prediction and target as probabilities with classes along `dim`, 0 where not selected.
+
+    `rows` is what is selected, with a class axis of length 1, or of all classes where each has a mask of its own.
+    """
 
     p: Tensor
     t: Tensor
-    target: ClassTarget
+    rows: Tensor | None
+    dim: int
     read: bool
 
 
@@ -46,6 +50,7 @@ def regions(
     class_dim: int,
     multilabel: bool,
     mask: Tensor | None,
+    weight: Tensor | None,
     ignore_index: int | None,
     check: bool | None,
 ) -> Region:
@@ -54,60 +59,73 @@ def regions(
     x = said.tensor
     read = checking(check, x)
     if multilabel:
-        target_of = _yes_or_no(name, x, target, class_dim, mask, ignore_index, read)
-    else:
-        target_of = class_target(name, x, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    rows, dim = target_of.selected_rows, target_of.dim
-    said = said.selected(rows, dim)
-    if not multilabel:
-        if read:
-            said.require_valid(name, "prediction", dim)
-        p = said.probabilities(dim)
-    elif isinstance(said, Logits):
-        p = held(said.tensor).sigmoid()
-    else:
-        p = held(said.tensor).exp() if isinstance(said, LogProbabilities) else held(said.tensor)
-        if read:
-            require_range(name, "prediction", p, 0.0, 1.0, "raw scores are said with Logits(x)")
-    return Region(select(p, rows), target_of.dense(p).to(p.dtype), target_of, read)
+        return _yes_or_no(name, said, target, class_dim, mask, weight, ignore_index, read)
+    require_classes(name, x, target, class_dim)
+    t = class_target(name, x, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
+    said = said.selected(t.selected_rows, t.dim)
+    if read:
+        said.require_valid(name, "prediction", t.dim)
+    p = said.probabilities(t.dim)
+    return Region(select(p, t.selected_rows), t.dense(p).to(p.dtype), t.selected_rows, t.dim, read)
+
+
+def require_classes(name: str, x: Tensor, target: Tensor, class_dim: int) -> None:
+    """Of one channel there is no other class: it is a yes or no, and that has to be said."""
+    if -x.ndim <= class_dim < x.ndim and x.shape[class_dim] == 1:
+        raise LossInputError(
+            f"{name}: prediction of shape {shape(x)} holds 1 class along dimension {class_dim % x.ndim}; for yes or no "
+            f"at each pixel pass multilabel=True with a target of the same shape {shape(x)}, "
+            + ("as it is" if shape(target) == shape(x) else f"not {shape(target)}: target.unsqueeze({class_dim})")
+        )
 
 
 def _yes_or_no(
     name: str,
-    x: Tensor,
+    said: Distribution,
     target: Tensor,
     class_dim: int,
     mask: Tensor | None,
+    weight: Tensor | None,
     ignore_index: int | None,
     read: bool,
-) -> ClassTarget:
-    dim, classes, positions = class_axis(name, x, class_dim, fewest=1, name="prediction")
+) -> Region:
+    """Every channel by itself; what is NaN or infinite in one of weight 0 is not selected."""
+    x = said.tensor
+    dim, _, positions = class_axis(name, x, class_dim, fewest=1, name="prediction")
     require_shape(name, "target", target, shape(x), "the prediction, as multilabel=True asks")
-    if ignore_index is not None:
-        raise LossInputError(f"{name}: ignore_index={ignore_index} names a class index; with multilabel use mask=")
-    if mask is not None:
-        require_mask(name, mask, positions, "the positions of the prediction")
-    soft = select(held(target) if target.is_floating_point() else target.to(held(x).dtype), _rows(mask, dim))
+    rows = mask
+    if mask is not None and shape(mask) != shape(x):
+        require_mask(name, mask, positions, f"the positions of the prediction, or {shape(x)}, that of the prediction")
+        rows = mask.unsqueeze(dim)
+    elif mask is not None:
+        require_mask(name, mask, shape(x), "the prediction")
+    rows = labelled(name, target, rows, ignore_index)
+    w = class_weights(name, weight, x, dim, read)
+    if w is not None:
+        kept = (w != 0) | x.isfinite()
+        rows = kept if rows is None else rows & kept
+    t = select(held(target) if target.is_floating_point() else target.to(held(x).dtype), rows)
     if read:
-        require_range(name, "target", soft, 0.0, 1.0, "labels are 0, 1 or between")
-    return ClassTarget(dim, classes, positions, None, soft, mask)
-
-
-def _rows(mask: Tensor | None, dim: int) -> Tensor | None:
-    return None if mask is None else mask.unsqueeze(dim)
+        require_range(name, "target", t, 0.0, 1.0, "labels are 0, 1 or between")
+    z = held(said.selected(rows, dim).tensor)
+    p = z.sigmoid() if isinstance(said, Logits) else z.exp() if isinstance(said, LogProbabilities) else z
+    if read and not isinstance(said, Logits):
+        require_range(name, "prediction", p, 0.0, 1.0, "raw scores are said with Logits(x)")
+    return Region(select(p, rows), t.to(p.dtype), rows, dim, read)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Of each image (or the batch) and class, shape (N or 1, C): overlap, predicted and labelled pixels.
 
-    `counted` is False where no position of the image is selected.
+    `counted` is False where no position of the image is selected; `weight` is the weight of each class, where given.
     """
 
     both: Tensor
     predicted: Tensor
     labelled: Tensor
     counted: Tensor
+    weight: Tensor | None
     read: bool
 
 
@@ -118,6 +136,7 @@ def counts(
     class_dim: int,
     multilabel: bool,
     mask: Tensor | None,
+    weight: Tensor | None,
     ignore_index: int | None,
     check: bool | None,
     over: str,
@@ -128,7 +147,7 @@ def counts(
     logits = prediction.tensor if isinstance(prediction, Logits) else prediction
 
     def plain(x: Tensor | Distribution, each: str) -> tuple[list[Tensor], Tensor, bool]:
-        r = regions(name, x, target, class_dim, multilabel, mask, ignore_index, check)
+        r = regions(name, x, target, class_dim, multilabel, mask, weight, ignore_index, check)
         return _sums(name, r, each)
 
     made = None
@@ -142,25 +161,35 @@ def counts(
     if over == "batch":
         both, predicted, labelled = sum_across(torch.stack((both, predicted, labelled)), group).unbind()
         pixels = sum_across(pixels, group)
-    return Counts(both, predicted, labelled, (pixels > 0).expand_as(predicted), read)
+    counted = (pixels > 0).expand_as(predicted)
+    w = class_weights(name, weight, both, 1, read)
+    if w is None:
+        return Counts(both, predicted, labelled, counted, None, read)
+    both, predicted = (x.masked_fill((w == 0) & ~x.isfinite(), 0.0) for x in (both, predicted))
+    return Counts(both, predicted, labelled, counted, w, read)
 
 
 def _sums(name: str, r: Region, over: str) -> tuple[list[Tensor], Tensor, bool]:
-    """Overlap, predicted and labelled of (N or 1, C), and the selected pixels (N or 1, 1)."""
-    dim = r.target.dim
-    if r.p.ndim < 2 or (over == "image" and (dim == 0 or r.p.ndim < 3)):
-        raise LossInputError(
-            f"{name}: over={over!r} cannot tell classes, images and pixels apart in a prediction of shape "
-            f"{shape(r.p)} with classes along dimension {dim}; give (N, C, pixels...), or (pixels, C) over='batch'"
-        )
+    """Overlap, predicted and labelled of (N or 1, C), and the selected pixels (N or 1, C or 1)."""
+    dim = r.dim
+    require_images(name, r.p, dim, over)
     # For hard labels this is p t. For soft ones p t would be largest at p = 1; the overlap is the smaller of the two.
     both = torch.where((r.p <= r.t) & (r.t > 0), r.p, r.t)
-    selected = torch.ones_like(r.p.select(dim, 0)) if r.target.selected is None else r.target.selected.to(r.p.dtype)
     axes = [a for a in range(r.p.ndim) if a != dim and (over == "batch" or a != 0)]
+    pixels = (torch.ones_like(r.p.narrow(dim, 0, 1)) if r.rows is None else r.rows.to(r.p.dtype)).sum(axes)
     sums = [x.sum(axes) for x in (both, r.p, r.t)]
     if over == "batch":
-        return [x.unsqueeze(0) for x in sums], selected.sum().reshape(1, 1), r.read
-    return sums, selected.flatten(1).sum(1, keepdim=True), r.read
+        return [x.unsqueeze(0) for x in sums], pixels.unsqueeze(0), r.read
+    return sums, pixels, r.read
+
+
+def require_images(name: str, x: Tensor, dim: int, over: str) -> None:
+    """A prediction has classes, pixels and, where each image is taken by itself, images before them."""
+    if x.ndim < 2 or (over == "image" and (dim == 0 or x.ndim < 3)):
+        raise LossInputError(
+            f"{name}: over={over!r} cannot tell classes, images and pixels apart in a prediction of shape "
+            f"{shape(x)} with classes along dimension {dim}; give (N, C, pixels...), or (pixels, C) over='batch'"
+        )
 
 
 def _fits(logits: Tensor, target: Tensor, class_dim: int, mask: Tensor | None) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from nucleate.losses.validation import (
     require_simplex,
     require_weights,
     shape,
+    wants_gradient,
 )
 
 
@@ -23,7 +25,8 @@ from nucleate.losses.validation import (
 class ClassTarget:
     """Either `index` (int64, shape of the positions) or `soft` (shape of the logits); 0 where not selected.
 
-    `dim` is the class axis, counted from the front; `selected` None selects every position.
+    `dim` is the class axis, counted from the front; `selected` None selects every position. `share` is what a position
+    weighs by its classes, sum_c w_c t_c, None for 1.
     """
 
     dim: int
@@ -32,6 +35,7 @@ class ClassTarget:
     index: Tensor | None
     soft: Tensor | None
     selected: Tensor | None
+    share: Tensor | None = None
 
     @property
     def selected_rows(self) -> Tensor | None:
@@ -78,8 +82,15 @@ def class_target(
     ignore_index: int | None,
     read: bool,
     fewest: int = 2,
+    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> ClassTarget:
-    """Check `target` against `logits` and say which positions count."""
+    """Check `target` against `logits` and say which positions count: those whose weight is not 0.
+
+    `weight` and `class_weight` come out of `position_weights` and `class_weights`; `smoothing` mixes the target with
+    the uniform distribution in `share` alone.
+    """
     dim, classes, positions = class_axis(loss, logits, class_dim, fewest)
     if mask is not None:
         require_mask(loss, mask, positions, "the positions of the logits")
@@ -90,12 +101,13 @@ def class_target(
                 "probabilities; say which positions count with mask="
             )
         require_shape(loss, "target", target, shape(logits), "the logits")
-        rows = None if mask is None else mask.unsqueeze(dim)
+        selected = selection(mask, weight, [logits, target], dim)
+        rows = None if selected is None else selected.unsqueeze(dim)
         soft = select(target if target.is_floating_point() else target.to(logits.dtype), rows)
         if read:
             uniform = soft if rows is None else torch.where(rows, soft.detach(), 1.0 / classes)
             require_simplex(loss, "target", uniform, dim)
-        return ClassTarget(dim, classes, positions, None, soft, mask)
+        return _shared(ClassTarget(dim, classes, positions, None, soft, selected), logits, class_weight, smoothing)
     if target.is_floating_point() or target.is_complex():
         raise LossInputError(
             f"{loss}: target of shape {shape(target)} and type {target.dtype} is neither class indices (an integer "
@@ -103,15 +115,39 @@ def class_target(
         )
     require_shape(loss, "target", target, positions, f"the positions of logits of shape {shape(logits)}")
     index = target.long()
-    selected = mask
+    selected = selection(mask, weight, [logits], dim)
     if ignore_index is not None:
         kept = index != ignore_index
-        selected = kept if mask is None else mask & kept
+        selected = kept if selected is None else selected & kept
     if selected is not None:
         index = torch.where(selected, index, 0)
     if read:
         _require_classes(loss, index, classes)
-    return ClassTarget(dim, classes, positions, index, None, selected)
+    return _shared(ClassTarget(dim, classes, positions, index, None, selected), logits, class_weight, smoothing)
+
+
+def _shared(t: ClassTarget, logits: Tensor, w: Tensor | None, smoothing: float) -> ClassTarget:
+    """`t` with what its positions weigh by their classes; those that weigh nothing are not selected."""
+    if w is None:
+        return t
+    if t.index is not None:
+        share = w.flatten()[t.index]
+        share = share if smoothing == 0 else mix(share, w.mean().expand_as(share), smoothing)
+    else:
+        share = (smoothed(t, smoothing) * w).sum(t.dim)
+    return replace(t, share=share, selected=selection(t.selected, share, [logits], t.dim))
+
+
+def smoothed(t: ClassTarget, smoothing: float) -> Tensor:
+    """Soft targets mixed with the uniform distribution."""
+    assert t.soft is not None
+    soft = held(t.soft)
+    return soft if smoothing == 0 else torch.lerp(soft, torch.full_like(soft, 1 / t.classes), smoothing)
+
+
+def mix(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """(1 - share) a + share b; exact and free of 0 * inf at a share of 0 or 1."""
+    return b if share == 1 else (1 - share) * a + share * b
 
 
 def hard_target(loss: str, target: ClassTarget, read: bool) -> Tensor:
@@ -158,16 +194,50 @@ def position_weights(
     return weight
 
 
+def selection(
+    mask: Tensor | None, weight: Tensor | None, inputs: Sequence[Tensor], dim: int | None = None
+) -> Tensor | None:
+    """The positions that count: those of `mask` whose weight is not 0; None for all of them.
+
+    The slope by a weight is the value of its position, also where the weight is 0. So where a gradient by the weights
+    is wanted, of the positions of weight 0 only those are left out where one of `inputs` (classes along `dim`) holds
+    NaN or an infinity.
+    """
+    if weight is None:
+        return mask
+    kept = weight != 0
+    if wants_gradient(weight):
+        finite = [x.isfinite() if dim is None else x.isfinite().all(dim) for x in inputs]
+        kept = kept | torch.stack(finite).all(0)
+    return kept if mask is None else mask & kept
+
+
+def labelled(loss: str, target: Tensor, mask: Tensor | None, ignore_index: int | None) -> Tensor | None:
+    """The elements of `mask` whose label of yes or no is not `ignore_index`; None for all of them."""
+    if ignore_index is None:
+        return mask
+    if target.is_floating_point():
+        raise LossInputError(
+            f"{loss}: ignore_index={ignore_index} names a label of an integer type, but target is {target.dtype}; say "
+            "which positions count with mask="
+        )
+    kept = target != ignore_index
+    return kept if mask is None else mask & kept
+
+
 def weigh(
     values: Tensor, weights: Tensor | None, selected: Tensor | None, each: Tensor | None, normalize: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Apply the weight and the selection of positions; the second result is what "mean" divides by."""
+    """Apply the weight and the selection of positions; the second result is what "mean" divides by.
+
+    `values` hold the classes' weights already, whose sum is `weights`. A position of weight 0 is not counted.
+    """
     if each is not None:
         each = each.to(values.dtype)
         values = times(each, values)
         weights = each if weights is None else weights * each
-    if normalize == "count":
-        weights = None
+    if normalize == "count" and weights is not None:
+        weights = (weights != 0).to(values.dtype)
     if selected is not None:
         values = select(values, selected)
         weights = selected.to(values.dtype) if weights is None else select(weights, selected)

@@ -60,6 +60,13 @@ def batched(gradient: Tensor) -> bool:
     return transforming() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
+def wants_gradient(x: Tensor) -> bool:
+    """Whether a derivative by `x` is asked for, backward or forward."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return True
+    return not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
 def checking(check: bool | None, tensor: Tensor) -> bool:
     """Whether values may be read: the call's own `check`, else the setting, else whether `tensor` is on the CPU."""
     if transforming() or tensor.device.type == "meta":
