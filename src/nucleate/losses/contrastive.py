@@ -20,7 +20,7 @@ from nucleate.losses.embeddings import finish_rows, own_columns, product, requir
 from nucleate.losses.kernels import blocks
 from nucleate.losses.reduction import finish
 from nucleate.losses.registry import loss
-from nucleate.losses.validation import shape
+from nucleate.losses.validation import number, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -243,7 +243,7 @@ def siglip(
     if isinstance(bias, Tensor) and bias.numel() != 1:
         raise LossInputError(f"siglip: bias must have one element, got shape {shape(bias)}")
     keys = gather(b, group)
-    logits = product(a, keys) / t + (bias.reshape(()) if isinstance(bias, Tensor) else bias)
+    logits = product(a, keys) / t + (bias.reshape(()) if isinstance(bias, Tensor) else number("siglip", "bias", bias))
     own = own_columns(len(a), len(keys), first_row(len(b), group), a.device)
     values = -F.logsigmoid(torch.where(own, logits, -logits)).sum(1)
     return finish_rows("siglip", values, None, mask, weight, reduction, read, group)

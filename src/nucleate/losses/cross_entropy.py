@@ -35,6 +35,7 @@ from nucleate.losses.validation import (
     require_mask,
     require_range,
     require_shape,
+    require_tensor,
     require_weights,
     shape,
     sum_tolerance,
@@ -121,6 +122,9 @@ def cross_entropy_of(
     require_choice(name, "reduction", reduction, REDUCTIONS)
     read = checking(check, logits)
     dim, _, positions = class_axis(name, logits, class_dim)
+    require_tensor(name, "target", target)
+    if mask is not None:
+        require_mask(name, mask, positions, "the positions of the logits")
     w = class_weights(name, weight, logits, dim, read)
     each = position_weights(name, position_weight, positions, "position_weight", read)
 
@@ -135,7 +139,7 @@ def cross_entropy_of(
         return plain(x)[0].sum()
 
     pair = None
-    if reduction != "none" and (mask is None or (mask.dtype == torch.bool and mask.shape == positions)):
+    if reduction != "none":
         tolerance = sum_tolerance(target.dtype) if read else math.inf
         alone = reduction == "mean" and group is None
         pair = _by_kernel(

@@ -14,6 +14,7 @@ from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.validation import (
     batched,
     checking,
+    number,
     require_choice,
     require_floating,
     require_mask,
@@ -103,7 +104,9 @@ def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> f
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
     if read or not isinstance(temperature, Tensor):
-        value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+        value = (
+            temperature.detach().item() if isinstance(temperature, Tensor) else number(loss, "temperature", temperature)
+        )
         if not 0 < value < torch.inf:
             raise LossInputError(f"{loss}: temperature must be positive and finite, got {value:g}")
     return held(temperature).reshape(()) if isinstance(temperature, Tensor) else temperature

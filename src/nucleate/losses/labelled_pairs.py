@@ -21,7 +21,15 @@ from nucleate.losses.embeddings import (
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import position_weights, positions_of
-from nucleate.losses.validation import checking, require_choice, require_floating, require_mask, require_shape, shape
+from nucleate.losses.validation import (
+    checking,
+    require_choice,
+    require_floating,
+    require_integers,
+    require_mask,
+    require_shape,
+    shape,
+)
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -59,8 +67,7 @@ def sup_con(
     """
     name = "sup_con"
     (x,), read = rows(name, {"features": features}, similarity, mask, weight, check)
-    if labels.is_floating_point():
-        raise LossInputError(f"{name}: labels must be of an integer type, got {labels.dtype}")
+    require_integers(name, "labels", labels, "labels")
     require_shape(name, "labels", labels, (len(features),), "the rows of features")
     t = require_temperature(name, temperature, read)
     mine = labels.long() if mask is None else labels.long()[mask]
@@ -162,8 +169,7 @@ def _require_dense(
             f"{name}: query and key must have shapes (N, D, pixels...) with the same N and D, got {shape(query)} and "
             f"{shape(key)}"
         )
-    if match.is_floating_point() or match.dtype == torch.bool:
-        raise LossInputError(f"{name}: match must hold pixel indices of an integer type, got {match.dtype}")
+    require_integers(name, "match", match, "pixel indices")
     require_shape(name, "match", match, positions_of(query, 1), "the pixels of query")
     if mask is not None:
         require_mask(name, mask, positions_of(query, 1), "the pixels of query")

@@ -13,8 +13,8 @@ from nucleate.losses.reduction import held, select, times
 from nucleate.losses.validation import (
     require_floating,
     require_mask,
-    require_shape,
     require_simplex,
+    require_tensor,
     require_weights,
     shape,
     wants_gradient,
@@ -94,13 +94,15 @@ def class_target(
     dim, classes, positions = class_axis(loss, logits, class_dim, fewest)
     if mask is not None:
         require_mask(loss, mask, positions, "the positions of the logits")
+    require_tensor(loss, "target", target)
     if target.ndim == logits.ndim:
+        if shape(target) != shape(logits):
+            raise _wrong_shape(loss, logits, target, dim)
         if ignore_index is not None:
             raise LossInputError(
                 f"{loss}: ignore_index={ignore_index} names a class index, but target of shape {shape(target)} holds "
                 "probabilities; say which positions count with mask="
             )
-        require_shape(loss, "target", target, shape(logits), "the logits")
         selected = selection(mask, weight, [logits, target], dim)
         rows = None if selected is None else selected.unsqueeze(dim)
         soft = select(target if target.is_floating_point() else target.to(logits.dtype), rows)
@@ -113,7 +115,8 @@ def class_target(
             f"{loss}: target of shape {shape(target)} and type {target.dtype} is neither class indices (an integer "
             f"type, shape {positions}) nor probabilities (shape {shape(logits)})"
         )
-    require_shape(loss, "target", target, positions, f"the positions of logits of shape {shape(logits)}")
+    if shape(target) != positions:
+        raise _wrong_shape(loss, logits, target, dim)
     index = target.long()
     selected = selection(mask, weight, [logits], dim)
     if ignore_index is not None:
@@ -124,6 +127,22 @@ def class_target(
     if read:
         _require_classes(loss, index, classes)
     return _shared(ClassTarget(dim, classes, positions, index, None, selected), logits, class_weight, smoothing)
+
+
+def _wrong_shape(loss: str, logits: Tensor, target: Tensor, dim: int) -> LossInputError:
+    """What is wrong with the shape of a target, and the mend where the shapes tell it."""
+    positions, given, of = positions_of(logits, dim), shape(target), shape(logits)
+    mend = f"give class indices of shape {positions} or probabilities of shape {of}"
+    if logits.ndim > 2 and dim != logits.ndim - 1 and given == of[:-1]:
+        mend = f"if the logits have their classes last, say class_dim=-1 or pass logits.movedim(-1, {dim})"
+    elif len(given) == len(of) and given[dim] == 1 and positions_of(target, dim) == positions:
+        mend = f"class indices have no class axis: pass target.squeeze({dim})"
+    elif len(given) == len(of) and given == (*positions, of[dim]):
+        mend = f"move the target's class axis to where the logits have theirs: target.movedim(-1, {dim})"
+    return LossInputError(
+        f"{loss}: target has shape {given} but must have shape {positions}, the positions of logits of shape {of} with "
+        f"classes along dimension {dim}; {mend}"
+    )
 
 
 def _shared(t: ClassTarget, logits: Tensor, w: Tensor | None, smoothing: float) -> ClassTarget:
@@ -216,6 +235,7 @@ def labelled(loss: str, target: Tensor, mask: Tensor | None, ignore_index: int |
     """The elements of `mask` whose label of yes or no is not `ignore_index`; None for all of them."""
     if ignore_index is None:
         return mask
+    require_tensor(loss, "target", target)
     if target.is_floating_point():
         raise LossInputError(
             f"{loss}: ignore_index={ignore_index} names a label of an integer type, but target is {target.dtype}; say "
