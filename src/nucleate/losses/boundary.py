@@ -10,10 +10,11 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution
+from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights, selection, weigh
+from nucleate.losses.targets import selection, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
@@ -36,19 +37,23 @@ def boundary(
     class_dim: int = 1,
     multilabel: bool = False,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_c w_c p_c D_c at each pixel, D_c the signed distance in pixels to the contour of class c; any sign.
 
     D is negative inside the labelled region and positive outside, so the loss falls as mass moves inside; its
-    least value is the sum of the negative distances. `distance` in the prediction's shape gives D, as made by
-    `signed_distance`; None computes it from `target` (hard labels). `weight` weighs classes: 0 leaves the background
-    out. The mean is over the selected pixels. Best used together with `dice` or `cross_entropy`: a class without
-    labelled pixels has distance 0 everywhere. Other arguments as in `dice`.
+    least value is the sum of the negative distances. The mean is over the selected pixels, by their weight. Best used
+    together with `dice` or `cross_entropy`: a class without labelled pixels has distance 0 everywhere.
+
+    Args:
+        distance: D in the prediction's shape, as made by `signed_distance`; None computes it from `target` (hard
+            labels).
+        class_weight: one weight for each class, shape (C,); 0 leaves a class, such as background, out.
 
     >>> import torch
     >>> label = torch.tensor([[[0, 0, 1, 1]]])
@@ -61,7 +66,7 @@ def boundary(
     Source: Kervadec et al., Boundary loss for highly unbalanced segmentation (2019).
     """
     name = "boundary"
-    r = regions(name, prediction, target, class_dim, multilabel, mask, weight, ignore_index, check)
+    r = regions(name, prediction, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check)
     dim = r.dim
     if distance is None:
         # Without an image axis in front of the classes the rest is one image.
@@ -69,11 +74,11 @@ def boundary(
     else:
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
-    w = class_weights(name, weight, r.p, dim, r.read)
+    w = r.class_weight
     rows = selection(r.rows, None if w is None else w.expand_as(r.p), [r.p, distance])
     terms = select(r.p, rows) * select(distance.to(r.p.dtype), rows)
     values = (terms if w is None else terms * w).sum(dim)
-    values, weights = weigh(values, None, None if r.rows is None else r.rows.any(dim), None, "count")
+    values, weights = weigh(values, None, None if r.rows is None else r.rows.any(dim), r.weight, "weight")
     return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)
 
 

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
+from nucleate.losses.options import Normalize, NotNegative, Reduction, Share
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
-from nucleate.losses.registry import loss
+from nucleate.losses.registry import POSITION_WEIGHT, loss
 from nucleate.losses.targets import (
     ClassTarget,
     class_axis,
@@ -24,6 +25,7 @@ from nucleate.losses.targets import (
     position_weights,
     positions_of,
     selection,
+    separate_weights,
     smoothed,
     weigh,
 )
@@ -47,19 +49,25 @@ if TYPE_CHECKING:
 __all__ = ["binary_cross_entropy", "cross_entropy", "focal"]
 
 
-@loss("cross entropy", "-sum w t log softmax(x)", "0..inf", "one class out of several: the first choice")
+@loss(
+    "cross entropy",
+    "-sum w t log softmax(x)",
+    "0..inf",
+    "one class out of several: the first choice",
+    renamed=POSITION_WEIGHT,
+)
 def cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
     class_dim: int = 1,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
-    position_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    label_smoothing: Share = 0.0,
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -70,8 +78,8 @@ def cross_entropy(
         target: class indices of any integer type, the shape of the logits without the class axis; or probabilities
             (one-hot too) in the shape of the logits.
         mask: boolean, the shape of the positions; True selects.
-        weight: one weight for each class, shape (C,).
-        position_weight: one weight for each position.
+        class_weight: one weight for each class, shape (C,).
+        weight: one weight for each position.
         ignore_index: an index in `target` that leaves its position out; for probabilities use `mask`.
         label_smoothing: e in 0..1; the target becomes (1 - e) t + e / C.
         normalize: what "mean" divides by: "weight", the sum of w_c t_c over the selected positions, or "count",
@@ -96,7 +104,7 @@ def cross_entropy(
     Source: I. J. Good, Rational decisions (1952).
     """
     return cross_entropy_of(
-        "cross_entropy", logits, target, class_dim, mask, weight, position_weight, ignore_index, label_smoothing,
+        "cross_entropy", logits, target, class_dim, mask, class_weight, weight, ignore_index, label_smoothing,
         normalize, reduction, check, group,
     )  # fmt: skip
 
@@ -107,12 +115,12 @@ def cross_entropy_of(
     target: Tensor,
     class_dim: int,
     mask: Tensor | None,
+    class_weight: Tensor | None,
     weight: Tensor | None,
-    position_weight: Tensor | None,
     ignore_index: int | None,
-    label_smoothing: float,
-    normalize: str,
-    reduction: str,
+    label_smoothing: Share,
+    normalize: Normalize,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
 ) -> Tensor:
@@ -121,12 +129,13 @@ def cross_entropy_of(
     require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
     require_choice(name, "reduction", reduction, REDUCTIONS)
     read = checking(check, logits)
-    dim, _, positions = class_axis(name, logits, class_dim)
+    dim, classes, positions = class_axis(name, logits, class_dim)
     require_tensor(name, "target", target)
     if mask is not None:
         require_mask(name, mask, positions, "the positions of the logits")
-    w = class_weights(name, weight, logits, dim, read)
-    each = position_weights(name, position_weight, positions, "position_weight", read)
+    class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
+    w = class_weights(name, class_weight, logits, dim, read)
+    each = position_weights(name, weight, positions, read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
         t = class_target(
@@ -143,7 +152,18 @@ def cross_entropy_of(
         tolerance = sum_tolerance(target.dtype) if read else math.inf
         alone = reduction == "mean" and group is None
         pair = _by_kernel(
-            ignore_index, tolerance, logits, target, dim, mask, weight, each, label_smoothing, normalize, alone, twin
+            ignore_index,
+            tolerance,
+            logits,
+            target,
+            dim,
+            mask,
+            class_weight,
+            each,
+            label_smoothing,
+            normalize,
+            alone,
+            twin,
         )
     if pair is not None:
         return finish(name, *pair, reduction=reduction, check=read, group=group)
@@ -157,12 +177,12 @@ def _by_kernel(
     target: Tensor,
     dim: int,
     mask: Tensor | None,
-    weight: Tensor | None,
+    class_weight: Tensor | None,
     each: Tensor | None,
     *rule: Any,
 ) -> tuple[Tensor, Tensor] | None:
     """(total, weight) by the kernel of class indices or that of probabilities, or None where neither will do."""
-    constants = target, mask, weight, each
+    constants = target, mask, class_weight, each
     own: float | None = ignore_index
     module = None
     if target.shape == positions_of(logits, dim) and not (target.is_floating_point() or target.is_complex()):
@@ -173,7 +193,9 @@ def _by_kernel(
         module = None if layout is None else kernels("soft_cross_entropy")
     if module is None:
         return None
-    pair: tuple[Tensor, Tensor] | None = module.fused_total(layout, own, logits, target, dim, mask, weight, each, *rule)
+    pair: tuple[Tensor, Tensor] | None = module.fused_total(
+        layout, own, logits, target, dim, mask, class_weight, each, *rule
+    )
     return pair
 
 
@@ -206,9 +228,9 @@ def binary_cross_entropy(
     positive_weight: float | Tensor = 1.0,
     class_dim: int = 1,
     ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    label_smoothing: Share = 0.0,
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -225,11 +247,12 @@ def binary_cross_entropy(
         ignore_index: a label in `target`, of an integer type, that leaves its element out.
         label_smoothing: e in 0..1; the target becomes (1 - e) t + e / 2.
         normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
-        reduction, check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> binary_cross_entropy(torch.tensor([-1e4, 1e4]), torch.tensor([1, 1])).item()
     5000.0
+
+    Source: D. R. Cox, The regression analysis of binary sequences (1958).
     """
     name = "binary_cross_entropy"
     require_choice(name, "normalize", normalize, ("weight", "count"))
@@ -275,27 +298,36 @@ def _positive_weight(name: str, v: float | Tensor, logits: Tensor, class_dim: in
     return v.to(held(logits).dtype).reshape(along)
 
 
-@loss("cross entropy", "-sum w t (1 - q)^g log q", "0..inf", "most pixels are easy and drown the hard ones")
+@loss(
+    "cross entropy",
+    "-sum w t (1 - q)^g log q",
+    "0..inf",
+    "most pixels are easy and drown the hard ones",
+    renamed=POSITION_WEIGHT,
+)
 def focal(
     logits: Tensor,
     target: Tensor,
     *,
-    gamma: float = 2.0,
+    gamma: NotNegative = 2.0,
     class_dim: int = 1,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
-    position_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """Cross entropy that looks away from what is already right: -sum_c w_c t_c (1 - q_c)^gamma log q_c; 0..inf.
 
     q is softmax(logits); gamma = 0 gives `cross_entropy`. Any gamma >= 0 has a finite gradient, also below 1 where
-    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. The other arguments
-    and the result are those of `cross_entropy`. A sigmoid is a softmax of the two logits 0 and x.
+    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. A sigmoid is a
+    softmax of the two logits 0 and x.
+
+    Args:
+        gamma: how strongly easy positions are looked away from; at least 0.
 
     >>> import torch
     >>> logits = torch.tensor([[0.228, 0.619, 0.153]]).log()
@@ -308,9 +340,10 @@ def focal(
     require_choice(name, "normalize", normalize, ("weight", "count"))
     require_between(name, "gamma", gamma, 0.0, float("inf"))
     read = checking(check, logits)
-    dim, _, positions = class_axis(name, logits, class_dim)
-    w = class_weights(name, weight, logits, dim, read)
-    each = position_weights(name, position_weight, positions, "position_weight", read)
+    dim, classes, positions = class_axis(name, logits, class_dim)
+    class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
+    w = class_weights(name, class_weight, logits, dim, read)
+    each = position_weights(name, weight, positions, read)
     t = class_target(
         name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
         class_weight=w,

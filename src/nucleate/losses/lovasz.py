@@ -13,6 +13,7 @@ from nucleate.losses.distributed import gather
 from nucleate.losses.distribution import Distribution, distribution
 from nucleate.losses.kernels import kernels, plain_cpu_tensor
 from nucleate.losses.margin import signs
+from nucleate.losses.options import Empty, Labels, Over, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.regions import require_images
 from nucleate.losses.registry import loss
@@ -45,12 +46,12 @@ def lovasz_hinge(
     score: Tensor,
     target: Tensor,
     *,
-    labels: str = "binary",
-    over: str = "image",
-    empty: str = "penalize",
+    labels: Labels = "binary",
+    over: Over = "image",
+    empty: Empty = "penalize",
     mask: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -64,7 +65,6 @@ def lovasz_hinge(
         mask: boolean, the shape of `score`; True selects.
         ignore_index: a label in `target`, of an integer type, that leaves its pixel out.
         reduction: "mean" over images, "sum", or "none" for (N,), (1,) over the batch.
-        check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> score, label = torch.tensor([[2.0, 0.0, -2.0]]), torch.tensor([[1, 1, 0]])  # an error of 1 at one of two
@@ -95,28 +95,33 @@ def lovasz_hinge(
 
 
 @loss(
-    "overlap", "Lovász extension of 1 - Jaccard, |t - p|", "0..1", "the best intersection over union of several classes"
+    "overlap",
+    "Lovász extension of 1 - Jaccard, |t - p|",
+    "0..1",
+    "the best intersection over union of several classes",
+    renamed={"weight": "class_weight"},
 )
 def lovasz_softmax(
     prediction: Tensor | Distribution,
     target: Tensor,
     *,
     class_dim: int = 1,
-    over: str = "image",
-    empty: str = "skip",
+    over: Over = "image",
+    empty: Empty = "skip",
     mask: Tensor | None = None,
-    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """The Lovász extension of 1 - Jaccard at the errors |t_c - p_c|, for each class of each image; range 0..1.
 
-    `prediction` holds logits along `class_dim` (a bare tensor) or is said as Probabilities; `target` holds class
-    indices or one-hot rows. A class without a labelled pixel is left out ("skip") or costs its largest error
-    ("penalize"). `weight` weighs classes. reduction="none" gives (N, C), or (1, C) over the batch. Other arguments
-    as in `lovasz_hinge`.
+    A class without a labelled pixel is left out ("skip") or costs its largest error ("penalize"). reduction="none"
+    gives (N, C), or (1, C) over the batch.
+
+    Args:
+        target: class indices, or one-hot rows in the prediction's shape.
 
     >>> import torch
     >>> from nucleate import losses
@@ -138,7 +143,7 @@ def lovasz_softmax(
         )
     t = class_target(name, said.tensor, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
     require_images(name, said.tensor, t.dim, over)
-    w = class_weights(name, weight, said.tensor, t.dim, read)
+    w = class_weights(name, class_weight, said.tensor, t.dim, read)
     said = said.selected(t.selected_rows, t.dim)
     if read:
         said.require_valid(name, "prediction", t.dim)
@@ -160,11 +165,11 @@ def _select_errors(errors: Tensor, selected: Tensor | None) -> Tensor:
     return select(errors, selected, -1.0)
 
 
-def _flat(x: Tensor, over: str) -> Tensor:
+def _flat(x: Tensor, over: Over) -> Tensor:
     return x.reshape(1, -1) if over == "batch" else x.flatten(1)
 
 
-def _flat_classes(x: Tensor, over: str) -> Tensor:
+def _flat_classes(x: Tensor, over: Over) -> Tensor:
     """(C, N, ...) to (N, C, pixels) or, over the batch, (1, C, pixels)."""
     return x.flatten(1).unsqueeze(0) if over == "batch" else x.flatten(2).movedim(0, 1)
 
@@ -209,9 +214,9 @@ def _weighed(
     errors: Tensor,
     positive: Tensor,
     w: Tensor | None,
-    empty: str,
-    over: str,
-    reduction: str,
+    empty: Empty,
+    over: Over,
+    reduction: Reduction,
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor:

@@ -14,14 +14,25 @@ from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
+from nucleate.losses.options import Over
 from nucleate.losses.reduction import held, select
-from nucleate.losses.targets import class_axis, class_target, class_weights, labelled, positions_of
+from nucleate.losses.targets import (
+    class_axis,
+    class_target,
+    class_weights,
+    labelled,
+    position_weights,
+    positions_of,
+    selection,
+    separate_weights,
+)
 from nucleate.losses.validation import (
     checking,
     require_choice,
     require_mask,
     require_range,
     require_shape,
+    require_tensor,
     shape,
 )
 
@@ -33,13 +44,16 @@ if TYPE_CHECKING:
 class Region:
     """Prediction and target as probabilities with classes along `dim`, 0 where not selected.
 
-    `rows` is what is selected, with a class axis of length 1, or of all classes where each has a mask of its own.
+    `rows` is what is selected, with a class axis of length 1, or of all classes where each has a mask of its own;
+    `class_weight` is shaped to broadcast along the classes.
     """
 
     p: Tensor
     t: Tensor
     rows: Tensor | None
     dim: int
+    class_weight: Tensor | None
+    weight: Tensor | None
     read: bool
 
 
@@ -50,6 +64,7 @@ def regions(
     class_dim: int,
     multilabel: bool,
     mask: Tensor | None,
+    class_weight: Tensor | None,
     weight: Tensor | None,
     ignore_index: int | None,
     check: bool | None,
@@ -58,15 +73,34 @@ def regions(
     said = distribution(name, "prediction", prediction)
     x = said.tensor
     read = checking(check, x)
+    w, each = weights_of(name, x, target, class_dim, multilabel, class_weight, weight, read)
     if multilabel:
-        return _yes_or_no(name, said, target, class_dim, mask, weight, ignore_index, read)
-    require_classes(name, x, target, class_dim)
-    t = class_target(name, x, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
+        return _yes_or_no(name, said, target, class_dim, mask, w, each, ignore_index, read)
+    t = class_target(name, x, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read, weight=each)
     said = said.selected(t.selected_rows, t.dim)
     if read:
         said.require_valid(name, "prediction", t.dim)
     p = said.probabilities(t.dim)
-    return Region(select(p, t.selected_rows), t.dense(p).to(p.dtype), t.selected_rows, t.dim, read)
+    return Region(select(p, t.selected_rows), t.dense(p).to(p.dtype), t.selected_rows, t.dim, w, each, read)
+
+
+def weights_of(
+    name: str,
+    x: Tensor,
+    target: Tensor,
+    class_dim: int,
+    multilabel: bool,
+    class_weight: Tensor | None,
+    weight: Tensor | None,
+    read: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The weights of classes, shaped to broadcast, and of positions, checked."""
+    require_tensor(name, "target", target)
+    if not multilabel:
+        require_classes(name, x, target, class_dim)
+    dim, classes, positions = class_axis(name, x, class_dim, fewest=1, name="prediction")
+    class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
+    return class_weights(name, class_weight, x, dim, read), position_weights(name, weight, positions, read)
 
 
 def require_classes(name: str, x: Tensor, target: Tensor, class_dim: int) -> None:
@@ -85,7 +119,8 @@ def _yes_or_no(
     target: Tensor,
     class_dim: int,
     mask: Tensor | None,
-    weight: Tensor | None,
+    w: Tensor | None,
+    each: Tensor | None,
     ignore_index: int | None,
     read: bool,
 ) -> Region:
@@ -100,7 +135,7 @@ def _yes_or_no(
     elif mask is not None:
         require_mask(name, mask, shape(x), "the prediction")
     rows = labelled(name, target, rows, ignore_index)
-    w = class_weights(name, weight, x, dim, read)
+    rows = selection(rows, None if each is None else each.unsqueeze(dim), [x])
     if w is not None:
         kept = (w != 0) | x.isfinite()
         rows = kept if rows is None else rows & kept
@@ -111,7 +146,7 @@ def _yes_or_no(
     p = z.sigmoid() if isinstance(said, Logits) else z.exp() if isinstance(said, LogProbabilities) else z
     if read and not isinstance(said, Logits):
         require_range(name, "prediction", p, 0.0, 1.0, "raw scores are said with Logits(x)")
-    return Region(select(p, rows), t.to(p.dtype), rows, dim, read)
+    return Region(select(p, rows), t.to(p.dtype), rows, dim, w, each, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +160,7 @@ class Counts:
     predicted: Tensor
     labelled: Tensor
     counted: Tensor
-    weight: Tensor | None
+    class_weight: Tensor | None
     read: bool
 
 
@@ -136,54 +171,63 @@ def counts(
     class_dim: int,
     multilabel: bool,
     mask: Tensor | None,
+    class_weight: Tensor | None,
     weight: Tensor | None,
     ignore_index: int | None,
     check: bool | None,
-    over: str,
+    over: Over,
     group: ProcessGroup | None,
 ) -> Counts:
     """The sums from which every overlap is made; over="batch" adds the images, and the ranks of `group`."""
     require_choice(name, "over", over, ("image", "batch"))
     logits = prediction.tensor if isinstance(prediction, Logits) else prediction
+    x = distribution(name, "prediction", prediction).tensor
+    read = checking(check, x)
+    w, each = weights_of(name, x, target, class_dim, multilabel, class_weight, weight, read)
+    if mask is not None:
+        require_tensor(name, "mask", mask)
 
-    def plain(x: Tensor | Distribution, each: str) -> tuple[list[Tensor], Tensor, bool]:
-        r = regions(name, x, target, class_dim, multilabel, mask, weight, ignore_index, check)
-        return _sums(name, r, each)
+    def plain(x: Tensor | Distribution, over: Over) -> tuple[list[Tensor], Tensor]:
+        r = regions(name, x, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check)
+        return _sums(name, r, over)
 
     made = None
-    if isinstance(logits, Tensor) and not multilabel and _fits(logits, target, class_dim, mask):
+    if isinstance(logits, Tensor) and not multilabel and each is None and _fits(logits, target, class_dim, mask):
         made = _fast(logits, target, mask, ignore_index, over, lambda x: torch.stack(plain(x, "image")[0][:2], 1))
     if made is None:
-        (both, predicted, labelled), pixels, read = plain(prediction, over)
+        (both, predicted, labelled), pixels = plain(prediction, over)
     else:
         both, predicted, labelled, pixels = made
-        read = checking(check, logits) if isinstance(logits, Tensor) else False
     if over == "batch":
         both, predicted, labelled = sum_across(torch.stack((both, predicted, labelled)), group).unbind()
         pixels = sum_across(pixels, group)
     counted = (pixels > 0).expand_as(predicted)
-    w = class_weights(name, weight, both, 1, read)
     if w is None:
         return Counts(both, predicted, labelled, counted, None, read)
+    w = w.flatten()
     both, predicted = (x.masked_fill((w == 0) & ~x.isfinite(), 0.0) for x in (both, predicted))
     return Counts(both, predicted, labelled, counted, w, read)
 
 
-def _sums(name: str, r: Region, over: str) -> tuple[list[Tensor], Tensor, bool]:
+def _sums(name: str, r: Region, over: Over) -> tuple[list[Tensor], Tensor]:
     """Overlap, predicted and labelled of (N or 1, C), and the selected pixels (N or 1, C or 1)."""
     dim = r.dim
     require_images(name, r.p, dim, over)
     # For hard labels this is p t. For soft ones p t would be largest at p = 1; the overlap is the smaller of the two.
     both = torch.where((r.p <= r.t) & (r.t > 0), r.p, r.t)
     axes = [a for a in range(r.p.ndim) if a != dim and (over == "batch" or a != 0)]
-    pixels = (torch.ones_like(r.p.narrow(dim, 0, 1)) if r.rows is None else r.rows.to(r.p.dtype)).sum(axes)
-    sums = [x.sum(axes) for x in (both, r.p, r.t)]
+    chosen = torch.ones_like(r.p.narrow(dim, 0, 1)) if r.rows is None else r.rows.to(r.p.dtype)
+    found = [both, r.p, r.t]
+    if r.weight is not None:
+        each = r.weight.unsqueeze(dim).to(r.p.dtype)
+        found, chosen = [x * each for x in found], chosen * (each != 0)
+    sums, pixels = [x.sum(axes) for x in found], chosen.sum(axes)
     if over == "batch":
-        return [x.unsqueeze(0) for x in sums], pixels.unsqueeze(0), r.read
-    return sums, pixels, r.read
+        return [x.unsqueeze(0) for x in sums], pixels.unsqueeze(0)
+    return sums, pixels
 
 
-def require_images(name: str, x: Tensor, dim: int, over: str) -> None:
+def require_images(name: str, x: Tensor, dim: int, over: Over) -> None:
     """A prediction has classes, pixels and, where each image is taken by itself, images before them."""
     if x.ndim < 2 or (over == "image" and (dim == 0 or x.ndim < 3)):
         raise LossInputError(
@@ -205,7 +249,7 @@ def _fast(
     target: Tensor,
     mask: Tensor | None,
     ignore_index: int | None,
-    over: str,
+    over: Over,
     twin: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """The same sums from the kernel, or None."""
