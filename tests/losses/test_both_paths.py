@@ -190,6 +190,8 @@ def test_other_reductions(case: Case, reduction: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @every
 def test_other_types(case: Case, dtype: torch.dtype) -> None:
+    if case.loss.startswith("lovasz") and dtype != torch.float64:
+        pytest.skip("Rounded errors are equal, and their order is not given.")
     wide = {k for k in case.masked + case.grad if case.inputs[k].ndim > 1 and k != "target"}
     given = {k: x.to(dtype) if k in wide else x for k, x in tensors(case).items()}
     both(case, given, case.grad, 4e-3, check=False)
@@ -206,24 +208,24 @@ def test_the_kernels_were_at_work() -> None:
 
 @every
 def test_one_error_for_one_mistake(case: Case) -> None:
-    given, name = tensors(case), case.masked[0]
+    given, more = tensors(case), accepts(case)
     for value in (torch.nan, torch.inf, -torch.inf):
-        spoilt = given[name].clone()
-        spoilt.view(-1)[:3] = value
+        spoilt = given[case.masked[0]].clone()
+        spoilt.view(-1)[0] = value
         for check in (True, False):
-            both(case, {**given, name: spoilt}, case.grad, check=check)
-    more = accepts(case)
+            both(case, {**given, case.masked[0]: spoilt}, case.grad, check=check)
     for name, x in {**given, **more}.items():
         both(case, {**given, **more, name: x[..., :-1] if x.ndim else x.expand(2)}, ())
+        wrong = []
         if name in ("target", "outcome") and not x.is_floating_point():
-            for label in (77, -1, 255):
-                wrong = both(case, {**given, name: x.index_fill(-1, torch.tensor([1]), label)}, case.grad)
-                assert "error" in wrong
-        elif name == "target":
-            both(case, {**given, name: 2 * x}, ())
+            wrong = [x.index_fill(-1, torch.tensor([1]), label) for label in (77, -1, 255)]
         elif "weight" in name:
-            for value in (-1.0, torch.nan, torch.inf):
-                assert "error" in both(case, {**given, name: torch.full_like(x, value)}, ())
+            wrong = [torch.full_like(x, value) for value in (-1.0, torch.nan, torch.inf)]
+        for bad in wrong:
+            if case.options.get("labels") != "signed" or not bool((bad == -1).any()):
+                assert "error" in both(case, {**given, name: bad}, (), check=True)
+    if "target" in given:
+        both(case, {**given, "target": 2 * given["target"]}, (), check=True)
     assert "error" in both(case, {**given, "mask": more["mask"].long()}, ())
 
 
@@ -232,11 +234,9 @@ def test_a_weight_of_zero_is_not_selected(case: Case) -> None:
     more = accepts(case)
     if "weight" not in more:
         pytest.skip("It has no weights of positions.")
-    axis = next(axis_of(case, x) for k, x in tensors(case).items() if k == case.masked[0])
     given, options = tensors(case), {"normalize": "count"} if takes(case, "normalize") else {}
     weight = given.pop("weight", torch.ones(case.mask))
     weight = weight.masked_fill(~more["mask"], 0.0)
-    assert axis is not None
     for value in (torch.nan, torch.inf, -torch.inf):
         spoilt = {k: torch.where(rows_of(case, given[k], more["mask"]), given[k], value) for k in case.masked}
         for extra in ({}, options):

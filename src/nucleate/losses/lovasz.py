@@ -193,7 +193,8 @@ def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
     module = kernels("lovasz") if fits and plain_cpu_tensor(errors) and plain_cpu_tensor(positive) else None
     if module is not None:
         value: Tensor = module.extension(errors, positive)
-        return value
+        if not bool(value.isnan().any()):  # of a NaN the kernel gives no slopes
+            return value
     ordered, order = errors.sort(dim=-1, descending=True)
     hot = positive.gather(-1, order)
     found = hot.cumsum(-1)
