@@ -26,7 +26,7 @@ OTHERS = {
     *("Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"),
     *("Distribution", "LogProbabilities", "Logits", "Probabilities"),
     *("Entry", "Loss", "LossInputError", "by_name", "catalogue", "measures"),
-    *("signed_distance", "use_checks", "use_kernels", "warm_up"),
+    *("Queue", "signed_distance", "use_checks", "use_kernels", "warm_up"),
 }
 
 

@@ -138,11 +138,7 @@ def cross_entropy_of(
     each = position_weights(name, weight, positions, read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        t = class_target(
-            name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
-            class_weight=w, smoothing=label_smoothing,
-        )  # fmt: skip
-        return weigh(_expected_surprisal(x, t, w, label_smoothing), t.share, t.selected, each, normalize)
+        return weighed_surprisal(name, x, target, dim, mask, w, each, ignore_index, label_smoothing, normalize, read)
 
     def twin(x: Tensor) -> Tensor:
         return plain(x)[0].sum()
@@ -168,6 +164,30 @@ def cross_entropy_of(
     if pair is not None:
         return finish(name, *pair, reduction=reduction, check=read, group=group)
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
+
+
+def weighed_surprisal(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    w: Tensor | None,
+    each: Tensor | None,
+    ignore_index: int | None,
+    smoothing: float,
+    normalize: Normalize,
+    read: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The plain version: the weighted value of each position, and the weights, None where they are 1 everywhere.
+
+    `w` are class weights shaped to broadcast along the class axis, `each` those of positions.
+    """
+    t = class_target(
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+        class_weight=w, smoothing=smoothing,
+    )  # fmt: skip
+    return weigh(_expected_surprisal(logits, t, w, smoothing), t.share, t.selected, each, normalize)
 
 
 def _by_kernel(

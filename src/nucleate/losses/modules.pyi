@@ -449,6 +449,9 @@ class Boundary(Loss):
     def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class InfoNCE(Loss):
+    negatives: Tensor | None
+    in_batch: bool
+    hardness: NotNegative
     temperature: Positive | Tensor
     similarity: Similarity
     mask: Tensor | None
@@ -456,8 +459,8 @@ class InfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, query: Tensor, key: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(self, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, query: Tensor, key: Tensor, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class CLIPLoss(Loss):
     temperature: Positive | Tensor
@@ -490,7 +493,7 @@ class Decoupled(Loss):
     check: bool | None
     group: ProcessGroup | None
     def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, query: Tensor, key: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SigLIP(Loss):
     temperature: Positive | Tensor

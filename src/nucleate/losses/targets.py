@@ -214,7 +214,7 @@ def position_weights(loss: str, weight: Tensor | None, positions: tuple[int, ...
 
 
 def selection(
-    mask: Tensor | None, weight: Tensor | None, inputs: Sequence[Tensor], dim: int | None = None
+    mask: Tensor | None, weight: Tensor | None, inputs: Sequence[Tensor] = (), dim: int | None = None
 ) -> Tensor | None:
     """The positions that count: those of `mask` whose weight is not 0; None for all of them.
 
@@ -225,7 +225,7 @@ def selection(
     if weight is None:
         return mask
     kept = weight != 0
-    if wants_gradient(weight):
+    if inputs and wants_gradient(weight):
         finite = [x.isfinite() if dim is None else x.isfinite().all(dim) for x in inputs]
         kept = kept | torch.stack(finite).all(0)
     return kept if mask is None else mask & kept
