@@ -74,7 +74,6 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
     for over in ("image", "batch"):
         for loss in ("cl_dice", "hausdorff_dt"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
-    for loss in ("clip_loss", "nt_xent", "siglip"):
     for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
     cases["info_nce"] = ("info_nce", {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})

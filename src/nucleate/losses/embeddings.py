@@ -14,9 +14,11 @@ from nucleate.losses.kernels.dispatch import plain_tensor
 from nucleate.losses.kernels.row_blocks import product as product
 from nucleate.losses.options import Positive, Reduction, Similarity
 from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.targets import selection
 from nucleate.losses.validation import (
     batched,
     checking,
+    number,
     require_choice,
     require_floating,
     require_mask,
@@ -123,14 +125,6 @@ def batch(
     return Batch([unit(x) for x in taken] if similarity == "cosine" else taken, weight, chosen, keep, read)
 
 
-def selection(mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    """Where a position is selected: the mask says so, and its weight is not 0."""
-    if weight is None:
-        return mask
-    weighed = weight.detach() != 0
-    return weighed if mask is None else weighed & mask
-
-
 def rows(
     loss: str,
     named: dict[str, Tensor],
@@ -173,7 +167,9 @@ def require_temperature(loss: str, temperature: Positive | Tensor, read: bool) -
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
     if read or not isinstance(temperature, Tensor):
-        value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+        value = (
+            temperature.detach().item() if isinstance(temperature, Tensor) else number(loss, "temperature", temperature)
+        )
         if not 0 < value < torch.inf:
             raise LossInputError(f"{loss}: temperature must be positive and finite, got {value:g}")
     return held(temperature).reshape(()) if isinstance(temperature, Tensor) else temperature

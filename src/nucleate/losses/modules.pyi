@@ -12,9 +12,8 @@ from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
 
 __all__ = [
-    "BYOL",
-    "DINO",
     "ArcFace",
+    "BYOL",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
@@ -23,6 +22,7 @@ __all__ = [
     "ClDice",
     "CosFace",
     "CrossEntropy",
+    "DINO",
     "Decoupled",
     "DenseInfoNCE",
     "Dice",
@@ -59,8 +59,8 @@ __all__ = [
     "Ramp",
     "Renyi",
     "SigLIP",
-    "SmoothL1",
     "SimSiam",
+    "SmoothL1",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
@@ -119,6 +119,8 @@ class BinaryCrossEntropy(Loss):
     mask: Tensor | None
     weight: Tensor | None
     positive_weight: float | Tensor
+    class_dim: int
+    ignore_index: int | None
     label_smoothing: Share
     normalize: Normalize
     reduction: Reduction
@@ -130,6 +132,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -144,6 +148,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -555,6 +561,7 @@ class Hinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -564,6 +571,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -576,6 +584,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -585,6 +594,7 @@ class SquaredHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -594,6 +604,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -606,6 +617,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -615,6 +627,7 @@ class SmoothedHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -624,6 +637,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -636,6 +650,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -645,6 +660,7 @@ class ModifiedHuber(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -654,6 +670,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -666,6 +683,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -675,6 +693,7 @@ class Logistic(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -684,6 +703,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -696,6 +716,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -705,6 +726,7 @@ class Exponential(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -714,6 +736,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -726,6 +749,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -735,6 +759,7 @@ class Perceptron(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -744,6 +769,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -756,6 +782,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -765,6 +792,7 @@ class Ramp(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -774,6 +802,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -786,6 +815,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -795,6 +825,7 @@ class ZeroOne(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -804,6 +835,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -816,6 +848,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -871,6 +904,7 @@ class MarginRanking(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -881,6 +915,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -895,6 +930,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1465,6 +1501,7 @@ class LovaszHinge(Loss):
     over: Over
     empty: Empty
     mask: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -1475,6 +1512,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1488,6 +1526,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
