@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -122,7 +123,7 @@ class SegmentationTask:
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
         # A run that began without the kernels, and is resumed with them, would differ in the last bits.
-        losses.warm_up(config.loss, "binary_cross_entropy")
+        losses.warm_up(*re.findall(r"[a-z]\w*", config.loss), "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)
