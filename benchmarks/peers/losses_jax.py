@@ -4,7 +4,8 @@
     python benchmarks/peers/losses_jax.py --jax OTHER/bin/python [--only dice] [--runs 9]
 
 Run with the Python of Nucleate; JAX works in a process of its own Python, on the same numbers. The two take turns on
-one core, so that a slow moment of the machine falls on both; the ratio is that of the median CPU times, JAX's over ours.
+one core, so that a slow moment of the machine falls on both; the ratio is that of the median CPU times, JAX's over
+ours.
 JAX gets what it compiles best: the loss of optax where it has one, else the formula, as one jitted function of value
 and gradient. That both give the same value is checked. The last line printed is JSON.
 """

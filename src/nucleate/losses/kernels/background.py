@@ -55,12 +55,12 @@ def start() -> None:
         "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path)),
         "NUMBA_CACHE_DIR": str(place.parent),
     }
-    with suppress(OSError), (place / _LOCK).open("a") as lock:
+    with suppress(OSError, subprocess.TimeoutExpired), (place / _LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The lock is held as long as any process has the file open: from here on that is the one that compiles.
         command = [sys.executable, "-P", __file__, str(place / _LOCK)]
         subprocess.run(
-            command, env=environment, pass_fds=[lock.fileno()], start_new_session=True,
+            command, env=environment, pass_fds=[lock.fileno()], start_new_session=True, timeout=20,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 

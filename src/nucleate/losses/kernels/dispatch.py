@@ -105,7 +105,7 @@ def warm_up(*names: str) -> bool:
             near = difflib.get_close_matches(name, known, n=3) or known
             raise LossInputError(f"warm_up: there is no loss named {name!r}; did you mean {' or '.join(near)}?")
     with _lock:
-        for module in [module for name in names or known for module in _USED.get(name, ())]:
+        for module in (module for name in names or known for module in _USED.get(name, ())):
             _loaded[module] = _loaded.get(module) or _imported(module)
             if _loaded[module] is None:
                 return False
@@ -128,7 +128,7 @@ def _from_cache(name: str) -> ModuleType | None:
         _found = background.begun()
     module = None
     if _found:
-        with suppress(ImportError), importlib.import_module("nucleate.compilation").loading_only():
+        with suppress(ImportError, RuntimeError), importlib.import_module("nucleate.compilation").loading_only():
             module = _imported(name)
     if module is None:
         background.start()
