@@ -230,6 +230,11 @@ def _make_cases() -> list[Case]:
             options={"k": 0.4, "over": over, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
     add("topk_cross_entropy", "soft", {"logits": normal(2, 4, 6), "target": simplex(2, 4, 6)}, "logits target", (2, 6),
         "logits", options={"k": 0.5, "check": False})  # fmt: skip
+    for q in (0.0, 0.7):
+        add("generalized_cross_entropy", f"index-{q:g}", pixels, "logits", (2, 6),
+            options={"q": q, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
+    add("generalized_cross_entropy", "soft", {**pixels, "target": simplex(2, 4, 6)}, "logits target", (2, 6), "logits",
+        options={"check": False})  # fmt: skip
     grades = {"logits": normal(2, 3, 5), "target": integers(4, 2, 5)}
     add("ordinal", "index", grades, "logits", (2, 5), options={"class_weight": positive(4), "weight": positive(2, 5)})
     add("ordinal", "hot", {**grades, "target": hot(integers(4, 2, 5), 4)}, "logits", (2, 5))

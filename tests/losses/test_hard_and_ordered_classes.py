@@ -1,4 +1,4 @@
-"""Cross entropy of the hardest positions, and of classes that have an order."""
+"""Cross entropy of the hardest positions, of labels that may be wrong, and of classes that have an order."""
 
 from __future__ import annotations
 
@@ -68,6 +68,30 @@ def test_what_cannot_be_ranked_is_said() -> None:
     nan = x.T.clone()
     nan[0, 0] = torch.nan
     assert losses.topk_cross_entropy(nan, t, check=False).isnan()
+
+
+# labels that may be wrong
+def test_generalized_cross_entropy_between_its_ends() -> None:
+    x, t = torch.randn(6, 4, dtype=torch.float64) * 9, torch.randint(0, 4, (6,))
+    p = x.softmax(1)[torch.arange(6), t]
+    for q in (0.3, 1.0):
+        found = losses.generalized_cross_entropy(x, t, q=q, reduction="none")
+        torch.testing.assert_close(found, (1 - p**q) / q)
+        assert (found <= 1 / q).all()
+    torch.testing.assert_close(losses.generalized_cross_entropy(x, t, q=0.0), losses.cross_entropy(x, t))
+    torch.testing.assert_close(losses.generalized_cross_entropy(x, t, q=1e-9), losses.cross_entropy(x, t))
+    hot = F.one_hot(t, 4)
+    torch.testing.assert_close(losses.generalized_cross_entropy(x, hot), losses.generalized_cross_entropy(x, t))
+
+
+def test_one_wrong_label_costs_little_and_pulls_little() -> None:
+    x = torch.tensor([[1e4, -1e4, -torch.inf]], requires_grad=True)
+    for label in (1, 2):
+        for target in (torch.tensor([label]), F.one_hot(torch.tensor([label]), 3)):
+            value = losses.generalized_cross_entropy(x, target, q=0.5)
+            (slope,) = torch.autograd.grad(value, x)
+            assert value == 2
+            assert (slope == 0).all()
 
 
 # ordered classes

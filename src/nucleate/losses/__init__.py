@@ -22,6 +22,7 @@ from nucleate.errors import LossInputError as LossInputError
 from nucleate.losses import measures as measures
 from nucleate.losses.cross_entropy import *
 from nucleate.losses.topk_cross_entropy import *
+from nucleate.losses.generalized_cross_entropy import *
 from nucleate.losses.ordinal import *
 from nucleate.losses.linear_cross_entropy import *
 from nucleate.losses.divergence import *

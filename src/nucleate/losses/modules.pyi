@@ -30,6 +30,7 @@ __all__ = [
     "Focal",
     "FocalTversky",
     "GaussianNLL",
+    "GeneralizedCrossEntropy",
     "GeneralizedDice",
     "GeneralizedKL",
     "HausdorffDT",
@@ -241,6 +242,48 @@ class TopKCrossEntropy(Loss):
         weight: Tensor | None = ...,
         ignore_index: int | None = ...,
         label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedCrossEntropy(Loss):
+    q: Share
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,

@@ -93,19 +93,22 @@ def _hardest(values: Tensor, selected: Tensor | None, k: float, over: Over, grou
     """Boolean, True at the ceil(k n) largest of the n selected values of each image, or of all of them."""
     ranked = select(values.detach(), selected, -1.0)  # the values are at least 0
     if over == "image":
-        return _largest(ranked.unsqueeze(-1).flatten(1), k).reshape(values.shape)
+        return _largest(ranked.unsqueeze(-1).flatten(1), k, selected is None).reshape(values.shape)
     every = gather(ranked.flatten(), group)
     begin = first_row(ranked.numel(), group)
-    return _largest(every.unsqueeze(0), k)[0, begin : begin + ranked.numel()].reshape(values.shape)
+    whole = selected is None and group is None
+    return _largest(every.unsqueeze(0), k, whole)[0, begin : begin + ranked.numel()].reshape(values.shape)
 
 
-def _largest(rows: Tensor, k: float) -> Tensor:
-    """True at the ceil(k n) largest of the n numbers of each row that are not -1."""
+def _largest(rows: Tensor, k: float, whole: bool) -> Tensor:
+    """True at the ceil(k n) largest of the n numbers of each row that are not -1; `whole` says that none is."""
     if not rows.numel():
         return torch.zeros_like(rows, dtype=torch.bool)
     exact = k * (1 - 1e-12)  # a product that is a whole number may be one bit above it
     most = math.ceil(exact * rows.shape[1])
-    found, at = rows.topk(most, dim=1)
-    wanted = torch.ceil(exact * (rows != -1).sum(1, keepdim=True).double())
-    counted = (torch.arange(most, device=rows.device) < wanted) & (found != -1)
+    found, at = rows.topk(most, dim=1, sorted=not whole)
+    counted = torch.ones_like(at, dtype=torch.bool)
+    if not whole:
+        wanted = torch.ceil(exact * (rows != -1).sum(1, keepdim=True).double())
+        counted = (torch.arange(most, device=rows.device) < wanted) & (found != -1)
     return torch.zeros_like(rows, dtype=torch.bool).scatter(1, at, counted)
