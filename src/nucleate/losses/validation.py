@@ -102,8 +102,8 @@ _MENDS = {
 
 def require_tensor(loss: str, name: str, x: object) -> None:
     if not isinstance(x, Tensor):
-        kind, held = type(x).__name__, getattr(x, "tensor", x)
-        of = f" of shape {tuple(held.shape)}" if isinstance(getattr(held, "shape", None), tuple) else ""
+        kind, size = type(x).__name__, getattr(getattr(x, "tensor", x), "shape", None)
+        of = f" of shape {tuple(size)}" if isinstance(size, tuple) else ""
         mend = _MENDS.get(kind, "torch.tensor({0}) makes one").format(name)
         raise LossInputError(f"{loss}: {name} must be a tensor, got {kind}{of}; {mend}")
 
