@@ -7,7 +7,7 @@ import sys
 import warnings
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -107,9 +107,8 @@ _MENDS = {
 
 def require_tensor(loss: str, name: str, x: object) -> None:
     if not isinstance(x, Tensor):
-        held: Any = getattr(x, "tensor", x)
-        kind = type(x).__name__
-        of = f" of shape {tuple(held.shape)}" if isinstance(getattr(held, "shape", None), tuple) else ""
+        kind, size = type(x).__name__, getattr(getattr(x, "tensor", x), "shape", None)
+        of = f" of shape {tuple(size)}" if isinstance(size, tuple) else ""
         mend = _MENDS.get(kind, "torch.tensor({0}) makes one").format(name)
         raise LossInputError(f"{loss}: {name} must be a tensor, got {kind}{of}; {mend}")
 
