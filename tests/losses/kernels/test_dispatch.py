@@ -24,7 +24,7 @@ from tests.losses.test_every_loss import CASES, call
 from nucleate import losses
 from nucleate.code_folder import NAME
 from nucleate.losses import lovasz
-from nucleate.losses.kernels import background, blocks, dispatch, memory
+from nucleate.losses.kernels import background, blocks, dispatch, memory, row_blocks
 
 CALL = """
 import hashlib, sys
@@ -274,8 +274,9 @@ def test_the_kernels_of_each_loss_are_those_that_it_asks_for(monkeypatch: pytest
     monkeypatch.setattr(lovasz, "_FEWEST", 0)
     for case, fewest in itertools.product(CASES, (0, math.inf)):
         monkeypatch.setattr(blocks, "_FEWEST", fewest)
+        monkeypatch.setattr(row_blocks, "FEWEST", fewest)
         unweighed = {"weight": None} if "weight" in case.options else {}
-        call(case, **case.leaves(torch.float32), **unweighed)
+        call(case, **{name: x.detach() for name, x in case.leaves(torch.float32).items()}, **unweighed)
     assert found == {loss: {*modules} for loss, modules in dispatch._USED.items()}
 
 

@@ -28,6 +28,7 @@ from nucleate.losses.validation import transforming
 _INDEX_OR_SOFT = ("cross_entropy", "soft_cross_entropy")
 _USED: dict[str, tuple[str, ...]] = {
     "cross_entropy": _INDEX_OR_SOFT,
+    "topk_cross_entropy": _INDEX_OR_SOFT,
     "linear_cross_entropy": (*_INDEX_OR_SOFT, "product_kernels"),
     "kl_divergence": ("divergence",),
     "jensen_shannon": ("divergence",),
