@@ -15,6 +15,7 @@ import pytest
 import torch
 from tests.losses.test_every_loss import CASES, Case, call
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from nucleate import losses
 from nucleate.losses import LossInputError
@@ -274,6 +275,18 @@ def test_a_constant_changed_before_the_backward_pass_never_gives_another_gradien
                     assert "modified by an inplace operation" in str(error)
                 else:
                     torch.testing.assert_close(found, known)
+
+
+@differentiable
+def test_activation_checkpointing_changes_nothing(case: Case) -> None:
+    given = tensors(case)
+    expected = outcome(case, given, case.grad, fast=True)["slopes"]
+    leaves = {name: x.detach().requires_grad_(name in case.grad) for name, x in given.items()}
+    wanted = [leaves[name] for name in case.grad]
+    value = checkpoint(lambda *x: call(case, **{**leaves, **dict(zip(case.grad, x, strict=True))}), *wanted,
+                       use_reentrant=False)  # fmt: skip
+    for one, other in zip(torch.autograd.grad(value.sum(), wanted, allow_unused=True), expected, strict=True):
+        assert one is other is None or torch.equal(one, other)
 
 
 # at the real thresholds
