@@ -65,8 +65,36 @@ class CrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class BinaryCrossEntropy(Loss):
     mask: Tensor | None
@@ -79,8 +107,36 @@ class BinaryCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., positive_weight: float | Tensor = ..., class_dim: int = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., positive_weight: float | Tensor = ..., class_dim: int = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Focal(Loss):
     gamma: NotNegative
@@ -93,8 +149,36 @@ class Focal(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, gamma: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, gamma: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LinearCrossEntropy(Loss):
     bias: Tensor | None
@@ -108,8 +192,39 @@ class LinearCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, bias: Tensor | None = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, bias: Tensor | None = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        bias: Tensor | None = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        bias: Tensor | None = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class KLDivergence(Loss):
     class_dim: int
@@ -119,8 +234,30 @@ class KLDivergence(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class JensenShannon(Loss):
     class_dim: int
@@ -130,8 +267,30 @@ class JensenShannon(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class TotalVariation(Loss):
     class_dim: int
@@ -140,8 +299,28 @@ class TotalVariation(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Hellinger(Loss):
     squared: bool
@@ -151,8 +330,30 @@ class Hellinger(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, squared: bool = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, squared: bool = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        squared: bool = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        squared: bool = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Renyi(Loss):
     alpha: float
@@ -162,8 +363,30 @@ class Renyi(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, alpha: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, alpha: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        alpha: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        alpha: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class GeneralizedKL(Loss):
     class_dim: int
@@ -172,8 +395,28 @@ class GeneralizedKL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor, q: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor,
+        q: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Wasserstein1D(Loss):
     power: float
@@ -183,8 +426,30 @@ class Wasserstein1D(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, power: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, power: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        power: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        power: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Hinge(Loss):
     labels: Labels
@@ -194,8 +459,30 @@ class Hinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SquaredHinge(Loss):
     labels: Labels
@@ -205,8 +492,30 @@ class SquaredHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SmoothedHinge(Loss):
     labels: Labels
@@ -216,8 +525,30 @@ class SmoothedHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class ModifiedHuber(Loss):
     labels: Labels
@@ -227,8 +558,30 @@ class ModifiedHuber(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Logistic(Loss):
     labels: Labels
@@ -238,8 +591,30 @@ class Logistic(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Exponential(Loss):
     labels: Labels
@@ -249,8 +624,30 @@ class Exponential(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Perceptron(Loss):
     labels: Labels
@@ -260,8 +657,30 @@ class Perceptron(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Ramp(Loss):
     labels: Labels
@@ -271,8 +690,30 @@ class Ramp(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class ZeroOne(Loss):
     labels: Labels
@@ -282,11 +723,33 @@ class ZeroOne(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class MulticlassHinge(Loss):
-    kind: Literal['crammer-singer', 'weston-watkins']
+    kind: Literal["crammer-singer", "weston-watkins"]
     margin: NotNegative
     class_dim: int
     mask: Tensor | None
@@ -297,8 +760,38 @@ class MulticlassHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, kind: Literal['crammer-singer', 'weston-watkins'] = ..., margin: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, kind: Literal['crammer-singer', 'weston-watkins'] = ..., margin: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        kind: Literal["crammer-singer", "weston-watkins"] = ...,
+        margin: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        kind: Literal["crammer-singer", "weston-watkins"] = ...,
+        margin: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class MarginRanking(Loss):
     margin: float
@@ -309,8 +802,33 @@ class MarginRanking(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, margin: float = ..., labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, target: Tensor, *, margin: float = ..., labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        margin: float = ...,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        target: Tensor,
+        *,
+        margin: float = ...,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class TripletMargin(Loss):
     margin: float
@@ -322,8 +840,35 @@ class TripletMargin(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, margin: float = ..., power: float = ..., swap: bool = ..., dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = ..., power: float = ..., swap: bool = ..., dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        margin: float = ...,
+        power: float = ...,
+        swap: bool = ...,
+        dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        anchor: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        *,
+        margin: float = ...,
+        power: float = ...,
+        swap: bool = ...,
+        dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Dice(Loss):
     class_dim: int
@@ -338,8 +883,40 @@ class Dice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class GeneralizedDice(Loss):
     class_dim: int
@@ -353,8 +930,38 @@ class GeneralizedDice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Jaccard(Loss):
     class_dim: int
@@ -369,8 +976,40 @@ class Jaccard(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Tversky(Loss):
     false_positives: NotNegative
@@ -387,8 +1026,44 @@ class Tversky(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class FocalTversky(Loss):
     false_positives: NotNegative
@@ -406,8 +1081,46 @@ class FocalTversky(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., gamma: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., gamma: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        gamma: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        gamma: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LovaszHinge(Loss):
     labels: Labels
@@ -418,8 +1131,32 @@ class LovaszHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LovaszSoftmax(Loss):
     class_dim: int
@@ -431,8 +1168,34 @@ class LovaszSoftmax(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Boundary(Loss):
     distance: Tensor | None
@@ -445,8 +1208,36 @@ class Boundary(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class InfoNCE(Loss):
     negatives: Tensor | None
@@ -459,8 +1250,36 @@ class InfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, query: Tensor, key: Tensor, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class CLIPLoss(Loss):
     temperature: Positive | Tensor
@@ -470,8 +1289,30 @@ class CLIPLoss(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class NTXent(Loss):
     temperature: Positive | Tensor
@@ -481,8 +1322,30 @@ class NTXent(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Decoupled(Loss):
     temperature: Positive | Tensor
@@ -492,8 +1355,30 @@ class Decoupled(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SigLIP(Loss):
     temperature: Positive | Tensor
@@ -504,8 +1389,32 @@ class SigLIP(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., bias: float | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., bias: float | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        bias: float | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        bias: float | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SupCon(Loss):
     temperature: Positive | Tensor
@@ -515,8 +1424,30 @@ class SupCon(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, labels: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class DenseInfoNCE(Loss):
     temperature: Positive | Tensor
@@ -527,8 +1458,33 @@ class DenseInfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., negatives: Negatives = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, query: Tensor, key: Tensor, match: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., negatives: Negatives = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        negatives: Negatives = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        match: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        negatives: Negatives = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class BarlowTwins(Loss):
     off_diagonal: NotNegative
@@ -536,8 +1492,26 @@ class BarlowTwins(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, off_diagonal: NotNegative = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, off_diagonal: NotNegative = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        off_diagonal: NotNegative = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        off_diagonal: NotNegative = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class VICReg(Loss):
     invariance: NotNegative
@@ -548,5 +1522,29 @@ class VICReg(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, invariance: NotNegative = ..., variance: NotNegative = ..., covariance: NotNegative = ..., deviation: float = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, invariance: NotNegative = ..., variance: NotNegative = ..., covariance: NotNegative = ..., deviation: float = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        invariance: NotNegative = ...,
+        variance: NotNegative = ...,
+        covariance: NotNegative = ...,
+        deviation: float = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        invariance: NotNegative = ...,
+        variance: NotNegative = ...,
+        covariance: NotNegative = ...,
+        deviation: float = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
