@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from nucleate import losses
 from nucleate.losses import LossInputError
 
-READS = {"boundary-index"}
+READS = {"boundary-index", "hausdorff_dt-read-multilabel", "hausdorff_dt-read-soft", "hausdorff_dt-read-probabilities"}
 """Distances are computed from the values of the labels."""
 
 pytestmark = [
@@ -99,8 +99,8 @@ def test_compiled_without_a_break_in_the_graph(loss: str) -> None:
     torch.testing.assert_close(compiled(*f.inputs), f(*f.inputs))
 
 
-def test_distances_say_how_they_are_had_inside_a_transformation() -> None:
-    (case,) = (case for case in cases if str(case) in READS)
+@pytest.mark.parametrize("case", [case for case in cases if str(case) in READS], ids=str)
+def test_distances_say_how_they_are_had_inside_a_transformation(case: Case) -> None:
     f = Function(case)
     with pytest.raises(LossInputError, match="give it as distance="):
         torch.func.vmap(f)(*(x.unsqueeze(0) for x in f.inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -86,12 +87,16 @@ def checking(check: bool | None, tensor: Tensor) -> bool:
 
 def outdated(message: str) -> None:
     """Warn of a name or a meaning of version 0.1; nothing is said inside a transformation."""
-    if transforming():
-        return
-    frame, level = sys._getframe(1), 2  # to the first line that is not of this library
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("nucleate.losses"):
+    if not transforming():
+        warn(message, FutureWarning)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first line that is not of this library."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nucleate.losses"):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, FutureWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def shape(tensor: Tensor) -> tuple[int, ...]:
@@ -174,6 +179,12 @@ def require_between(loss: str, name: str, value: float, low: float, high: float)
     """The range of an option that is a plain number."""
     if not low <= number(loss, name, value) <= high:
         raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, got {value:g}")
+
+
+def require_positive(loss: str, name: str, value: float) -> None:
+    """An option that is a plain number above 0."""
+    if not 0.0 < value < math.inf:
+        raise LossInputError(f"{loss}: {name} must be positive and finite, got {value:g}")
 
 
 def require_choice(loss: str, name: str, value: str, choices: tuple[str, ...]) -> None:
