@@ -85,36 +85,8 @@ class CrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class BinaryCrossEntropy(Loss):
     mask: Tensor | None
@@ -127,36 +99,8 @@ class BinaryCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        positive_weight: float | Tensor = ...,
-        class_dim: int = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        positive_weight: float | Tensor = ...,
-        class_dim: int = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., positive_weight: float | Tensor = ..., class_dim: int = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., positive_weight: float | Tensor = ..., class_dim: int = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Focal(Loss):
     gamma: NotNegative
@@ -169,36 +113,8 @@ class Focal(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        gamma: NotNegative = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        gamma: NotNegative = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, gamma: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, gamma: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class TopKCrossEntropy(Loss):
     k: Share
@@ -213,40 +129,8 @@ class TopKCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        k: Share = ...,
-        over: Over = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        k: Share = ...,
-        over: Over = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, k: Share = ..., over: Over = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, k: Share = ..., over: Over = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class GeneralizedCrossEntropy(Loss):
     q: Share
@@ -259,36 +143,8 @@ class GeneralizedCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        q: Share = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        q: Share = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, q: Share = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, q: Share = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Ordinal(Loss):
     class_dim: int
@@ -300,34 +156,8 @@ class Ordinal(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class LinearCrossEntropy(Loss):
     bias: Tensor | None
@@ -341,39 +171,8 @@ class LinearCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        bias: Tensor | None = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        features: Tensor,
-        projection: Tensor,
-        target: Tensor,
-        *,
-        bias: Tensor | None = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        label_smoothing: Share = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, bias: Tensor | None = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, bias: Tensor | None = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class KLDivergence(Loss):
     class_dim: int
@@ -383,30 +182,8 @@ class KLDivergence(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        base: float = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor | Distribution,
-        q: Tensor | Distribution,
-        *,
-        class_dim: int = ...,
-        base: float = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class JensenShannon(Loss):
     class_dim: int
@@ -416,30 +193,8 @@ class JensenShannon(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        base: float = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor | Distribution,
-        q: Tensor | Distribution,
-        *,
-        class_dim: int = ...,
-        base: float = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class TotalVariation(Loss):
     class_dim: int
@@ -448,28 +203,8 @@ class TotalVariation(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor | Distribution,
-        q: Tensor | Distribution,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Hellinger(Loss):
     squared: bool
@@ -479,30 +214,8 @@ class Hellinger(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        squared: bool = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor | Distribution,
-        q: Tensor | Distribution,
-        *,
-        squared: bool = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, squared: bool = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, squared: bool = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Renyi(Loss):
     alpha: float
@@ -512,30 +225,8 @@ class Renyi(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        alpha: float = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor | Distribution,
-        q: Tensor | Distribution,
-        *,
-        alpha: float = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, alpha: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, alpha: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class GeneralizedKL(Loss):
     class_dim: int
@@ -544,28 +235,8 @@ class GeneralizedKL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor,
-        q: Tensor,
-        *,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor, q: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Wasserstein1D(Loss):
     power: float
@@ -575,30 +246,8 @@ class Wasserstein1D(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        power: float = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        p: Tensor | Distribution,
-        q: Tensor | Distribution,
-        *,
-        power: float = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, power: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, power: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Hinge(Loss):
     labels: Labels
@@ -608,30 +257,8 @@ class Hinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SquaredHinge(Loss):
     labels: Labels
@@ -641,30 +268,8 @@ class SquaredHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SmoothedHinge(Loss):
     labels: Labels
@@ -674,30 +279,8 @@ class SmoothedHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class ModifiedHuber(Loss):
     labels: Labels
@@ -707,30 +290,8 @@ class ModifiedHuber(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Logistic(Loss):
     labels: Labels
@@ -740,30 +301,8 @@ class Logistic(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Exponential(Loss):
     labels: Labels
@@ -773,30 +312,8 @@ class Exponential(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Perceptron(Loss):
     labels: Labels
@@ -806,30 +323,8 @@ class Perceptron(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Ramp(Loss):
     labels: Labels
@@ -839,30 +334,8 @@ class Ramp(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class ZeroOne(Loss):
     labels: Labels
@@ -872,33 +345,11 @@ class ZeroOne(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class MulticlassHinge(Loss):
-    kind: Literal["crammer-singer", "weston-watkins"]
+    kind: Literal['crammer-singer', 'weston-watkins']
     margin: NotNegative
     class_dim: int
     mask: Tensor | None
@@ -909,38 +360,8 @@ class MulticlassHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        kind: Literal["crammer-singer", "weston-watkins"] = ...,
-        margin: NotNegative = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        kind: Literal["crammer-singer", "weston-watkins"] = ...,
-        margin: NotNegative = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, kind: Literal['crammer-singer', 'weston-watkins'] = ..., margin: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, logits: Tensor, target: Tensor, *, kind: Literal['crammer-singer', 'weston-watkins'] = ..., margin: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class MarginRanking(Loss):
     margin: float
@@ -951,33 +372,8 @@ class MarginRanking(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        margin: float = ...,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        target: Tensor,
-        *,
-        margin: float = ...,
-        labels: Labels = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, margin: float = ..., labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, *, margin: float = ..., labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class TripletMargin(Loss):
     margin: float
@@ -989,35 +385,8 @@ class TripletMargin(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        margin: float = ...,
-        power: float = ...,
-        swap: bool = ...,
-        dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        anchor: Tensor,
-        positive: Tensor,
-        negative: Tensor,
-        *,
-        margin: float = ...,
-        power: float = ...,
-        swap: bool = ...,
-        dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, margin: float = ..., power: float = ..., swap: bool = ..., dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = ..., power: float = ..., swap: bool = ..., dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class L1(Loss):
     channel_dim: int | None
@@ -1026,28 +395,8 @@ class L1(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class MSE(Loss):
     channel_dim: int | None
@@ -1056,28 +405,8 @@ class MSE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Huber(Loss):
     delta: Positive
@@ -1087,30 +416,8 @@ class Huber(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        delta: Positive = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        delta: Positive = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, delta: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, delta: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SmoothL1(Loss):
     beta: NotNegative
@@ -1120,30 +427,8 @@ class SmoothL1(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        beta: NotNegative = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        beta: NotNegative = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, beta: NotNegative = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, beta: NotNegative = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class LogCosh(Loss):
     channel_dim: int | None
@@ -1152,28 +437,8 @@ class LogCosh(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Quantile(Loss):
     q: Share
@@ -1183,30 +448,8 @@ class Quantile(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        q: Share = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        q: Share = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, q: Share = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, q: Share = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class PoissonNLL(Loss):
     log_input: bool
@@ -1218,34 +461,8 @@ class PoissonNLL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        log_input: bool = ...,
-        full: bool = ...,
-        eps: Positive = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        log_input: bool = ...,
-        full: bool = ...,
-        eps: Positive = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, log_input: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, log_input: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class GaussianNLL(Loss):
     log_variance: bool
@@ -1257,35 +474,8 @@ class GaussianNLL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        log_variance: bool = ...,
-        full: bool = ...,
-        eps: Positive = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        variance: Tensor,
-        *,
-        log_variance: bool = ...,
-        full: bool = ...,
-        eps: Positive = ...,
-        channel_dim: int | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, log_variance: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, variance: Tensor, *, log_variance: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Dice(Loss):
     class_dim: int
@@ -1300,40 +490,8 @@ class Dice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class GeneralizedDice(Loss):
     class_dim: int
@@ -1347,38 +505,8 @@ class GeneralizedDice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Jaccard(Loss):
     class_dim: int
@@ -1393,40 +521,8 @@ class Jaccard(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Tversky(Loss):
     false_positives: NotNegative
@@ -1443,44 +539,8 @@ class Tversky(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        false_positives: NotNegative = ...,
-        false_negatives: NotNegative = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        false_positives: NotNegative = ...,
-        false_negatives: NotNegative = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class FocalTversky(Loss):
     false_positives: NotNegative
@@ -1498,46 +558,8 @@ class FocalTversky(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        false_positives: NotNegative = ...,
-        false_negatives: NotNegative = ...,
-        gamma: Positive = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        false_positives: NotNegative = ...,
-        false_negatives: NotNegative = ...,
-        gamma: Positive = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., gamma: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., gamma: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class LovaszHinge(Loss):
     labels: Labels
@@ -1548,32 +570,8 @@ class LovaszHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        labels: Labels = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        mask: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        score: Tensor,
-        target: Tensor,
-        *,
-        labels: Labels = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        mask: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, labels: Labels = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class LovaszSoftmax(Loss):
     class_dim: int
@@ -1585,34 +583,8 @@ class LovaszSoftmax(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        class_dim: int = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        class_dim: int = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, class_dim: int = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Boundary(Loss):
     distance: Tensor | None
@@ -1625,36 +597,8 @@ class Boundary(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        distance: Tensor | None = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        distance: Tensor | None = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class ClDice(Loss):
     iterations: int
@@ -1670,42 +614,8 @@ class ClDice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        iterations: int = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        iterations: int = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        empty: Empty = ...,
-        smooth: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, iterations: int = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, iterations: int = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class HausdorffDT(Loss):
     distance: Tensor | None
@@ -1721,42 +631,8 @@ class HausdorffDT(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        distance: Tensor | None = ...,
-        predicted_distance: Tensor | None = ...,
-        alpha: Positive = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor | Distribution,
-        target: Tensor,
-        *,
-        distance: Tensor | None = ...,
-        predicted_distance: Tensor | None = ...,
-        alpha: Positive = ...,
-        class_dim: int = ...,
-        multilabel: bool = ...,
-        over: Over = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, distance: Tensor | None = ..., predicted_distance: Tensor | None = ..., alpha: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, distance: Tensor | None = ..., predicted_distance: Tensor | None = ..., alpha: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class InfoNCE(Loss):
     negatives: Tensor | None
@@ -1769,36 +645,8 @@ class InfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        negatives: Tensor | None = ...,
-        in_batch: bool = ...,
-        hardness: NotNegative = ...,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        *,
-        negatives: Tensor | None = ...,
-        in_batch: bool = ...,
-        hardness: NotNegative = ...,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, query: Tensor, key: Tensor, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class CLIPLoss(Loss):
     temperature: Positive | Tensor
@@ -1808,30 +656,8 @@ class CLIPLoss(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class NTXent(Loss):
     temperature: Positive | Tensor
@@ -1841,30 +667,8 @@ class NTXent(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Decoupled(Loss):
     temperature: Positive | Tensor
@@ -1874,30 +678,8 @@ class Decoupled(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SigLIP(Loss):
     temperature: Positive | Tensor
@@ -1908,32 +690,8 @@ class SigLIP(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        temperature: Positive | Tensor = ...,
-        bias: float | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        *,
-        temperature: Positive | Tensor = ...,
-        bias: float | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, temperature: Positive | Tensor = ..., bias: float | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., bias: float | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SupCon(Loss):
     temperature: Positive | Tensor
@@ -1943,30 +701,8 @@ class SupCon(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, features: Tensor, labels: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class DenseInfoNCE(Loss):
     temperature: Positive | Tensor
@@ -1977,33 +713,8 @@ class DenseInfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        negatives: Negatives = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        match: Tensor,
-        *,
-        temperature: Positive | Tensor = ...,
-        similarity: Similarity = ...,
-        negatives: Negatives = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., negatives: Negatives = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, query: Tensor, key: Tensor, match: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., negatives: Negatives = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class BarlowTwins(Loss):
     off_diagonal: NotNegative
@@ -2011,26 +722,8 @@ class BarlowTwins(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        off_diagonal: NotNegative = ...,
-        mask: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        *,
-        off_diagonal: NotNegative = ...,
-        mask: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, off_diagonal: NotNegative = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, *, off_diagonal: NotNegative = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class VICReg(Loss):
     invariance: NotNegative
@@ -2041,32 +734,8 @@ class VICReg(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        invariance: NotNegative = ...,
-        variance: NotNegative = ...,
-        covariance: NotNegative = ...,
-        deviation: float = ...,
-        mask: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first: Tensor,
-        second: Tensor,
-        *,
-        invariance: NotNegative = ...,
-        variance: NotNegative = ...,
-        covariance: NotNegative = ...,
-        deviation: float = ...,
-        mask: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, invariance: NotNegative = ..., variance: NotNegative = ..., covariance: NotNegative = ..., deviation: float = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first: Tensor, second: Tensor, *, invariance: NotNegative = ..., variance: NotNegative = ..., covariance: NotNegative = ..., deviation: float = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class BYOL(Loss):
     mask: Tensor | None
@@ -2074,26 +743,8 @@ class BYOL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        *,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, prediction: Tensor, target: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class SimSiam(Loss):
     mask: Tensor | None
@@ -2101,28 +752,8 @@ class SimSiam(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        first_prediction: Tensor,
-        first_projection: Tensor,
-        second_prediction: Tensor,
-        second_projection: Tensor,
-        *,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, first_prediction: Tensor, first_projection: Tensor, second_prediction: Tensor, second_projection: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class DINO(Loss):
     center: Tensor | None
@@ -2134,34 +765,8 @@ class DINO(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        center: Tensor | None = ...,
-        student_temperature: Positive = ...,
-        teacher_temperature: Positive = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        *,
-        center: Tensor | None = ...,
-        student_temperature: Positive = ...,
-        teacher_temperature: Positive = ...,
-        class_dim: int = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, center: Tensor | None = ..., student_temperature: Positive = ..., teacher_temperature: Positive = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, student: Tensor, teacher: Tensor, *, center: Tensor | None = ..., student_temperature: Positive = ..., teacher_temperature: Positive = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class Circle(Loss):
     margin: Share
@@ -2171,30 +776,8 @@ class Circle(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        margin: Share = ...,
-        scale: Positive = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        *,
-        margin: Share = ...,
-        scale: Positive = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, margin: Share = ..., scale: Positive = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, features: Tensor, labels: Tensor, *, margin: Share = ..., scale: Positive = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class MultiSimilarity(Loss):
     alpha: Positive
@@ -2206,34 +789,8 @@ class MultiSimilarity(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        alpha: Positive = ...,
-        beta: Positive = ...,
-        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
-        mining: NotNegative | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        *,
-        alpha: Positive = ...,
-        beta: Positive = ...,
-        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
-        mining: NotNegative | None = ...,
-        mask: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, alpha: Positive = ..., beta: Positive = ..., threshold: Annotated[float, Between(-1.0, 1.0)] = ..., mining: NotNegative | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, features: Tensor, labels: Tensor, *, alpha: Positive = ..., beta: Positive = ..., threshold: Annotated[float, Between(-1.0, 1.0)] = ..., mining: NotNegative | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class CosFace(Loss):
     scale: Positive
@@ -2246,37 +803,8 @@ class CosFace(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        scale: Positive = ...,
-        margin: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        features: Tensor,
-        projection: Tensor,
-        target: Tensor,
-        *,
-        scale: Positive = ...,
-        margin: NotNegative = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, scale: Positive = ..., margin: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, scale: Positive = ..., margin: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
 
 class ArcFace(Loss):
     scale: Positive
@@ -2290,36 +818,5 @@ class ArcFace(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(
-        self,
-        *,
-        scale: Positive = ...,
-        margin: Angle = ...,
-        easy_margin: bool = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        features: Tensor,
-        projection: Tensor,
-        target: Tensor,
-        *,
-        scale: Positive = ...,
-        margin: Angle = ...,
-        easy_margin: bool = ...,
-        mask: Tensor | None = ...,
-        class_weight: Tensor | None = ...,
-        weight: Tensor | None = ...,
-        ignore_index: int | None = ...,
-        normalize: Normalize = ...,
-        reduction: Reduction = ...,
-        check: bool | None = ...,
-        group: ProcessGroup | None = ...,
-    ) -> Tensor: ...
+    def __init__(self, *, scale: Positive = ..., margin: Angle = ..., easy_margin: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
+    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, scale: Positive = ..., margin: Angle = ..., easy_margin: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...

@@ -185,5 +185,8 @@ def _through_all(values: Values, inputs: Optional, needs: Sequence[bool], given:
     def whole(rows: Tensor, columns: Tensor, *others: Tensor | None) -> Tensor:
         return values(product(rows, columns), *others)
 
-    _, found = _derived(whole, inputs, given, torch.is_grad_enabled())
+    with torch.enable_grad():
+        # Each input apart: one may be made of another, or be the same tensor, and must not get the other's gradient.
+        apart = [x if x is None else x.view_as(x) for x in inputs]
+    _, found = _derived(whole, apart, given, torch.is_grad_enabled())
     return [g if need else None for g, need in zip(found, needs, strict=True)]
