@@ -85,8 +85,36 @@ class CrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class BinaryCrossEntropy(Loss):
     mask: Tensor | None
@@ -99,8 +127,36 @@ class BinaryCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., positive_weight: float | Tensor = ..., class_dim: int = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., positive_weight: float | Tensor = ..., class_dim: int = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Focal(Loss):
     gamma: NotNegative
@@ -113,8 +169,36 @@ class Focal(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, gamma: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, gamma: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class TopKCrossEntropy(Loss):
     k: Share
@@ -129,8 +213,40 @@ class TopKCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, k: Share = ..., over: Over = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, k: Share = ..., over: Over = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class GeneralizedCrossEntropy(Loss):
     q: Share
@@ -143,8 +259,36 @@ class GeneralizedCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, q: Share = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, q: Share = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Ordinal(Loss):
     class_dim: int
@@ -156,8 +300,34 @@ class Ordinal(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LinearCrossEntropy(Loss):
     bias: Tensor | None
@@ -171,8 +341,39 @@ class LinearCrossEntropy(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, bias: Tensor | None = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, bias: Tensor | None = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., label_smoothing: Share = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        bias: Tensor | None = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        bias: Tensor | None = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class KLDivergence(Loss):
     class_dim: int
@@ -182,8 +383,30 @@ class KLDivergence(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class JensenShannon(Loss):
     class_dim: int
@@ -193,8 +416,30 @@ class JensenShannon(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., base: float = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class TotalVariation(Loss):
     class_dim: int
@@ -203,8 +448,28 @@ class TotalVariation(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Hellinger(Loss):
     squared: bool
@@ -214,8 +479,30 @@ class Hellinger(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, squared: bool = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, squared: bool = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        squared: bool = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        squared: bool = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Renyi(Loss):
     alpha: float
@@ -225,8 +512,30 @@ class Renyi(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, alpha: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, alpha: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        alpha: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        alpha: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class GeneralizedKL(Loss):
     class_dim: int
@@ -235,8 +544,28 @@ class GeneralizedKL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor, q: Tensor, *, class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor,
+        q: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Wasserstein1D(Loss):
     power: float
@@ -246,8 +575,30 @@ class Wasserstein1D(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, power: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, p: Tensor | Distribution, q: Tensor | Distribution, *, power: float = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        power: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        power: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Hinge(Loss):
     labels: Labels
@@ -257,8 +608,30 @@ class Hinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SquaredHinge(Loss):
     labels: Labels
@@ -268,8 +641,30 @@ class SquaredHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SmoothedHinge(Loss):
     labels: Labels
@@ -279,8 +674,30 @@ class SmoothedHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class ModifiedHuber(Loss):
     labels: Labels
@@ -290,8 +707,30 @@ class ModifiedHuber(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Logistic(Loss):
     labels: Labels
@@ -301,8 +740,30 @@ class Logistic(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Exponential(Loss):
     labels: Labels
@@ -312,8 +773,30 @@ class Exponential(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Perceptron(Loss):
     labels: Labels
@@ -323,8 +806,30 @@ class Perceptron(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Ramp(Loss):
     labels: Labels
@@ -334,8 +839,30 @@ class Ramp(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class ZeroOne(Loss):
     labels: Labels
@@ -345,11 +872,33 @@ class ZeroOne(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class MulticlassHinge(Loss):
-    kind: Literal['crammer-singer', 'weston-watkins']
+    kind: Literal["crammer-singer", "weston-watkins"]
     margin: NotNegative
     class_dim: int
     mask: Tensor | None
@@ -360,8 +909,38 @@ class MulticlassHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, kind: Literal['crammer-singer', 'weston-watkins'] = ..., margin: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, logits: Tensor, target: Tensor, *, kind: Literal['crammer-singer', 'weston-watkins'] = ..., margin: NotNegative = ..., class_dim: int = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        kind: Literal["crammer-singer", "weston-watkins"] = ...,
+        margin: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        kind: Literal["crammer-singer", "weston-watkins"] = ...,
+        margin: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class MarginRanking(Loss):
     margin: float
@@ -372,8 +951,33 @@ class MarginRanking(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, margin: float = ..., labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, target: Tensor, *, margin: float = ..., labels: Labels = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        margin: float = ...,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        target: Tensor,
+        *,
+        margin: float = ...,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class TripletMargin(Loss):
     margin: float
@@ -385,8 +989,35 @@ class TripletMargin(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, margin: float = ..., power: float = ..., swap: bool = ..., dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = ..., power: float = ..., swap: bool = ..., dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        margin: float = ...,
+        power: float = ...,
+        swap: bool = ...,
+        dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        anchor: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        *,
+        margin: float = ...,
+        power: float = ...,
+        swap: bool = ...,
+        dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class L1(Loss):
     channel_dim: int | None
@@ -395,8 +1026,28 @@ class L1(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class MSE(Loss):
     channel_dim: int | None
@@ -405,8 +1056,28 @@ class MSE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Huber(Loss):
     delta: Positive
@@ -416,8 +1087,30 @@ class Huber(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, delta: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, delta: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SmoothL1(Loss):
     beta: NotNegative
@@ -427,8 +1120,30 @@ class SmoothL1(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, beta: NotNegative = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, beta: NotNegative = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LogCosh(Loss):
     channel_dim: int | None
@@ -437,8 +1152,28 @@ class LogCosh(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Quantile(Loss):
     q: Share
@@ -448,8 +1183,30 @@ class Quantile(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, q: Share = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, q: Share = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class PoissonNLL(Loss):
     log_input: bool
@@ -461,8 +1218,34 @@ class PoissonNLL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, log_input: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, log_input: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class GaussianNLL(Loss):
     log_variance: bool
@@ -474,8 +1257,35 @@ class GaussianNLL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, log_variance: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, variance: Tensor, *, log_variance: bool = ..., full: bool = ..., eps: Positive = ..., channel_dim: int | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        variance: Tensor,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Dice(Loss):
     class_dim: int
@@ -490,8 +1300,40 @@ class Dice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class GeneralizedDice(Loss):
     class_dim: int
@@ -505,8 +1347,38 @@ class GeneralizedDice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Jaccard(Loss):
     class_dim: int
@@ -521,8 +1393,40 @@ class Jaccard(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Tversky(Loss):
     false_positives: NotNegative
@@ -539,8 +1443,44 @@ class Tversky(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class FocalTversky(Loss):
     false_positives: NotNegative
@@ -558,8 +1498,46 @@ class FocalTversky(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., gamma: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, false_positives: NotNegative = ..., false_negatives: NotNegative = ..., gamma: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        gamma: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        gamma: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LovaszHinge(Loss):
     labels: Labels
@@ -570,8 +1548,32 @@ class LovaszHinge(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, labels: Labels = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, score: Tensor, target: Tensor, *, labels: Labels = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class LovaszSoftmax(Loss):
     class_dim: int
@@ -583,8 +1585,34 @@ class LovaszSoftmax(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, class_dim: int = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, class_dim: int = ..., over: Over = ..., empty: Empty = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Boundary(Loss):
     distance: Tensor | None
@@ -597,8 +1625,36 @@ class Boundary(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, distance: Tensor | None = ..., class_dim: int = ..., multilabel: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class ClDice(Loss):
     iterations: int
@@ -614,8 +1670,42 @@ class ClDice(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, iterations: int = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, iterations: int = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., empty: Empty = ..., smooth: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class HausdorffDT(Loss):
     distance: Tensor | None
@@ -631,8 +1721,42 @@ class HausdorffDT(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, distance: Tensor | None = ..., predicted_distance: Tensor | None = ..., alpha: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor | Distribution, target: Tensor, *, distance: Tensor | None = ..., predicted_distance: Tensor | None = ..., alpha: Positive = ..., class_dim: int = ..., multilabel: bool = ..., over: Over = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class InfoNCE(Loss):
     negatives: Tensor | None
@@ -645,8 +1769,36 @@ class InfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, query: Tensor, key: Tensor, *, negatives: Tensor | None = ..., in_batch: bool = ..., hardness: NotNegative = ..., temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class CLIPLoss(Loss):
     temperature: Positive | Tensor
@@ -656,8 +1808,30 @@ class CLIPLoss(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class NTXent(Loss):
     temperature: Positive | Tensor
@@ -667,8 +1841,30 @@ class NTXent(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Decoupled(Loss):
     temperature: Positive | Tensor
@@ -678,8 +1874,30 @@ class Decoupled(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SigLIP(Loss):
     temperature: Positive | Tensor
@@ -690,8 +1908,32 @@ class SigLIP(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., bias: float | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, temperature: Positive | Tensor = ..., bias: float | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        bias: float | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        bias: float | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SupCon(Loss):
     temperature: Positive | Tensor
@@ -701,8 +1943,30 @@ class SupCon(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, labels: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class DenseInfoNCE(Loss):
     temperature: Positive | Tensor
@@ -713,8 +1977,33 @@ class DenseInfoNCE(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., negatives: Negatives = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, query: Tensor, key: Tensor, match: Tensor, *, temperature: Positive | Tensor = ..., similarity: Similarity = ..., negatives: Negatives = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        negatives: Negatives = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        match: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        negatives: Negatives = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class BarlowTwins(Loss):
     off_diagonal: NotNegative
@@ -722,8 +2011,26 @@ class BarlowTwins(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, off_diagonal: NotNegative = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, off_diagonal: NotNegative = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        off_diagonal: NotNegative = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        off_diagonal: NotNegative = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class VICReg(Loss):
     invariance: NotNegative
@@ -734,8 +2041,32 @@ class VICReg(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, invariance: NotNegative = ..., variance: NotNegative = ..., covariance: NotNegative = ..., deviation: float = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first: Tensor, second: Tensor, *, invariance: NotNegative = ..., variance: NotNegative = ..., covariance: NotNegative = ..., deviation: float = ..., mask: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        invariance: NotNegative = ...,
+        variance: NotNegative = ...,
+        covariance: NotNegative = ...,
+        deviation: float = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        invariance: NotNegative = ...,
+        variance: NotNegative = ...,
+        covariance: NotNegative = ...,
+        deviation: float = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class BYOL(Loss):
     mask: Tensor | None
@@ -743,8 +2074,26 @@ class BYOL(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, prediction: Tensor, target: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class SimSiam(Loss):
     mask: Tensor | None
@@ -752,8 +2101,28 @@ class SimSiam(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, first_prediction: Tensor, first_projection: Tensor, second_prediction: Tensor, second_projection: Tensor, *, mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first_prediction: Tensor,
+        first_projection: Tensor,
+        second_prediction: Tensor,
+        second_projection: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class DINO(Loss):
     center: Tensor | None
@@ -765,8 +2134,34 @@ class DINO(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, center: Tensor | None = ..., student_temperature: Positive = ..., teacher_temperature: Positive = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, student: Tensor, teacher: Tensor, *, center: Tensor | None = ..., student_temperature: Positive = ..., teacher_temperature: Positive = ..., class_dim: int = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class Circle(Loss):
     margin: Share
@@ -776,8 +2171,30 @@ class Circle(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, margin: Share = ..., scale: Positive = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, labels: Tensor, *, margin: Share = ..., scale: Positive = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class MultiSimilarity(Loss):
     alpha: Positive
@@ -789,8 +2206,34 @@ class MultiSimilarity(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, alpha: Positive = ..., beta: Positive = ..., threshold: Annotated[float, Between(-1.0, 1.0)] = ..., mining: NotNegative | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, labels: Tensor, *, alpha: Positive = ..., beta: Positive = ..., threshold: Annotated[float, Between(-1.0, 1.0)] = ..., mining: NotNegative | None = ..., mask: Tensor | None = ..., weight: Tensor | None = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class CosFace(Loss):
     scale: Positive
@@ -803,8 +2246,37 @@ class CosFace(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, scale: Positive = ..., margin: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, scale: Positive = ..., margin: NotNegative = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
 
 class ArcFace(Loss):
     scale: Positive
@@ -818,5 +2290,36 @@ class ArcFace(Loss):
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
-    def __init__(self, *, scale: Positive = ..., margin: Angle = ..., easy_margin: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> None: ...
-    def __call__(self, features: Tensor, projection: Tensor, target: Tensor, *, scale: Positive = ..., margin: Angle = ..., easy_margin: bool = ..., mask: Tensor | None = ..., class_weight: Tensor | None = ..., weight: Tensor | None = ..., ignore_index: int | None = ..., normalize: Normalize = ..., reduction: Reduction = ..., check: bool | None = ..., group: ProcessGroup | None = ...) -> Tensor: ...
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
