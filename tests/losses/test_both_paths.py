@@ -54,7 +54,7 @@ def grown(case: Case) -> Case:
     g = torch.Generator().manual_seed(1)
 
     def grow(name: str, x: Any) -> Any:
-        axis = axis_of(case, x) if isinstance(x, Tensor) else None
+        axis = axis_of(case, x) if isinstance(x, Tensor) and name != "projection" else None  # that has no positions
         more = x if axis is None else torch.cat([x] * TIMES, axis)
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return more
