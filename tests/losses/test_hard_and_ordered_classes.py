@@ -136,6 +136,8 @@ def test_ordinal_of_infinite_logits_that_are_right(soft: bool) -> None:
 def test_ordinal_says_which_classes_there_are() -> None:
     with pytest.raises(LossInputError, match=r"class 4, .*0\.\.3"):
         losses.ordinal(torch.zeros(1, 3), torch.tensor([4]))
+    with pytest.raises(LossInputError, match=r"logits of shape \(1, 3\), 3 thresholds .* 4 classes, shape \(1, 4\)"):
+        losses.ordinal(torch.zeros(1, 3), torch.zeros(1, 3))
     weight = torch.tensor([0.0, 1.0])
     spoilt = torch.tensor([[torch.nan], [0.5]], requires_grad=True)
     value = losses.ordinal(spoilt, torch.tensor([1, 1]), weight=weight)

@@ -214,6 +214,7 @@ def test_a_float64_target_does_not_widen_the_result() -> None:
         (lambda x: losses.gaussian_nll(x, x, -x), "log_variance=True"),
         (lambda x: losses.gaussian_nll(x, x, x[:1]), r"variance has shape \(1,\)"),
         (lambda x: losses.l1(x.long(), x), "floating-point"),
+        (lambda x: losses.l1(x, x.to(torch.complex64)), "target must be real, got torch.complex64"),
         (lambda x: losses.Huber(delta=0.0), "Huber: delta must be a number above 0"),
     ],
 )

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nucleate.errors import LossInputError
 from nucleate.losses.options import Normalize, Reduction
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_axis, class_target, class_weights, weigh, without_zeros
-from nucleate.losses.validation import checking, require_choice
+from nucleate.losses.validation import checking, require_choice, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -62,6 +63,12 @@ def ordinal(
     dim, thresholds, positions = class_axis(name, logits, class_dim, 1)
     # A view that has the shape of one number a class: what a target is held against.
     classes = logits.narrow(dim, 0, 1).expand(*logits.shape[:dim], thresholds + 1, *logits.shape[dim + 1 :])
+    if isinstance(target, Tensor) and shape(target) not in (positions, shape(classes)):
+        raise LossInputError(
+            f"{name}: target has shape {shape(target)}, but logits of shape {shape(logits)}, {thresholds} thresholds "
+            f"along dimension {dim}, go with class indices of shape {positions} or with probabilities of "
+            f"{thresholds + 1} classes, shape {shape(classes)}"
+        )
     mask = without_zeros(name, mask, weight, positions, read)
     t = class_target(name, classes, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, class_weight, classes, dim, read)
