@@ -255,7 +255,7 @@ def _fields(
             f"dimension {dim}; one image is given as prediction.unsqueeze(0)"
         )
     chosen = without_zeros(name, mask, weight, positions, checking(check, x))
-    r = regions(name, prediction, target, class_dim, multilabel, chosen, ignore_index, check)
+    r = regions(name, prediction, target, class_dim, multilabel, mask=chosen, ignore_index=ignore_index, check=check)
     p, t = (y.movedim(dim, 1) for y in (r.p, r.t))
     selected = None if r.target.selected is None else r.target.selected.unsqueeze(1)
     each = torch.ones_like(p[:, :1]) if weight is None else weight.to(p.dtype).unsqueeze(1)
