@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -41,6 +42,9 @@ def main() -> None:
     tiling()
     stopping()
     losses_of_embeddings()
+    losses_of_classes()
+    losses_of_overlap()
+    divergences()
 
 
 def picture() -> None:
@@ -179,6 +183,103 @@ def losses_of_embeddings() -> None:
         slope.set(title="slope", xlabel=along)
         value.legend(fontsize=8)
     _save(figure, "losses-contrastive.png")
+
+
+Values = Callable[[Tensor], Tensor]
+"""The loss of each entry of a row."""
+
+EACH: dict[str, Any] = {"reduction": "none", "check": False}
+
+
+def losses_of_classes() -> None:
+    """Cross entropy and focal by the log-odds of the label's class; margin losses by the margin."""
+    z = torch.linspace(-3, 4, 401)
+    yes = torch.ones(len(z), dtype=torch.long)
+    focal: dict[str, Values] = {
+        f"focal, gamma {gamma:g}": lambda x, g=gamma: losses.focal(_two(x), yes, gamma=g, **EACH)
+        for gamma in (1.0, 2.0, 5.0)
+    }
+    cross: dict[str, Values] = {"cross entropy": lambda x: losses.cross_entropy(_two(x), yes, **EACH)}
+    margins: dict[str, Values] = {
+        name.replace("_", " "): lambda x, n=name: losses.by_name(n)(x, yes, **EACH)
+        for name in ("hinge", "squared_hinge", "modified_huber", "logistic", "exponential", "perceptron", "ramp")
+    }
+    figure, axes = _figure(4, 16, 3.6)
+    _value_and_slope(axes[:2], z, cross | focal, "log-odds of the label's class")
+    _value_and_slope(axes[2:], z, margins, "margin z = y s")
+    axes[2].set_ylim(-0.2, 6)
+    axes[3].set_ylim(-6, 0.3)
+    _save(figure, "losses-classification.png")
+
+
+def losses_of_overlap() -> None:
+    """By the part of a small nucleus that is found; and by how far a disc has been moved."""
+    label = torch.zeros(1, 400, dtype=torch.long)
+    label[:, :20] = 1
+
+    def by_part(name: str) -> Values:
+        def values(x: Tensor) -> Tensor:
+            inside = torch.cat([x[:, None].expand(-1, 20), torch.full((len(x), 380), 0.01)], 1)
+            said = losses.Probabilities(torch.stack([1 - inside, inside], 1))
+            return losses.by_name(name)(said, label.expand(len(x), -1), **EACH)[:, 1]
+
+        return values
+
+    x = torch.linspace(0.01, 0.98, 195)
+    names = ("dice", "jaccard", "tversky", "focal_tversky", "lovasz_softmax")
+    figure, axes = _figure(3, 13, 3.6)
+    kinds = {name.replace("_", " "): by_part(name) for name in names}
+    _value_and_slope(axes[:2], x, kinds, "probability inside a nucleus of 20 of 400 pixels")
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    disc = ((rows - 32).square() + (columns - 20).square() < 64).long()[None]
+    moved = range(25)
+    said = [((rows - 32).square() + (columns - 20 - k).square() < 64).float()[None] for k in moved]
+    both = [losses.Probabilities(torch.stack([1 - one, one], 1)) for one in said]
+    for name, colour in (("dice", BLUE), ("boundary", ORANGE)):
+        values = [float(losses.by_name(name)(one, disc)) for one in both]
+        axes[2].plot(moved, [(v - values[0]) / (values[-1] - values[0]) for v in values], label=name, color=colour)
+    axes[2].set(title="value, from 0 to 1", xlabel="pixels that a disc of radius 8 is off")
+    axes[2].legend(fontsize=8)
+    _save(figure, "losses-overlap.png")
+
+
+def divergences() -> None:
+    """Of (0.8, 0.2) and (x, 1 - x)."""
+    x = torch.linspace(0.02, 0.98, 385)
+
+    def between(name: str, turned: bool = False) -> Values:
+        def values(q: Tensor) -> Tensor:
+            one = losses.Probabilities(torch.tensor([[0.8, 0.2]]).expand(len(q), -1))
+            other = losses.Probabilities(torch.stack([q, 1 - q], 1))
+            return losses.by_name(name)(p=other if turned else one, q=one if turned else other, **EACH)
+
+        return values
+
+    kinds = {"KL(p, q)": between("kl_divergence"), "KL(q, p)": between("kl_divergence", turned=True)}
+    kinds |= {"Rényi 1/2": between("renyi"), "Jensen-Shannon": between("jensen_shannon")}
+    kinds |= {"Hellinger": between("hellinger"), "total variation": between("total_variation")}
+    figure, axes = _figure(2, 9, 3.6)
+    _value_and_slope(axes, x, kinds, "x, where p = (0.8, 0.2) and q = (x, 1 - x)")
+    axes[0].set_ylim(0, 1.5)
+    axes[1].set_ylim(-4, 4)
+    _save(figure, "losses-divergence.png")
+
+
+def _two(x: Tensor) -> Tensor:
+    """Logits of two classes, of which x is the log-odds."""
+    return torch.stack([torch.zeros_like(x), x], 1)
+
+
+def _value_and_slope(axes: Sequence[Axes], x: Tensor, kinds: Mapping[str, Values], along: str) -> None:
+    for name, values in kinds.items():
+        at = x.clone().requires_grad_()
+        found = values(at)
+        (slope,) = torch.autograd.grad(found.sum(), at)
+        axes[0].plot(x.numpy(), found.detach().numpy(), label=name)
+        axes[1].plot(x.numpy(), slope.numpy(), label=name)
+    for axis, title in zip(axes, ("value", "slope"), strict=True):
+        axis.set(title=title, xlabel=along)
+    axes[0].legend(fontsize=8)
 
 
 def _figure(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:

@@ -167,10 +167,14 @@ def _make_cases() -> list[Case]:
 
     rows = {"first": normal(5, 3), "second": normal(5, 3)}
     heat = torch.tensor(0.4, dtype=torch.float64)
-    for loss in ("info_nce", "decoupled"):
-        pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat}
-        add(loss, "rows", pairs, "query key temperature", (5,), "query key", options={"weight": positive(5)})
-    for loss in ("clip_loss", "nt_xent", "siglip"):
+    pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat, "weight": positive(5)}
+    for form, options in (("rows", {}), ("hard", {"hardness": 0.5})):
+        add("info_nce", form, pairs, "query key temperature weight", (5,), "query key", options=options)
+    queue = {**pairs, "negatives": normal(4, 3)}
+    moco = {"in_batch": False}
+    for form, options in (("queue", {}), ("moco", moco), ("moco-hard", {**moco, "hardness": 2.0})):
+        add("info_nce", form, queue, "query key temperature negatives", (5,), "query key", options=options)
+    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         add(loss, "rows", {**rows, "temperature": heat}, "first second temperature", (5,), "first second")
         add(loss, "dot", {**rows, "temperature": heat}, "first second", (5,), options={"similarity": "dot"})
     labels = torch.tensor([0, 1, 0, 2, 1])
@@ -204,6 +208,38 @@ def _make_cases() -> list[Case]:
         add("multi_similarity", form, alike, "features", (5,), options={"beta": 5.0, "mining": mining})
     for loss in ("barlow_twins", "vicreg"):
         add(loss, "rows", {"first": normal(5, 3), "second": normal(5, 3)}, "first second", (5,))
+
+    pair, each = {"prediction": normal(2, 2, 3), "target": normal(2, 2, 3)}, (2, 2, 3)
+    both = "prediction target"
+    for loss, own in {"l1": {}, "mse": {}, "huber": {"delta": 0.6}, "smooth_l1": {"beta": 0.6}, "log_cosh": {},
+                      "quantile": {"q": 0.2}}.items():  # fmt: skip
+        add(loss, "elements", pair, both, each, options={"weight": positive(2, 2, 3), **own})
+        add(loss, "positions", pair, both, (2, 3), options={"channel_dim": 1, "weight": positive(2, 3), **own})
+    counts = {"prediction": normal(2, 2, 3), "target": integers(5, 2, 2, 3)}
+    add("poisson_nll", "logarithm", counts, "prediction", each, options={"full": True})
+    add("poisson_nll", "amount", {"prediction": positive(2, 2, 3), "target": positive(2, 2, 3)}, both, (2, 3),
+        options={"log_input": False, "channel_dim": 1, "weight": positive(2, 3)})  # fmt: skip
+    add("gaussian_nll", "variance", {**pair, "variance": positive(2, 2, 3)}, f"{both} variance", each,
+        options={"full": True})  # fmt: skip
+    add("gaussian_nll", "logarithm", {**pair, "variance": normal(2, 2, 3)}, f"{both} variance", (2, 3),
+        options={"log_variance": True, "channel_dim": 1})  # fmt: skip
+
+    pixels = {"logits": normal(2, 4, 6), "target": integers(4, 2, 6)}
+    for over in ("image", "batch"):
+        add("topk_cross_entropy", f"index-{over}", pixels, "logits", (2, 6),
+            options={"k": 0.4, "over": over, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
+    add("topk_cross_entropy", "soft", {"logits": normal(2, 4, 6), "target": simplex(2, 4, 6)}, "logits target", (2, 6),
+        "logits", options={"k": 0.5, "check": False})  # fmt: skip
+    for q in (0.0, 0.7):
+        add("generalized_cross_entropy", f"index-{q:g}", pixels, "logits", (2, 6),
+            options={"q": q, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
+    add("generalized_cross_entropy", "soft", {**pixels, "target": simplex(2, 4, 6)}, "logits target", (2, 6), "logits",
+        options={"check": False})  # fmt: skip
+    grades = {"logits": normal(2, 3, 5), "target": integers(4, 2, 5)}
+    add("ordinal", "index", grades, "logits", (2, 5), options={"class_weight": positive(4), "weight": positive(2, 5)})
+    add("ordinal", "hot", {**grades, "target": hot(integers(4, 2, 5), 4)}, "logits", (2, 5))
+    add("ordinal", "soft", {**grades, "target": simplex(2, 4, 5)}, "logits target", (2, 5), "logits",
+        options={"class_weight": positive(4), "check": False})  # fmt: skip
     return cases
 
 

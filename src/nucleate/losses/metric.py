@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import first_row, gather
-from nucleate.losses.embeddings import own_columns, product, rows, unit
+from nucleate.losses.embeddings import product, rows, unit
 from nucleate.losses.options import Between, NotNegative, Positive, Reduction, Share
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.registry import loss
@@ -162,7 +162,9 @@ def _pairs(
     x = unit(select(x, None if selected is None else selected.unsqueeze(1), fill=1.0))
     every, of_every = gather(x, group), gather(torch.stack((labels.long(), here.long()), 1), group)
     same, both = labels.long().unsqueeze(1) == of_every[:, 0], here.unsqueeze(1) & (of_every[:, 1] == 1)
-    own = own_columns(len(x), len(every), first_row(len(x), group), x.device)
+    begin = first_row(len(x), group)
+    mine = torch.arange(begin, begin + len(x), device=x.device).unsqueeze(1)
+    own = mine == torch.arange(len(every), device=x.device)
     return _Pairs(product(x, every), both & same & ~own, both & ~same, read)
 
 

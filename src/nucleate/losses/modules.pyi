@@ -1,4 +1,4 @@
-# ruff: noqa: F401, F403, F405
+# ruff: noqa: F401, F403, F405, RUF022
 """The modules of losses, for type checkers and editors; written by tests/losses/stub.py."""
 
 from collections.abc import Sequence
@@ -12,9 +12,8 @@ from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
 
 __all__ = [
-    "BYOL",
-    "DINO",
     "ArcFace",
+    "BYOL",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
@@ -23,38 +22,50 @@ __all__ = [
     "ClDice",
     "CosFace",
     "CrossEntropy",
+    "DINO",
     "Decoupled",
     "DenseInfoNCE",
     "Dice",
     "Exponential",
     "Focal",
     "FocalTversky",
+    "GaussianNLL",
+    "GeneralizedCrossEntropy",
     "GeneralizedDice",
     "GeneralizedKL",
     "HausdorffDT",
     "Hellinger",
     "Hinge",
+    "Huber",
     "InfoNCE",
     "Jaccard",
     "JensenShannon",
     "KLDivergence",
+    "L1",
     "LinearCrossEntropy",
+    "LogCosh",
     "Logistic",
     "LovaszHinge",
     "LovaszSoftmax",
+    "MSE",
     "MarginRanking",
     "ModifiedHuber",
     "MultiSimilarity",
     "MulticlassHinge",
     "NTXent",
+    "Ordinal",
     "Perceptron",
+    "PoissonNLL",
+    "Quantile",
     "Ramp",
     "Renyi",
     "SigLIP",
     "SimSiam",
+    "SmoothL1",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
+    "TopKCrossEntropy",
     "TotalVariation",
     "TripletMargin",
     "Tversky",
@@ -109,6 +120,8 @@ class BinaryCrossEntropy(Loss):
     mask: Tensor | None
     weight: Tensor | None
     positive_weight: float | Tensor
+    class_dim: int
+    ignore_index: int | None
     label_smoothing: Share
     normalize: Normalize
     reduction: Reduction
@@ -120,6 +133,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -134,6 +149,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -172,6 +189,135 @@ class Focal(Loss):
         target: Tensor,
         *,
         gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class TopKCrossEntropy(Loss):
+    k: Share
+    over: Over
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedCrossEntropy(Loss):
+    q: Share
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Ordinal(Loss):
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
         class_dim: int = ...,
         mask: Tensor | None = ...,
         class_weight: Tensor | None = ...,
@@ -458,6 +604,7 @@ class Hinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -467,6 +614,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -479,6 +627,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -488,6 +637,7 @@ class SquaredHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -497,6 +647,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -509,6 +660,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -518,6 +670,7 @@ class SmoothedHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -527,6 +680,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -539,6 +693,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -548,6 +703,7 @@ class ModifiedHuber(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -557,6 +713,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -569,6 +726,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -578,6 +736,7 @@ class Logistic(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -587,6 +746,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -599,6 +759,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -608,6 +769,7 @@ class Exponential(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -617,6 +779,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -629,6 +792,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -638,6 +802,7 @@ class Perceptron(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -647,6 +812,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -659,6 +825,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -668,6 +835,7 @@ class Ramp(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -677,6 +845,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -689,6 +858,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -698,6 +868,7 @@ class ZeroOne(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -707,6 +878,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -719,6 +891,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -774,6 +947,7 @@ class MarginRanking(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -784,6 +958,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -798,6 +973,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -836,6 +1012,274 @@ class TripletMargin(Loss):
         power: float = ...,
         swap: bool = ...,
         dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class L1(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MSE(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Huber(Loss):
+    delta: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SmoothL1(Loss):
+    beta: NotNegative
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class LogCosh(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Quantile(Loss):
+    q: Share
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class PoissonNLL(Loss):
+    log_input: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GaussianNLL(Loss):
+    log_variance: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        variance: Tensor,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
@@ -1100,6 +1544,7 @@ class LovaszHinge(Loss):
     over: Over
     empty: Empty
     mask: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -1110,6 +1555,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1123,6 +1569,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1312,6 +1759,9 @@ class HausdorffDT(Loss):
     ) -> Tensor: ...
 
 class InfoNCE(Loss):
+    negatives: Tensor | None
+    in_batch: bool
+    hardness: NotNegative
     temperature: Positive | Tensor
     similarity: Similarity
     mask: Tensor | None
@@ -1322,6 +1772,9 @@ class InfoNCE(Loss):
     def __init__(
         self,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1335,6 +1788,9 @@ class InfoNCE(Loss):
         query: Tensor,
         key: Tensor,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1431,8 +1887,8 @@ class Decoupled(Loss):
     ) -> None: ...
     def __call__(
         self,
-        query: Tensor,
-        key: Tensor,
+        first: Tensor,
+        second: Tensor,
         *,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,

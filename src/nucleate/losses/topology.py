@@ -17,9 +17,8 @@ from nucleate.losses.options import Empty, NotNegative, Over, Positive, Reductio
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, class_weights, without_zeros
+from nucleate.losses.targets import class_axis, class_weights
 from nucleate.losses.validation import (
-    checking,
     require_between,
     require_choice,
     require_floating,
@@ -248,17 +247,16 @@ def _fields(
     check: bool | None,
 ) -> _Fields:
     x = distribution(name, "prediction", prediction).tensor
-    dim, _, positions = class_axis(name, x, class_dim, fewest=1, name="prediction")
+    dim, _, _ = class_axis(name, x, class_dim, fewest=1, name="prediction")
     if dim == 0 or x.ndim < 3:
         raise LossInputError(
             f"{name}: prediction must be (N, C, pixels...), images first, got shape {shape(x)} with classes along "
             f"dimension {dim}; one image is given as prediction.unsqueeze(0)"
         )
-    chosen = without_zeros(name, mask, weight, positions, checking(check, x))
-    r = regions(name, prediction, target, class_dim, multilabel, mask=chosen, ignore_index=ignore_index, check=check)
+    r = regions(name, prediction, target, class_dim, multilabel, mask, None, weight, ignore_index, check)
     p, t = (y.movedim(dim, 1) for y in (r.p, r.t))
-    selected = None if r.target.selected is None else r.target.selected.unsqueeze(1)
-    each = torch.ones_like(p[:, :1]) if weight is None else weight.to(p.dtype).unsqueeze(1)
+    selected = None if r.rows is None else r.rows.movedim(dim, 1)
+    each = torch.ones_like(p[:, :1]) if r.weight is None else r.weight.to(p.dtype).unsqueeze(1)
     return _Fields(p, t, select(each, selected), selected, shape(x), r.read)
 
 
