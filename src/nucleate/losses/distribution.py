@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -13,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.errors import LossInputError
 from nucleate.losses.reduction import held
-from nucleate.losses.validation import require_simplex, sum_tolerance
+from nucleate.losses.validation import require_floating, require_simplex, sum_tolerance, warn
 
 __all__ = ["Distribution", "LogProbabilities", "Logits", "Probabilities"]
 
@@ -124,12 +121,7 @@ class LogProbabilities(Distribution):
 def distribution(loss: str, name: str, x: Tensor | Distribution) -> Distribution:
     """`x` as a distribution: a bare tensor holds logits."""
     said = x if isinstance(x, Distribution) else Logits(x)
-    if not isinstance(said.tensor, Tensor) or not said.tensor.is_floating_point():
-        kind = said.tensor.dtype if isinstance(said.tensor, Tensor) else type(said.tensor).__name__
-        raise LossInputError(
-            f"{loss}: {name} must be a floating-point tensor, or one said to be Logits, Probabilities or "
-            f"LogProbabilities, got {kind}"
-        )
+    require_floating(loss, name, said.tensor)
     return said
 
 
@@ -144,13 +136,9 @@ def warn_of_simplex(loss: str, name: str, x: Tensor | Distribution, class_dim: i
     first = x.detach()[tuple(slice(None) if axis == dim else slice(4) for axis in range(x.ndim))]
     if _is_simplex(first, dim) and _is_simplex(x.detach(), dim):
         _warned.add(loss)
-        frame, depth = sys._getframe(1), 2
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nucleate.losses"):
-            frame, depth = frame.f_back, depth + 1
-        warnings.warn(
+        warn(
             f"{loss}: {name} holds probabilities along dimension {class_dim}, none negative and each row with sum 1, "
-            f"but a bare tensor is taken as logits; say Probabilities({name}), or Logits({name}) if that is what it is",
-            stacklevel=depth,
+            f"but a bare tensor is taken as logits; say Probabilities({name}), or Logits({name}) if that is what it is"
         )
 
 
