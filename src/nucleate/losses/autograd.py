@@ -44,7 +44,7 @@ class Total(torch.autograd.Function):
         given = gradients[0]
         if torch.is_grad_enabled():
             needs = ctx.needs_input_grad[6 : 6 + ctx.count]
-            # Each input apart: one may be made of another, or be the same tensor, and must not get the other's gradient.
+            # Each input apart: one may be made of another, and must not get the gradient of that one too.
             apart = [x.view_as(x) for x in inputs]
             wanted = [x for x, need in zip(apart, needs, strict=True) if need]
             found = iter(torch.autograd.grad(ctx.twin(*apart), wanted, given, create_graph=True))
