@@ -48,12 +48,32 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
         "vicreg": ("vicreg", two, ("first", "second"), {}),
         "barlow_twins": ("barlow_twins", two, ("first", "second"), {}),
         "sup_con": ("sup_con", {"features": a, "labels": labels}, ("features",), {}),
+        "smooth_l1": ("smooth_l1", {"prediction": logits, "target": logits.flip(1), "mask": mask}, ("prediction",),
+                      {"channel_dim": 1}),
+        "ordinal": ("ordinal", {"logits": logits[:, :2], "target": target, "mask": mask}, ("logits",),
+                    {"class_weight": weight}),
         "info_nce_masked": ("info_nce", {"query": a, "key": b, "mask": labels > 0}, ("query", "key"), {}),
     }  # fmt: skip
     for over in ("image", "batch"):
+        hardest = {"logits": logits, "target": target, "mask": mask}
+        cases[f"topk_{over}"] = ("topk_cross_entropy", hardest, ("logits",), {"k": 0.4, "over": over})
         for loss in ("dice", "generalized_dice", "lovasz_softmax"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
         cases[f"lovasz_hinge_{over}"] = ("lovasz_hinge", {"score": score, "target": label}, ("score",), {"over": over})
+    views = {"first_prediction": a, "first_projection": b, "second_prediction": b.flip(1), "second_projection": a + 1}
+    vectors = {"projection": normal(4, 6), "class_weight": torch.tensor([0.2, 1.0, 3.0, 0.5], dtype=torch.float64)}
+    cases |= {
+        "byol": ("byol", {"prediction": a, "target": b, "mask": labels > 0}, ("prediction",), {}),
+        "simsiam": ("simsiam", views, ("first_prediction", "second_prediction"), {}),
+        "dino": ("dino", {"student": logits, "teacher": logits.flip(0), "mask": mask}, ("student",), {}),
+        "cosface": ("cosface", {"features": a, "target": labels}, ("features",), vectors),
+        "arcface": ("arcface", {"features": a, "target": labels}, ("features",), vectors),
+        "circle": ("circle", {"features": a, "labels": labels}, ("features",), {"scale": 4.0}),
+        "multi_similarity": ("multi_similarity", {"features": a, "labels": labels}, ("features",), {"mining": 0.1}),
+    }
+    for over in ("image", "batch"):
+        for loss in ("cl_dice", "hausdorff_dt"):
+            cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
     for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
     cases["info_nce"] = ("info_nce", {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
@@ -92,6 +112,10 @@ def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any
             if group is not None:
                 torch.distributed.all_reduce(heat.grad, group=group)
             found[f"{name}/temperature"] = heat.grad.numpy()
+    center = losses.DINOCenter(3).double()
+    for _ in range(2):
+        center.update(all_cases()["dino"][1]["teacher"][rows], mask=all_cases()["dino"][1]["mask"][rows], group=group)
+    found["center/value"] = center.value.numpy()
     found.update(_in_blocks(rows, group))
     queue = losses.Queue(9, features=6)
     for _ in range(2):

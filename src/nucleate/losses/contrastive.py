@@ -26,7 +26,7 @@ from nucleate.losses.kernels.row_blocks import over_products
 from nucleate.losses.options import NotNegative, Positive, Reduction, Similarity
 from nucleate.losses.reduction import finish, held, select
 from nucleate.losses.registry import loss
-from nucleate.losses.validation import require_between, require_floating, shape
+from nucleate.losses.validation import number, require_between, require_floating, shape
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -370,7 +370,7 @@ def siglip(
         raise LossInputError(f"{name}: bias must have one element, got shape {shape(bias)}")
     a, b = found.each
     own = found.row_numbers(first_row(len(b), group))
-    offset = bias.reshape(()).to(a.dtype) if isinstance(bias, Tensor) else a.new_full((), bias)
+    offset = bias.reshape(()).to(a.dtype) if isinstance(bias, Tensor) else a.new_full((), number(name, "bias", bias))
     values = over_products(a / t, gather(b, group), _yes_or_no, (own,), (offset, found.keep), found.expected(reduction))
     return finish_rows(name, values, None, found, reduction, group)
 

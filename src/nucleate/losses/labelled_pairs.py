@@ -11,16 +11,17 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.contrastive import toward
 from nucleate.losses.distributed import first_row, gather
-from nucleate.losses.embeddings import batch, finish_rows, require_temperature, selection, unit
+from nucleate.losses.embeddings import batch, finish_rows, require_temperature, unit
 from nucleate.losses.kernels.row_blocks import over_products
 from nucleate.losses.options import Negatives, Positive, Reduction, Similarity
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import position_weights, positions_of
+from nucleate.losses.targets import position_weights, positions_of, selection
 from nucleate.losses.validation import (
     checking,
     require_choice,
     require_floating,
+    require_integers,
     require_mask,
     require_shape,
     shape,
@@ -65,8 +66,7 @@ def sup_con(
     """
     name = "sup_con"
     found = batch(name, {"features": features}, similarity, mask, weight, check, group)
-    if labels.is_floating_point():
-        raise LossInputError(f"{name}: labels must be of an integer type, got {labels.dtype}")
+    require_integers(name, "labels", labels, "labels")
     require_shape(name, "labels", labels, (len(features),), "the rows of features")
     t = require_temperature(name, temperature, found.read)
     (x,) = found.each
@@ -201,8 +201,7 @@ def _require_dense(
             f"{name}: query and key must have shapes (N, D, pixels...) with the same N and D, got {shape(query)} and "
             f"{shape(key)}"
         )
-    if match.is_floating_point() or match.dtype == torch.bool:
-        raise LossInputError(f"{name}: match must hold pixel indices of an integer type, got {match.dtype}")
+    require_integers(name, "match", match, "pixel indices")
     require_shape(name, "match", match, positions_of(query, 1), "the pixels of query")
     if mask is not None:
         require_mask(name, mask, positions_of(query, 1), "the pixels of query")

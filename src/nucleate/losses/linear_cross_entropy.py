@@ -11,12 +11,18 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.cross_entropy import cross_entropy_of, weighed_surprisal
-from nucleate.losses.embeddings import selection
 from nucleate.losses.kernels import blocks, row_blocks
 from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select
 from nucleate.losses.registry import POSITION_WEIGHT, loss
-from nucleate.losses.targets import class_target, class_weights, position_weights, positions_of, separate_weights
+from nucleate.losses.targets import (
+    class_target,
+    class_weights,
+    position_weights,
+    positions_of,
+    selection,
+    separate_weights,
+)
 from nucleate.losses.validation import (
     checking,
     require_between,
@@ -24,6 +30,7 @@ from nucleate.losses.validation import (
     require_floating,
     require_mask,
     require_shape,
+    require_tensor,
     shape,
 )
 
@@ -84,17 +91,26 @@ def linear_cross_entropy(
             f"of shape {shape(features)} along dimension {dim}"
         )
     if bias is not None:
+        require_floating(name, "bias", bias)
         require_shape(name, "bias", bias, (len(projection),), "the classes")
+    require_tensor(name, "target", target)
     positions = positions_of(features, dim)
     read = checking(check, features)
     if mask is not None:
         require_mask(name, mask, positions, "the positions of the features")
     class_weight, weight = separate_weights(name, class_weight, weight, len(projection), positions)
     position_weights(name, weight, positions, read)
-    selected = selection(mask, weight)
+    selected = selection(mask, weight, [features], dim)
     if ignore_index is not None and target.shape == positions:
         kept = target != ignore_index
         selected = kept if selected is None else selected & kept
+    if class_weight is not None and target.ndim < features.ndim:  # a label whose class weighs 0 is not selected
+        outline = features.new_zeros(()).expand(*positions, len(projection)).movedim(-1, dim)
+        w = class_weights(name, class_weight, outline, dim, read)
+        selected = class_target(
+            name, outline, target, class_dim=dim, mask=selected, ignore_index=ignore_index, read=read, class_weight=w,
+            smoothing=label_smoothing,
+        ).selected  # fmt: skip
     with torch.autocast(features.device.type, enabled=False):
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
         rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
