@@ -59,12 +59,13 @@ class Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, constants = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # asked for once: activation checkpointing allows no more
+        inputs, constants = saved[: ctx.count], saved[ctx.count :]
         rest = (None,) * len(constants)
         given = gradients[0]
         if torch.is_grad_enabled():
             needs = ctx.needs_input_grad[6 : 6 + ctx.count]
-            # Each input apart: one may be made of another, and must not get the gradient of that one too.
+            # Each input apart: one may be made of another, or be the same, and must not get its gradient.
             apart = [x.view_as(x) for x in inputs]
             wanted = [x for x, need in zip(apart, needs, strict=True) if need]
             found = iter(torch.autograd.grad(ctx.twin(*apart), wanted, given, create_graph=True))

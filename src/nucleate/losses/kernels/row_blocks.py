@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
-from nucleate.losses.validation import batched
+from nucleate.losses.validation import batched, full_precision
 
 FEWEST = 1 << 20  # products, below which they are all held without harm
 _BLOCK = 1 << 18  # products in a block, 1 MiB in float32
@@ -29,7 +29,7 @@ Index = slice | tuple[Tensor, ...]
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b.T in the type that sums are held in, also inside a region of automatic mixed precision."""
-    with torch.autocast(a.device.type, enabled=False):
+    with full_precision(a):
         return a @ b.transpose(-1, -2)
 
 
