@@ -81,7 +81,7 @@ def sup_con(
 
 def _toward_same(scores: Tensor, own: Tensor, mine: Tensor, labels: Tensor, keep: Tensor | None) -> Tensor:
     """The value of each row, and 1 where it has positives."""
-    others = torch.ones_like(scores, dtype=torch.bool).scatter(1, own.unsqueeze(1), False)
+    others = torch.arange(scores.shape[1], device=scores.device) != own.unsqueeze(1)
     others = others if keep is None else others & keep
     positive = others & (mine.unsqueeze(1) == labels)
     count = positive.sum(1)
@@ -148,8 +148,8 @@ def dense_info_nce(
         expected = list(
             (torch.ones_like(match, dtype=keys.dtype) if each is None else each.detach()).reshape(where.shape)
         )
-    # A rank without images still takes part in the backward pass of a learnt temperature.
-    found = [(queries.flatten(0, 1)[:0] / t).sum(1)]
+    # A rank without images still takes part in the backward pass of its inputs and of a learnt temperature.
+    found = [(queries.flatten(0, 1)[:0] * keys.flatten(0, 1)[:0]).sum(1) / t]
     found += [
         _matched(q, pixels, partner, here, likely, t, similarity)
         for q, pixels, partner, here, likely in zip(queries, columns, wanted, where, expected, strict=True)
