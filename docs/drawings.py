@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def main() -> None:
     network()
     tiling()
     stopping()
+    losses_of_embeddings()
     losses_of_classes()
     losses_of_overlap()
     divergences()
@@ -130,6 +132,57 @@ def stopping() -> None:
     training = model.manifest.training
     run = curves(read_history(model.folder), training.best_epoch, training.stop_epoch)
     plot_curves([run], HERE / "stopping.png")
+
+
+def losses_of_embeddings() -> None:
+    """By the cosine of one pair among others at right angles; and by the angle of a row to its class."""
+
+    def pair(s: Tensor) -> tuple[Tensor, Tensor]:
+        away = torch.tensor([0.0, 0.0, 1.0]).expand(7, 3)
+        partner = torch.stack((s, (1 - s * s).clamp(min=1e-9).sqrt(), torch.zeros(())))
+        return torch.cat((torch.eye(3)[:1], away)), torch.cat((partner.unsqueeze(0), away))
+
+    def labelled(loss: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+        label = torch.tensor([0, *range(1, 8)] * 2)
+        return lambda s: loss(torch.cat(pair(s)), label, reduction="none")[0]
+
+    def at_angle(loss: Callable[..., Tensor], **options: float) -> Callable[[Tensor], Tensor]:
+        classes, label = torch.eye(3)[::2], torch.zeros(1, dtype=torch.long)
+
+        def value(a: Tensor) -> Tensor:
+            row = torch.stack((a.cos(), a.sin(), torch.zeros(()))).unsqueeze(0)
+            return loss(row, classes, label, scale=8.0, **options)
+
+        return value
+
+    pairs: dict[str, Callable[[Tensor], Tensor]] = {
+        "info_nce, T = 0.1": lambda s: losses.info_nce(*pair(s), temperature=0.1, reduction="none")[0],
+        "info_nce, T = 0.5": lambda s: losses.info_nce(*pair(s), temperature=0.5, reduction="none")[0],
+        "byol": lambda s: losses.byol(*reversed(pair(s)), reduction="none")[0],
+        "sup_con, T = 0.1": labelled(losses.sup_con),
+        "circle / 10": lambda s: labelled(losses.circle)(s) / 10,
+        "multi_similarity": labelled(losses.multi_similarity),
+    }
+    angles = {
+        "no margin": at_angle(losses.cosface, margin=0.0),
+        "cosface, 0.35": at_angle(losses.cosface),
+        "arcface, 0.5": at_angle(losses.arcface),
+        "arcface, 0.5, easy": at_angle(losses.arcface, easy_margin=True),
+    }
+    figure, axes = _figure(4, 16, 3.6)
+    for (value, slope), kinds, range_, along in (
+        (axes[:2], pairs, (-0.99, 0.99), "cosine of the pair"),
+        (axes[2:], angles, (0.01, math.pi), "angle to the row's own class"),
+    ):
+        for name, loss in kinds.items():
+            at = torch.linspace(*range_, 200).requires_grad_()
+            found = torch.stack([loss(x).reshape(()) for x in at])
+            value.plot(at.detach(), found.detach(), label=name)
+            slope.plot(at.detach(), torch.autograd.grad(found.sum(), at)[0])
+        value.set(title="value", xlabel=along)
+        slope.set(title="slope", xlabel=along)
+        value.legend(fontsize=8)
+    _save(figure, "losses-contrastive.png")
 
 
 Values = Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-# ruff: noqa: F401, F403, F405
+# ruff: noqa: F401, F403, F405, RUF022
 """The modules of losses, for type checkers and editors; written by tests/losses/stub.py."""
 
 from collections.abc import Sequence
@@ -12,40 +12,60 @@ from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
 
 __all__ = [
+    "ArcFace",
+    "BYOL",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
     "CLIPLoss",
+    "Circle",
+    "ClDice",
+    "CosFace",
     "CrossEntropy",
+    "DINO",
     "Decoupled",
     "DenseInfoNCE",
     "Dice",
     "Exponential",
     "Focal",
     "FocalTversky",
+    "GaussianNLL",
+    "GeneralizedCrossEntropy",
     "GeneralizedDice",
     "GeneralizedKL",
+    "HausdorffDT",
     "Hellinger",
     "Hinge",
+    "Huber",
     "InfoNCE",
     "Jaccard",
     "JensenShannon",
     "KLDivergence",
+    "L1",
     "LinearCrossEntropy",
+    "LogCosh",
     "Logistic",
     "LovaszHinge",
     "LovaszSoftmax",
+    "MSE",
     "MarginRanking",
     "ModifiedHuber",
+    "MultiSimilarity",
     "MulticlassHinge",
     "NTXent",
+    "Ordinal",
     "Perceptron",
+    "PoissonNLL",
+    "Quantile",
     "Ramp",
     "Renyi",
     "SigLIP",
+    "SimSiam",
+    "SmoothL1",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
+    "TopKCrossEntropy",
     "TotalVariation",
     "TripletMargin",
     "Tversky",
@@ -100,6 +120,8 @@ class BinaryCrossEntropy(Loss):
     mask: Tensor | None
     weight: Tensor | None
     positive_weight: float | Tensor
+    class_dim: int
+    ignore_index: int | None
     label_smoothing: Share
     normalize: Normalize
     reduction: Reduction
@@ -111,6 +133,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -125,6 +149,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -163,6 +189,135 @@ class Focal(Loss):
         target: Tensor,
         *,
         gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class TopKCrossEntropy(Loss):
+    k: Share
+    over: Over
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedCrossEntropy(Loss):
+    q: Share
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Ordinal(Loss):
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
         class_dim: int = ...,
         mask: Tensor | None = ...,
         class_weight: Tensor | None = ...,
@@ -449,6 +604,7 @@ class Hinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -458,6 +614,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -470,6 +627,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -479,6 +637,7 @@ class SquaredHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -488,6 +647,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -500,6 +660,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -509,6 +670,7 @@ class SmoothedHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -518,6 +680,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -530,6 +693,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -539,6 +703,7 @@ class ModifiedHuber(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -548,6 +713,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -560,6 +726,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -569,6 +736,7 @@ class Logistic(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -578,6 +746,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -590,6 +759,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -599,6 +769,7 @@ class Exponential(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -608,6 +779,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -620,6 +792,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -629,6 +802,7 @@ class Perceptron(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -638,6 +812,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -650,6 +825,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -659,6 +835,7 @@ class Ramp(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -668,6 +845,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -680,6 +858,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -689,6 +868,7 @@ class ZeroOne(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -698,6 +878,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -710,6 +891,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -765,6 +947,7 @@ class MarginRanking(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -775,6 +958,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -789,6 +973,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -827,6 +1012,274 @@ class TripletMargin(Loss):
         power: float = ...,
         swap: bool = ...,
         dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class L1(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MSE(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Huber(Loss):
+    delta: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SmoothL1(Loss):
+    beta: NotNegative
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class LogCosh(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Quantile(Loss):
+    q: Share
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class PoissonNLL(Loss):
+    log_input: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GaussianNLL(Loss):
+    log_variance: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        variance: Tensor,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
@@ -1091,6 +1544,7 @@ class LovaszHinge(Loss):
     over: Over
     empty: Empty
     mask: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -1101,6 +1555,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1114,6 +1569,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1200,7 +1656,112 @@ class Boundary(Loss):
         group: ProcessGroup | None = ...,
     ) -> Tensor: ...
 
+class ClDice(Loss):
+    iterations: int
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class HausdorffDT(Loss):
+    distance: Tensor | None
+    predicted_distance: Tensor | None
+    alpha: Positive
+    class_dim: int
+    multilabel: bool
+    over: Over
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
 class InfoNCE(Loss):
+    negatives: Tensor | None
+    in_batch: bool
+    hardness: NotNegative
     temperature: Positive | Tensor
     similarity: Similarity
     mask: Tensor | None
@@ -1211,6 +1772,9 @@ class InfoNCE(Loss):
     def __init__(
         self,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1224,6 +1788,9 @@ class InfoNCE(Loss):
         query: Tensor,
         key: Tensor,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1320,8 +1887,8 @@ class Decoupled(Loss):
     ) -> None: ...
     def __call__(
         self,
-        query: Tensor,
-        key: Tensor,
+        first: Tensor,
+        second: Tensor,
         *,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
@@ -1496,6 +2063,262 @@ class VICReg(Loss):
         covariance: NotNegative = ...,
         deviation: float = ...,
         mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class BYOL(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SimSiam(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first_prediction: Tensor,
+        first_projection: Tensor,
+        second_prediction: Tensor,
+        second_projection: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class DINO(Loss):
+    center: Tensor | None
+    student_temperature: Positive
+    teacher_temperature: Positive
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Circle(Loss):
+    margin: Share
+    scale: Positive
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MultiSimilarity(Loss):
+    alpha: Positive
+    beta: Positive
+    threshold: Annotated[float, Between(-1.0, 1.0)]
+    mining: NotNegative | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class CosFace(Loss):
+    scale: Positive
+    margin: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class ArcFace(Loss):
+    scale: Positive
+    margin: Angle
+    easy_margin: bool
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,

@@ -75,8 +75,8 @@ class SegmentationCriterion:
             "heat": losses.binary_cross_entropy(
                 out.heat, targets.heat, mask=known, weight=weight, reduction="sum", check=False
             ),
-            "offset": _smooth_l1(offset, nucleus, weight),
-            "radius": _smooth_l1(out.log_radius - targets.radius.log(), nucleus, weight),
+            "offset": _smooth_l1(offset, torch.zeros_like(offset), nucleus, targets),
+            "radius": _smooth_l1(out.log_radius, targets.radius.log(), nucleus, targets),
         }
 
     def derivative(
@@ -106,9 +106,11 @@ def _selections(targets: Targets) -> tuple[Tensor, Tensor]:
     return known, known & (targets.classes > 0).unsqueeze(1)
 
 
-def _smooth_l1(difference: Tensor, where: Tensor, weight: Tensor) -> Tensor:
-    selected = torch.where(where, difference, 0.0)
-    return (weight * F.smooth_l1_loss(selected, torch.zeros_like(selected), reduction="none", beta=0.25)).sum()
+def _smooth_l1(prediction: Tensor, target: Tensor, nucleus: Tensor, targets: Targets) -> Tensor:
+    return losses.smooth_l1(
+        prediction, target, beta=0.25, channel_dim=1, mask=nucleus.squeeze(1), weight=targets.weight, reduction="sum",
+        check=False,
+    )  # fmt: skip
 
 
 def sum_terms(parts: Iterable[Mapping[str, float]], parallel: Parallel | None = None) -> dict[str, float]:

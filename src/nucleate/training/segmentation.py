@@ -22,6 +22,7 @@ from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
 from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
+from nucleate.training.pixel_loss import parse
 from nucleate.types import Labels, Maps, Thresholds
 
 
@@ -121,8 +122,8 @@ class SegmentationTask:
     def __init__(
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
-        # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
-        losses.warm_up(*(["cross_entropy"] if config.loss == "cross_entropy" else []))
+        # A run that began without the kernels, and is resumed with them, would differ in the last bits.
+        losses.warm_up(*parse(config.loss), "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)
