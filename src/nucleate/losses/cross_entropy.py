@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nucleate.losses.binary import yes_or_no
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
@@ -228,25 +229,10 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(torch.tensor([-1e4, 1e4]), torch.tensor([1, 1])).item()
     5000.0
     """
-    name = "binary_cross_entropy"
-    require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
-    require_floating(name, "logits", logits)
-    read = checking(check, logits)
-    require_shape(name, "target", target, shape(logits), "the logits")
-    if mask is not None:
-        require_mask(name, mask, shape(logits), "the logits")
-    if weight is not None:
-        require_weights(name, "weight", weight, shape(logits), "the logits", read)
-    x = select(held(logits), mask)
-    t = select(target.to(x.dtype), mask)
-    if read:
-        require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
-    if label_smoothing:
-        t = _mix(t, torch.full_like(t, 0.5), label_smoothing)
-    values = -times(t, F.logsigmoid(x)) * positive_weight - times(1 - t, F.logsigmoid(-x))
-    values, weights = weigh(values, None, mask, weight, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+    return yes_or_no(
+        "binary_cross_entropy", logits, target, positive_weight, 1.0, 0.0, label_smoothing, mask, weight, normalize,
+        reduction, check, group,
+    )  # fmt: skip
 
 
 @loss("cross entropy", "-sum w t (1 - q)^g log q", "0..inf", "most pixels are easy and drown the hard ones")

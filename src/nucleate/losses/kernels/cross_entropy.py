@@ -37,7 +37,7 @@ _INT32 = 1 << 31  # the kernels hold labels in 32 bits
 
 
 @step
-def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
+def add_where(label: Any, c: Any, value: Any, out: Any) -> None:
     """Class by class: to look them up in a table of all classes takes longer."""
     for j in range(label.size):
         out[j] += choose(label[j] == c, value, f32(0.0))
@@ -62,7 +62,7 @@ def _weigh_by(each: Any, label: Any, out: Any) -> None:
 
 
 @step
-def _weights(each: Any, first: int, label: Any, pixel: Any) -> None:
+def weights(each: Any, first: int, label: Any, pixel: Any) -> None:
     if each.size:
         _weigh_by(part(each, first, label.size), label, pixel)
     else:
@@ -70,7 +70,7 @@ def _weights(each: Any, first: int, label: Any, pixel: Any) -> None:
 
 
 @step
-def _next_class(x: Any, c: Any, label: Any, top: Any, own: Any) -> None:
+def next_class(x: Any, c: Any, label: Any, top: Any, own: Any) -> None:
     for j in range(label.size):
         top[j] = larger(top[j], x[j])
         own[j] += choose(label[j] == c, x[j], f32(0.0))
@@ -159,7 +159,7 @@ def index_weight(
             if not alike:
                 fill(share, rest)
                 for c in range(extras.size):
-                    _add_where(label, i32(c), extras[c], share)
+                    add_where(label, i32(c), extras[c], share)
             out[1] += dot(pixel, share)
         elif alike:
             out[1] += count_selected(label) * float(extras[0] + rest)
@@ -205,18 +205,18 @@ def index_tiles(
         own, spread, total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         pixel, slope = row(work, 6, block, n), row(work, 7, block, n)
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
-        _weights(each, pixel0, label, pixel)
+        weights(each, pixel0, label, pixel)
         if not alike:
             fill(extra, f32(0.0))
             for c in range(classes):
-                _add_where(label, i32(c), extras[c], extra)
+                add_where(label, i32(c), extras[c], extra)
             _plus(extra, rest, share)
         if not direct:
             load(x, bfloat16, rows, first, plane, tile, e, n)
         fill(top, f32(-np.inf))
         fill(own, f32(0.0))
         for c in range(classes):
-            _next_class(part(logits, begins + c * apart, n), i32(c), label, top, own)
+            next_class(part(logits, begins + c * apart, n), i32(c), label, top, own)
         fill(total, f32(0.0))
         fill(spread, f32(0.0))
         for c in range(classes):
@@ -259,6 +259,7 @@ class _CrossEntropyJob:
     alike: bool
     ignore: int
     ignores: bool
+    tiles: Callable[..., None]
 
     def weight(self, by_weight: bool) -> tuple[float, float, _CrossEntropyJob]:
         """The weight of all pixels, how many labels are out of range, and the job with labels that are read faster."""
@@ -290,7 +291,7 @@ class _CrossEntropyJob:
         into = source if gradient is None else words(gradient, at.rows, self.dim)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
-            index_tiles(
+            self.tiles(
                 source, into, x.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, self.target,
                 self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.rest, self.alike,
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
@@ -313,6 +314,7 @@ def fused_total(
     normalize: str,
     mean: bool,
     twin: Callable[[Tensor], Tensor],
+    tiles: Callable[..., None] = index_tiles,
 ) -> tuple[Tensor, Tensor] | None:
     """(total, weight) as the plain version gives it, or None where only the plain version will do.
 
@@ -327,6 +329,7 @@ def fused_total(
     job = _CrossEntropyJob(
         layout, dim, labels, size, flat_mask(mask), flat_weights(each), misses + extras, misses, extras,
         misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
+        tiles,
     )  # fmt: skip
     by_weight = normalize == "weight"
     if weight is None and each is None and ignore_index is None:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from nucleate.losses.validation import transforming
 
-_KERNELS = ("cross_entropy", "overlap", "soft_cross_entropy", "divergence", "lovasz", "product_kernels")
+_KERNELS = ("cross_entropy", "overlap", "soft_cross_entropy", "divergence", "lovasz", "product_kernels",
+            "binary", "focal", "sigmoid_overlap")  # fmt: skip
 _enabled: ContextVar[bool] = ContextVar("nucleate.losses.use_kernels", default=True)
 _started = False
 _lock = threading.Lock()

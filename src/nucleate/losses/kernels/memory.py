@@ -73,6 +73,24 @@ def common_layout(
     return first if all(x is not None and first is not None and x.rows == first.rows for x in others) else None
 
 
+def common_order(x: Tensor, constants: Iterable[Tensor | None]) -> tuple[int, ...] | None:
+    """The axes of `x` from the outermost in memory to the innermost, for losses of single numbers.
+
+    None where the kernels cannot take `x` or a constant, or where the memory of `x` has gaps.
+    """
+    given = [c for c in constants if c is not None]
+    if x.dtype not in (torch.float32, torch.bfloat16) or x.numel() < _FEWEST or any(c.requires_grad for c in given):
+        return None
+    order = tuple(range(x.ndim) if x.is_contiguous() else sorted(range(x.ndim), key=x.stride, reverse=True))
+    fits = x.permute(order).is_contiguous() and all(plain_cpu_tensor(c) for c in (x, *given))
+    return order if fits else None
+
+
+def flat(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The numbers of `x` in the order that `common_order` found; a constant that lies in another one is copied."""
+    return x.detach().permute(order).reshape(-1)
+
+
 def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:
     """The memory of `x` as words of two bytes, in the order that the layout describes."""
     flat = (x.detach().movedim(dim, -1) if rows else x.detach()).reshape(-1)

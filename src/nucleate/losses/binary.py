@@ -1,0 +1,100 @@
+"""What the losses of yes and no on one raw score have in common: binary cross entropy, and its focal form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nucleate.losses.kernels import kernels
+from nucleate.losses.kernels.memory import common_order
+from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
+from nucleate.losses.targets import weigh
+from nucleate.losses.validation import (
+    checking,
+    require_between,
+    require_choice,
+    require_floating,
+    require_mask,
+    require_range,
+    require_shape,
+    require_weights,
+    shape,
+)
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def yes_or_no(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    yes: float | Tensor,
+    no: float,
+    gamma: float,
+    smoothing: float,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    normalize: str,
+    reduction: str,
+    check: bool | None,
+    group: ProcessGroup | None,
+) -> Tensor:
+    """-yes t (1 - p)^gamma log p - no (1 - t) p^gamma log(1 - p) with p = s(x), the loss `name`.
+
+    `yes` is a number, or a tensor with the axes of the logits and as long as they are along one of them at most.
+    """
+    require_choice(name, "normalize", normalize, ("weight", "count"))
+    require_choice(name, "reduction", reduction, REDUCTIONS)
+    require_between(name, "label_smoothing", smoothing, 0.0, 1.0)
+    require_between(name, "gamma", gamma, 0.0, math.inf)
+    require_floating(name, "logits", logits)
+    read = checking(check, logits)
+    require_shape(name, "target", target, shape(logits), "the logits")
+    if mask is not None:
+        require_mask(name, mask, shape(logits), "the logits")
+    if weight is not None:
+        require_weights(name, "weight", weight, shape(logits), "the logits", read)
+
+    def plain(scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = select(held(scores), mask)
+        t = select(target.to(x.dtype), mask)
+        if read:
+            require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
+        if smoothing:
+            t = smoothing / 2 + (1 - smoothing) * t
+        log_p, log_q = F.logsigmoid(x), F.logsigmoid(-x)
+        a, b = (t, 1 - t) if gamma == 0 else (t * (gamma * log_q).exp(), (1 - t) * (gamma * log_p).exp())
+        return weigh(-times(a, log_p) * yes - times(b, log_q) * no, None, mask, weight, normalize)
+
+    total = None
+    if reduction != "none":
+        constants = target, mask, weight, yes if isinstance(yes, Tensor) else None
+        order = common_order(logits, constants)
+        module = None if order is None else kernels("binary")
+        if module is not None:
+            amount = _amount(logits, mask, weight, normalize)
+            costs = yes if isinstance(yes, Tensor) else torch.tensor(float(yes))
+            alone = reduction == "mean" and group is None
+            total = module.binary_total(
+                order, logits, target, mask, weight, costs, no, gamma, smoothing, amount, alone, read,
+                lambda x: plain(x)[0].sum(),
+            )  # fmt: skip
+    if total is not None:
+        return finish(name, total, amount, reduction=reduction, check=read, group=group)
+    return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
+
+
+def _amount(logits: Tensor, mask: Tensor | None, weight: Tensor | None, normalize: str) -> Tensor:
+    """What the plain version's weights sum to."""
+    one = torch.ones((), dtype=torch.float32, device=logits.device)
+    if mask is None and (weight is None or normalize == "count"):
+        return one * logits.numel()
+    weights = weigh(one.expand(logits.shape), None, mask, weight, normalize)[1]
+    assert weights is not None
+    return weights.sum()
