@@ -159,7 +159,7 @@ def _by_kernel(
         layout = common_layout([logits], dim, constants)
         module = None if layout is None else kernels("cross_entropy")
     elif target.shape == logits.shape and ignore_index is None:
-        layout, own = common_layout([logits, target], dim, constants, tiles=3), tolerance
+        layout, own = common_layout([logits], dim, constants, tiles=3), tolerance
         module = None if layout is None else kernels("soft_cross_entropy")
     if module is None:
         return None
@@ -266,11 +266,35 @@ def focal(
     """
     name = "focal"
     require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "gamma", gamma, 0.0, float("inf"))
+    require_choice(name, "reduction", reduction, REDUCTIONS)
+    require_between(name, "gamma", gamma, 0.0, math.inf)
     read = checking(check, logits)
-    t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, logits, t.dim, read)
-    each = position_weights(name, position_weight, t.positions, "position_weight", read)
+    dim, _, positions = class_axis(name, logits, class_dim)
+    w = class_weights(name, weight, logits, dim, read)
+    each = position_weights(name, position_weight, positions, "position_weight", read)
+
+    def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        t = class_target(name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
+        values, weights = _focused(x, t, w, gamma)
+        return weigh(values, weights, t.selected, each, normalize)
+
+    pair = None
+    if reduction != "none" and (mask is None or (mask.dtype == torch.bool and mask.shape == positions)):
+        if target.shape == positions and not (target.is_floating_point() or target.is_complex()):
+            layout = common_layout([logits], dim, (target, mask, weight, each))
+            module = None if layout is None else kernels("focal")
+            if module is not None:
+                pair = module.fused_total(
+                    gamma, layout, ignore_index, logits, target, dim, mask, weight, each, 0.0, normalize,
+                    reduction == "mean" and group is None, lambda x: plain(x)[0].sum(),
+                )  # fmt: skip
+    if pair is not None:
+        return finish(name, *pair, reduction=reduction, check=read, group=group)
+    return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
+
+
+def _focused(logits: Tensor, t: ClassTarget, w: Tensor | None, gamma: float) -> tuple[Tensor, Tensor | None]:
+    """sum_c w_c t_c (1 - q_c)^gamma (-log q_c) and sum_c w_c t_c at each position, as `_expected_surprisal`."""
     log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     log_other = log_complement(log_q, t.dim)
     if t.index is not None:
@@ -278,15 +302,12 @@ def focal(
         log_q, log_other = (x.gather(t.dim, rows).squeeze(t.dim) for x in (log_q, log_other))
         weights = None if w is None else w.flatten().to(log_q.dtype)[t.index]
         values = -times(torch.exp(gamma * log_other), log_q)
-        values = values if weights is None else times(weights, values)
-    else:
-        assert t.soft is not None
-        soft = held(t.soft) if w is None else held(t.soft) * w
-        # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
-        values = (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
-        weights = None if w is None else soft.sum(t.dim)
-    values, weights = weigh(values, weights, t.selected, each, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+        return values if weights is None else times(weights, values), weights
+    assert t.soft is not None
+    soft = held(t.soft) if w is None else held(t.soft) * w
+    # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
+    values = (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
+    return values, None if w is None else soft.sum(t.dim)
 
 
 def log_complement(log_q: Tensor, dim: int) -> Tensor:

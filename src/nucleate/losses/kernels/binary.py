@@ -25,6 +25,7 @@ from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import fill, read, row, write
 
 _BLOCK = 1024
+_LEAST = 16  # blocks that are worth a call
 
 
 @step
@@ -196,7 +197,7 @@ def binary_total(
                 sums,
             )  # fmt: skip
 
-        return over_blocks(-(-size // _BLOCK), 2, work), gradient
+        return over_blocks(-(-size // _BLOCK), 2, work, _LEAST), gradient
 
     wanted = logits.requires_grad and torch.is_grad_enabled()
     weighed = float(amount)

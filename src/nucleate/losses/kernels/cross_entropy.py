@@ -276,7 +276,7 @@ class _CrossEntropyJob:
                 self.ignores, narrow, begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
 
-        _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work)
+        _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work, 16)
         if not fits:
             return float(weight), float(wrong), self
         every = np.empty(0, np.bool_)
@@ -297,7 +297,7 @@ class _CrossEntropyJob:
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
 
-        value, _, wrong = over_blocks(at.blocks, 3, work).tolist()
+        value, _, wrong = over_blocks(at.blocks, 3, work, at.least).tolist()
         return value, wrong, gradient
 
 

@@ -18,6 +18,7 @@ IGNORED = 255  # of labels in bytes
 _MOST_CLASSES = 512
 _CACHE = 1 << 16  # numbers in all tiles of a block, 256 KiB: they stay in the second cache
 _FEWEST = 1 << 15  # numbers, below which the call costs more than the loop
+_PIECE = 1 << 14  # numbers that are worth a call of a kernel, or a thread
 _LARGE = 1 << 21  # bytes; below, malloc as a rule hands out memory that it has at hand
 _MOST = 1 << 28  # bytes of a buffer that is kept
 _KEPT = 2  # buffers: a divergence has two gradients
@@ -36,15 +37,20 @@ class Layout:
     classes: int
     pixels: int
 
+    @property
+    def least(self) -> int:
+        """How many blocks are worth a call of a kernel."""
+        return -(-_PIECE // (self.block * self.classes))
 
-def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False) -> Layout | None:
+
+def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False, fewest: int = 2) -> Layout | None:
     """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it.
 
-    A block has `tiles` numbers for each logit at hand. `by_image` ends a block where an image ends, the first axis
+    There are `fewest` classes or more; a block has `tiles` numbers for each logit at hand. `by_image` ends a block where an image ends, the first axis
     being images and the second classes.
     """
     classes = x.shape[dim]
-    if x.dtype not in (torch.float32, torch.bfloat16) or not 2 <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:
+    if x.dtype not in (torch.float32, torch.bfloat16) or not fewest <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:
         return None
     pixels = x.numel() // classes
     plane = math.prod(x.shape[dim + 1 :])
@@ -60,8 +66,9 @@ def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False) -> La
 
 
 def common_layout(
-    inputs: Sequence[Tensor], dim: int, constants: Iterable[Tensor | None], tiles: int = 2, by_image: bool = False
-) -> Layout | None:
+    inputs: Sequence[Tensor], dim: int, constants: Iterable[Tensor | None], tiles: int = 2, by_image: bool = False,
+    fewest: int = 2,
+) -> Layout | None:  # fmt: skip
     """The one layout of all `inputs`, or None where the kernels cannot take these inputs or constants.
 
     Constants are targets, masks and weights, of which no gradient is wanted.
@@ -69,7 +76,7 @@ def common_layout(
     given = [x for x in constants if x is not None]
     if any(x.requires_grad for x in given) or not all(plain_cpu_tensor(x) for x in (*inputs, *given)):
         return None
-    first, *others = (layout_of(x, dim, tiles, by_image) for x in inputs)
+    first, *others = (layout_of(x, dim, tiles, by_image, fewest) for x in inputs)
     return first if all(x is not None and first is not None and x.rows == first.rows for x in others) else None
 
 
