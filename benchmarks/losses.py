@@ -84,7 +84,7 @@ def pixels(classes: int, side: int, last: bool, options: str = "plain") -> Setup
                 lambda a: F.cross_entropy(a, t, label_smoothing=0.1),
             ),
             "weight": (
-                lambda a: losses.cross_entropy(a, t, weight=weight),
+                lambda a: losses.cross_entropy(a, t, class_weight=weight),
                 lambda a: F.cross_entropy(a, t, weight=weight),
             ),
             "mask": (
@@ -133,7 +133,7 @@ def info_nce(rows: int, compare: bool) -> Setup:
     def setup() -> tuple[Pass, Pass | None]:
         a = torch.randn(rows, 128)
         b = a + torch.randn(rows, 128)
-        return backward(losses.clip, a, b), backward(plain, a, b) if compare else None
+        return backward(losses.clip_loss, a, b), backward(plain, a, b) if compare else None
 
     return setup
 

@@ -89,7 +89,7 @@ def clip() -> dict[str, Pass]:
         own = torch.arange(len(p), device=DEVICE)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
-    return {"ours": backward(lambda p, q: losses.clip(p, q, check=False), a, b), "torch": backward(plain, a, b)}
+    return {"ours": backward(lambda p, q: losses.clip_loss(p, q, check=False), a, b), "torch": backward(plain, a, b)}
 
 
 def liger() -> bool:

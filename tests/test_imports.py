@@ -147,9 +147,9 @@ def test_the_table_itself_points_up():
 @pytest.mark.parametrize(
     ("module", "source", "count"),
     [
-        ("losses.entropy", "import torch\nfrom nucleate.errors import LossInputError", 0),
-        ("losses.entropy", "from nucleate.types import Labels", 1),
-        ("losses.entropy", "import scipy.special", 1),
+        ("losses.measures", "import torch\nfrom nucleate.errors import LossInputError", 0),
+        ("losses.measures", "from nucleate.types import Labels", 1),
+        ("losses.measures", "import scipy.special", 1),
         ("io.reader", "import torch", 1),
         ("io.reader", "def f():\n    from torch import nn", 1),
         ("io.reader", "from nucleate import networks, errors", 1),

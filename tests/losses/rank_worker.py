@@ -37,7 +37,7 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
     two = {"first": a, "second": b}
     cases: dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]] = {
         "cross_entropy": ("cross_entropy", {"logits": logits, "target": target, "mask": mask}, ("logits",),
-                          {"weight": weight, "label_smoothing": 0.1}),
+                          {"class_weight": weight, "label_smoothing": 0.1}),
         "focal": ("focal", {"logits": logits, "target": target}, ("logits",), {"ignore_index": 0}),
         "binary_cross_entropy": ("binary_cross_entropy", {"logits": score, "target": label}, ("logits",), {}),
         "jensen_shannon": ("jensen_shannon", {"p": logits, "q": logits.flip(1), "mask": mask}, ("p", "q"), {}),
@@ -53,7 +53,7 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
         for loss in ("dice", "generalized_dice", "lovasz_softmax"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
         cases[f"lovasz_hinge_{over}"] = ("lovasz_hinge", {"score": score, "target": label}, ("score",), {"over": over})
-    for loss in ("clip", "nt_xent", "siglip"):
+    for loss in ("clip_loss", "nt_xent", "siglip"):
         cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
     for loss in ("info_nce", "decoupled"):
         cases[loss] = (loss, {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})

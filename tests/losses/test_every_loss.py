@@ -66,7 +66,7 @@ def _make_cases() -> list[Case]:
 
     index, logits, at = integers(4, 2, 3), normal(2, 4, 3), (2, 3)
     for loss in ("cross_entropy", "focal"):
-        weighed = {"weight": positive(4), "position_weight": positive(2, 3)}
+        weighed = {"class_weight": positive(4), "weight": positive(2, 3)}
         extra = [{}] if loss == "cross_entropy" else [{"gamma": v} for v in (0.0, 0.5, 1.0, 2.0)]
         for n, options in enumerate(extra):
             add(loss, f"index{n}", {"logits": logits, "target": index}, "logits", at, options=options)
@@ -76,7 +76,7 @@ def _make_cases() -> list[Case]:
         add(loss, "weighed", {"logits": logits, "target": index}, "logits", at, options=weighed)
         add(loss, "weighed-soft", {"logits": logits, "target": simplex(2, 4, 3)}, "logits target", at, "logits",
             options={**weighed, "check": False})  # fmt: skip
-    smooth = {"label_smoothing": 0.2, "weight": positive(4)}
+    smooth = {"label_smoothing": 0.2, "class_weight": positive(4)}
     add("cross_entropy", "smooth", {"logits": logits, "target": index}, "logits", at, options=smooth)
     add("cross_entropy", "smooth-soft", {"logits": logits, "target": simplex(2, 4, 3)}, "logits", at, options=smooth)
     add("cross_entropy", "last", {"logits": normal(2, 3, 4), "target": index}, "logits", at, options={"class_dim": -1})
@@ -119,7 +119,7 @@ def _make_cases() -> list[Case]:
     for kind in ("crammer-singer", "weston-watkins"):
         for form, target in (("index", index), ("hot", hot(index, 4))):
             add("multiclass_hinge", f"{kind}-{form}", {"logits": logits, "target": target}, "logits", at,
-                options={"kind": kind, "weight": positive(4)})  # fmt: skip
+                options={"kind": kind, "class_weight": positive(4)})  # fmt: skip
     pair = {"first": normal(2, 3), "second": normal(2, 3), "target": yes_no}
     add("margin_ranking", "binary", pair, "first second", at, options={"margin": 0.3})
     triplet = {"anchor": normal(4, 5), "positive": normal(4, 5), "negative": normal(4, 5)}
@@ -131,7 +131,7 @@ def _make_cases() -> list[Case]:
     for loss in ("dice", "jaccard", "tversky", "focal_tversky", "generalized_dice"):
         for over in ("image", "batch"):
             add(loss, f"index-{over}", {"prediction": field_logits, "target": field_index}, "prediction", (2, 5),
-                options={"over": over, "weight": positive(3)})  # fmt: skip
+                options={"over": over, "class_weight": positive(3), "weight": positive(2, 5)})  # fmt: skip
         add(loss, "soft", {"prediction": field_logits, "target": soft_labels}, "prediction target", (2, 5),
             "prediction", options={"check": False})  # fmt: skip
         add(loss, "multilabel", {"prediction": normal(2, 1, 5), "target": integers(2, 2, 1, 5)}, "prediction", (2, 5),
@@ -146,14 +146,15 @@ def _make_cases() -> list[Case]:
     add("lovasz_softmax", "hot", {"prediction": field_logits, "target": hot(field_index, 3)}, "prediction", (2, 5))
     add("boundary", "index", {"prediction": field_logits, "target": field_index}, "prediction", (2, 5))
     add("boundary", "given", {"prediction": field_logits, "target": field_index, "distance": normal(2, 3, 5)},
-        "prediction distance", (2, 5), "prediction distance", options={"weight": positive(3)})  # fmt: skip
+        "prediction distance", (2, 5), "prediction distance",
+        options={"class_weight": positive(3), "weight": positive(2, 5)})  # fmt: skip
 
     rows = {"first": normal(5, 3), "second": normal(5, 3)}
     heat = torch.tensor(0.4, dtype=torch.float64)
     for loss in ("info_nce", "decoupled"):
         pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat}
         add(loss, "rows", pairs, "query key temperature", (5,), "query key", options={"weight": positive(5)})
-    for loss in ("clip", "nt_xent", "siglip"):
+    for loss in ("clip_loss", "nt_xent", "siglip"):
         add(loss, "rows", {**rows, "temperature": heat}, "first second temperature", (5,), "first second")
         add(loss, "dot", {**rows, "temperature": heat}, "first second", (5,), options={"similarity": "dot"})
     labels = torch.tensor([0, 1, 0, 2, 1])

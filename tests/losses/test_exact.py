@@ -99,7 +99,7 @@ def test_entropy_and_divergences(row: list[float], dtype: torch.dtype) -> None:
         found = losses.by_name(name)(p=a, q=b).item()
         assert abs(mpf(found) - value) <= 16 * torch.finfo(dtype).eps * scale, name
     entropy = -sum(x * mpmath.log(x) for x in p)
-    assert abs(mpf(losses.entropy(a).item()) - entropy) <= 16 * torch.finfo(dtype).eps * 3
+    assert abs(mpf(losses.measures.entropy(a).item()) - entropy) <= 16 * torch.finfo(dtype).eps * 3
 
 
 @dtypes
@@ -120,14 +120,17 @@ def test_info_nce(heat: float, dtype: torch.dtype) -> None:
 
 
 # against PyTorch
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"weight": torch.tensor([1.0, 2.0, 3.0]).double()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1}, {"class_weight": torch.tensor([1.0, 2.0, 3.0]).double()}]
+)
 def test_cross_entropy_is_pytorchs(options: dict[str, Any]) -> None:
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     t = torch.randint(0, 3, (2, 4, 5))
-    torch.testing.assert_close(losses.cross_entropy(x, t, **options), F.cross_entropy(x, t, **options))
+    theirs = {"weight" if name == "class_weight" else name: value for name, value in options.items()}
+    torch.testing.assert_close(losses.cross_entropy(x, t, **options), F.cross_entropy(x, t, **theirs))
     t[0, 0] = -100
     ignored = losses.cross_entropy(x, t, ignore_index=-100, **options)
-    torch.testing.assert_close(ignored, F.cross_entropy(x, t, **options))
+    torch.testing.assert_close(ignored, F.cross_entropy(x, t, **theirs))
 
 
 @pytest.mark.parametrize(
@@ -173,8 +176,8 @@ def test_three_classes_with_label_b() -> None:
     label = Probabilities(torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64))
     cross = losses.cross_entropy(said.tensor.log(), label.tensor)
     assert cross.item() == pytest.approx(-math.log(0.619), rel=1e-12)
-    assert losses.information(said, torch.tensor([1])).item() == pytest.approx(0.47965, abs=1e-6)
-    sum_of_both = losses.entropy(label) + losses.kl_divergence(p=label, q=said)
+    assert losses.measures.information(said, torch.tensor([1])).item() == pytest.approx(0.47965, abs=1e-6)
+    sum_of_both = losses.measures.entropy(label) + losses.kl_divergence(p=label, q=said)
     assert sum_of_both.item() == pytest.approx(cross.item(), rel=1e-12)
 
 

@@ -37,7 +37,7 @@ def test_entropy_lies_between_nothing_and_ln_k(seed: int, k: int, scale: float) 
     h = each("entropy", p=logits(seed, k, scale))
     assert (h >= 0).all()
     assert (h <= math.log(k) + SHARP).all()
-    torch.testing.assert_close(losses.entropy(torch.zeros(1, k)).item(), math.log(k), rtol=1e-6, atol=0)
+    torch.testing.assert_close(losses.measures.entropy(torch.zeros(1, k)).item(), math.log(k), rtol=1e-6, atol=0)
     torch.testing.assert_close(each("perplexity", p=logits(seed, k, scale)), h.exp())
 
 
@@ -211,7 +211,7 @@ def test_tversky_contains_dice_and_jaccard(seed: int) -> None:
 @given(st.integers(1, 40), st.integers(1, 5), st.floats(0.01, 5))
 def test_equal_embeddings_give_the_log_of_the_number_of_candidates(n: int, d: int, heat: float) -> None:
     x = torch.ones(n, d, dtype=torch.float64)
-    for name, candidates in (("info_nce", n), ("clip", n), ("nt_xent", 2 * n - 1), ("decoupled", n - 1)):
+    for name, candidates in (("info_nce", n), ("clip_loss", n), ("nt_xent", 2 * n - 1), ("decoupled", n - 1)):
         expected = math.log(candidates) if candidates else 0.0
         assert losses.by_name(name)(x, x, temperature=heat).item() == pytest.approx(expected, abs=1e-9)
 
@@ -220,7 +220,7 @@ def test_equal_embeddings_give_the_log_of_the_number_of_candidates(n: int, d: in
 def test_contrastive_losses_do_not_see_the_order_of_pairs_or_the_length_of_rows(seed: int, n: int) -> None:
     a, b = logits(seed, 4, 1.0, n), logits(seed + 1, 4, 1.0, n)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    for name in ("info_nce", "clip", "nt_xent", "siglip", "decoupled"):
+    for name in ("info_nce", "clip_loss", "nt_xent", "siglip", "decoupled"):
         loss = losses.by_name(name)
         torch.testing.assert_close(loss(a[order], b[order]), loss(a, b))
         torch.testing.assert_close(loss(3 * a, b / 7), loss(a, b))
@@ -230,7 +230,7 @@ def test_contrastive_losses_do_not_see_the_order_of_pairs_or_the_length_of_rows(
 def test_parts_add_up_to_the_whole(seed: int, sizes: list[int]) -> None:
     x = logits(seed, 3, 2.0, sum(sizes))
     t = torch.randint(0, 4, (sum(sizes),), generator=torch.Generator().manual_seed(seed))
-    options = {"ignore_index": 3, "weight": torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)}
+    options = {"ignore_index": 3, "class_weight": torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)}
     parts = [
         losses.total_and_weight(losses.cross_entropy, a, b, **options)
         for a, b in zip(x.split(sizes), t.split(sizes), strict=True)

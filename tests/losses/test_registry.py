@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from tests.losses import stub
 from torch import Tensor, nn
 
 from nucleate import losses
 from nucleate.losses import registry
 
 CLASSES = [
-    c for c in vars(losses).values() if inspect.isclass(c) and issubclass(c, losses.Loss) and c is not losses.Loss
+    c
+    for c in (*vars(losses).values(), *vars(losses.measures).values())
+    if inspect.isclass(c) and issubclass(c, losses.Loss) and c is not losses.Loss
 ]
 NAMES = [
     "Accumulation",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
-    "CLIP",
+    "CLIPLoss",
     "CrossEntropy",
     "Decoupled",
     "DenseInfoNCE",
     "Dice",
     "Distribution",
-    "Entropy",
     "Entry",
-    "ExpectedCalibrationError",
     "Exponential",
     "Focal",
     "FocalTversky",
@@ -39,7 +41,6 @@ NAMES = [
     "Hellinger",
     "Hinge",
     "InfoNCE",
-    "Information",
     "Jaccard",
     "JensenShannon",
     "KLDivergence",
@@ -54,10 +55,8 @@ NAMES = [
     "MarginRanking",
     "ModifiedHuber",
     "MulticlassHinge",
-    "MutualInformation",
     "NTXent",
     "Perceptron",
-    "Perplexity",
     "Probabilities",
     "Ramp",
     "Renyi",
@@ -77,16 +76,12 @@ NAMES = [
     "boundary",
     "by_name",
     "catalogue",
-    "checks",
-    "clip",
+    "clip_loss",
     "cross_entropy",
     "decoupled",
     "dense_info_nce",
     "dice",
-    "entropy",
-    "expected_calibration_error",
     "exponential",
-    "fast",
     "focal",
     "focal_tversky",
     "generalized_dice",
@@ -94,7 +89,6 @@ NAMES = [
     "hellinger",
     "hinge",
     "info_nce",
-    "information",
     "jaccard",
     "jensen_shannon",
     "kl_divergence",
@@ -104,13 +98,11 @@ NAMES = [
     "lovasz_softmax",
     "margin_ranking",
     "mean_of",
+    "measures",
     "modified_huber",
     "multiclass_hinge",
-    "mutual_information",
     "nt_xent",
     "perceptron",
-    "perplexity",
-    "prepare",
     "ramp",
     "renyi",
     "siglip",
@@ -122,12 +114,12 @@ NAMES = [
     "total_variation",
     "triplet_margin",
     "tversky",
-    "vicreg",
-    "wasserstein_1d",
-    "zero_one",
     "use_checks",
     "use_kernels",
+    "vicreg",
     "warm_up",
+    "wasserstein_1d",
+    "zero_one",
 ]
 
 
@@ -164,9 +156,11 @@ def test_every_loss_has_one_module_and_one_name() -> None:
     assert functions == {entry.name for entry in losses.catalogue()}
     assert len(CLASSES) == len(losses.catalogue())
     for entry in losses.catalogue():
-        assert losses.by_name(entry.name) is entry.function is getattr(losses, entry.name)
+        assert losses.by_name(entry.name) is entry.function
+        room = losses.measures if entry.name in losses.measures.__all__ else losses
+        assert getattr(room, entry.name) is entry.function
         assert entry.function.__name__ == entry.name
-        assert getattr(losses, entry.module.__name__) is entry.module
+        assert getattr(room, entry.module.__name__) is entry.module
         assert all((entry.formula, entry.range, entry.use, entry.kind))
 
 
@@ -179,13 +173,17 @@ def test_every_function_is_documented_with_range_and_example(entry: losses.Entry
     options = inspect.signature(entry.function).parameters
     assert options["reduction"].default == "mean"
     assert {"mask", "check", "group"} <= set(options)
+    arguments = text[text.index("Args:") : text.index("Returns:")]
+    assert all(re.search(rf"^    (\w+, )*{name}(, \w+)*: ", arguments, re.MULTILINE) for name in options)
+    assert "Raises:" in text
+    assert "Source:" in text
     keyword = [p for p in options.values() if p.default is not p.empty]
     assert all(p.kind is p.KEYWORD_ONLY for p in keyword)
 
 
 def test_a_module_gives_what_its_function_gives() -> None:
     logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 255])
-    options = {"weight": torch.tensor([1.0, 2.0, 3.0]), "ignore_index": 255, "label_smoothing": 0.1}
+    options = {"class_weight": torch.tensor([1.0, 2.0, 3.0]), "ignore_index": 255, "label_smoothing": 0.1}
     assert losses.CrossEntropy(**options)(logits, target) == losses.cross_entropy(logits, target, **options)
     mask = torch.tensor([True, False, True, False])
     assert losses.CrossEntropy()(logits, target, mask=mask) == losses.cross_entropy(logits, target, mask=mask)
@@ -194,9 +192,9 @@ def test_a_module_gives_what_its_function_gives() -> None:
 
 
 def test_tensors_move_with_the_module_and_parameters_learn() -> None:
-    criterion = losses.CrossEntropy(weight=torch.ones(3))
-    assert criterion.double().weight.dtype == torch.float64
-    assert list(criterion.state_dict()) == ["weight"]
+    criterion = losses.CrossEntropy(class_weight=torch.ones(3))
+    assert criterion.double().class_weight.dtype == torch.float64
+    assert list(criterion.state_dict()) == ["class_weight"]
     heat = nn.Parameter(torch.tensor(0.2))
     contrast = losses.InfoNCE(temperature=heat)
     assert next(iter(contrast.parameters())) is heat
@@ -214,3 +212,56 @@ def test_only_torch_and_numpy_are_imported() -> None:
     environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == ["['nucleate']", "['nucleate', 'nucleate.errors']"]
+
+
+def test_the_stub_says_what_the_functions_say() -> None:
+    def words(text: str) -> str:
+        return re.sub(r",(?=[)\]])", "", re.sub(r"\s", "", text)).replace("'", '"')
+
+    assert words(stub.PATH.read_text(encoding="utf-8")) == words(stub.text())
+
+
+def test_options_are_attributes_checked_when_they_are_set() -> None:
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    criterion = losses.CrossEntropy()
+    assert (criterion.reduction, criterion.ignore_index, criterion.class_weight) == ("mean", None, None)
+    criterion.reduction, criterion.ignore_index = "none", 0
+    criterion.class_weight = torch.tensor([1.0, 2.0, 3.0])
+    again = losses.cross_entropy(
+        logits, target, reduction="none", ignore_index=0, class_weight=torch.tensor([1.0, 2.0, 3.0])
+    )
+    assert torch.equal(criterion(logits, target), again)
+    assert list(criterion.state_dict()) == ["class_weight"]
+    criterion.class_weight = None
+    assert list(criterion.state_dict()) == []
+    for name, value, sentence in (
+        ("reduction", "avg", "must be one of 'mean', 'sum', 'none', 'pair', got 'avg'"),
+        ("label_smoothing", 7, "must be a number in 0..1, got 7"),
+        ("ignore_index", 0.5, "must be a whole number or None, got 0.5"),
+        ("class_dim", "1", "must be a whole number, got '1'"),
+    ):
+        with pytest.raises(losses.LossInputError, match=re.escape(f"CrossEntropy: {name} {sentence}")):
+            losses.CrossEntropy(**{name: value})
+        with pytest.raises(losses.LossInputError, match=name):
+            setattr(criterion, name, value)
+    with pytest.raises(losses.LossInputError, match=re.escape("must be a number above 0 or a Tensor, got 0.0")):
+        losses.InfoNCE(temperature=0.0)
+
+
+def test_the_names_of_version_0_1_work_with_a_warning() -> None:
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    weight, each = torch.tensor([1.0, 2.0, 3.0]), torch.rand(4)
+    expected = losses.cross_entropy(logits, target, class_weight=weight, weight=each)
+    with pytest.warns(FutureWarning, match="position_weight= is called weight= since"):
+        assert losses.cross_entropy(logits, target, weight=weight, position_weight=each) == expected
+    with pytest.warns(FutureWarning, match="position_weight= is called weight= since"):
+        assert losses.CrossEntropy(weight=weight, position_weight=each)(logits, target) == expected
+    with pytest.warns(FutureWarning, match="one weight per class is class_weight= since"):
+        again = losses.cross_entropy(logits, target, weight=weight)
+    assert again == losses.cross_entropy(logits, target, class_weight=weight)
+    with pytest.warns(FutureWarning, match="weighs the 3 positions; one weight per class is class_weight="):
+        losses.cross_entropy(logits[:3], target[:3], weight=weight)
+    with pytest.warns(FutureWarning, match=r"losses.entropy is called losses\.measures\.entropy since"):
+        assert losses.entropy is losses.measures.entropy
+    with pytest.warns(FutureWarning, match=r"losses.clip is called losses\.clip_loss since"):
+        assert losses.clip is losses.clip_loss

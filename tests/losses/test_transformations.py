@@ -128,10 +128,10 @@ def test_batched_gradients_through_a_kernel() -> None:
 
 
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize("name", ["target", "mask", "position_weight"])
+@pytest.mark.parametrize("name", ["target", "mask", "weight"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_constant_that_was_changed_in_place_is_an_error_and_no_other_gradient(name: str, soft: bool) -> None:
-    inputs = large(mask=torch.rand(2, 96, 96) > 0.2, position_weight=torch.rand(2, 96, 96))
+    inputs = large(mask=torch.rand(2, 96, 96) > 0.2, weight=torch.rand(2, 96, 96))
     inputs["logits"].requires_grad_()
     if soft:
         inputs["target"] = torch.randn(2, 3, 96, 96).softmax(1)
@@ -155,16 +155,16 @@ def test_class_weights_of_any_strides() -> None:
     soft = torch.randn(2, 3, 96, 96).softmax(1)
     for weight in (torch.rand(3, 2)[:, 0], torch.ones(1).expand(3)):
         for target in (soft, large()["target"]):
-            inputs = large(target=target, weight=weight)
+            inputs = large(target=target, class_weight=weight)
             with losses.use_kernels(False):
                 plain = losses.cross_entropy(**inputs)
             torch.testing.assert_close(losses.cross_entropy(**inputs), plain)
 
 
-@pytest.mark.parametrize("name", ["weight", "position_weight"])
+@pytest.mark.parametrize("name", ["class_weight", "weight"])
 def test_learnt_weights_of_many_scores_have_their_gradient(name: str) -> None:
     f, projection, y = torch.randn(4096, 16), torch.randn(300, 16), torch.randint(0, 300, (4096,))
-    w = torch.linspace(0.1, 1, 300 if name == "weight" else 4096, requires_grad=True)
+    w = torch.linspace(0.1, 1, 300 if name == "class_weight" else 4096, requires_grad=True)
 
     def gradient() -> Tensor:
         return torch.autograd.grad(losses.linear_cross_entropy(f, projection, y, **{name: w}), w)[0]
@@ -174,7 +174,7 @@ def test_learnt_weights_of_many_scores_have_their_gradient(name: str) -> None:
     torch.testing.assert_close(gradient(), plain)
 
 
-@pytest.mark.parametrize("loss", [losses.info_nce, losses.clip])
+@pytest.mark.parametrize("loss", [losses.info_nce, losses.clip_loss])
 def test_learnt_weights_of_pairs_have_their_gradient(loss: Any) -> None:
     a, b, w = torch.randn(1100, 8), torch.randn(1100, 8), torch.rand(1100, requires_grad=True)
     with losses.use_kernels(False):

@@ -123,7 +123,7 @@ def test_indices_and_one_hot_rows_are_divided_by_one_rule(normalize: str) -> Non
     logits, target = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 2, 2, 1])
     weight = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
     hot = F.one_hot(target, 3).double()
-    options = {"weight": weight, "normalize": normalize}
+    options = {"class_weight": weight, "normalize": normalize}
     by_index = losses.cross_entropy(logits, target, **options)
     torch.testing.assert_close(losses.cross_entropy(logits, hot, **options), by_index)
     torch.testing.assert_close(losses.cross_entropy(logits, hot.long(), **options), by_index)
@@ -139,12 +139,12 @@ def test_label_smoothing_is_the_soft_target() -> None:
     logits, target = torch.randn(5, 4, 3, dtype=torch.float64), torch.randint(0, 4, (5, 3))
     mask = torch.rand(5, 3) > 0.3
     hot = F.one_hot(target, 4).movedim(-1, 1).double()
-    options = {"weight": torch.tensor([1.0, 2.0, 0.0, 5.0], dtype=torch.float64), "mask": mask}
+    options = {"class_weight": torch.tensor([1.0, 2.0, 0.0, 5.0], dtype=torch.float64), "mask": mask}
     smoothed = losses.cross_entropy(logits, 0.8 * hot + 0.2 / 4, **options)
     torch.testing.assert_close(losses.cross_entropy(logits, target, label_smoothing=0.2, **options), smoothed)
     torch.testing.assert_close(losses.cross_entropy(logits, hot, label_smoothing=0.2, **options), smoothed)
     ignored = target.masked_fill(~mask, -100)
-    options = {"weight": options["weight"], "ignore_index": -100}
+    options = {"class_weight": options["class_weight"], "ignore_index": -100}
     torch.testing.assert_close(losses.cross_entropy(logits, ignored, label_smoothing=0.2, **options), smoothed)
 
 
@@ -161,7 +161,7 @@ def test_half_precision_does_not_overflow_or_lose_the_count() -> None:
     target = torch.zeros(1, pixels, dtype=torch.uint8)
     value = losses.cross_entropy(logits, target)
     assert value.item() == pytest.approx(math.log(2))
-    pair = losses.total_and_weight(losses.cross_entropy, logits.bfloat16(), target, weight=torch.ones(2).half())
+    pair = losses.total_and_weight(losses.cross_entropy, logits.bfloat16(), target, class_weight=torch.ones(2).half())
     assert pair.weight.item() == pixels
     assert pair.total.dtype == torch.float32
 
@@ -325,12 +325,15 @@ def test_a_class_out_of_range_is_named(index: int) -> None:
         (lambda: losses.cross_entropy(torch.zeros(2, 1), torch.zeros(2).long()), "binary_cross_entropy"),
         (lambda: losses.cross_entropy(torch.zeros(2, 3).long(), torch.zeros(2).long()), "floating-point"),
         (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), class_dim=2), "class_dim=2"),
-        (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), weight=-torch.ones(3)), "at least 0"),
-        (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), weight=torch.ones(2)), r"\(3,\)"),
+        (
+            lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), class_weight=-torch.ones(3)),
+            "at least 0",
+        ),
+        (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), class_weight=torch.ones(2)), r"\(3,\)"),
         (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), label_smoothing=1.5), "label_smooth"),
         (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), normalize="n"), "normalize"),
-        (lambda: losses.entropy(Probabilities(doubles(0.7, 0.7))), "sum to 1"),
-        (lambda: losses.entropy(torch.zeros(1, 2), base=1), "base"),
+        (lambda: losses.measures.entropy(Probabilities(doubles(0.7, 0.7))), "sum to 1"),
+        (lambda: losses.measures.entropy(torch.zeros(1, 2), base=1), "base"),
         (lambda: losses.generalized_kl(p=-torch.ones(1, 2), q=torch.ones(1, 2)), "not logits"),
         (lambda: losses.renyi(p=torch.zeros(1, 2), q=torch.zeros(1, 2), alpha=0), "alpha"),
         (lambda: losses.multiclass_hinge(torch.zeros(1, 2), doubles(0.5, 0.5).float()), "one-hot"),
@@ -339,12 +342,12 @@ def test_a_class_out_of_range_is_named(index: int) -> None:
         (lambda: losses.vicreg(torch.ones(2, 2), torch.ones(2, 2), reduction="none"), "whole"),
         (lambda: losses.dice(torch.zeros(2, 3), torch.zeros(2).long()), "over="),
         (lambda: losses.signed_distance(torch.zeros(2, 3)), "spatial"),
-        (lambda: losses.mutual_information([]), "at least one"),
+        (lambda: losses.measures.mutual_information([]), "at least one"),
         (lambda: losses.mean_of([]), "at least one"),
         (lambda: losses.by_name("lovasz"), "lovasz_hinge"),
         (lambda: losses.CrossEntropy(smoothing=0.1), "label_smoothing"),
         (lambda: losses.total_and_weight(losses.hinge, reduction="mean"), "reduction="),
-        (lambda: losses.entropy(Logits([0.0, 1.0])), "list"),
+        (lambda: losses.measures.entropy(Logits([0.0, 1.0])), "list"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(call: Callable[[], object], said: str) -> None:

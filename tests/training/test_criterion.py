@@ -55,7 +55,7 @@ def test_totals_and_weights_are_those_of_the_losses(loss, classes):
     known = t.known.unsqueeze(1)
     weight = t.weight.unsqueeze(1)
     expected = {
-        "classes": losses.total_and_weight(LOSSES[loss], out.logits, t.classes, mask=t.known, position_weight=t.weight),
+        "classes": losses.total_and_weight(LOSSES[loss], out.logits, t.classes, mask=t.known, weight=t.weight),
         "heat": losses.total_and_weight(losses.binary_cross_entropy, out.heat, t.heat, mask=known, weight=weight),
     }
     for name, (total, summed) in expected.items():

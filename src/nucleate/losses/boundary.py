@@ -10,10 +10,11 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution
+from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights, weigh
+from nucleate.losses.targets import class_weights, position_weights, separate_weights, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
@@ -36,19 +37,23 @@ def boundary(
     class_dim: int = 1,
     multilabel: bool = False,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_c w_c p_c D_c at each pixel, D_c the signed distance in pixels to the contour of class c; any sign.
 
     D is negative inside the labelled region and positive outside, so the loss falls as mass moves inside; its
-    least value is the sum of the negative distances. `distance` in the prediction's shape gives D, as made by
-    `signed_distance`; None computes it from `target` (hard labels). `weight` weighs classes: 0 leaves the background
-    out. The mean is over the selected pixels. Best used together with `dice` or `cross_entropy`: a class without
-    labelled pixels has distance 0 everywhere. Other arguments as in `dice`.
+    least value is the sum of the negative distances. The mean is over the selected pixels, by their weight. Best used
+    together with `dice` or `cross_entropy`: a class without labelled pixels has distance 0 everywhere.
+
+    Args:
+        distance: D in the prediction's shape, as made by `signed_distance`; None computes it from `target` (hard
+            labels).
+        class_weight: one weight for each class, shape (C,); 0 leaves a class, such as background, out.
 
     >>> import torch
     >>> label = torch.tensor([[[0, 0, 1, 1]]])
@@ -69,10 +74,12 @@ def boundary(
     else:
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
-    w = class_weights(name, weight, r.p, r.target.dim, r.read)
+    class_weight, weight = separate_weights(name, class_weight, weight, r.target.classes, r.target.positions)
+    w = class_weights(name, class_weight, r.p, dim, r.read)
+    each = position_weights(name, weight, r.target.positions, r.read)
     terms = r.p * select(distance.to(r.p.dtype), r.target.selected_rows)
     values = (terms if w is None else terms * w).sum(dim)
-    values, weights = weigh(values, None, r.target.selected, None, "count")
+    values, weights = weigh(values, None, r.target.selected, each, "weight")
     return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)
 
 

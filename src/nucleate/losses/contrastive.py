@@ -18,6 +18,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distributed import first_row, gather
 from nucleate.losses.embeddings import finish_rows, own_columns, product, require_temperature, rows
 from nucleate.losses.kernels import blocks
+from nucleate.losses.options import Positive, Reduction, Similarity
 from nucleate.losses.reduction import finish
 from nucleate.losses.registry import loss
 from nucleate.losses.validation import shape
@@ -25,10 +26,10 @@ from nucleate.losses.validation import shape
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["clip", "decoupled", "info_nce", "nt_xent", "siglip"]
+__all__ = ["clip_loss", "decoupled", "info_nce", "nt_xent", "siglip"]
 
 
-def _toward(query: Tensor, keys: Tensor, temperature: float | Tensor, begin: int) -> Tensor:
+def _toward(query: Tensor, keys: Tensor, temperature: Positive | Tensor, begin: int) -> Tensor:
     """-log softmax of the similarities to `keys` at each row's own key."""
     if not len(query):
         # An empty rank still has a place in the graph of its keys and of a learnt temperature.
@@ -38,7 +39,7 @@ def _toward(query: Tensor, keys: Tensor, temperature: float | Tensor, begin: int
 
 
 def _row_weights(
-    x: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str, group: ProcessGroup | None
+    x: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction, group: ProcessGroup | None
 ) -> tuple[Tensor | None, Tensor, float]:
     """The anchors' weights, their sum, and what the backward pass will bring to the total."""
     share = None if weight is None else (weight if mask is None else weight[mask]).to(x.dtype)
@@ -52,18 +53,18 @@ def info_nce(
     query: Tensor,
     key: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """-log exp(s_ii / T) / sum_j exp(s_ij / T): which key belongs to this query; range 0..inf.
 
     s is the similarity of query i and key j; row i of both is a pair, every other key is a negative. All-equal
-    embeddings give ln N. The module's docstring has the other arguments.
+    embeddings give ln N.
 
     >>> import torch
     >>> round(info_nce(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)  # ln 8
@@ -86,29 +87,35 @@ def info_nce(
     return finish_rows("info_nce", _toward(q, keys, t, begin), None, mask, weight, reduction, read, group)
 
 
-@loss("contrastive", "(info_nce(a, b) + info_nce(b, a)) / 2", "0..inf", "two kinds of view of one thing", module="CLIP")
-def clip(
+@loss(
+    "contrastive",
+    "(info_nce(a, b) + info_nce(b, a)) / 2",
+    "0..inf",
+    "two kinds of view of one thing",
+    module="CLIPLoss",
+)
+def clip_loss(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """The mean of `info_nce` from `first` to `second` and back; range 0..inf.
 
     >>> import torch
-    >>> round(clip(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)
+    >>> round(clip_loss(torch.ones(8, 3), torch.ones(8, 3)).item(), 4)
     2.0794
 
     Source: Radford et al., Learning transferable visual models from natural language supervision (2021).
     """
-    (a, b), read = rows("clip", {"first": first, "second": second}, similarity, mask, weight, check)
-    t = require_temperature("clip", temperature, read)
+    (a, b), read = rows("clip_loss", {"first": first, "second": second}, similarity, mask, weight, check)
+    t = require_temperature("clip_loss", temperature, read)
     begin, every = first_row(len(a), group), (gather(a, group), gather(b, group))
     if reduction != "none" and blocks.suits(a, every[1], None, (mask, weight)):
         share, amount, scale = _row_weights(a, mask, weight, reduction, group)
@@ -124,9 +131,9 @@ def clip(
                 blocks.row_total(x, y, t, begin, share, scale / 2, one_way) for x, y in ((a, every[1]), (b, every[0]))
             )
             total = sum(ways, a.new_zeros(())) / 2
-        return finish("clip", total, amount, reduction=reduction, check=read, group=group)
+        return finish("clip_loss", total, amount, reduction=reduction, check=read, group=group)
     values = (_toward(a, every[1], t, begin) + _toward(b, every[0], t, begin)) / 2
-    return finish_rows("clip", values, None, mask, weight, reduction, read, group)
+    return finish_rows("clip_loss", values, None, mask, weight, reduction, read, group)
 
 
 @loss(
@@ -136,11 +143,11 @@ def nt_xent(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -163,7 +170,7 @@ def nt_xent(
     return finish_rows("nt_xent", values, None, mask, weight, reduction, read, group)
 
 
-def _without_self(x: Tensor, same: Tensor, other: Tensor, temperature: float | Tensor, own: Tensor) -> Tensor:
+def _without_self(x: Tensor, same: Tensor, other: Tensor, temperature: Positive | Tensor, own: Tensor) -> Tensor:
     """-log softmax at the partner in `other`, over all of `other` and of `same` but the row itself."""
     among = (product(x, same) / temperature).masked_fill(own, -torch.inf)
     across = product(x, other) / temperature
@@ -177,11 +184,11 @@ def decoupled(
     query: Tensor,
     key: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -219,18 +226,21 @@ def siglip(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
+    temperature: Positive | Tensor = 0.1,
     bias: float | Tensor = -10.0,
-    similarity: str = "cosine",
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_j log(1 + exp(-y_ij (s_ij / T + bias))), y = +1 for a pair and -1 for others; range 0..inf.
 
     Each pair of rows is a yes or no of its own, so there is no softmax over the batch. `bias` may be learnt.
+
+    Args:
+        bias: added to each similarity over T: a number, or a tensor of one element that may be learnt.
 
     >>> import torch
     >>> round(siglip(torch.eye(2), torch.eye(2), bias=0.0).item(), 4)  # log(1 + e^-10) + log 2

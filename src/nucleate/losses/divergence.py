@@ -11,9 +11,10 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
-from nucleate.losses.entropy import nats_of, prepared
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
+from nucleate.losses.measures import nats_of, prepared
+from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, held, reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
@@ -50,7 +51,7 @@ def _divergence(
     class_dim: int,
     mask: Tensor | None,
     weight: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
     fast: tuple[bool, float] | None = None,
@@ -76,7 +77,7 @@ def _fast(
     dim: int,
     mask: Tensor | None,
     weight: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     group: ProcessGroup | None,
 ) -> tuple[Tensor, Tensor] | None:
     """(total, weight) by the kernel for the `kind` (symmetric, nats to a unit), or None."""
@@ -127,7 +128,7 @@ def kl_divergence(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -143,7 +144,7 @@ def kl_divergence(
     >>> from nucleate import losses
     >>> label = losses.Probabilities(torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64))
     >>> said = losses.Probabilities(torch.tensor([[0.228, 0.619, 0.153]], dtype=torch.float64))
-    >>> round(losses.entropy(label).item() + kl_divergence(p=label, q=said).item(), 5)
+    >>> round(losses.measures.entropy(label).item() + kl_divergence(p=label, q=said).item(), 5)
     0.47965
 
     Source: S. Kullback and R. A. Leibler, On information and sufficiency (1951).
@@ -165,13 +166,11 @@ def jensen_shannon(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """JS(p, q) = (KL(p||m) + KL(q||m)) / 2 with m = (p + q) / 2; symmetric, range 0..ln 2.
-
-    Arguments as in `kl_divergence`.
 
     >>> import torch
     >>> jensen_shannon(p=torch.tensor([[99.0, -99.0]]), q=torch.tensor([[-99.0, 99.0]]), base=2).item()
@@ -195,19 +194,21 @@ def total_variation(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """TV(p, q) = sum_c |p_c - q_c| / 2: the largest difference in the probability of any event; range 0..1.
 
-    Arguments as in `kl_divergence`. Pinsker: 2 TV^2 <= KL.
+    Pinsker: 2 TV^2 <= KL.
 
     >>> import torch
     >>> from nucleate import losses
     >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.75, 0.25]])
     >>> total_variation(p=losses.Probabilities(p), q=losses.Probabilities(q)).item()
     0.25
+
+    Source: Levin, Peres and Wilmer, Markov chains and mixing times, chapter 4 (2009).
     """
 
     def between(one: Distribution, other: Distribution, dim: int) -> Tensor:
@@ -225,13 +226,16 @@ def hellinger(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sqrt(sum_c (sqrt p_c - sqrt q_c)^2 / 2), or its square; symmetric, range 0..1.
 
-    Where p equals q the gradient is 0. Other arguments as in `kl_divergence`.
+    Where p equals q the gradient is 0.
+
+    Args:
+        squared: give the square of the distance.
 
     >>> import torch
     >>> hellinger(p=torch.tensor([[999.0, 0.0]]), q=torch.tensor([[0.0, 999.0]])).item()
@@ -257,13 +261,14 @@ def renyi(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """log(sum_c p_c^alpha q_c^(1 - alpha)) / (alpha - 1), alpha > 0; grows with alpha, KL at 1; range 0..inf.
 
-    Arguments as in `kl_divergence`.
+    Args:
+        alpha: the order, above 0; below 1 forgives a q that misses part of p.
 
     >>> import torch
     >>> from nucleate import losses
@@ -301,13 +306,13 @@ def generalized_kl(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_c p_c log(p_c / q_c) - p_c + q_c for amounts p, q >= 0 that need not sum to 1; range 0..inf.
 
-    The tensors hold the amounts themselves (counts, intensities), not logits. Other arguments as in `kl_divergence`.
+    The tensors hold the amounts themselves (counts, intensities), not logits.
 
     >>> import torch
     >>> generalized_kl(p=torch.tensor([[2.0, 0.0]]), q=torch.tensor([[2.0, 3.0]])).item()
@@ -322,7 +327,7 @@ def generalized_kl(
     if mask is not None:
         require_mask(name, mask, positions, "the positions of p")
     read = checking(check, p)
-    each = position_weights(name, weight, positions, "weight", read)
+    each = position_weights(name, weight, positions, read)
     rows = None if mask is None else mask.unsqueeze(dim)
     one, other = select(held(p), rows, 1.0), select(held(q), rows, 1.0)
     if read:
@@ -342,14 +347,17 @@ def wasserstein_1d(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_k |P_k - Q_k|^power over cumulative sums P, Q: the work of moving p to q, in classes; range 0..C - 1.
 
     For classes that stand in an order, one apart. power=1 is the earth mover's distance; power=2 its smooth
-    relative. Other arguments as in `kl_divergence`.
+    relative.
+
+    Args:
+        power: what each step of the cumulative sums is raised to; at least 1.
 
     >>> import torch
     >>> from nucleate import losses

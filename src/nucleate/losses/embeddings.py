@@ -10,6 +10,7 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
+from nucleate.losses.options import Positive, Reduction, Similarity
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.validation import (
     batched,
@@ -79,7 +80,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rows(
-    loss: str, named: dict[str, Tensor], similarity: str, mask: Tensor | None, weight: Tensor | None, check: bool | None
+    loss: str,
+    named: dict[str, Tensor],
+    similarity: Similarity,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    check: bool | None,
 ) -> tuple[list[Tensor], bool]:
     """The selected rows of each input, scaled; all inputs have one shape (N, D)."""
     require_choice(loss, "similarity", similarity, ("cosine", "dot"))
@@ -99,7 +105,7 @@ def rows(
     return ([unit(x) for x in taken] if similarity == "cosine" else taken), read
 
 
-def require_temperature(loss: str, temperature: float | Tensor, read: bool) -> float | Tensor:
+def require_temperature(loss: str, temperature: Positive | Tensor, read: bool) -> float | Tensor:
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
     if read or not isinstance(temperature, Tensor):
@@ -115,7 +121,7 @@ def finish_rows(
     valid: Tensor | None,
     mask: Tensor | None,
     weight: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor:

@@ -18,6 +18,7 @@ from nucleate.losses.embeddings import (
     rows,
     unit,
 )
+from nucleate.losses.options import Negatives, Positive, Reduction, Similarity
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import position_weights, positions_of
@@ -34,19 +35,21 @@ def sup_con(
     features: Tensor,
     labels: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """-1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(s_ia / T)_p, P(i) the other rows of i's label; range 0..inf.
 
-    `features` (N, D), `labels` (N,) of any integer type. A row without another of its label has no positive: it is
-    a negative for others but no anchor. The weight of `total_and_weight` counts the anchors that were used. Other
-    arguments as in `contrastive`.
+    A row without another of its label has no positive: it is a negative for others but no anchor. The weight of
+    `total_and_weight` counts the anchors that were used.
+
+    Args:
+        labels: the class of each row, any integer type, shape (N,).
 
     >>> import torch
     >>> from nucleate import losses
@@ -83,12 +86,12 @@ def dense_info_nce(
     key: Tensor,
     match: Tensor,
     *,
-    temperature: float | Tensor = 0.1,
-    similarity: str = "cosine",
-    negatives: str = "image",
+    temperature: Positive | Tensor = 0.1,
+    similarity: Similarity = "cosine",
+    negatives: Negatives = "image",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -114,7 +117,7 @@ def dense_info_nce(
     """
     name = "dense_info_nce"
     read = _require_dense(name, query, key, match, similarity, negatives, mask, check)
-    each = position_weights(name, weight, shape(match), "weight", read)
+    each = position_weights(name, weight, shape(match), read)
     t = require_temperature(name, temperature, read)
     anchor = match >= 0 if mask is None else (match >= 0) & mask
     every_key = held(key).flatten(2).transpose(1, 2)
@@ -148,8 +151,8 @@ def _require_dense(
     query: Tensor,
     key: Tensor,
     match: Tensor,
-    similarity: str,
-    negatives: str,
+    similarity: Similarity,
+    negatives: Negatives,
     mask: Tensor | None,
     check: bool | None,
 ) -> bool:

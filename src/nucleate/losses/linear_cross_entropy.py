@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.cross_entropy import cross_entropy_of
 from nucleate.losses.kernels import blocks
+from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import finish, held
-from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_target, class_weights, position_weights
+from nucleate.losses.registry import POSITION_WEIGHT, loss
+from nucleate.losses.targets import class_target, class_weights, position_weights, positions_of, separate_weights
 from nucleate.losses.validation import checking, require_choice, require_floating, require_shape, shape
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["linear_cross_entropy"]
 
 
-@loss("cross entropy", "cross_entropy(W x + b)", "0..inf", "so many classes that their logits do not fit")
+@loss(
+    "cross entropy",
+    "cross_entropy(W x + b)",
+    "0..inf",
+    "so many classes that their logits do not fit",
+    renamed=POSITION_WEIGHT,
+)
 def linear_cross_entropy(
     features: Tensor,
     projection: Tensor,
@@ -32,12 +39,12 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     class_dim: int = 1,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
-    position_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    label_smoothing: Share = 0.0,
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -45,15 +52,16 @@ def linear_cross_entropy(
 
     Args:
         features: (N, D), (N, D, H, W), ... with the D features along `class_dim`.
-        projection: (C, D), one row for each class, as `torch.nn.Linear` holds it; with `bias` (C,).
+        projection: (C, D), one row for each class, as `torch.nn.Linear` holds it.
+        bias: (C,), added to the logits.
         target: class indices in the shape of the features without `class_dim`, or probabilities with C there.
-
-    The other arguments and the result are those of `cross_entropy`.
 
     >>> import torch
     >>> x, w, label = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
     >>> round(linear_cross_entropy(x, w, label).item(), 4)  # log(1 + e^-2)
     0.1269
+
+    Source: I. J. Good, Rational decisions (1952).
     """
     name = "linear_cross_entropy"
     require_floating(name, "features", features)
@@ -72,20 +80,23 @@ def linear_cross_entropy(
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
         rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
         offset = None if bias is None else bias.to(kind)
+        class_weight, weight = separate_weights(
+            name, class_weight, weight, len(projection), positions_of(features, dim)
+        )
         if (
             reduction != "none"
             and label_smoothing == 0
-            and blocks.suits(rows, layer, offset, (target, mask, weight, position_weight))
+            and blocks.suits(rows, layer, offset, (target, mask, class_weight, weight))
         ):
             result = _in_blocks(
-                name, rows, layer, offset, target, mask, weight, position_weight, ignore_index, normalize, reduction,
+                name, rows, layer, offset, target, mask, class_weight, weight, ignore_index, normalize, reduction,
                 checking(check, features), group,
             )  # fmt: skip
             if result is not None:
                 return result
         logits = F.linear(rows, layer, offset).movedim(-1, dim)
     return cross_entropy_of(
-        name, logits, target, dim, mask, weight, position_weight, ignore_index, label_smoothing, normalize, reduction,
+        name, logits, target, dim, mask, class_weight, weight, ignore_index, label_smoothing, normalize, reduction,
         check, group,
     )  # fmt: skip
 
@@ -97,11 +108,11 @@ def _in_blocks(
     bias: Tensor | None,
     target: Tensor,
     mask: Tensor | None,
+    class_weight: Tensor | None,
     weight: Tensor | None,
-    position_weight: Tensor | None,
     ignore_index: int | None,
-    normalize: str,
-    reduction: str,
+    normalize: Normalize,
+    reduction: Reduction,
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor | None:
@@ -113,8 +124,8 @@ def _in_blocks(
     # One row stands for the logits, whose classes are all that is needed to check a target.
     outline = features.new_empty(()).expand(*positions, classes)
     t = class_target(name, outline, target, class_dim=-1, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, outline, len(positions), read)
-    each = position_weights(name, position_weight, positions, "position_weight", read)
+    w = class_weights(name, class_weight, outline, len(positions), read)
+    each = position_weights(name, weight, positions, read)
     assert t.index is not None
     label = t.index.reshape(-1)
     share = None if w is None else w.flatten()[label]

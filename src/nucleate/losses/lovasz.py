@@ -13,6 +13,7 @@ from nucleate.losses.distributed import gather
 from nucleate.losses.distribution import Distribution, distribution
 from nucleate.losses.kernels import kernels, plain_cpu_tensor
 from nucleate.losses.margin import signs
+from nucleate.losses.options import Empty, Labels, Over, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import class_target, class_weights, hard_target
@@ -44,11 +45,11 @@ def lovasz_hinge(
     score: Tensor,
     target: Tensor,
     *,
-    labels: str = "binary",
-    over: str = "image",
-    empty: str = "penalize",
+    labels: Labels = "binary",
+    over: Over = "image",
+    empty: Empty = "penalize",
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -61,7 +62,6 @@ def lovasz_hinge(
         empty: an image without a positive pixel costs its largest error ("penalize") or is left out ("skip").
         mask: boolean, the shape of `score`; True selects.
         reduction: "mean" over images, "sum", or "none" for (N,), (1,) over the batch.
-        check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> score, label = torch.tensor([[2.0, 0.0, -2.0]]), torch.tensor([[1, 1, 0]])  # an error of 1 at one of two
@@ -88,28 +88,33 @@ def lovasz_hinge(
 
 
 @loss(
-    "overlap", "Lovász extension of 1 - Jaccard, |t - p|", "0..1", "the best intersection over union of several classes"
+    "overlap",
+    "Lovász extension of 1 - Jaccard, |t - p|",
+    "0..1",
+    "the best intersection over union of several classes",
+    renamed={"weight": "class_weight"},
 )
 def lovasz_softmax(
     prediction: Tensor | Distribution,
     target: Tensor,
     *,
     class_dim: int = 1,
-    over: str = "image",
-    empty: str = "skip",
+    over: Over = "image",
+    empty: Empty = "skip",
     mask: Tensor | None = None,
-    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """The Lovász extension of 1 - Jaccard at the errors |t_c - p_c|, for each class of each image; range 0..1.
 
-    `prediction` holds logits along `class_dim` (a bare tensor) or is said as Probabilities; `target` holds class
-    indices or one-hot rows. A class without a labelled pixel is left out ("skip") or costs its largest error
-    ("penalize"). `weight` weighs classes. reduction="none" gives (N, C), or (1, C) over the batch. Other arguments
-    as in `lovasz_hinge`.
+    A class without a labelled pixel is left out ("skip") or costs its largest error ("penalize"). reduction="none"
+    gives (N, C), or (1, C) over the batch.
+
+    Args:
+        target: class indices, or one-hot rows in the prediction's shape.
 
     >>> import torch
     >>> from nucleate import losses
@@ -124,7 +129,7 @@ def lovasz_softmax(
     read = checking(check, said.tensor)
     t = class_target(name, said.tensor, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
     _require_options(name, said.tensor, over, empty)
-    w = class_weights(name, weight, said.tensor, t.dim, read)
+    w = class_weights(name, class_weight, said.tensor, t.dim, read)
     said = said.selected(t.selected_rows, t.dim)
     if read:
         said.require_valid(name, "prediction", t.dim)
@@ -141,7 +146,7 @@ def lovasz_softmax(
     return _weighed(name, pixels, hot, w, empty, over, reduction, read, group)
 
 
-def _require_options(name: str, x: Tensor, over: str, empty: str) -> None:
+def _require_options(name: str, x: Tensor, over: Over, empty: Empty) -> None:
     require_choice(name, "over", over, ("image", "batch"))
     require_choice(name, "empty", empty, ("penalize", "skip"))
     if over == "image" and x.ndim < 2:
@@ -153,11 +158,11 @@ def _select_errors(errors: Tensor, selected: Tensor | None) -> Tensor:
     return select(errors, selected, -1.0)
 
 
-def _flat(x: Tensor, over: str) -> Tensor:
+def _flat(x: Tensor, over: Over) -> Tensor:
     return x.reshape(1, -1) if over == "batch" else x.flatten(1)
 
 
-def _flat_classes(x: Tensor, over: str) -> Tensor:
+def _flat_classes(x: Tensor, over: Over) -> Tensor:
     """(C, N, ...) to (N, C, pixels) or, over the batch, (1, C, pixels)."""
     return x.flatten(1).unsqueeze(0) if over == "batch" else x.flatten(2).movedim(0, 1)
 
@@ -202,9 +207,9 @@ def _weighed(
     errors: Tensor,
     positive: Tensor,
     w: Tensor | None,
-    empty: str,
-    over: str,
-    reduction: str,
+    empty: Empty,
+    over: Over,
+    reduction: Reduction,
     read: bool,
     group: ProcessGroup | None,
 ) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
+from nucleate.losses.options import Labels, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import weigh
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-def signs(loss: str, target: Tensor, labels: str, selected: Tensor | None, read: bool, like: Tensor) -> Tensor:
+def signs(loss: str, target: Tensor, labels: Labels, selected: Tensor | None, read: bool, like: Tensor) -> Tensor:
     """The labels as -1 and +1, converted from what was said, never guessed from what the batch holds."""
     require_choice(loss, "labels", labels, ("binary", "signed"))
     low = 0 if labels == "binary" else -1
@@ -77,10 +78,10 @@ class MarginLoss(Protocol):
         score: Tensor,
         target: Tensor,
         *,
-        labels: str = "binary",
+        labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
     ) -> Tensor: ...
@@ -94,10 +95,10 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         score: Tensor,
         target: Tensor,
         *,
-        labels: str = "binary",
+        labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
     ) -> Tensor:
@@ -122,8 +123,7 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
 def hinge(z: Tensor) -> Tensor:
     """max(0, 1 - z): 0 once the margin is 1; range 0..inf; slope 0 at its kink.
 
-    z = y s for the score s and the label's sign y; `labels` says how `target` is written; `mask` (boolean) selects,
-    `weight` weighs. All have the shape of `score`. The mean divides by the sum of the weights.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> hinge(torch.tensor([0.5]), torch.tensor([1])).item()
@@ -139,7 +139,7 @@ def hinge(z: Tensor) -> Tensor:
 def squared_hinge(z: Tensor) -> Tensor:
     """max(0, 1 - z)^2: the hinge without its kink; range 0..inf.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> squared_hinge(torch.tensor([0.5]), torch.tensor([1])).item()
@@ -155,7 +155,7 @@ def squared_hinge(z: Tensor) -> Tensor:
 def smoothed_hinge(z: Tensor) -> Tensor:
     """1/2 - z below 0, (1 - z)^2 / 2 from 0 to 1, then 0; range 0..inf.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> smoothed_hinge(torch.tensor([-1.0]), torch.tensor([1])).item()
@@ -171,7 +171,7 @@ def smoothed_hinge(z: Tensor) -> Tensor:
 def modified_huber(z: Tensor) -> Tensor:
     """-4 z below -1, then max(0, 1 - z)^2; range 0..inf; outliers count linearly.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> modified_huber(torch.tensor([-2.0]), torch.tensor([1])).item()
@@ -187,7 +187,7 @@ def modified_huber(z: Tensor) -> Tensor:
 def logistic(z: Tensor) -> Tensor:
     """log(1 + exp(-z)), the cross entropy of one score; range 0..inf; exact at any z.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> logistic(torch.tensor([-10000.0]), torch.tensor([1])).item()
@@ -203,7 +203,7 @@ def logistic(z: Tensor) -> Tensor:
 def exponential(z: Tensor) -> Tensor:
     """exp(-z), as in boosting; range 0..inf; above float32's largest number for z below -88.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> exponential(torch.tensor([0.0]), torch.tensor([1])).item()
@@ -219,7 +219,7 @@ def exponential(z: Tensor) -> Tensor:
 def perceptron(z: Tensor) -> Tensor:
     """max(0, -z): 0 as soon as the sign is right; range 0..inf.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> perceptron(torch.tensor([-2.0]), torch.tensor([1])).item()
@@ -235,7 +235,7 @@ def perceptron(z: Tensor) -> Tensor:
 def ramp(z: Tensor) -> Tensor:
     """min(1, max(0, 1 - z)): a hinge that an outlier cannot dominate; range 0..1; not convex.
 
-    z = y s for the score s and the label's sign y; arguments as in `hinge`.
+    z = y s for the score s and the label's sign y.
 
     >>> import torch
     >>> ramp(torch.tensor([-5.0]), torch.tensor([1])).item()
@@ -251,11 +251,13 @@ def ramp(z: Tensor) -> Tensor:
 def zero_one(z: Tensor) -> Tensor:
     """1 where z <= 0, else 0: the share that is wrong; range 0..1; a score of 0 decides nothing and is wrong.
 
-    It has no slope and so no gradient: for measuring, not for training. Arguments as in `hinge`.
+    It has no slope and so no gradient: for measuring, not for training.
 
     >>> import torch
     >>> zero_one(torch.tensor([3.0, -0.1, 0.0, 2.0]), torch.tensor([1, 1, 1, 1])).item()
     0.5
+
+    Source: V. N. Vapnik, The nature of statistical learning theory (1995).
     """
     # A NaN stays NaN instead of being counted as right.
     return torch.where(z.isnan(), z, (z <= 0).to(z.dtype)).detach()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import types
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 Reduction = Literal["mean", "sum", "none", "pair"]
 Normalize = Literal["weight", "count"]
@@ -22,6 +24,53 @@ class Between:
     low: float
     high: float
 
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"in {self.low:g}..{self.high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """The range of a finite number greater than `low`."""
+
+    low: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low < value < math.inf
+
+    def __str__(self) -> str:
+        return f"above {self.low:g}"
+
 
 Share = Annotated[float, Between(0.0, 1.0)]
 NotNegative = Annotated[float, Between(0.0, math.inf)]
+Positive = Annotated[float, Above(0.0)]
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Whether `value` is of the annotated type `kind`, within its range."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts
+    if origin in (Union, types.UnionType):
+        return any(accepts(part, value) for part in parts)
+    if origin is Annotated:
+        return accepts(parts[0], value) and all(value in limit for limit in parts[1:])
+    if kind in (float, int):  # a bool is neither here, though Python counts it as an int
+        return isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
+    return value is None if kind in (None, type(None)) else isinstance(value, origin or kind)
+
+
+def described(kind: Any) -> str:
+    """The type as a message names it, such as "one of 'mean', 'sum'" or "a number in 0..1"."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(described(part) for part in parts)
+    if origin is Annotated:
+        return f"{described(parts[0])} {parts[1]}"
+    names = {float: "a number", int: "a whole number", bool: "True or False", type(None): "None"}
+    return names.get(kind) or f"a {getattr(origin or kind, '__name__', kind)}"

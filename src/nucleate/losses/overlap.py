@@ -15,10 +15,10 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution, safe_power
+from nucleate.losses.options import Empty, NotNegative, Over, Positive, Reduction
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import Counts, counts
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights
 from nucleate.losses.validation import require_between, require_choice
 
 if TYPE_CHECKING:
@@ -30,20 +30,18 @@ __all__ = ["dice", "focal_tversky", "generalized_dice", "jaccard", "tversky"]
 def overlap(
     name: str,
     c: Counts,
-    weight: Tensor | None,
-    false_positives: float,
-    false_negatives: float,
-    gamma: float,
-    smooth: float,
-    empty: str,
-    over: str,
-    reduction: str,
+    false_positives: NotNegative,
+    false_negatives: NotNegative,
+    gamma: Positive,
+    smooth: NotNegative,
+    empty: Empty,
+    over: Over,
+    reduction: Reduction,
     group: ProcessGroup | None,
 ) -> Tensor:
     """(1 - TP / (TP + a FP + b FN))^gamma for each image and class: Dice, Jaccard and Tversky are choices of a, b."""
     require_choice(name, "empty", empty, ("penalize", "skip"))
     require_between(name, "smooth", smooth, 0.0, math.inf)
-    w = class_weights(name, weight, c.both, 1, c.read)
     wrong = false_positives * (c.predicted - c.both).clamp(min=0) + false_negatives * (c.labelled - c.both).clamp(min=0)
     present = c.labelled > 0
     # With no labelled pixel the score would be 0 or 0 / 0 and have no slope: count what was predicted in vain
@@ -52,8 +50,8 @@ def overlap(
     values = safe_power(quotient(wrong, c.both + wrong + floor), gamma)
     counted = c.counted if empty == "penalize" else c.counted & present
     weights = counted.to(values.dtype)
-    if w is not None:
-        weights = weights * w.flatten().to(values.dtype)
+    if c.class_weight is not None:
+        weights = weights * c.class_weight.to(values.dtype)
     values = select(values, counted) * weights
     return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
 
@@ -65,13 +63,14 @@ def dice(
     *,
     class_dim: int = 1,
     multilabel: bool = False,
-    over: str = "image",
-    empty: str = "penalize",
-    smooth: float = 0.0,
+    over: Over = "image",
+    empty: Empty = "penalize",
+    smooth: NotNegative = 0.0,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -88,10 +87,10 @@ def dice(
             predicted in vain; "skip" leaves it out of the mean.
         smooth: pixels added to numerator and denominator, halved.
         mask: boolean, the shape of the positions; True selects.
-        weight: one weight for each class, shape (C,); 0 leaves a class, such as background, out.
+        class_weight: one weight for each class, shape (C,); 0 leaves a class, such as background, out.
+        weight: what each position counts for, as so many pixels.
         ignore_index: an index in `target` that leaves its position out.
         reduction: "mean" over images and classes by weight, "sum", or "none" for (N, C), (1, C) over the batch.
-        check, group: as in `cross_entropy`.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -100,8 +99,10 @@ def dice(
 
     Source: Milletari et al., V-Net (2016); soft labels: Wang et al., Dice semimetric losses (2023).
     """
-    c = counts("dice", prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    return overlap("dice", c, weight, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
+    c = counts(
+        "dice", prediction, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check, over, group
+    )
+    return overlap("dice", c, 0.5, 0.5, 1.0, smooth / 2, empty, over, reduction, group)
 
 
 @loss("overlap", "dice with classes weighed by 1 / |T|^2", "0..1", "classes of very different size")
@@ -111,19 +112,20 @@ def generalized_dice(
     *,
     class_dim: int = 1,
     multilabel: bool = False,
-    over: str = "image",
-    empty: str = "penalize",
+    over: Over = "image",
+    empty: Empty = "penalize",
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """1 - 2 sum_c v_c |P_c and T_c| / sum_c v_c (|P_c| + |T_c|), v_c = 1 / |T_c|^2, for each image; range 0..1.
 
-    A class without a labelled pixel takes the largest v of the image ("penalize") or none ("skip"). `weight` (one
-    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch. Other arguments as in `dice`.
+    A class without a labelled pixel takes the largest v of the image ("penalize") or none ("skip"). `class_weight` (one
+    for each class) multiplies v. reduction="none" gives (N,), or (1,) over the batch.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -134,15 +136,16 @@ def generalized_dice(
     """
     name = "generalized_dice"
     require_choice(name, "empty", empty, ("penalize", "skip"))
-    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    w = class_weights(name, weight, c.both, 1, c.read)
+    c = counts(
+        name, prediction, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check, over, group
+    )
     present = c.labelled > 0
     share = torch.where(present, c.labelled.masked_fill(~present, 1.0) ** -2, 0.0)
     if empty == "penalize":
         largest = share.amax(1, keepdim=True)
         share = torch.where(present, share, largest.masked_fill(largest == 0, 1.0))
-    if w is not None:
-        share = share * w.flatten().to(share.dtype)
+    if c.class_weight is not None:
+        share = share * c.class_weight.to(share.dtype)
     either = c.predicted + c.labelled
     wrong = (share * (either - 2 * c.both)).sum(1)
     # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
@@ -160,19 +163,18 @@ def jaccard(
     *,
     class_dim: int = 1,
     multilabel: bool = False,
-    over: str = "image",
-    empty: str = "penalize",
-    smooth: float = 0.0,
+    over: Over = "image",
+    empty: Empty = "penalize",
+    smooth: NotNegative = 0.0,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """1 - |P and T| / |P or T| for each class of each image; range 0..1. Dice D and Jaccard J: D = 2J / (1 + J).
-
-    Arguments as in `dice`.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -181,8 +183,21 @@ def jaccard(
 
     Source: P. Jaccard (1901); as a loss: Rahman and Wang, Optimizing intersection-over-union (2016).
     """
-    c = counts("jaccard", prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    return overlap("jaccard", c, weight, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
+    c = counts(
+        "jaccard",
+        prediction,
+        target,
+        class_dim,
+        multilabel,
+        mask,
+        class_weight,
+        weight,
+        ignore_index,
+        check,
+        over,
+        group,
+    )
+    return overlap("jaccard", c, 1.0, 1.0, 1.0, smooth, empty, over, reduction, group)
 
 
 @loss("overlap", "1 - TP / (TP + a FP + b FN)", "0..1", "misses and false alarms that cost differently")
@@ -190,24 +205,28 @@ def tversky(
     prediction: Tensor | Distribution,
     target: Tensor,
     *,
-    false_positives: float = 0.3,
-    false_negatives: float = 0.7,
+    false_positives: NotNegative = 0.3,
+    false_negatives: NotNegative = 0.7,
     class_dim: int = 1,
     multilabel: bool = False,
-    over: str = "image",
-    empty: str = "penalize",
-    smooth: float = 0.0,
+    over: Over = "image",
+    empty: Empty = "penalize",
+    smooth: NotNegative = 0.0,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """1 - TP / (TP + a FP + b FN) with a = `false_positives`, b = `false_negatives`; range 0..1.
 
-    a = b = 1/2 is `dice`, a = b = 1 is `jaccard`; a small a finds more at the price of false alarms. Other arguments
-    as in `dice`.
+    a = b = 1/2 is `dice`, a = b = 1 is `jaccard`; a small a finds more at the price of false alarms.
+
+    Args:
+        false_positives: a, what a pixel predicted in vain costs; at least 0.
+        false_negatives: b, what a missed pixel costs; at least 0.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -218,7 +237,7 @@ def tversky(
     """
     return focal_tversky_of(
         "tversky", prediction, target, false_positives, false_negatives, 1.0, class_dim, multilabel, over, empty,
-        smooth, mask, weight, ignore_index, reduction, check, group,
+        smooth, mask, class_weight, weight, ignore_index, reduction, check, group,
     )  # fmt: skip
 
 
@@ -227,24 +246,30 @@ def focal_tversky(
     prediction: Tensor | Distribution,
     target: Tensor,
     *,
-    false_positives: float = 0.3,
-    false_negatives: float = 0.7,
-    gamma: float = 0.75,
+    false_positives: NotNegative = 0.3,
+    false_negatives: NotNegative = 0.7,
+    gamma: Positive = 0.75,
     class_dim: int = 1,
     multilabel: bool = False,
-    over: str = "image",
-    empty: str = "penalize",
-    smooth: float = 0.0,
+    over: Over = "image",
+    empty: Empty = "penalize",
+    smooth: NotNegative = 0.0,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """(1 - TP / (TP + a FP + b FN))^gamma; range 0..1. A gamma below 1 keeps a steep slope for good predictions.
 
-    At a perfect prediction the gradient is 0 for every gamma. Other arguments as in `tversky`.
+    At a perfect prediction the gradient is 0 for every gamma.
+
+    Args:
+        false_positives: a, what a pixel predicted in vain costs; at least 0.
+        false_negatives: b, what a missed pixel costs; at least 0.
+        gamma: the power; above 0; below 1 stresses nearly solved images, above 1 hard ones.
 
     >>> import torch
     >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]]) * 9
@@ -255,7 +280,7 @@ def focal_tversky(
     """
     return focal_tversky_of(
         "focal_tversky", prediction, target, false_positives, false_negatives, gamma, class_dim, multilabel, over,
-        empty, smooth, mask, weight, ignore_index, reduction, check, group,
+        empty, smooth, mask, class_weight, weight, ignore_index, reduction, check, group,
     )  # fmt: skip
 
 
@@ -263,18 +288,19 @@ def focal_tversky_of(
     name: str,
     prediction: Tensor | Distribution,
     target: Tensor,
-    false_positives: float,
-    false_negatives: float,
-    gamma: float,
+    false_positives: NotNegative,
+    false_negatives: NotNegative,
+    gamma: Positive,
     class_dim: int,
     multilabel: bool,
-    over: str,
-    empty: str,
-    smooth: float,
+    over: Over,
+    empty: Empty,
+    smooth: NotNegative,
     mask: Tensor | None,
+    class_weight: Tensor | None,
     weight: Tensor | None,
     ignore_index: int | None,
-    reduction: str,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
 ) -> Tensor:
@@ -282,5 +308,7 @@ def focal_tversky_of(
         require_between(name, said, value, 0.0, math.inf)
     if not 0 < gamma < math.inf:
         raise LossInputError(f"{name}: gamma must be positive and finite, got {gamma:g}")
-    c = counts(name, prediction, target, class_dim, multilabel, mask, ignore_index, check, over, group)
-    return overlap(name, c, weight, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)
+    c = counts(
+        name, prediction, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check, over, group
+    )
+    return overlap(name, c, false_positives, false_negatives, gamma, smooth, empty, over, reduction, group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -12,14 +12,16 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distribution import safe_power, safe_sqrt
 from nucleate.losses.margin import signs
+from nucleate.losses.options import Labels, Normalize, NotNegative, Reduction
 from nucleate.losses.reduction import held, reduce, select, times
-from nucleate.losses.registry import loss
+from nucleate.losses.registry import POSITION_WEIGHT, loss
 from nucleate.losses.targets import (
     class_target,
     class_weights,
     hard_target,
     position_weights,
     positions_of,
+    separate_weights,
     weigh,
 )
 from nucleate.losses.validation import (
@@ -39,28 +41,35 @@ if TYPE_CHECKING:
 __all__ = ["margin_ranking", "multiclass_hinge", "triplet_margin"]
 
 
-@loss("margin", "max(0, m + s_j - s_y)", "0..inf", "several classes by margin")
+@loss("margin", "max(0, m + s_j - s_y)", "0..inf", "several classes by margin", renamed=POSITION_WEIGHT)
 def multiclass_hinge(
     logits: Tensor,
     target: Tensor,
     *,
-    kind: str = "crammer-singer",
-    margin: float = 1.0,
+    kind: Literal["crammer-singer", "weston-watkins"] = "crammer-singer",
+    margin: NotNegative = 1.0,
     class_dim: int = 1,
     mask: Tensor | None = None,
+    class_weight: Tensor | None = None,
     weight: Tensor | None = None,
-    position_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    normalize: str = "weight",
-    reduction: str = "mean",
+    normalize: Normalize = "weight",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """How far the label's score y is from leading by `margin`; range 0..inf.
 
     "crammer-singer": max(0, margin + max_{j != y} s_j - s_y), the strongest rival; "weston-watkins":
-    sum_{j != y} max(0, margin + s_j - s_y), every rival. `target` holds class indices or one-hot rows; the other
-    arguments are those of `cross_entropy`.
+    sum_{j != y} max(0, margin + s_j - s_y), every rival.
+
+    Args:
+        kind: "crammer-singer" takes the strongest rival, "weston-watkins" the sum over all.
+        logits: raw scores with the classes along `class_dim`.
+        target: class indices or one-hot rows.
+        margin: by how much the label's score should lead; at least 0.
+        mask: boolean, one value for each position; True selects.
+        weight: one weight for each position; finite, at least 0.
 
     >>> import torch
     >>> scores, label = torch.tensor([[2.0, 1.5, 1.25]]), torch.tensor([0])
@@ -76,8 +85,9 @@ def multiclass_hinge(
     require_between(name, "margin", margin, 0.0, math.inf)
     read = checking(check, logits)
     t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    w = class_weights(name, weight, logits, t.dim, read)
-    each = position_weights(name, position_weight, t.positions, "position_weight", read)
+    class_weight, weight = separate_weights(name, class_weight, weight, t.classes, t.positions)
+    w = class_weights(name, class_weight, logits, t.dim, read)
+    each = position_weights(name, weight, t.positions, read)
     index = hard_target(name, t, read)
     scores = select(held(logits), t.selected_rows)
     rows = index.unsqueeze(t.dim)
@@ -98,16 +108,22 @@ def margin_ranking(
     target: Tensor,
     *,
     margin: float = 0.0,
-    labels: str = "binary",
+    labels: Labels = "binary",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """max(0, margin - y (first - second)): y = +1 wants `first` above `second`, -1 below; range 0..inf.
 
     All tensors have one shape; `labels` says how `target` is written, as in `hinge`.
+
+    Args:
+        first: scores of the one, any shape.
+        second: scores of the other, the same shape.
+        target: which of the two should rank higher, written as `labels` says, the same shape.
+        margin: by how much; any number.
 
     >>> import torch
     >>> margin_ranking(torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([1]), margin=0.5).item()
@@ -143,7 +159,7 @@ def triplet_margin(
     dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -151,6 +167,17 @@ def triplet_margin(
 
     The three tensors have one shape, features along `dim`; `mask` and `weight` have that shape without `dim`.
     `swap` takes the nearer of anchor and positive to the negative. The gradient is 0 at distance 0.
+
+    Args:
+        anchor: embeddings with their features along `dim`.
+        positive: what should be near, the same shape.
+        negative: what should be far, the same shape.
+        margin: by how much farther; any number.
+        power: the norm's power p, at least 1; 2 is the Euclidean distance.
+        swap: take the nearer of anchor and positive to the negative.
+        dim: the axis of the features.
+        mask: boolean, the shape without `dim`; True selects.
+        weight: one weight for each triplet, the shape without `dim`.
 
     >>> import torch
     >>> a, p, n = torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
@@ -172,7 +199,7 @@ def triplet_margin(
     if mask is not None:
         require_mask(name, mask, positions, "the anchor without its features")
     read = checking(check, anchor)
-    each = position_weights(name, weight, positions, "weight", read)
+    each = position_weights(name, weight, positions, read)
     rows = None if mask is None else mask.unsqueeze(dim)
     a, p, n = (select(held(x), rows) for x in (anchor, positive, negative))
     near, far = _distance(a - p, power, dim), _distance(a - n, power, dim)

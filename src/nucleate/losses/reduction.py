@@ -7,13 +7,14 @@ positions. So every loss can give its (total, weight), and `Accumulation` and `g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final, get_args
 
 import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import message_device, sum_across
+from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"]
 
-REDUCTIONS = ("mean", "sum", "none", "pair")  # "pair" is what total_and_weight asks for
+REDUCTIONS = get_args(Reduction)
 
 
 class TotalAndWeight(NamedTuple):
@@ -73,7 +74,7 @@ def reduce(
     values: Tensor,
     weights: Tensor | None,
     *,
-    reduction: str,
+    reduction: Reduction,
     check: bool,
     group: ProcessGroup | None = None,
     whole: bool = False,
@@ -93,7 +94,7 @@ def reduce(
 
 
 def finish(
-    name: str, total: Tensor, weight: Tensor, *, reduction: str, check: bool, group: ProcessGroup | None = None
+    name: str, total: Tensor, weight: Tensor, *, reduction: Reduction, check: bool, group: ProcessGroup | None = None
 ) -> Tensor:
     """From this rank's total and weight to what `reduction` asks for."""
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import gather
 from nucleate.losses.embeddings import product, rows
+from nucleate.losses.options import NotNegative, Reduction
 from nucleate.losses.reduction import reduce
 from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between
@@ -29,9 +30,9 @@ def barlow_twins(
     first: Tensor,
     second: Tensor,
     *,
-    off_diagonal: float = 0.005,
+    off_diagonal: NotNegative = 0.005,
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -39,6 +40,10 @@ def barlow_twins(
 
     `first` and `second` have shape (N, D); l is `off_diagonal`; `mask` (N,) selects rows. The loss belongs to the
     batch (of all ranks of `group`) as a whole: its weight is N, its sum N times the loss. 0 without two rows.
+
+    Args:
+        off_diagonal: l, the weight of the correlations between different features; at least 0.
+        reduction: "mean", "sum" for N times the loss, or "pair"; a single row has no value.
 
     >>> import torch
     >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -72,12 +77,12 @@ def vicreg(
     first: Tensor,
     second: Tensor,
     *,
-    invariance: float = 25.0,
-    variance: float = 25.0,
-    covariance: float = 1.0,
+    invariance: NotNegative = 25.0,
+    variance: NotNegative = 25.0,
+    covariance: NotNegative = 1.0,
     deviation: float = 1.0,
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -85,7 +90,14 @@ def vicreg(
 
     `invariance` times the mean of (a - b)^2, plus `variance` times the mean of max(0, `deviation` - std) over the
     features of each view, halved, plus `covariance` times the squared off-diagonal covariances of each view over D.
-    Arguments and the treatment of the batch as in `barlow_twins`.
+    The batch is treated as in `barlow_twins`.
+
+    Args:
+        invariance: the weight of the distance between views; at least 0.
+        variance: the weight of the spread; at least 0.
+        covariance: the weight of the covariances; at least 0.
+        deviation: the standard deviation that every feature should reach.
+        reduction: "mean", "sum" for N times the loss, or "pair"; a single row has no value.
 
     >>> import torch
     >>> x = torch.tensor([[3.0, 3.0], [3.0, -3.0], [-3.0, 3.0], [-3.0, -3.0]])
@@ -117,7 +129,7 @@ def _whole_batch(
     first: Tensor,
     second: Tensor,
     mask: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
 ) -> tuple[Tensor, Tensor, bool]:
@@ -128,7 +140,7 @@ def _whole_batch(
     return gather(a, group, replicated=True), gather(b, group, replicated=True), read
 
 
-def _of_batch(name: str, loss: Tensor, n: int, reduction: str, read: bool) -> Tensor:
+def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool) -> Tensor:
     values, weights = (loss * n).reshape(1), loss.detach().new_full((1,), n)
     return reduce(name, values, weights, reduction=reduction, check=read)
 

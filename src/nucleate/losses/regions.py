@@ -14,8 +14,17 @@ from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
+from nucleate.losses.options import Over
 from nucleate.losses.reduction import held, select
-from nucleate.losses.targets import ClassTarget, class_axis, class_target, positions_of
+from nucleate.losses.targets import (
+    ClassTarget,
+    class_axis,
+    class_target,
+    class_weights,
+    position_weights,
+    positions_of,
+    separate_weights,
+)
 from nucleate.losses.validation import (
     checking,
     require_choice,
@@ -108,6 +117,7 @@ class Counts:
     predicted: Tensor
     labelled: Tensor
     counted: Tensor
+    class_weight: Tensor | None
     read: bool
 
 
@@ -118,36 +128,51 @@ def counts(
     class_dim: int,
     multilabel: bool,
     mask: Tensor | None,
+    class_weight: Tensor | None,
+    weight: Tensor | None,
     ignore_index: int | None,
     check: bool | None,
-    over: str,
+    over: Over,
     group: ProcessGroup | None,
 ) -> Counts:
     """The sums from which every overlap is made; over="batch" adds the images, and the ranks of `group`."""
     require_choice(name, "over", over, ("image", "batch"))
     logits = prediction.tensor if isinstance(prediction, Logits) else prediction
+    x = distribution(name, "prediction", prediction).tensor
+    read = checking(check, x)
+    dim, classes, positions = class_axis(name, x, class_dim, fewest=1 if multilabel else 2, name="prediction")
+    class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
+    class_weights(name, class_weight, x, dim, read)
+    each = position_weights(name, weight, positions, read)
+    if each is not None:
+        if mask is not None:
+            require_mask(name, mask, positions, "the positions of the prediction")
+        mask = each > 0 if mask is None else mask & (each > 0)
 
-    def plain(x: Tensor | Distribution, each: str) -> tuple[list[Tensor], Tensor, bool]:
+    def plain(x: Tensor | Distribution, over: Over) -> tuple[list[Tensor], Tensor]:
         r = regions(name, x, target, class_dim, multilabel, mask, ignore_index, check)
-        return _sums(name, r, each)
+        return _sums(name, r, each, over)
 
     made = None
-    if isinstance(logits, Tensor) and _fits(logits, target, class_dim, multilabel, mask, ignore_index):
+    if (
+        isinstance(logits, Tensor)
+        and weight is None
+        and _fits(logits, target, class_dim, multilabel, mask, ignore_index)
+    ):
         made = _fast(
             logits, target, mask, ignore_index, over, multilabel, lambda x: torch.stack(plain(x, "image")[0][:2], 1)
         )
     if made is None:
-        (both, predicted, labelled), pixels, read = plain(prediction, over)
+        (both, predicted, labelled), pixels = plain(prediction, over)
     else:
         both, predicted, labelled, pixels = made
-        read = checking(check, logits) if isinstance(logits, Tensor) else False
     if over == "batch":
         both, predicted, labelled = sum_across(torch.stack((both, predicted, labelled)), group).unbind()
         pixels = sum_across(pixels, group)
-    return Counts(both, predicted, labelled, (pixels > 0).expand_as(predicted), read)
+    return Counts(both, predicted, labelled, (pixels > 0).expand_as(predicted), class_weight, read)
 
 
-def _sums(name: str, r: Region, over: str) -> tuple[list[Tensor], Tensor, bool]:
+def _sums(name: str, r: Region, weight: Tensor | None, over: Over) -> tuple[list[Tensor], Tensor]:
     """Overlap, predicted and labelled of (N or 1, C), and the selected pixels (N or 1, 1)."""
     dim = r.target.dim
     if r.p.ndim < 2 or (over == "image" and (dim == 0 or r.p.ndim < 3)):
@@ -159,10 +184,11 @@ def _sums(name: str, r: Region, over: str) -> tuple[list[Tensor], Tensor, bool]:
     both = torch.where((r.p <= r.t) & (r.t > 0), r.p, r.t)
     selected = torch.ones_like(r.p.select(dim, 0)) if r.target.selected is None else r.target.selected.to(r.p.dtype)
     axes = [a for a in range(r.p.ndim) if a != dim and (over == "batch" or a != 0)]
-    sums = [x.sum(axes) for x in (both, r.p, r.t)]
+    each = (both, r.p, r.t) if weight is None else (x * weight.unsqueeze(dim).to(x.dtype) for x in (both, r.p, r.t))
+    sums = [x.sum(axes) for x in each]
     if over == "batch":
-        return [x.unsqueeze(0) for x in sums], selected.sum().reshape(1, 1), r.read
-    return sums, selected.flatten(1).sum(1, keepdim=True), r.read
+        return [x.unsqueeze(0) for x in sums], selected.sum().reshape(1, 1)
+    return sums, selected.flatten(1).sum(1, keepdim=True)
 
 
 def _fits(
@@ -187,7 +213,7 @@ def _fast(
     target: Tensor,
     mask: Tensor | None,
     ignore_index: int | None,
-    over: str,
+    over: Over,
     multilabel: bool,
     twin: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:

@@ -3,59 +3,85 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast, get_type_hints
 
 from torch import Tensor, nn
 
 from nucleate.errors import LossInputError
+from nucleate.losses.docstrings import completed
+from nucleate.losses.options import accepts, described
+from nucleate.losses.validation import outdated
 
 __all__ = ["Entry", "Loss", "by_name", "catalogue"]
 
 LossFunction = Callable[..., Tensor]
 Function = TypeVar("Function", bound=LossFunction)
 
+# What version 0.1 called the weights of classes and of positions in the losses that have both.
+POSITION_WEIGHT = {"weight": "class_weight", "position_weight": "weight"}
+EARLIER_NAMES = {"clip": "clip_loss"}
+
 
 class Loss(nn.Module, ABC):
     """A loss as a module: options at construction, tensors at the call.
 
-    `losses.CrossEntropy` and its like are made from the functions of their names, and take the options of those.
-    Tensors among the options become buffers, and so move with `.to(device)`; an `nn.Parameter` is learnt, as in
-    InfoNCE(temperature=nn.Parameter(torch.tensor(0.1))). Options given at the call go before those given at
-    construction.
+    `losses.CrossEntropy` and its like are made from the functions of their names, and take the options of those. Each
+    option is an attribute that can be read and set, and is checked when it is. Tensors among the options become
+    buffers, and so move with `.to(device)`; an `nn.Parameter` is learnt, as in
+    InfoNCE(temperature=nn.Parameter(torch.tensor(0.1))). Options given at the call go before those of the module.
 
     >>> import torch
     >>> from nucleate import losses
-    >>> criterion = losses.CrossEntropy(weight=torch.tensor([1.0, 3.0]), ignore_index=255)
+    >>> criterion = losses.CrossEntropy(class_weight=torch.tensor([1.0, 3.0]), ignore_index=255)
     >>> criterion
-    CrossEntropy(weight=tensor([1., 3.]), ignore_index=255)
+    CrossEntropy(class_weight=tensor([1., 3.]), ignore_index=255)
     >>> round(criterion(torch.zeros(2, 2), torch.tensor([1, 255])).item(), 4)
     0.6931
+    >>> criterion.reduction = "sum"
+    >>> criterion.reduction, criterion.label_smoothing
+    ('sum', 0.0)
     """
 
     function: ClassVar[LossFunction]
+    defaults: ClassVar[Mapping[str, Any]]
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        allowed = [p.name for p in inspect.signature(self.function).parameters.values() if p.default is not p.empty]
-        self._options = tuple(options)
-        for name, value in options.items():
-            if name not in allowed:
-                raise LossInputError(f"{type(self).__name__}: has no option {name!r}; it has {', '.join(allowed)}")
+        for name, value in {**self.defaults, **_renamed(type(self).__name__, self.function, options)}.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.defaults:
+            self._check(name, value)
+            for place in (self.__dict__, self._buffers, self._parameters):
+                place.pop(name, None)
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
-            else:
-                setattr(self, name, value)
+                return
+        super().__setattr__(name, value)
+
+    def _check(self, name: str, value: Any) -> None:
+        kind = _types_of(self.function)[name]
+        if not accepts(kind, value):
+            raise LossInputError(f"{type(self).__name__}: {name} must be {described(kind)}, got {value!r}")
 
     def forward(self, *inputs: Tensor, **named: Any) -> Tensor:
-        options = {name: getattr(self, name) for name in self._options}
-        return self.function(*inputs, **{**options, **named})
+        return self.function(*inputs, **{**{name: getattr(self, name) for name in self.defaults}, **named})
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+        options = {name: getattr(self, name) for name in self.defaults}
+        return ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not self.defaults[name])
+
+
+@functools.cache
+def _types_of(function: LossFunction) -> dict[str, Any]:
+    """The types of a loss's arguments; the group's is not looked at, as torch may come without `distributed`."""
+    return get_type_hints(function, localns={"ProcessGroup": object}, include_extras=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +100,10 @@ class Entry:
 _BY_NAME: dict[str, Entry] = {}
 
 
-def loss(kind: str, formula: str, range: str, use: str, module: str | None = None) -> Callable[[Function], Function]:
-    """Enter the function below into the catalogue, and make its module.
+def loss(
+    kind: str, formula: str, range: str, use: str, module: str | None = None, renamed: Mapping[str, str] | None = None
+) -> Callable[[Function], Function]:
+    """Enter the function below into the catalogue, complete its docstring, and make its module.
 
     Args:
         kind: the family, as "cross entropy".
@@ -83,20 +111,57 @@ def loss(kind: str, formula: str, range: str, use: str, module: str | None = Non
         range: the values that one position can give, as "0..inf".
         use: when to choose this loss, in a phrase.
         module: the name of the module class; None writes `binary_cross_entropy` as `BinaryCrossEntropy`.
+        renamed: what earlier versions call an option, and its name now.
     """
 
     def register(function: Function) -> Function:
         name = function.__name__
+        function.__doc__ = completed(function, kind)
+        function = function if renamed is None else _with_earlier_names(function, renamed)
         title = module or "".join(word.capitalize() for word in name.split("_"))
+        parameters = inspect.signature(function).parameters.values()
+        options = [p for p in parameters if p.default is not p.empty]
         contents = {
             "function": staticmethod(function),
-            "__doc__": f"`{name}` as a module.",
-            "__module__": "nucleate.losses",  # where pickle and `copy` find it
+            "defaults": {p.name: p.default for p in options},
+            "__doc__": f"`{name}` as a module, whose options are attributes.\n\n{inspect.getdoc(function)}",
+            # Where pickle and `copy` find it.
+            "__module__": function.__module__ if function.__module__.endswith(".measures") else "nucleate.losses",
+            "__signature__": inspect.Signature(options),
         }
-        _BY_NAME[name] = Entry(name, kind, formula, range, use, function, type(title, (Loss,), contents))
+        made = type(title, (Loss,), contents)
+        _BY_NAME[name] = Entry(name, kind, formula, range, use, function, made)
         return function
 
     return register
+
+
+def _renamed(name: str, function: LossFunction, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` by the names of today; one that the loss has under no name is refused."""
+    earlier: Mapping[str, str] = getattr(function, "renamed", {})
+    allowed = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+    if any(option in earlier and option not in allowed for option in options):
+        said = [f"{before}= is called {now}=" for before, now in earlier.items() if before in options]
+        outdated(f"{name}: {', '.join(said)} since version 0.2")
+        options = {earlier.get(option, option): value for option, value in options.items()}
+    for option in options:
+        if option not in allowed:
+            raise LossInputError(f"{name}: has no option {option!r}; it has {', '.join(allowed)}")
+    return options
+
+
+def _with_earlier_names(function: Function, renamed: Mapping[str, str]) -> Function:
+    """The same function, which understands the names that version 0.1 had for its options."""
+    outdated_alone = set(renamed) - set(renamed.values())
+
+    @functools.wraps(function)
+    def call(*inputs: Any, **options: Any) -> Tensor:
+        if not outdated_alone.isdisjoint(options):
+            options = _renamed(function.__name__, call, options)
+        return function(*inputs, **options)
+
+    call.renamed = renamed  # type: ignore[attr-defined]
+    return cast(Function, call)
 
 
 def catalogue() -> list[Entry]:
@@ -114,6 +179,9 @@ def by_name(name: str) -> LossFunction:
     >>> by_name("lovasz_hinge").__name__
     'lovasz_hinge'
     """
+    if name in EARLIER_NAMES:
+        outdated(f"losses.{name} is called {EARLIER_NAMES[name]} since version 0.2")
+        name = EARLIER_NAMES[name]
     if name not in _BY_NAME:
         near = difflib.get_close_matches(name, _BY_NAME, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the names are {', '.join(_BY_NAME)}"

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
+from nucleate.losses.options import Normalize
 from nucleate.losses.reduction import held, select, times
 from nucleate.losses.validation import (
+    outdated,
     require_floating,
     require_mask,
     require_shape,
@@ -66,6 +68,13 @@ def class_axis(
 def positions_of(x: Tensor, dim: int) -> tuple[int, ...]:
     """The shape of `x` without its class axis."""
     return (*x.shape[:dim], *x.shape[dim + 1 :])
+
+
+def of_indices(logits: Tensor, target: Tensor, dim: int, mask: Tensor | None) -> bool:
+    """Whether these are logits with class indices, and nothing to say about shapes and types."""
+    positions = positions_of(logits, dim)
+    fits = mask is None or (mask.dtype == torch.bool and mask.shape == positions)
+    return fits and target.shape == positions and not (target.is_floating_point() or target.is_complex())
 
 
 def class_target(
@@ -143,23 +152,34 @@ def class_weights(loss: str, weight: Tensor | None, logits: Tensor, dim: int, re
     """The weight of each class, shaped to broadcast along the class axis."""
     if weight is None:
         return None
-    require_weights(loss, "weight", weight, (logits.shape[dim],), "the classes, one weight each", read)
+    require_weights(loss, "class_weight", weight, (logits.shape[dim],), "the classes, one weight each", read)
     along = [1] * logits.ndim
     along[dim] = logits.shape[dim]
     return weight.to(held(logits).dtype).reshape(along)
 
 
-def position_weights(
-    loss: str, weight: Tensor | None, positions: tuple[int, ...], name: str, read: bool
-) -> Tensor | None:
+def position_weights(loss: str, weight: Tensor | None, positions: tuple[int, ...], read: bool) -> Tensor | None:
     """The weight of each position, checked."""
     if weight is not None:
-        require_weights(loss, name, weight, positions, "the positions, one weight each", read)
+        require_weights(loss, "weight", weight, positions, "the positions, one weight each", read)
     return weight
 
 
+def separate_weights(
+    loss: str, class_weight: Tensor | None, weight: Tensor | None, classes: int, positions: tuple[int, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    """(class_weight, weight), where what fits the classes alone is the weight= of version 0.1, one for each class."""
+    if class_weight is not None or weight is None or tuple(weight.shape) != (classes,):
+        return class_weight, weight
+    if positions != (classes,):
+        outdated(f"{loss}: weight= is one weight per position; one weight per class is class_weight= since version 0.2")
+        return weight, None
+    outdated(f"{loss}: weight= weighs the {classes} positions; one weight per class is class_weight= since version 0.2")
+    return None, weight
+
+
 def weigh(
-    values: Tensor, weights: Tensor | None, selected: Tensor | None, each: Tensor | None, normalize: str
+    values: Tensor, weights: Tensor | None, selected: Tensor | None, each: Tensor | None, normalize: Normalize
 ) -> tuple[Tensor, Tensor | None]:
     """Apply the weight and the selection of positions; the second result is what "mean" divides by."""
     if each is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from contextvars import ContextVar
 from types import TracebackType
 from typing import final
@@ -66,6 +68,16 @@ def checking(check: bool | None, tensor: Tensor) -> bool:
         return False
     setting = check if check is not None else _enabled.get()
     return setting if setting is not None else tensor.device.type == "cpu"
+
+
+def outdated(message: str) -> None:
+    """Warn of a name or a meaning of version 0.1; nothing is said inside a transformation."""
+    if transforming():
+        return
+    frame, level = sys._getframe(1), 2  # to the first line that is not of this library
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("nucleate.losses"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, FutureWarning, stacklevel=level)
 
 
 def shape(tensor: Tensor) -> tuple[int, ...]:

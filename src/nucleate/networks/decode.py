@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.entropy import entropy
+from nucleate.losses.measures import entropy
 from nucleate.networks.unet import split
 from nucleate.types import Maps
 

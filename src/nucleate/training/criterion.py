@@ -76,7 +76,7 @@ class SegmentationCriterion:
                 out.logits,
                 targets.classes,
                 mask=targets.known,
-                position_weight=targets.weight,
+                weight=targets.weight,
                 reduction="sum",
                 check=False,
             ),

@@ -77,15 +77,15 @@ OPTIONS = ["plain", "weight", "smooth", "mask", "ignore", "position", "everythin
 def options_of(kind: str, size: tuple[int, ...], target: Tensor) -> dict[str, Any]:
     positions = (size[0], *size[2:])
     every = {
-        "weight": torch.rand(size[1]),
+        "class_weight": torch.rand(size[1]),
         "label_smoothing": 0.3,
         "mask": torch.rand(positions) > 0.4,
-        "position_weight": torch.rand(positions),
+        "weight": torch.rand(positions),
         "ignore_index": 1,
     }
     chosen = {
-        "plain": (), "weight": ("weight",), "smooth": ("label_smoothing",), "mask": ("mask",),
-        "ignore": ("ignore_index",), "position": ("position_weight",), "everything": tuple(every),
+        "plain": (), "weight": ("class_weight",), "smooth": ("label_smoothing",), "mask": ("mask",),
+        "ignore": ("ignore_index",), "position": ("weight",), "everything": tuple(every),
     }[kind]  # fmt: skip
     options = {name: every[name] for name in chosen}
     if kind == "position":
@@ -237,7 +237,7 @@ def exactness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return 1e-5
 
 
-@pytest.mark.parametrize("name", ["info_nce", "clip"])
+@pytest.mark.parametrize("name", ["info_nce", "clip_loss"])
 @pytest.mark.parametrize("heat", [0.5, 0.1, 0.01])
 @pytest.mark.parametrize("kind", ["plain", "dot", "masked"])
 def test_contrastive(name: str, heat: float, kind: str, exactness: float) -> None:
@@ -263,7 +263,7 @@ def test_linear_cross_entropy(kind: str, exactness: float) -> None:
     t = torch.randint(0, 300, (6, 700))
     options: dict[str, Any] = {}
     if kind == "weighed":
-        options = {"weight": torch.rand(300), "mask": torch.rand(6, 700) > 0.3, "ignore_index": 7}
+        options = {"class_weight": torch.rand(300), "mask": torch.rand(6, 700) > 0.3, "ignore_index": 7}
 
     def call(features: Tensor, layer: Tensor, *bias: Tensor) -> Tensor:
         return losses.linear_cross_entropy(features, layer, t, bias=bias[0] if bias else None, **options)
@@ -331,7 +331,7 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "js": (lambda x: losses.jensen_shannon(p=x.detach().flip(1), q=x), (1, 3, 120, 100)),
     "dice": (lambda x: losses.dice(x, _labels(x)), (1, 3, 120, 100)),
     "info_nce": (lambda x: losses.info_nce(x, x.detach().flip(1)), (1100, 8)),
-    "clip": (lambda x: losses.clip(x, x.detach().flip(1)), (1100, 8)),
+    "clip_loss": (lambda x: losses.clip_loss(x, x.detach().flip(1)), (1100, 8)),
     "linear": (lambda x: losses.linear_cross_entropy(x, _layer(), _rows(x)), (2000, 8)),
 }  # fmt: skip
 

@@ -19,8 +19,8 @@ from nucleate.losses.autograd import total
 from nucleate.losses.kernels.compiler import inline, kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, part
 from nucleate.losses.kernels.memory import empty_like, flat, flat_mask, flat_weights
-from nucleate.losses.kernels.target_values import numbers, numbers_of
 from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32, log_of_one_plus
+from nucleate.losses.kernels.target_values import numbers, numbers_of
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import fill, read, row, write
 
@@ -69,9 +69,7 @@ def _outside(t: Any, pixel: Any) -> Any:
 
 
 @step
-def _entropy(
-    x: Any, t: Any, pixel: Any, yes: Any, no: Any, keep: Any, spread: Any, scale: Any, out: Any
-) -> Any:
+def _entropy(x: Any, t: Any, pixel: Any, yes: Any, no: Any, keep: Any, spread: Any, scale: Any, out: Any) -> Any:
     """The value of a block, its targets in error, and `scale` times its gradient; a share of 0 silences any x.
 
     Of the two answers one is likelier; the other one costs |x| more.

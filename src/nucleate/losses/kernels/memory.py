@@ -54,7 +54,7 @@ def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False, fewes
         return None
     pixels = x.numel() // classes
     plane = math.prod(x.shape[dim + 1 :])
-    rows = x.movedim(dim, -1).is_contiguous()
+    rows = classes > 1 and x.movedim(dim, -1).is_contiguous()
     if rows:
         plane = plane if by_image else pixels
     elif not x.is_contiguous() or plane < 64:

@@ -16,7 +16,7 @@ from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_ali
 from nucleate.losses.kernels.memory import Layout, empty_like, flat_mask, words
 from nucleate.losses.kernels.overlap import counted
 from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32
-from nucleate.losses.kernels.target_values import load_numbers, numbers_of
+from nucleate.losses.kernels.target_values import laid_out, load_numbers
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import add_up, block_at, fill, load, row, store
 
@@ -55,11 +55,11 @@ def _gradient(x: Any, t: Any, chosen: Any, by_both: Any, by_predicted: Any, out:
 
 
 @kernel(
-    "void(int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, boolean[::1], int64, int64, "
+    "void(int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, boolean, boolean[::1], int64, int64, "
     "float64[::1])"
 )
 def sigmoid_counts(
-    x: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any, kind: int, mask: Any,
+    x: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any, kind: int, rows_t: bool, mask: Any,
     begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`, added to out[image, :]: overlap, predicted, labelled of each class; selected; wrong."""
@@ -75,7 +75,7 @@ def sigmoid_counts(
         if mask.size:
             _select(part(mask, pixel0, n), chosen)
         load(x, bfloat16, rows, first, plane, tile, spare, n)
-        load_numbers(target, kind, rows, first, plane, t, spare, n)
+        load_numbers(target, kind, rows_t, block_at(b, plane, block, classes, rows_t)[3], plane, t, spare, n)
         into = part(out, image * columns, columns)
         into[3 * classes] += add_up(chosen)
         for c in range(classes):
@@ -88,12 +88,12 @@ def sigmoid_counts(
 
 
 @kernel(
-    "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, boolean[::1], "
+    "void(int16[::1], int16[::1], boolean, boolean, int64, int64, int64, uint8[::1], int64, boolean, boolean[::1], "
     "float32[::1], float32[::1], int64, int64)"
 )
 def sigmoid_gradient(
     x: Any, gradient: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any,
-    kind: int, mask: Any, by_both: Any, by_predicted: Any, begin: int, end: int,
+    kind: int, rows_t: bool, mask: Any, by_both: Any, by_predicted: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`; by_both and by_predicted hold the derivative by the counts of (image, class)."""
     x, gradient, target, mask = borrowed(x), borrowed(gradient), borrowed(target), borrowed(mask)
@@ -108,7 +108,7 @@ def sigmoid_gradient(
         if mask.size:
             _select(part(mask, pixel0, n), chosen)
         load(x, bfloat16, rows, first, plane, tile, spare, n)
-        load_numbers(target, kind, rows, first, plane, t, spare, n)
+        load_numbers(target, kind, rows_t, block_at(b, plane, block, classes, rows_t)[3], plane, t, spare, n)
         for c in range(classes):
             at = image * classes + c
             _gradient(row(tile, c, n, n), row(t, c, n, n), chosen, by_both[at], by_predicted[at], row(g, c, n, n))
@@ -121,7 +121,7 @@ def sigmoid_gradient(
 class _Job:
     layout: Layout
     images: int
-    target: tuple[NDArray[np.uint8], int]
+    target: tuple[NDArray[np.uint8], int, bool]
     mask: NDArray[np.bool_]
 
     def _where(self, logits: Tensor) -> tuple[bool, bool, int, int, int]:
@@ -141,7 +141,7 @@ class _Job:
         at, source = self.layout, words(logits, self.layout.rows, 1)
         result = empty_like(logits.detach())
         into = words(result, at.rows, 1)
-        by_both, by_predicted = (x.flatten().numpy() for x in by_counts.detach().float().unbind(1))
+        by_both, by_predicted = (x.flatten().contiguous().numpy() for x in by_counts.detach().float().unbind(1))
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             sigmoid_gradient(
@@ -159,7 +159,6 @@ def region_counts(
 
     twin(logits) -> (N, 2, C) is the plain version.
     """
-    numbers = numbers_of((target.movedim(1, -1) if layout.rows else target).reshape(-1))
-    job = _Job(layout, len(logits), numbers, flat_mask(mask))
+    job = _Job(layout, len(logits), laid_out(target, 1, layout), flat_mask(mask))
     found = job.count(logits)
     return None if found[:, -1].any() else counted(found, layout.classes, job, twin, logits, target, mask)

@@ -15,7 +15,7 @@ from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
 from nucleate.losses.kernels.memory import Layout, class_shares, empty_like, flat_mask, flat_weights, words
 from nucleate.losses.kernels.scalars import f32, i32
-from nucleate.losses.kernels.target_values import load_numbers, numbers_of
+from nucleate.losses.kernels.target_values import laid_out, load_numbers
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import (
     add_up,
@@ -116,12 +116,12 @@ def _gradient(e: Any, s: Any, slope: Any, pixel: Any, out: Any) -> None:
 
 
 @kernel(
-    "void(int16[::1], uint8[::1], int16[::1], boolean, int64, boolean, int64, int64, int64, "
+    "void(int16[::1], uint8[::1], int16[::1], boolean, int64, boolean, boolean, int64, int64, int64, "
     "boolean[::1], float32[::1], float32[::1], float32, float32, boolean, float32, int64, int64, float32, boolean, "
     "float64[::1])"
 )
 def soft_tiles(
-    x: Any, target: Any, gradient: Any, narrow_x: bool, kind: int, rows: bool, classes: int, plane: int,
+    x: Any, target: Any, gradient: Any, narrow_x: bool, kind: int, rows_t: bool, rows: bool, classes: int, plane: int,
     block: int, mask: Any, each: Any, weight: Any, keep: float, spread: float, by_weight: bool, tolerance: float,
     begin: int, end: int, scale: float, wanted: bool, out: Any,
 ) -> None:  # fmt: skip
@@ -143,7 +143,7 @@ def soft_tiles(
         begins, apart = (first, plane) if direct else (0, n)
         if not direct:
             load(x, narrow_x, rows, first, plane, tile, e, n)
-        load_numbers(target, kind, rows, first, plane, soft, e, n)
+        load_numbers(target, kind, rows_t, block_at(b, plane, block, classes, rows_t)[3], plane, soft, e, n)
         _chosen(mask, each, pixel0, chosen, pixel)
         exponentials(logits, begins, apart, classes, top, total, e)
         for zeros in (shared, share, sums):
@@ -189,7 +189,7 @@ def fused_total(
     shares = class_shares(weight, at.classes)
     chosen, pixel = flat_mask(mask), flat_weights(each)
     narrow, source = logits.dtype == torch.bfloat16, words(logits, at.rows, dim)
-    numbers, kind = numbers_of((target.movedim(dim, -1) if at.rows else target).reshape(-1))
+    numbers, kind, rows = laid_out(target, dim, at)
     wanted = logits.requires_grad and torch.is_grad_enabled()
 
     def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
@@ -198,7 +198,7 @@ def fused_total(
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             soft_tiles(
-                source, numbers, into, narrow, kind, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
+                source, numbers, into, narrow, kind, rows, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
                 np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
                 np.float32(tolerance), begin, end, np.float32(factor), write, sums,
             )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from nucleate.losses.kernels.compiler import step
 from nucleate.losses.kernels.intrinsics import choose, part
+from nucleate.losses.kernels.memory import Layout
 from nucleate.losses.kernels.scalars import f32, float_of_bfloat16, i32
 from nucleate.losses.kernels.tiles import copy, transpose
 
@@ -26,6 +28,17 @@ def numbers_of(x: Tensor) -> tuple[NDArray[np.uint8], int]:
     """The memory of flat `x` as bytes, and the kind of number that they hold; types that are rare are copied."""
     held = x.to(_WIDER.get(x.dtype, x.dtype)).contiguous()
     return held.view(torch.uint8).numpy(), _KINDS[held.dtype]
+
+
+def laid_out(x: Tensor, dim: int, at: Layout) -> tuple[NDArray[np.uint8], int, bool]:
+    """`numbers_of` a target with classes along `dim`, and whether those of a pixel lie together.
+
+    It may lie in another order than the logits where a block ends with its image.
+    """
+    rows = at.classes > 1 and x.movedim(dim, -1).is_contiguous()
+    if not rows and not (x.is_contiguous() and at.plane == math.prod(x.shape[dim + 1 :])):
+        rows = at.rows
+    return *numbers_of((x.movedim(dim, -1) if rows else x).detach().reshape(-1)), rows
 
 
 @step

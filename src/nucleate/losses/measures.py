@@ -12,8 +12,9 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, reduce, times
-from nucleate.losses.registry import loss
+from nucleate.losses.registry import Loss, catalogue, loss
 from nucleate.losses.targets import class_axis, class_target, position_weights, positions_of, weigh
 from nucleate.losses.validation import checking, require_choice, require_mask, require_shape, shape
 
@@ -45,7 +46,7 @@ def prepared(
     read = checking(check, said.tensor)
     if mask is not None:
         require_mask(loss, mask, positions, f"the positions of {name}")
-    position_weights(loss, weight, positions, "weight", read)
+    position_weights(loss, weight, positions, read)
     said = said.selected(None if mask is None else mask.unsqueeze(dim), dim)
     if read:
         said.require_valid(loss, name, dim)
@@ -65,7 +66,7 @@ def entropy(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -95,13 +96,11 @@ def perplexity(
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """exp(H(p)) at each position: the number of equally likely classes that is as unsure; range 1..C.
-
-    Arguments as in `entropy`.
 
     >>> import torch
     >>> round(perplexity(torch.zeros(1, 6)).item(), 4)
@@ -123,19 +122,22 @@ def information(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """The information -log p(outcome), also called surprisal; range 0..inf.
 
-    `outcome` holds class indices of any integer type in the shape of the positions. Arguments as in `entropy`.
+    Args:
+        outcome: class indices of what happened, any integer type, in the shape of the positions.
 
     >>> import torch
     >>> from nucleate import losses
     >>> p = losses.Probabilities(torch.tensor([[0.75, 0.25]]))
     >>> information(p, torch.tensor([1]), base=2).item()
     2.0
+
+    Source: C. E. Shannon, A mathematical theory of communication (1948).
     """
     unit = nats_of("information", base)
     said, dim, read = prepared("information", p, "p", class_dim, mask, weight, check)
@@ -162,14 +164,16 @@ def mutual_information(
     base: float = math.e,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """H(mean of p_m) - mean of H(p_m) over M predictions: what they disagree on (BALD); range 0..ln min(C, M).
 
-    `predictions` is a sequence of distributions of one shape, or one tensor of logits with the M predictions along
-    its first axis; `class_dim` counts within one prediction. Other arguments as in `entropy`.
+    Args:
+        predictions: a sequence of distributions of one shape, or one tensor of logits with the M predictions along its
+            first axis.
+        class_dim: the axis of the classes within one prediction.
 
     >>> import torch
     >>> sure = torch.tensor([[40.0, 0.0]])
@@ -210,14 +214,18 @@ def expected_calibration_error(
     bins: int = 15,
     mask: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     check: bool | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """sum_b n_b / n |accuracy_b - confidence_b| over `bins` equal bins of the top probability; range 0..1.
 
-    `target` holds class indices. It has no gradient, and belongs to all positions together: with `group` the bins
-    are filled by every rank. reduction="sum" gives n times the error; "none" has no meaning and is refused.
+    It has no gradient, and belongs to all positions together: with `group` the bins are filled by every rank.
+
+    Args:
+        target: class indices, in the shape of the positions.
+        bins: how many bins of equal width the top probability is counted in; at least 1.
+        reduction: "mean", "sum" for n times the error, or "pair"; it has no value for a single position.
 
     >>> import torch
     >>> from nucleate import losses
@@ -246,3 +254,13 @@ def expected_calibration_error(
         sums = gap.new_zeros(bins).index_add_(0, bin_of.flatten(), gap.flatten())
         sums, weight = sum_across(sums, group), sum_across(counted.sum(), group)
         return finish(name, sums.abs().sum(), weight, reduction=reduction, check=read)
+
+
+# The measures as modules, as `measures.Entropy()`.
+MODULES = {entry.module.__name__: entry.module for entry in catalogue() if entry.function.__module__ == __name__}
+globals().update(MODULES)
+
+
+def __getattr__(name: str) -> type[Loss]:
+    """What a type checker is told of the modules above."""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

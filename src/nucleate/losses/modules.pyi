@@ -1,0 +1,1502 @@
+# ruff: noqa: F401, F403, F405
+"""The modules of losses, for type checkers and editors; written by tests/losses/stub.py."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from nucleate.losses.distribution import Distribution
+from nucleate.losses.options import *
+from nucleate.losses.registry import Loss
+
+__all__ = [
+    "BarlowTwins",
+    "BinaryCrossEntropy",
+    "Boundary",
+    "CLIPLoss",
+    "CrossEntropy",
+    "Decoupled",
+    "DenseInfoNCE",
+    "Dice",
+    "Exponential",
+    "Focal",
+    "FocalTversky",
+    "GeneralizedDice",
+    "GeneralizedKL",
+    "Hellinger",
+    "Hinge",
+    "InfoNCE",
+    "Jaccard",
+    "JensenShannon",
+    "KLDivergence",
+    "LinearCrossEntropy",
+    "Logistic",
+    "LovaszHinge",
+    "LovaszSoftmax",
+    "MarginRanking",
+    "ModifiedHuber",
+    "MulticlassHinge",
+    "NTXent",
+    "Perceptron",
+    "Ramp",
+    "Renyi",
+    "SigLIP",
+    "SmoothedHinge",
+    "SquaredHinge",
+    "SupCon",
+    "TotalVariation",
+    "TripletMargin",
+    "Tversky",
+    "VICReg",
+    "Wasserstein1D",
+    "ZeroOne",
+]
+
+class CrossEntropy(Loss):
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class BinaryCrossEntropy(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    positive_weight: float | Tensor
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        positive_weight: float | Tensor = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        positive_weight: float | Tensor = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Focal(Loss):
+    gamma: NotNegative
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        gamma: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class LinearCrossEntropy(Loss):
+    bias: Tensor | None
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        bias: Tensor | None = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        bias: Tensor | None = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class KLDivergence(Loss):
+    class_dim: int
+    base: float
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class JensenShannon(Loss):
+    class_dim: int
+    base: float
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        base: float = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class TotalVariation(Loss):
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Hellinger(Loss):
+    squared: bool
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        squared: bool = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        squared: bool = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Renyi(Loss):
+    alpha: float
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        alpha: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        alpha: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedKL(Loss):
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor,
+        q: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Wasserstein1D(Loss):
+    power: float
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        power: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        p: Tensor | Distribution,
+        q: Tensor | Distribution,
+        *,
+        power: float = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Hinge(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SquaredHinge(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SmoothedHinge(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class ModifiedHuber(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Logistic(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Exponential(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Perceptron(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Ramp(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class ZeroOne(Loss):
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MulticlassHinge(Loss):
+    kind: Literal["crammer-singer", "weston-watkins"]
+    margin: NotNegative
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        kind: Literal["crammer-singer", "weston-watkins"] = ...,
+        margin: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        kind: Literal["crammer-singer", "weston-watkins"] = ...,
+        margin: NotNegative = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MarginRanking(Loss):
+    margin: float
+    labels: Labels
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        margin: float = ...,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        target: Tensor,
+        *,
+        margin: float = ...,
+        labels: Labels = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class TripletMargin(Loss):
+    margin: float
+    power: float
+    swap: bool
+    dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        margin: float = ...,
+        power: float = ...,
+        swap: bool = ...,
+        dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        anchor: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        *,
+        margin: float = ...,
+        power: float = ...,
+        swap: bool = ...,
+        dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Dice(Loss):
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedDice(Loss):
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Jaccard(Loss):
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Tversky(Loss):
+    false_positives: NotNegative
+    false_negatives: NotNegative
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class FocalTversky(Loss):
+    false_positives: NotNegative
+    false_negatives: NotNegative
+    gamma: Positive
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        gamma: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        false_positives: NotNegative = ...,
+        false_negatives: NotNegative = ...,
+        gamma: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class LovaszHinge(Loss):
+    labels: Labels
+    over: Over
+    empty: Empty
+    mask: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        labels: Labels = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        score: Tensor,
+        target: Tensor,
+        *,
+        labels: Labels = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class LovaszSoftmax(Loss):
+    class_dim: int
+    over: Over
+    empty: Empty
+    mask: Tensor | None
+    class_weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Boundary(Loss):
+    distance: Tensor | None
+    class_dim: int
+    multilabel: bool
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class InfoNCE(Loss):
+    temperature: Positive | Tensor
+    similarity: Similarity
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class CLIPLoss(Loss):
+    temperature: Positive | Tensor
+    similarity: Similarity
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class NTXent(Loss):
+    temperature: Positive | Tensor
+    similarity: Similarity
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Decoupled(Loss):
+    temperature: Positive | Tensor
+    similarity: Similarity
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SigLIP(Loss):
+    temperature: Positive | Tensor
+    bias: float | Tensor
+    similarity: Similarity
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        bias: float | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        bias: float | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SupCon(Loss):
+    temperature: Positive | Tensor
+    similarity: Similarity
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class DenseInfoNCE(Loss):
+    temperature: Positive | Tensor
+    similarity: Similarity
+    negatives: Negatives
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        negatives: Negatives = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        match: Tensor,
+        *,
+        temperature: Positive | Tensor = ...,
+        similarity: Similarity = ...,
+        negatives: Negatives = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class BarlowTwins(Loss):
+    off_diagonal: NotNegative
+    mask: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        off_diagonal: NotNegative = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        off_diagonal: NotNegative = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class VICReg(Loss):
+    invariance: NotNegative
+    variance: NotNegative
+    covariance: NotNegative
+    deviation: float
+    mask: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        invariance: NotNegative = ...,
+        variance: NotNegative = ...,
+        covariance: NotNegative = ...,
+        deviation: float = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        invariance: NotNegative = ...,
+        variance: NotNegative = ...,
+        covariance: NotNegative = ...,
+        deviation: float = ...,
+        mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
