@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_order
+from nucleate.losses.options import Normalize, Reduction
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
 from nucleate.losses.targets import weigh
 from nucleate.losses.validation import (
@@ -39,8 +40,8 @@ def yes_or_no(
     smoothing: float,
     mask: Tensor | None,
     weight: Tensor | None,
-    normalize: str,
-    reduction: str,
+    normalize: Normalize,
+    reduction: Reduction,
     check: bool | None,
     group: ProcessGroup | None,
 ) -> Tensor:
@@ -78,10 +79,9 @@ def yes_or_no(
         module = None if order is None else kernels("binary")
         if module is not None:
             amount = _amount(logits, mask, weight, normalize)
-            costs = yes if isinstance(yes, Tensor) else torch.tensor(float(yes))
             alone = reduction == "mean" and group is None
             total = module.binary_total(
-                order, logits, target, mask, weight, costs, no, gamma, smoothing, amount, alone, read,
+                order, logits, target, mask, weight, yes, no, gamma, smoothing, amount, alone, read,
                 lambda x: plain(x)[0].sum(),
             )  # fmt: skip
     if total is not None:
@@ -89,11 +89,11 @@ def yes_or_no(
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
 
 
-def _amount(logits: Tensor, mask: Tensor | None, weight: Tensor | None, normalize: str) -> Tensor:
+def _amount(logits: Tensor, mask: Tensor | None, weight: Tensor | None, normalize: Normalize) -> float:
     """What the plain version's weights sum to."""
-    one = torch.ones((), dtype=torch.float32, device=logits.device)
     if mask is None and (weight is None or normalize == "count"):
-        return one * logits.numel()
+        return logits.numel()
+    one = torch.ones((), dtype=torch.float32, device=logits.device)
     weights = weigh(one.expand(logits.shape), None, mask, weight, normalize)[1]
     assert weights is not None
-    return weights.sum()
+    return weights.sum().item()

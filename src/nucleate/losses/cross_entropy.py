@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nucleate.losses.binary import yes_or_no
 from nucleate.losses.kernels import kernels
-from nucleate.losses.kernels.memory import common_layout
+from nucleate.losses.kernels.memory import common_layout, is_small
 from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
 from nucleate.losses.registry import POSITION_WEIGHT, loss
@@ -34,6 +34,8 @@ from nucleate.losses.validation import (
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+_NO_LABEL = -(1 << 62)  # PyTorch's own default leaves labels of -100 out
 
 __all__ = ["binary_cross_entropy", "cross_entropy"]
 
@@ -122,6 +124,14 @@ def cross_entropy_of(
     class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
     w = class_weights(name, class_weight, logits, dim, read)
     each = position_weights(name, weight, positions, read)
+    if (
+        mask is class_weight is weight is ignore_index is group is None and dim == 1 and label_smoothing == 0
+        and reduction in ("mean", "sum") and target.shape == positions and target.dtype == torch.long
+        and is_small(logits)
+    ):  # fmt: skip
+        found = _by_one_call(logits, target, reduction, read)
+        if found is not None:
+            return finish(name, found, 1, reduction=reduction, check=read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
         t = class_target(name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
@@ -154,6 +164,16 @@ def cross_entropy_of(
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
 
 
+def _by_one_call(logits: Tensor, target: Tensor, reduction: Reduction, read: bool) -> Tensor | None:
+    """What is asked for most often by PyTorch's own function; None for labels out of range, if they are looked at."""
+    try:
+        return F.cross_entropy(held(logits), target, reduction=reduction, ignore_index=_NO_LABEL)
+    except IndexError:
+        if not read:
+            raise
+        return None
+
+
 def _by_kernel(
     ignore_index: int | None,
     tolerance: float,
@@ -164,7 +184,7 @@ def _by_kernel(
     class_weight: Tensor | None,
     each: Tensor | None,
     *rule: Any,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, float] | None:
     """(total, weight) by the kernel of class indices or that of probabilities, or None where neither will do."""
     constants = target, mask, class_weight, each
     own: float | None = ignore_index
@@ -178,7 +198,7 @@ def _by_kernel(
         module = None if layout is None else kernels("soft_cross_entropy")
     if module is None:
         return None
-    pair: tuple[Tensor, Tensor] | None = module.fused_total(
+    pair: tuple[Tensor, float] | None = module.fused_total(
         layout, own, logits, target, dim, mask, class_weight, each, *rule
     )
     return pair

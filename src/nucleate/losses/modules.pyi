@@ -43,6 +43,7 @@ __all__ = [
     "Ramp",
     "Renyi",
     "SigLIP",
+    "SigmoidFocal",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
@@ -168,6 +169,42 @@ class Focal(Loss):
         class_weight: Tensor | None = ...,
         weight: Tensor | None = ...,
         ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SigmoidFocal(Loss):
+    gamma: NotNegative
+    alpha: Share | None
+    mask: Tensor | None
+    weight: Tensor | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        gamma: NotNegative = ...,
+        alpha: Share | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        gamma: NotNegative = ...,
+        alpha: Share | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,

@@ -6,6 +6,7 @@ positions. So every loss can give its (total, weight), and `Accumulation` and `g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, final, get_args
 
@@ -50,8 +51,10 @@ def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> To
     return TotalAndWeight(*fn(*args, **kwargs, reduction="pair").unbind())
 
 
-def quotient(total: Tensor, weight: Tensor) -> Tensor:
+def quotient(total: Tensor, weight: Tensor | float) -> Tensor:
     """total / weight, and 0 with a zero gradient where nothing was weighed."""
+    if not isinstance(weight, Tensor):
+        return total if weight in (0, 1) else total / weight
     return total / torch.where(weight == 0, torch.ones_like(weight), weight)
 
 
@@ -89,17 +92,25 @@ def reduce(
             raise _nan(name)
         return values
     total = values.sum()
-    weight = total.new_full((), values.numel()) if weights is None else weights.sum()
+    weight = values.numel() if weights is None else weights.sum()
     return finish(name, total, weight, reduction=reduction, check=check, group=None if whole else group)
 
 
 def finish(
-    name: str, total: Tensor, weight: Tensor, *, reduction: Reduction, check: bool, group: ProcessGroup | None = None
+    name: str,
+    total: Tensor,
+    weight: Tensor | float,
+    *,
+    reduction: Reduction,
+    check: bool,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
-    """From this rank's total and weight to what `reduction` asks for."""
+    """From this rank's total and weight (a number where it is known) to what `reduction` asks for."""
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
-    if check and bool(total.detach().isnan()):
+    if check and math.isnan(total.item()):
         raise _nan(name)
+    if not isinstance(weight, Tensor) and (group is not None or reduction == "pair"):
+        weight = total.new_full((), weight)
     if group is not None:
         total, weight = sum_across(torch.stack((total, weight)), group).unbind()
     if reduction == "pair":

@@ -168,7 +168,7 @@ def catalogue() -> list[Entry]:
     """Every loss, family by family.
 
     >>> [entry.name for entry in catalogue() if entry.kind == "cross entropy"]
-    ['cross_entropy', 'binary_cross_entropy', 'focal', 'linear_cross_entropy']
+    ['cross_entropy', 'binary_cross_entropy', 'focal', 'sigmoid_focal', 'linear_cross_entropy']
     """
     return list(_BY_NAME.values())
 

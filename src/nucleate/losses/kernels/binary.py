@@ -18,7 +18,7 @@ from torch import Tensor
 from nucleate.losses.autograd import total
 from nucleate.losses.kernels.compiler import inline, kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, part
-from nucleate.losses.kernels.memory import empty_like, flat, flat_mask, flat_weights
+from nucleate.losses.kernels.memory import empty_like, flat_mask, flat_weights, in_order, reciprocal, words_in_order
 from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32, log_of_one_plus
 from nucleate.losses.kernels.target_values import numbers, numbers_of
 from nucleate.losses.kernels.threads import over_blocks
@@ -155,17 +155,22 @@ def binary_tiles(
     keep_alive(floats)
 
 
+def _inside(order: tuple[int, ...], of_class: Tensor) -> tuple[int, ...]:
+    """The axes that lie inside that of the classes."""
+    return order[order.index(next(d for d in order if of_class.shape[d] > 1)) + 1 :]
+
+
 def binary_total(
     order: tuple[int, ...],
     logits: Tensor,
     target: Tensor,
     mask: Tensor | None,
     weight: Tensor | None,
-    yes: Tensor,
+    yes: float | Tensor,
     no: float,
     gamma: float,
     smoothing: float,
-    amount: Tensor,
+    amount: float,
     mean: bool,
     read: bool,
     twin: Callable[[Tensor], Tensor],
@@ -175,18 +180,19 @@ def binary_total(
     `yes` holds one weight, or one for each class along its one axis that is longer than 1; `amount` is what the total will be divided by if `mean`.
     """
     narrow = logits.dtype == torch.bfloat16
-    source = flat(logits, order).view(torch.int16).numpy()
-    numbers, kind = numbers_of(flat(target, order))
-    chosen = flat_mask(None if mask is None else flat(mask, order))
-    each = flat_weights(None if weight is None else flat(weight, order))
-    costs = yes.detach().float().reshape(-1).numpy()
+    source = words_in_order(logits, order)
+    numbers, kind = numbers_of(in_order(target, order))
+    chosen = flat_mask(None if mask is None else in_order(mask, order))
+    each = flat_weights(None if weight is None else in_order(weight, order))
+    of_class = yes if isinstance(yes, Tensor) else None
+    costs = np.full(1, yes, np.float32) if of_class is None else of_class.detach().float().reshape(-1).numpy()
     size = logits.numel()
-    inner = order[order.index(next(d for d in order if yes.shape[d] > 1)) + 1 :] if costs.size > 1 else ()
+    inner = () if of_class is None or costs.size == 1 else _inside(order, of_class)
     plane = math.prod(logits.shape[d] for d in inner)
 
     def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
         gradient = empty_like(logits.detach()) if write else None
-        into = source if gradient is None else flat(gradient, order).view(torch.int16).numpy()
+        into = source if gradient is None else words_in_order(gradient, order)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             binary_tiles(
@@ -198,8 +204,7 @@ def binary_total(
         return over_blocks(-(-size // _BLOCK), 2, work, _LEAST), gradient
 
     wanted = logits.requires_grad and torch.is_grad_enabled()
-    weighed = float(amount)
-    scale = float(1 / amount) if mean and weighed > 0 else 1.0
+    scale = reciprocal(amount) if mean else 1.0
     (value, wrong), gradient = run(scale, wanted)
     if wrong and read:
         return None
@@ -210,4 +215,4 @@ def binary_total(
     def again(factor: float) -> list[Tensor | None]:
         return [run(factor, True)[1]]
 
-    return total(scalar, [gradient], scale, again, twin, [logits], [target, mask, weight, yes])
+    return total(scalar, [gradient], scale, again, twin, [logits], [target, mask, weight, of_class])

@@ -27,6 +27,7 @@ from nucleate.losses.kernels.memory import (
     empty_like,
     flat_mask,
     flat_weights,
+    reciprocal,
     words,
 )
 from nucleate.losses.kernels.scalars import f32, i32, log
@@ -315,7 +316,7 @@ def fused_total(
     mean: bool,
     twin: Callable[[Tensor], Tensor],
     tiles: Callable[..., None] = index_tiles,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it, or None where only the plain version will do.
 
     None also for labels out of range: the plain version says what is wrong with them. `mean` says that the total
@@ -340,18 +341,16 @@ def fused_total(
         if wrong:
             return None
     wanted = logits.requires_grad and torch.is_grad_enabled()
-    # In float32, as the division's own backward pass computes it: equal numbers need no second pass.
-    weighed = torch.tensor(amount, dtype=torch.float32)
-    scale = float(1 / weighed) if mean and amount > 0 else 1.0
+    scale = reciprocal(amount) if mean else 1.0
     value, wrong, gradient = job.run(logits, scale, wanted)
     if wrong:
         return None
     scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
-        return scalar, weighed
+        return scalar, amount
 
     def again(factor: float) -> list[Tensor | None]:
         return [job.run(logits, factor, True)[2]]
 
     constants = [target, mask, weight, each]
-    return total(scalar, [gradient], scale, again, twin, [logits], constants), weighed
+    return total(scalar, [gradient], scale, again, twin, [logits], constants), amount

@@ -71,8 +71,9 @@ def _cost(
 
 @step
 def _gradient(e: Any, slope: Any, label: Any, c: Any, hit: Any, out: Any) -> None:
+    """A slope of 0 silences what stands where nothing is selected."""
     for j in range(out.size):
-        out[j] = choose(label[j] >= 0, choose(label[j] == c, hit[j], e[j] * slope[j]), f32(0.0))
+        out[j] = choose(slope[j] == 0, f32(0.0), choose(label[j] == c, hit[j], e[j] * slope[j]))
 
 
 @kernel(
@@ -129,6 +130,6 @@ def focal_tiles(
     keep_alive(integers)
 
 
-def fused_total(gamma: float, *call: Any) -> tuple[Tensor, Tensor] | None:
+def fused_total(gamma: float, *call: Any) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it; the other arguments are those of cross entropy."""
     return cross_entropy.fused_total(*call, partial(focal_tiles, np.float32(gamma)))

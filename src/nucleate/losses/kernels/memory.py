@@ -18,6 +18,7 @@ IGNORED = 255  # of labels in bytes
 _MOST_CLASSES = 512
 _CACHE = 1 << 16  # numbers in all tiles of a block, 256 KiB: they stay in the second cache
 _FEWEST = 1 << 15  # numbers, below which the call costs more than the loop
+_FEWEST_SINGLE = 1 << 11  # the same of losses of single numbers, whose plain versions have many steps
 _PIECE = 1 << 14  # numbers that are worth a call of a kernel, or a thread
 _LARGE = 1 << 21  # bytes; below, malloc as a rule hands out memory that it has at hand
 _MOST = 1 << 28  # bytes of a buffer that is kept
@@ -41,6 +42,11 @@ class Layout:
     def least(self) -> int:
         """How many blocks are worth a call of a kernel."""
         return -(-_PIECE // (self.block * self.classes))
+
+
+def is_small(x: Tensor) -> bool:
+    """Whether `x` lies in main memory and has less than what a kernel is worth, but something."""
+    return x.device.type == "cpu" and 0 < x.numel() < _FEWEST
 
 
 def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False, fewest: int = 2) -> Layout | None:
@@ -73,6 +79,8 @@ def common_layout(
 
     Constants are targets, masks and weights, of which no gradient is wanted.
     """
+    if inputs[0].numel() < _FEWEST:
+        return None
     given = [x for x in constants if x is not None]
     if any(x.requires_grad for x in given) or not all(plain_cpu_tensor(x) for x in (*inputs, *given)):
         return None
@@ -86,23 +94,38 @@ def common_order(x: Tensor, constants: Iterable[Tensor | None]) -> tuple[int, ..
     None where the kernels cannot take `x` or a constant, or where the memory of `x` has gaps.
     """
     given = [c for c in constants if c is not None]
-    if x.dtype not in (torch.float32, torch.bfloat16) or x.numel() < _FEWEST or any(c.requires_grad for c in given):
+    if (
+        x.dtype not in (torch.float32, torch.bfloat16)
+        or x.numel() < _FEWEST_SINGLE
+        or any(c.requires_grad for c in given)
+    ):
         return None
     order = tuple(range(x.ndim) if x.is_contiguous() else sorted(range(x.ndim), key=x.stride, reverse=True))
     fits = x.permute(order).is_contiguous() and all(plain_cpu_tensor(c) for c in (x, *given))
     return order if fits else None
 
 
-def flat(x: Tensor, order: tuple[int, ...]) -> Tensor:
-    """The numbers of `x` in the order that `common_order` found; a constant that lies in another one is copied."""
-    return x.detach().permute(order).reshape(-1)
+def in_order(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The numbers of `x` in the order that `common_order` found."""
+    held = x.detach()
+    return held if held.is_contiguous() and order == tuple(range(x.ndim)) else held.permute(order)
+
+
+def words_in_order(x: Tensor, order: tuple[int, ...]) -> NDArray[np.int16]:
+    """The memory of `x`, whose order this is, as words of two bytes."""
+    return _words(in_order(x, order))
 
 
 def words(x: Tensor, rows: bool, dim: int) -> NDArray[np.int16]:
     """The memory of `x` as words of two bytes, in the order that the layout describes."""
-    flat = (x.detach().movedim(dim, -1) if rows else x.detach()).reshape(-1)
-    array: NDArray[np.int16] = flat.view(torch.int16).numpy()
-    return array
+    held = x.detach()
+    return _words(held.movedim(dim, -1) if rows and dim != x.ndim - 1 else held)
+
+
+def _words(x: Tensor) -> NDArray[np.int16]:
+    """The numbers of dense `x` in its order; numpy takes a tenth of what PyTorch takes to look at memory anew."""
+    held = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
+    return held.numpy().reshape(-1).view(np.int16)
 
 
 def bytes_of(labels: Tensor) -> tuple[NDArray[np.uint8], int]:
@@ -124,6 +147,11 @@ def flat_weights(weights: Tensor | None) -> NDArray[np.float32]:
 def class_shares(weight: Tensor | None, classes: int) -> NDArray[np.float32]:
     """The classes' weights side by side; 1 each where there are none."""
     return np.ones(classes, np.float32) if weight is None else weight.float().contiguous().numpy()
+
+
+def reciprocal(amount: float) -> float:
+    """1 / amount as the division's own backward pass computes it: equal numbers need no second pass; 1 for 0."""
+    return float(np.float32(1) / np.float32(amount)) if amount > 0 else 1.0
 
 
 def empty_like(like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nucleate.losses.autograd import total
 from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
-from nucleate.losses.kernels.memory import Layout, class_shares, empty_like, flat_mask, flat_weights, words
+from nucleate.losses.kernels.memory import Layout, class_shares, empty_like, flat_mask, flat_weights, reciprocal, words
 from nucleate.losses.kernels.scalars import f32, i32
 from nucleate.losses.kernels.target_values import laid_out, load_numbers
 from nucleate.losses.kernels.threads import over_blocks
@@ -181,7 +181,7 @@ def fused_total(
     normalize: str,
     mean: bool,
     twin: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it, for a target of probabilities in the shape of the logits.
 
     None for a target whose sums are off by more than `tolerance`: the plain version says what is wrong with it.
@@ -207,11 +207,11 @@ def fused_total(
 
     # Without class weights a target weighs 1, so the weight is known before the pass that would count it.
     simple = mean and weight is None and mask is None and each is None
-    scale = float(1 / torch.tensor(at.pixels, dtype=torch.float32)) if simple else 1.0
+    scale = reciprocal(at.pixels) if simple else 1.0
     (value, amount, wrong), gradient = run(scale, wanted)
     if wrong:
         return None
-    weighed = torch.tensor(at.pixels if simple else amount, dtype=torch.float32)
+    weighed = float(at.pixels if simple else amount)
     scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
         return scalar, weighed

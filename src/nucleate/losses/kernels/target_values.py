@@ -25,9 +25,10 @@ _WIDER = {torch.int8: torch.int32, torch.int16: torch.int32, torch.float16: torc
 
 
 def numbers_of(x: Tensor) -> tuple[NDArray[np.uint8], int]:
-    """The memory of flat `x` as bytes, and the kind of number that they hold; types that are rare are copied."""
-    held = x.to(_WIDER.get(x.dtype, x.dtype)).contiguous()
-    return held.view(torch.uint8).numpy(), _KINDS[held.dtype]
+    """The memory of `x` as bytes, and the kind of number that they hold; types that are rare are copied."""
+    held = (x.to(_WIDER[x.dtype]) if x.dtype in _WIDER else x).contiguous()
+    plain = held.view(torch.int16) if held.dtype == torch.bfloat16 else held
+    return plain.numpy().reshape(-1).view(np.uint8), _KINDS[held.dtype]
 
 
 def laid_out(x: Tensor, dim: int, at: Layout) -> tuple[NDArray[np.uint8], int, bool]:
@@ -38,7 +39,7 @@ def laid_out(x: Tensor, dim: int, at: Layout) -> tuple[NDArray[np.uint8], int, b
     rows = at.classes > 1 and x.movedim(dim, -1).is_contiguous()
     if not rows and not (x.is_contiguous() and at.plane == math.prod(x.shape[dim + 1 :])):
         rows = at.rows
-    return *numbers_of((x.movedim(dim, -1) if rows else x).detach().reshape(-1)), rows
+    return *numbers_of((x.movedim(dim, -1) if rows else x).detach()), rows
 
 
 @step
