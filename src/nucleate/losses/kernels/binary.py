@@ -177,7 +177,8 @@ def binary_total(
 ) -> Tensor | None:
     """The total, or None for a target outside of 0..1 that is to be refused: the plain version says what is wrong.
 
-    `yes` holds one weight, or one for each class along its one axis that is longer than 1; `amount` is what the total will be divided by if `mean`.
+    `yes` holds one weight, or one for each class along its one axis that is longer than 1; `amount` is what the total
+    will be divided by if `mean`.
     """
     narrow = logits.dtype == torch.bfloat16
     source = words_in_order(logits, order)
@@ -187,8 +188,8 @@ def binary_total(
     of_class = yes if isinstance(yes, Tensor) else None
     costs = np.full(1, yes, np.float32) if of_class is None else of_class.detach().float().reshape(-1).numpy()
     size = logits.numel()
-    inner = () if of_class is None or costs.size == 1 else _inside(order, of_class)
-    plane = math.prod(logits.shape[d] for d in inner)
+    inside = () if of_class is None or costs.size == 1 else _inside(order, of_class)
+    plane = math.prod(logits.shape[d] for d in inside)
 
     def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
         gradient = empty_like(logits.detach()) if write else None

@@ -52,8 +52,8 @@ def is_small(x: Tensor) -> bool:
 def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False, fewest: int = 2) -> Layout | None:
     """The layout of float32 or bfloat16 `x` with classes along `dim`, or None where the kernels cannot take it.
 
-    There are `fewest` classes or more; a block has `tiles` numbers for each logit at hand. `by_image` ends a block where an image ends, the first axis
-    being images and the second classes.
+    There are `fewest` classes or more; a block has `tiles` numbers for each logit at hand. `by_image` ends a block
+    where an image ends, the first axis being images and the second classes.
     """
     classes = x.shape[dim]
     if x.dtype not in (torch.float32, torch.bfloat16) or not fewest <= classes <= _MOST_CLASSES or x.numel() < _FEWEST:

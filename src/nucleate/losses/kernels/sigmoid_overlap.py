@@ -59,8 +59,8 @@ def _gradient(x: Any, t: Any, chosen: Any, by_both: Any, by_predicted: Any, out:
     "float64[::1])"
 )
 def sigmoid_counts(
-    x: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any, kind: int, rows_t: bool, mask: Any,
-    begin: int, end: int, out: Any,
+    x: Any, bfloat16: bool, rows: bool, classes: int, plane: int, block: int, target: Any, kind: int, rows_t: bool,
+    mask: Any, begin: int, end: int, out: Any,
 ) -> None:  # fmt: skip
     """Blocks `begin` to `end`, added to out[image, :]: overlap, predicted, labelled of each class; selected; wrong."""
     x, target, mask = borrowed(x), borrowed(target), borrowed(mask)

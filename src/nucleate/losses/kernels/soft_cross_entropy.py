@@ -198,9 +198,9 @@ def fused_total(
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             soft_tiles(
-                source, numbers, into, narrow, kind, rows, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
-                np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
-                np.float32(tolerance), begin, end, np.float32(factor), write, sums,
+                source, numbers, into, narrow, kind, rows, at.rows, at.classes, at.plane, at.block, chosen, pixel,
+                shares, np.float32(1 - smoothing), np.float32(smoothing / at.classes),
+                normalize == "weight", np.float32(tolerance), begin, end, np.float32(factor), write, sums,
             )  # fmt: skip
 
         return over_blocks(at.blocks, 3, work, at.least), gradient
