@@ -125,8 +125,8 @@ def cross_entropy_of(
     w = class_weights(name, class_weight, logits, dim, read)
     each = position_weights(name, weight, positions, read)
     if (
-        mask is class_weight is weight is ignore_index is group is None and dim == 1 and label_smoothing == 0
-        and reduction in ("mean", "sum") and target.shape == positions and target.dtype == torch.long
+        all(option is None for option in (mask, class_weight, weight, ignore_index, group)) and dim == 1
+        and label_smoothing == 0 and reduction in ("mean", "sum") and target.shape == positions and target.dtype == torch.long
         and is_small(logits)
     ):  # fmt: skip
         found = _by_one_call(logits, target, reduction, read)

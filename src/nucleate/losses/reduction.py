@@ -109,12 +109,13 @@ def finish(
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
     if check and math.isnan(total.item()):
         raise _nan(name)
-    if not isinstance(weight, Tensor) and (group is not None or reduction == "pair"):
-        weight = total.new_full((), weight)
-    if group is not None:
-        total, weight = sum_across(torch.stack((total, weight)), group).unbind()
+    if group is None and reduction != "pair":
+        return total if reduction == "sum" else quotient(total, weight)
+    pair = torch.stack((total, weight if isinstance(weight, Tensor) else total.new_full((), weight)))
+    pair = pair if group is None else sum_across(pair, group)
     if reduction == "pair":
-        return torch.stack((total, weight))
+        return pair
+    total, weight = pair.unbind()
     return total if reduction == "sum" else quotient(total, weight)
 
 

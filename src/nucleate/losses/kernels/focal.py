@@ -132,4 +132,4 @@ def focal_tiles(
 
 def fused_total(gamma: float, *call: Any) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it; the other arguments are those of cross entropy."""
-    return cross_entropy.fused_total(*call, partial(focal_tiles, np.float32(gamma)))
+    return cross_entropy.fused_total(*call, tiles=partial(focal_tiles, np.float32(gamma)))
