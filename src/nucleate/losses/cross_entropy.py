@@ -124,11 +124,9 @@ def cross_entropy_of(
     class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
     w = class_weights(name, class_weight, logits, dim, read)
     each = position_weights(name, weight, positions, read)
-    if (
-        all(option is None for option in (mask, class_weight, weight, ignore_index, group)) and dim == 1
-        and label_smoothing == 0 and reduction in ("mean", "sum") and target.shape == positions and target.dtype == torch.long
-        and is_small(logits)
-    ):  # fmt: skip
+    plain_call = dim == 1 and label_smoothing == 0 and reduction in ("mean", "sum")
+    options = (mask, class_weight, weight, ignore_index, group)
+    if plain_call and all(option is None for option in options) and _are_few(logits, target, positions):
         found = _by_one_call(logits, target, reduction, read)
         if found is not None:
             return finish(name, found, 1, reduction=reduction, check=read)
@@ -162,6 +160,10 @@ def cross_entropy_of(
     if pair is not None:
         return finish(name, *pair, reduction=reduction, check=read, group=group)
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
+
+
+def _are_few(logits: Tensor, target: Tensor, positions: tuple[int, ...]) -> bool:
+    return target.dtype == torch.long and target.shape == positions and is_small(logits)
 
 
 def _by_one_call(logits: Tensor, target: Tensor, reduction: Reduction, read: bool) -> Tensor | None:
