@@ -93,9 +93,6 @@ def yes_or_no(
 
 def _amount(logits: Tensor, mask: Tensor | None, weight: Tensor | None, normalize: Normalize) -> float:
     """What the plain version's weights sum to."""
-    if mask is None and weight is None:
-        return logits.numel()
-    one = torch.ones((), dtype=torch.float32, device=logits.device)
-    weights = weigh(one.expand(logits.shape), None, mask, weight, normalize)[1]
-    assert weights is not None
-    return weights.sum().item()
+    if weight is None or normalize == "count":
+        return logits.numel() if mask is None else int(mask.count_nonzero())
+    return float(select(held(weight), mask).sum())
