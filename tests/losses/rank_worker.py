@@ -53,10 +53,9 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
         for loss in ("dice", "generalized_dice", "lovasz_softmax"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
         cases[f"lovasz_hinge_{over}"] = ("lovasz_hinge", {"score": score, "target": label}, ("score",), {"over": over})
-    for loss in ("clip_loss", "nt_xent", "siglip"):
+    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
-    for loss in ("info_nce", "decoupled"):
-        cases[loss] = (loss, {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
+    cases["info_nce"] = ("info_nce", {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
     for negatives in ("image", "batch"):
         dense = {"query": normal(ROWS, 3, 4), "key": normal(ROWS, 3, 4), "match": match}
         cases[f"dense_{negatives}"] = (

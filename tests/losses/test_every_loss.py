@@ -156,10 +156,14 @@ def _make_cases() -> list[Case]:
 
     rows = {"first": normal(5, 3), "second": normal(5, 3)}
     heat = torch.tensor(0.4, dtype=torch.float64)
-    for loss in ("info_nce", "decoupled"):
-        pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat}
-        add(loss, "rows", pairs, "query key temperature", (5,), "query key", options={"weight": positive(5)})
-    for loss in ("clip_loss", "nt_xent", "siglip"):
+    pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat, "weight": positive(5)}
+    for form, options in (("rows", {}), ("hard", {"hardness": 0.5})):
+        add("info_nce", form, pairs, "query key temperature weight", (5,), "query key", options=options)
+    queue = {**pairs, "negatives": normal(4, 3)}
+    moco = {"in_batch": False}
+    for form, options in (("queue", {}), ("moco", moco), ("moco-hard", {**moco, "hardness": 2.0})):
+        add("info_nce", form, queue, "query key temperature negatives", (5,), "query key", options=options)
+    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         add(loss, "rows", {**rows, "temperature": heat}, "first second temperature", (5,), "first second")
         add(loss, "dot", {**rows, "temperature": heat}, "first second", (5,), options={"similarity": "dot"})
     labels = torch.tensor([0, 1, 0, 2, 1])

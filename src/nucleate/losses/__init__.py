@@ -31,6 +31,7 @@ from nucleate.losses.lovasz import *
 from nucleate.losses.boundary import *
 from nucleate.losses.contrastive import *
 from nucleate.losses.labelled_pairs import *
+from nucleate.losses.queues import *
 from nucleate.losses.redundancy import *
 
 from nucleate.losses.distribution import *

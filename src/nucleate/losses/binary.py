@@ -12,7 +12,7 @@ from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_order
 from nucleate.losses.options import Normalize, Reduction
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
-from nucleate.losses.targets import weigh
+from nucleate.losses.targets import labelled, mix, selection, weigh
 from nucleate.losses.validation import (
     checking,
     require_between,
@@ -39,6 +39,7 @@ def yes_or_no(
     smoothing: float,
     mask: Tensor | None,
     weight: Tensor | None,
+    ignore_index: int | None,
     normalize: Normalize,
     reduction: Reduction,
     check: bool | None,
@@ -59,6 +60,7 @@ def yes_or_no(
         require_mask(name, mask, shape(logits), "the logits")
     if weight is not None:
         require_weights(name, "weight", weight, shape(logits), "the logits", read)
+    mask = selection(labelled(name, target, mask, ignore_index), weight, [logits])
 
     def plain(scores: Tensor) -> tuple[Tensor, Tensor | None]:
         x = select(held(scores), mask)
@@ -66,10 +68,10 @@ def yes_or_no(
         if read:
             require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
         if smoothing:
-            t = smoothing / 2 + (1 - smoothing) * t
+            t = mix(t, torch.full_like(t, 0.5), smoothing)
         log_p, log_q = F.logsigmoid(x), F.logsigmoid(-x)
         a, b = (t, 1 - t) if gamma == 0 else (t * (gamma * log_q).exp(), (1 - t) * (gamma * log_p).exp())
-        return weigh(-times(a, log_p) * yes - times(b, log_q) * no, None, mask, weight, normalize)
+        return weigh(-times(a * yes, log_p) - times(b * no, log_q), None, mask, weight, normalize)
 
     total = None
     if reduction != "none":

@@ -14,7 +14,7 @@ from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights, position_weights, separate_weights, weigh
+from nucleate.losses.targets import selection, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
@@ -66,20 +66,19 @@ def boundary(
     Source: Kervadec et al., Boundary loss for highly unbalanced segmentation (2019).
     """
     name = "boundary"
-    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    dim = r.target.dim
+    r = regions(name, prediction, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check)
+    dim = r.dim
     if distance is None:
         # Without an image axis in front of the classes the rest is one image.
         distance = signed_distance(r.t, [a for a in range(r.t.ndim) if a != dim and (a or dim == 0)])
     else:
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
-    class_weight, weight = separate_weights(name, class_weight, weight, r.target.classes, r.target.positions)
-    w = class_weights(name, class_weight, r.p, dim, r.read)
-    each = position_weights(name, weight, r.target.positions, r.read)
-    terms = r.p * select(distance.to(r.p.dtype), r.target.selected_rows)
+    w = r.class_weight
+    rows = selection(r.rows, None if w is None else w.expand_as(r.p), [r.p, distance])
+    terms = select(r.p, rows) * select(distance.to(r.p.dtype), rows)
     values = (terms if w is None else terms * w).sum(dim)
-    values, weights = weigh(values, None, r.target.selected, each, "weight")
+    values, weights = weigh(values, None, None if r.rows is None else r.rows.any(dim), r.weight, "weight")
     return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)
 
 

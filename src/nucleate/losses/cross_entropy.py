@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nucleate.errors import LossInputError
 from nucleate.losses.binary import yes_or_no
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout, is_small
@@ -20,15 +21,22 @@ from nucleate.losses.targets import (
     class_axis,
     class_target,
     class_weights,
+    mix,
     position_weights,
     positions_of,
     separate_weights,
+    smoothed,
     weigh,
 )
 from nucleate.losses.validation import (
     checking,
     require_between,
     require_choice,
+    require_floating,
+    require_mask,
+    require_tensor,
+    require_weights,
+    shape,
     sum_tolerance,
 )
 
@@ -121,6 +129,9 @@ def cross_entropy_of(
     require_choice(name, "reduction", reduction, REDUCTIONS)
     read = checking(check, logits)
     dim, classes, positions = class_axis(name, logits, class_dim)
+    require_tensor(name, "target", target)
+    if mask is not None:
+        require_mask(name, mask, positions, "the positions of the logits")
     class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
     w = class_weights(name, class_weight, logits, dim, read)
     each = position_weights(name, weight, positions, read)
@@ -132,15 +143,13 @@ def cross_entropy_of(
             return finish(name, found, 1, reduction=reduction, check=read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        t = class_target(name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
-        values, weights = _expected_surprisal(x, t, w, label_smoothing)
-        return weigh(values, weights, t.selected, each, normalize)
+        return weighed_surprisal(name, x, target, dim, mask, w, each, ignore_index, label_smoothing, normalize, read)
 
     def twin(x: Tensor) -> Tensor:
         return plain(x)[0].sum()
 
     pair = None
-    if reduction != "none" and (mask is None or (mask.dtype == torch.bool and mask.shape == positions)):
+    if reduction != "none":
         tolerance = sum_tolerance(target.dtype) if read else math.inf
         alone = reduction == "mean" and group is None
         pair = _by_kernel(
@@ -176,6 +185,30 @@ def _by_one_call(logits: Tensor, target: Tensor, reduction: Reduction, read: boo
         return None
 
 
+def weighed_surprisal(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    w: Tensor | None,
+    each: Tensor | None,
+    ignore_index: int | None,
+    smoothing: float,
+    normalize: Normalize,
+    read: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The plain version: the weighted value of each position, and the weights, None where they are 1 everywhere.
+
+    `w` are class weights shaped to broadcast along the class axis, `each` those of positions.
+    """
+    t = class_target(
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+        class_weight=w, smoothing=smoothing,
+    )  # fmt: skip
+    return weigh(_expected_surprisal(logits, t, w, smoothing), t.share, t.selected, each, normalize)
+
+
 def _by_kernel(
     ignore_index: int | None,
     tolerance: float,
@@ -206,31 +239,18 @@ def _by_kernel(
     return pair
 
 
-def _expected_surprisal(
-    logits: Tensor, t: ClassTarget, w: Tensor | None, smoothing: float
-) -> tuple[Tensor, Tensor | None]:
-    """sum_c w_c t_c (-log q_c) and sum_c w_c t_c at each position; the second is None where it is 1 everywhere."""
+def _expected_surprisal(logits: Tensor, t: ClassTarget, w: Tensor | None, smoothing: float) -> Tensor:
+    """sum_c w_c t_c (-log q_c) at each position."""
     surprisal = -F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     if t.index is None:
-        assert t.soft is not None
-        soft = held(t.soft)
-        soft = soft if smoothing == 0 else torch.lerp(soft, torch.full_like(soft, 1 / t.classes), smoothing)
-        soft = soft if w is None else soft * w
-        return times(soft, surprisal).sum(t.dim), None if w is None else soft.sum(t.dim)
-    rows = t.index.unsqueeze(t.dim)
-    values = surprisal.gather(t.dim, rows).squeeze(t.dim)
-    weights = None if w is None else w.flatten().to(values.dtype)[t.index]
-    values = values if weights is None else times(weights, values)
+        soft = smoothed(t, smoothing)
+        return times(soft if w is None else soft * w, surprisal).sum(t.dim)
+    values = surprisal.gather(t.dim, t.index.unsqueeze(t.dim)).squeeze(t.dim)
+    values = values if w is None else times(w.flatten()[t.index], values)
     if smoothing == 0:
-        return values, weights
-    spread = surprisal if w is None else times(w.to(surprisal.dtype), surprisal)
-    # lerp keeps a smoothing of exactly 0 or 1 exact and free of 0 * inf.
-    values = _mix(values, spread.mean(t.dim), smoothing)
-    return values, None if weights is None or w is None else _mix(weights, w.mean().expand_as(weights), smoothing)
-
-
-def _mix(a: Tensor, b: Tensor, share: float) -> Tensor:
-    return b if share == 1 else (1 - share) * a + share * b
+        return values
+    spread = surprisal if w is None else times(w, surprisal)
+    return mix(values, spread.mean(t.dim), smoothing)
 
 
 @loss(
@@ -246,6 +266,8 @@ def binary_cross_entropy(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     positive_weight: float | Tensor = 1.0,
+    class_dim: int = 1,
+    ignore_index: int | None = None,
     label_smoothing: Share = 0.0,
     normalize: Normalize = "weight",
     reduction: Reduction = "mean",
@@ -258,8 +280,11 @@ def binary_cross_entropy(
         logits: raw scores x, any shape.
         target: the probability of yes in 0..1 (or bool, or 0 and 1 of an integer type), the same shape.
         mask: boolean, the same shape; True selects.
-        weight: one weight for each element, the same shape.
-        positive_weight: v, what a yes costs against a no: a number, or a tensor of one element.
+        weight: one weight for each element, the same shape; an element of weight 0 is not selected.
+        positive_weight: v, what a yes costs against a no, at least 0: a number, a tensor of one element, or one for
+            each class, shape (C,) for logits with C classes along `class_dim`. A tensor may be learnt.
+        class_dim: the axis that `positive_weight` of shape (C,) belongs to.
+        ignore_index: a label in `target`, of an integer type, that leaves its element out.
         label_smoothing: e in 0..1; the target becomes (1 - e) t + e / 2.
         normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
 
@@ -269,7 +294,32 @@ def binary_cross_entropy(
 
     Source: D. R. Cox, The regression analysis of binary sequences (1958).
     """
+    name = "binary_cross_entropy"
+    read = checking(check, logits)
+    require_floating(name, "logits", logits)
+    v = _positive_weight(name, positive_weight, logits, class_dim, read)
     return yes_or_no(
-        "binary_cross_entropy", logits, target, positive_weight, 1.0, 0.0, label_smoothing, mask, weight, normalize,
-        reduction, check, group,
+        name, logits, target, 1.0 if v is None else v, 1.0, 0.0, label_smoothing, mask, weight, ignore_index,
+        normalize, reduction, check, group,
     )  # fmt: skip
+
+
+def _positive_weight(name: str, v: float | Tensor, logits: Tensor, class_dim: int, read: bool) -> float | Tensor | None:
+    """What a yes costs, as a number or shaped to broadcast along the classes; None for 1."""
+    if not isinstance(v, Tensor):
+        require_between(name, "positive_weight", v, 0.0, math.inf)
+        return None if v == 1 else v
+    if v.numel() == 1:
+        require_weights(name, "positive_weight", v.reshape(()), (), "a number", read)
+        return v.reshape(()).to(held(logits).dtype)
+    if not -logits.ndim <= class_dim < logits.ndim:
+        raise LossInputError(
+            f"{name}: class_dim={class_dim} is not a dimension of logits of shape {shape(logits)}; it says which axis "
+            f"positive_weight of shape {shape(v)} belongs to"
+        )
+    classes = logits.shape[class_dim]
+    of = f"the classes along class_dim={class_dim} of logits of shape {shape(logits)}, one for each, or one element"
+    require_weights(name, "positive_weight", v, (classes,), of, read)
+    along = [1] * logits.ndim
+    along[class_dim] = classes
+    return v.to(held(logits).dtype).reshape(along)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.errors import LossInputError
 from nucleate.losses.reduction import held
-from nucleate.losses.validation import require_simplex
+from nucleate.losses.validation import require_floating, require_simplex
 
 __all__ = ["Distribution", "LogProbabilities", "Logits", "Probabilities"]
 
@@ -120,12 +119,7 @@ class LogProbabilities(Distribution):
 def distribution(loss: str, name: str, x: Tensor | Distribution) -> Distribution:
     """`x` as a distribution: a bare tensor holds logits."""
     said = x if isinstance(x, Distribution) else Logits(x)
-    if not isinstance(said.tensor, Tensor) or not said.tensor.is_floating_point():
-        kind = said.tensor.dtype if isinstance(said.tensor, Tensor) else type(said.tensor).__name__
-        raise LossInputError(
-            f"{loss}: {name} must be a floating-point tensor, or one said to be Logits, Probabilities or "
-            f"LogProbabilities, got {kind}"
-        )
+    require_floating(loss, name, said.tensor)
     return said
 
 

@@ -13,11 +13,11 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
-from nucleate.losses.measures import nats_of, prepared
+from nucleate.losses.measures import checked, chosen, nats_of
 from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
+from nucleate.losses.targets import class_axis, position_weights, positions_of, selection, weigh
 from nucleate.losses.validation import (
     checking,
     require_floating,
@@ -57,19 +57,21 @@ def _divergence(
     fast: tuple[bool, float] | None = None,
 ) -> Tensor:
     """What every divergence of distributions has in common; positions that are not selected are uniform in both."""
-    one, other = distribution(name, "p", p), distribution(name, "q", q)
+    one, dim, read = checked(name, p, "p", class_dim, mask, weight, check)
+    other = distribution(name, "q", q)
     require_shape(name, "q", other.tensor, shape(one.tensor), "p")
-    one, dim, read = prepared(name, one, "p", class_dim, mask, weight, check)
-    other, _, _ = prepared(name, other, "q", class_dim, mask, None, check)
     if fast is not None and reduction != "none" and type(one) is type(other) is Logits:
-        pair = _fast(fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
+        pair = _fast(name, fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
         if pair is not None:
             return finish(name, *pair, reduction=reduction, check=read, group=group)
+    mask = selection(mask, weight, [one.tensor, other.tensor], dim)
+    one, other = chosen(name, one, "p", dim, mask, read), chosen(name, other, "q", dim, mask, read)
     values, weights = weigh(between(one, other, dim), None, mask, weight, "weight")
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 
 def _fast(
+    name: str,
     kind: tuple[bool, float],
     between: Between,
     x: Tensor,
@@ -92,7 +94,9 @@ def _fast(
     alone = reduction == "mean" and group is None and float(amount) > 0
 
     def twin(a: Tensor, b: Tensor) -> Tensor:
-        return weigh(between(Logits(a), Logits(b), dim) * unit, None, mask, weight, "weight")[0].sum()
+        kept = selection(mask, weight, [a, b], dim)
+        one, other = (chosen(name, Logits(z), "", dim, kept, False) for z in (a, b))
+        return weigh(between(one, other, dim) * unit, None, kept, weight, "weight")[0].sum()
 
     scale = float(1 / amount / unit) if alone else 1 / unit
     return module.divergence_total(layout, x, y, dim, mask, weight, symmetric, scale, twin) / unit, amount
@@ -328,6 +332,7 @@ def generalized_kl(
         require_mask(name, mask, positions, "the positions of p")
     read = checking(check, p)
     each = position_weights(name, weight, positions, read)
+    mask = selection(mask, each, [p, q], dim)
     rows = None if mask is None else mask.unsqueeze(dim)
     one, other = select(held(p), rows, 1.0), select(held(q), rows, 1.0)
     if read:

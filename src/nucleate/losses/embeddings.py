@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -10,17 +11,21 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
+from nucleate.losses.kernels.row_blocks import product as product
 from nucleate.losses.options import Positive, Reduction, Similarity
 from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.targets import selection
 from nucleate.losses.validation import (
     batched,
     checking,
+    number,
     require_choice,
     require_floating,
     require_mask,
     require_shape,
     require_weights,
     shape,
+    transforming,
 )
 
 if TYPE_CHECKING:
@@ -73,10 +78,51 @@ class _Unit(torch.autograd.Function):
         return result
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b.T in the type that sums are held in, also inside a region of automatic mixed precision."""
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b.transpose(-1, -2)
+@final
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows that take part, scaled.
+
+    Rows that are not selected are left out, and `chosen` says which of those given are here. Where shapes must not
+    depend on values (in a transformation, or on a device that would be waited for) they are here as zeros instead,
+    and `keep` says which of the rows count. Both are None where every row counts.
+    """
+
+    each: list[Tensor]
+    weight: Tensor | None
+    chosen: Tensor | None
+    keep: Tensor | None
+    read: bool
+
+    def expected(self, reduction: Reduction) -> Tensor | None:
+        """What the backward pass will bring to the values, up to a factor."""
+        if reduction == "none":
+            return None
+        return self.each[0].new_ones(len(self.each[0])) if self.weight is None else self.weight.detach()
+
+    def row_numbers(self, begin: int) -> Tensor:
+        """The place of each row among those of all ranks, the first of which is `begin`."""
+        return torch.arange(begin, begin + len(self.each[0]), device=self.each[0].device)
+
+
+def batch(
+    loss: str, named: dict[str, Tensor], similarity: Similarity, mask: Tensor | None, weight: Tensor | None,
+    check: bool | None, group: ProcessGroup | None = None,
+) -> Batch:  # fmt: skip
+    """The selected rows of each input; all inputs have one shape (N, D). A row of weight 0 is not selected."""
+    read = _require_rows(loss, named, similarity, mask, weight, check)
+    selected = selection(mask, weight)
+    given = list(named.values())
+    chosen = keep = None
+    if selected is not None and group is None and (transforming() or selected.device.type != "cpu"):
+        keep = selected
+        given = [select(x, keep.unsqueeze(1)) for x in given]
+    elif selected is not None and not bool(selected.all()):
+        chosen = selected
+        given = [x[chosen] for x in given]
+        weight = None if weight is None else weight[chosen]
+    taken = [held(x) for x in given]
+    return Batch([unit(x) for x in taken] if similarity == "cosine" else taken, weight, chosen, keep, read)
 
 
 def rows(
@@ -87,7 +133,20 @@ def rows(
     weight: Tensor | None,
     check: bool | None,
 ) -> tuple[list[Tensor], bool]:
-    """The selected rows of each input, scaled; all inputs have one shape (N, D)."""
+    """The rows that `mask` selects of each input, scaled; all inputs have one shape (N, D)."""
+    read = _require_rows(loss, named, similarity, mask, weight, check)
+    taken = [held(x if mask is None else x[mask]) for x in named.values()]
+    return ([unit(x) for x in taken] if similarity == "cosine" else taken), read
+
+
+def _require_rows(
+    loss: str,
+    named: dict[str, Tensor],
+    similarity: Similarity,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    check: bool | None,
+) -> bool:
     require_choice(loss, "similarity", similarity, ("cosine", "dot"))
     (first_name, first), *rest = named.items()
     require_floating(loss, first_name, first)
@@ -101,42 +160,34 @@ def rows(
     read = checking(check, first)
     if weight is not None:
         require_weights(loss, "weight", weight, (len(first),), "the rows, one weight each", read)
-    taken = [held(x if mask is None else x[mask]) for x in named.values()]
-    return ([unit(x) for x in taken] if similarity == "cosine" else taken), read
+    return read
 
 
 def require_temperature(loss: str, temperature: Positive | Tensor, read: bool) -> float | Tensor:
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise LossInputError(f"{loss}: temperature must have one element, got shape {shape(temperature)}")
     if read or not isinstance(temperature, Tensor):
-        value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+        value = (
+            temperature.detach().item() if isinstance(temperature, Tensor) else number(loss, "temperature", temperature)
+        )
         if not 0 < value < torch.inf:
             raise LossInputError(f"{loss}: temperature must be positive and finite, got {value:g}")
     return held(temperature).reshape(()) if isinstance(temperature, Tensor) else temperature
 
 
 def finish_rows(
-    loss: str,
-    values: Tensor,
-    valid: Tensor | None,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    reduction: Reduction,
-    read: bool,
-    group: ProcessGroup | None,
+    loss: str, values: Tensor, valid: Tensor | None, found: Batch, reduction: Reduction, group: ProcessGroup | None
 ) -> Tensor:
-    """Weigh the anchors, leave out those that are not `valid`, and reduce; "none" gives one value for each row."""
-    weights = None if weight is None else (weight if mask is None else weight[mask]).to(values.dtype)
-    if weights is not None:
-        values = values * weights
-    if valid is not None:
-        values = select(values, valid)
-        weights = valid.to(values.dtype) if weights is None else select(weights, valid)
-    if reduction == "none" and mask is not None:
-        values = values.new_zeros(mask.shape).masked_scatter(mask, values)
-    return reduce(loss, values, weights, reduction=reduction, check=read, group=group)
+    """Weigh the anchors and reduce; "none" gives one value for each row.
 
-
-def own_columns(n: int, columns: int, begin: int, device: torch.device) -> Tensor:
-    """True at (i, begin + i): where each local row meets itself or its partner among all rows; shape (n, columns)."""
-    return torch.arange(columns, device=device) == torch.arange(begin, begin + n, device=device).unsqueeze(1)
+    Anchors that are not `valid` are not counted; their values and the gradients of these are 0 already.
+    """
+    values = select(values, found.keep)
+    if found.weight is not None:
+        values = values * select(found.weight.to(values.dtype), found.keep)
+    counted = [x for x in (valid, found.keep) if x is not None]
+    weights = torch.ones_like(values) if found.weight is None else found.weight.to(values.dtype)
+    weights = select(weights, torch.stack(counted).all(0) if counted else None)
+    if reduction == "none" and found.chosen is not None:
+        values = values.new_zeros(found.chosen.shape).masked_scatter(found.chosen, values)
+    return reduce(loss, values, weights, reduction=reduction, check=found.read, group=group)

@@ -82,9 +82,11 @@ def focal(
     each = position_weights(name, weight, positions, read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        t = class_target(name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
-        values, weights = _focused(x, t, w, gamma)
-        return weigh(values, weights, t.selected, each, normalize)
+        t = class_target(
+            name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+            class_weight=w,
+        )  # fmt: skip
+        return weigh(_focused(x, t, w, gamma), t.share, t.selected, each, normalize)
 
     pair = None
     if reduction != "none" and of_indices(logits, target, dim, mask):
@@ -100,21 +102,19 @@ def focal(
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
 
 
-def _focused(logits: Tensor, t: ClassTarget, w: Tensor | None, gamma: float) -> tuple[Tensor, Tensor | None]:
-    """sum_c w_c t_c (1 - q_c)^gamma (-log q_c) and sum_c w_c t_c at each position, as `_expected_surprisal`."""
+def _focused(logits: Tensor, t: ClassTarget, w: Tensor | None, gamma: float) -> Tensor:
+    """sum_c w_c t_c (1 - q_c)^gamma (-log q_c) at each position."""
     log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     log_other = log_complement(log_q, t.dim)
     if t.index is not None:
         rows = t.index.unsqueeze(t.dim)
         log_q, log_other = (x.gather(t.dim, rows).squeeze(t.dim) for x in (log_q, log_other))
-        weights = None if w is None else w.flatten().to(log_q.dtype)[t.index]
         values = -times(torch.exp(gamma * log_other), log_q)
-        return values if weights is None else times(weights, values), weights
+        return values if t.share is None else times(t.share, values)
     assert t.soft is not None
     soft = held(t.soft) if w is None else held(t.soft) * w
     # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
-    values = (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
-    return values, None if w is None else soft.sum(t.dim)
+    return (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
 
 
 def log_complement(log_q: Tensor, dim: int) -> Tensor:
@@ -142,6 +142,7 @@ def sigmoid_focal(
     alpha: Share | None = 0.25,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
+    ignore_index: int | None = None,
     normalize: Normalize = "weight",
     reduction: Reduction = "mean",
     check: bool | None = None,
@@ -158,7 +159,8 @@ def sigmoid_focal(
         gamma: how strongly easy answers are looked away from; at least 0.
         alpha: what a yes weighs, in 0..1; a no weighs 1 - alpha. None weighs both 1.
         mask: boolean, the same shape; True selects.
-        weight: one weight for each element, the same shape.
+        weight: one weight for each element, the same shape; an element of weight 0 is not selected.
+        ignore_index: a label in `target`, of an integer type, that leaves its element out.
         normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
 
     >>> import torch
@@ -171,4 +173,6 @@ def sigmoid_focal(
     if alpha is not None:
         require_between(name, "alpha", alpha, 0.0, 1.0)
     yes, no = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
-    return yes_or_no(name, logits, target, yes, no, gamma, 0.0, mask, weight, normalize, reduction, check, group)
+    return yes_or_no(
+        name, logits, target, yes, no, gamma, 0.0, mask, weight, ignore_index, normalize, reduction, check, group
+    )

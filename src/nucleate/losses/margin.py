@@ -17,7 +17,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.options import Labels, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import weigh
+from nucleate.losses.targets import labelled, selection, weigh
 from nucleate.losses.validation import (
     checking,
     require_choice,
@@ -81,6 +81,7 @@ class MarginLoss(Protocol):
         labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        ignore_index: int | None = None,
         reduction: Reduction = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
@@ -98,6 +99,7 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        ignore_index: int | None = None,
         reduction: Reduction = "mean",
         check: bool | None = None,
         group: ProcessGroup | None = None,
@@ -109,6 +111,7 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         read = checking(check, score)
         if weight is not None:
             require_weights(name, "weight", weight, shape(score), "the score", read)
+        mask = selection(labelled(name, target, mask, ignore_index), weight, [score])
         s = select(held(score), mask)
         z = signs(name, target, labels, mask, read, s) * s
         values, weights = weigh(function(z), None, mask, weight, "weight")

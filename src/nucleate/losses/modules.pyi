@@ -101,6 +101,8 @@ class BinaryCrossEntropy(Loss):
     mask: Tensor | None
     weight: Tensor | None
     positive_weight: float | Tensor
+    class_dim: int
+    ignore_index: int | None
     label_smoothing: Share
     normalize: Normalize
     reduction: Reduction
@@ -112,6 +114,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -126,6 +130,8 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
@@ -180,6 +186,7 @@ class SigmoidFocal(Loss):
     alpha: Share | None
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     normalize: Normalize
     reduction: Reduction
     check: bool | None
@@ -191,6 +198,7 @@ class SigmoidFocal(Loss):
         alpha: Share | None = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
@@ -205,6 +213,7 @@ class SigmoidFocal(Loss):
         alpha: Share | None = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
@@ -486,6 +495,7 @@ class Hinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -495,6 +505,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -507,6 +518,7 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -516,6 +528,7 @@ class SquaredHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -525,6 +538,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -537,6 +551,7 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -546,6 +561,7 @@ class SmoothedHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -555,6 +571,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -567,6 +584,7 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -576,6 +594,7 @@ class ModifiedHuber(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -585,6 +604,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -597,6 +617,7 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -606,6 +627,7 @@ class Logistic(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -615,6 +637,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -627,6 +650,7 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -636,6 +660,7 @@ class Exponential(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -645,6 +670,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -657,6 +683,7 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -666,6 +693,7 @@ class Perceptron(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -675,6 +703,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -687,6 +716,7 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -696,6 +726,7 @@ class Ramp(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -705,6 +736,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -717,6 +749,7 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -726,6 +759,7 @@ class ZeroOne(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -735,6 +769,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -747,6 +782,7 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -802,6 +838,7 @@ class MarginRanking(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -812,6 +849,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -826,6 +864,7 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1128,6 +1167,7 @@ class LovaszHinge(Loss):
     over: Over
     empty: Empty
     mask: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
     group: ProcessGroup | None
@@ -1138,6 +1178,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1151,6 +1192,7 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,
@@ -1238,6 +1280,9 @@ class Boundary(Loss):
     ) -> Tensor: ...
 
 class InfoNCE(Loss):
+    negatives: Tensor | None
+    in_batch: bool
+    hardness: NotNegative
     temperature: Positive | Tensor
     similarity: Similarity
     mask: Tensor | None
@@ -1248,6 +1293,9 @@ class InfoNCE(Loss):
     def __init__(
         self,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1261,6 +1309,9 @@ class InfoNCE(Loss):
         query: Tensor,
         key: Tensor,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
@@ -1357,8 +1408,8 @@ class Decoupled(Loss):
     ) -> None: ...
     def __call__(
         self,
-        query: Tensor,
-        key: Tensor,
+        first: Tensor,
+        second: Tensor,
         *,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,

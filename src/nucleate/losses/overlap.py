@@ -150,7 +150,7 @@ def generalized_dice(
     wrong = (share * (either - 2 * c.both)).sum(1)
     # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
     nothing = (~present).all(1).to(share.dtype)
-    counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
+    counted = c.counted.any(1) if empty == "penalize" else c.counted.any(1) & present.any(1)
     values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
     weights = counted.to(values.dtype)
     return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")

@@ -62,10 +62,17 @@ def batched(gradient: Tensor) -> bool:
     return transforming() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
+def wants_gradient(x: Tensor) -> bool:
+    """Whether a derivative by `x` is asked for, backward or forward."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return True
+    return not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
 def checking(check: bool | None, tensor: Tensor) -> bool:
     """Whether values may be read: the call's own `check`, else the setting, else whether `tensor` is on the CPU."""
-    if transforming() or tensor.device.type == "meta":
-        return False
+    if not isinstance(tensor, Tensor) or transforming() or tensor.device.type == "meta":
+        return False  # of what is no tensor `require_tensor` says so
     setting = check if check is not None else _enabled.get()
     return setting if setting is not None else tensor.device.type == "cpu"
 
@@ -85,18 +92,44 @@ def shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+_MENDS = {
+    "ndarray": "torch.from_numpy({0}) makes one",
+    "Logits": "pass {0}.tensor",
+    "Probabilities": "pass {0}.tensor.log() where raw scores are wanted, or use a loss of distributions: kl_divergence",
+    "LogProbabilities": "pass {0}.tensor where raw scores are wanted, or use a loss of distributions: kl_divergence",
+}
+
+
+def require_tensor(loss: str, name: str, x: object) -> None:
+    if not isinstance(x, Tensor):
+        kind, held = type(x).__name__, getattr(x, "tensor", x)
+        of = f" of shape {tuple(held.shape)}" if isinstance(getattr(held, "shape", None), tuple) else ""
+        mend = _MENDS.get(kind, "torch.tensor({0}) makes one").format(name)
+        raise LossInputError(f"{loss}: {name} must be a tensor, got {kind}{of}; {mend}")
+
+
 def require_floating(loss: str, name: str, tensor: Tensor) -> None:
+    require_tensor(loss, name, tensor)
     if not tensor.is_floating_point():
-        raise LossInputError(f"{loss}: {name} must be a floating-point tensor, got {tensor.dtype}; call .float() on it")
+        mend = "take its .real part or its .abs()" if tensor.is_complex() else "call .float() on it"
+        raise LossInputError(f"{loss}: {name} must be a floating-point tensor, got {tensor.dtype}; {mend}")
+
+
+def require_integers(loss: str, name: str, tensor: Tensor, what: str) -> None:
+    require_tensor(loss, name, tensor)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise LossInputError(f"{loss}: {name} must hold {what} of an integer type, got {tensor.dtype}; call .long()")
 
 
 def require_shape(loss: str, name: str, tensor: Tensor, expected: tuple[int, ...], of: str) -> None:
     """Shapes are compared, never broadcast: a silent broadcast gives a wrong loss and no error."""
+    require_tensor(loss, name, tensor)
     if shape(tensor) != expected:
         raise LossInputError(f"{loss}: {name} has shape {shape(tensor)} but must have shape {expected}, that of {of}")
 
 
 def require_mask(loss: str, mask: Tensor, expected: tuple[int, ...], of: str) -> None:
+    require_tensor(loss, "mask", mask)
     if mask.dtype != torch.bool:
         raise LossInputError(
             f"{loss}: mask must be boolean (True selects), got {mask.dtype}; compare it, as in mask > 0"
@@ -123,9 +156,16 @@ def require_range(loss: str, name: str, values: Tensor, low: float, high: float,
         raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, but holds {wrong:g}; {mend}")
 
 
+def number(loss: str, name: str, value: float) -> float:
+    """`value`, which has to be a plain number."""
+    if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+        raise LossInputError(f"{loss}: {name} must be a number, got {type(value).__name__}; float({name}) makes one")
+    return value
+
+
 def require_between(loss: str, name: str, value: float, low: float, high: float) -> None:
     """The range of an option that is a plain number."""
-    if not low <= value <= high:
+    if not low <= number(loss, name, value) <= high:
         raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, got {value:g}")
 
 

@@ -76,7 +76,9 @@ def test_sigmoid_focal_and_a_weight_of_each_class(layout: str, gamma: float, nor
     target, costs, weight = torch.rand(SHAPE), torch.rand(1, 4, 1, 1) * 3, torch.rand(SHAPE) + 0.1
     x = laid(4 * torch.randn(SHAPE), layout)
     agree(lambda a: losses.sigmoid_focal(a, target, gamma=gamma, normalize=normalize, weight=weight), x)
-    agree(lambda a: yes_or_no("l", a, target, costs, 1.0, gamma, 0.0, None, None, normalize, "sum", None, None), x)
+    agree(
+        lambda a: yes_or_no("l", a, target, costs, 1.0, gamma, 0.0, None, None, None, normalize, "sum", None, None), x
+    )
 
 
 def test_extreme_scores_and_what_is_not_selected() -> None:

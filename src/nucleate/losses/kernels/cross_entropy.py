@@ -51,6 +51,13 @@ def _plus(a: Any, rest: Any, out: Any) -> None:
 
 
 @step
+def _silence(share: Any, pixel: Any) -> None:
+    """What the label's class weighs 0 is not selected."""
+    for j in range(pixel.size):
+        pixel[j] = choose(share[j] == 0, f32(0.0), pixel[j])
+
+
+@step
 def _weigh(label: Any, out: Any) -> None:
     for j in range(label.size):
         out[j] = choose(label[j] >= 0, f32(1.0), f32(0.0))
@@ -124,7 +131,7 @@ def _slope(total: Any, share: Any, scale: Any, pixel: Any, out: Any) -> None:
 def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: Any, missed: Any, out: Any) -> None:
     for j in range(out.size):
         g = e[j] * slope[j] - pixel[j] * choose(label[j] == c, hit, missed)
-        out[j] = choose(label[j] >= 0, g, f32(0.0))
+        out[j] = choose(pixel[j] == 0, f32(0.0), g)
 
 
 @kernel(
@@ -212,6 +219,7 @@ def index_tiles(
             for c in range(classes):
                 add_where(label, i32(c), extras[c], extra)
             _plus(extra, rest, share)
+            _silence(share, pixel)
         if not direct:
             load(x, bfloat16, rows, first, plane, tile, e, n)
         fill(top, f32(-np.inf))
@@ -268,12 +276,12 @@ class _CrossEntropyJob:
         narrow = np.empty(self.layout.pixels if fits else 0, np.uint8)
         pixels = self.layout.pixels
         each, extras, rest = self.each, self.extras, self.rest
-        if not by_weight:
-            each, extras, rest = np.empty(0, np.float32), np.ones_like(extras), np.float32(0)
+        if not by_weight:  # what weighs anything counts 1
+            each, extras, rest = (each != 0).astype(np.float32), (self.hits != 0).astype(np.float32), np.float32(0)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             index_weight(
-                self.target, self.size, self.mask, each, extras, rest, self.alike or not by_weight, self.ignore,
+                self.target, self.size, self.mask, each, extras, rest, self.alike, self.ignore,
                 self.ignores, narrow, begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
 

@@ -74,6 +74,15 @@ def _select(mask: Any, chosen: Any) -> None:
 def _weigh_by(each: Any, chosen: Any, pixel: Any) -> None:
     for j in range(chosen.size):
         pixel[j] = choose(chosen[j] == 0, f32(0.0), each[j])
+        chosen[j] = choose(pixel[j] == 0, f32(0.0), chosen[j])
+
+
+@step
+def _silence(share: Any, chosen: Any, pixel: Any) -> None:
+    """A pixel whose classes weigh 0 is not selected."""
+    for j in range(chosen.size):
+        pixel[j] = choose(share[j] == 0, f32(0.0), pixel[j])
+        chosen[j] = choose(share[j] == 0, f32(0.0), chosen[j])
 
 
 @step
@@ -156,6 +165,7 @@ def soft_tiles(
             _gather(s, part(logits, begins + c * apart, n), top, share, shared)
         logarithm(total, slope)
         out[2] += _wrong(sums, below, chosen, tolerance)
+        _silence(share, chosen, pixel)
         out[0] += _cost(slope, share, shared, pixel)
         out[1] += _weight(share, pixel) if by_weight else add_up(chosen)
         if wanted:

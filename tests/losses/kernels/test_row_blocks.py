@@ -1,0 +1,241 @@
+"""Products in blocks: the same as all at once, in value, gradient and second derivative, and little memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from nucleate import losses
+from nucleate.losses.kernels import row_blocks
+
+Inputs = dict[str, Any]
+Call = tuple[str, Inputs, tuple[str, ...]]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows at a time, from the first row on."""
+    monkeypatch.setattr(row_blocks, "FEWEST", 1)
+    monkeypatch.setattr(row_blocks, "_BLOCK", 16)
+    monkeypatch.setattr(row_blocks, "_ROWS", 3)
+
+
+def calls() -> dict[str, Call]:
+    """name -> (loss, arguments, those that may have a gradient)."""
+    g = torch.Generator().manual_seed(11)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    def positive(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=g, dtype=torch.float64) + 0.1
+
+    n = 7
+    mask = torch.tensor([True, True, False, True, True, True, False])
+    learnt = {"temperature": torch.tensor(0.4, dtype=torch.float64), "weight": positive(n)}
+    found: dict[str, Call] = {}
+    pair = {"query": normal(n, 4), "key": normal(n, 4), **learnt}
+    found["info_nce"] = ("info_nce", pair, tuple(pair))
+    queue = {**pair, "negatives": normal(3, 4)}
+    found["queue"] = ("info_nce", {**queue, "mask": mask}, tuple(queue))
+    found["hard"] = ("info_nce", {**queue, "hardness": 0.7}, tuple(queue))
+    found["moco"] = ("info_nce", {**queue, "in_batch": False}, tuple(queue))
+    two = {"first": normal(n, 4), "second": normal(n, 4), **learnt}
+    for loss in ("clip_loss", "nt_xent", "decoupled"):
+        found[loss] = (loss, two, tuple(two))
+    found["nt_xent masked"] = ("nt_xent", {**two, "mask": mask}, tuple(two))
+    bias = {**two, "bias": torch.tensor(-1.0, dtype=torch.float64)}
+    found["siglip"] = ("siglip", bias, tuple(bias))
+    one = {"features": normal(n, 4), **learnt}
+    found["sup_con"] = ("sup_con", {**one, "labels": torch.tensor([0, 1, 0, 2, 1, 1, 3])}, tuple(one))
+    match = torch.randint(-1, 6, (2, 3, 2), generator=g)
+    dense = {"query": normal(2, 4, 3, 2), "key": normal(2, 4, 3, 2), **learnt, "weight": positive(2, 3, 2)}
+    for negatives in ("image", "batch"):
+        found[f"dense {negatives}"] = (
+            "dense_info_nce",
+            {**dense, "match": match, "negatives": negatives},
+            tuple(dense),
+        )
+    layer = {"features": normal(2, 4, 3, 2), "projection": normal(5, 4), "bias": normal(5),
+             "class_weight": positive(5), "weight": positive(2, 3, 2)}  # fmt: skip
+    index = torch.randint(0, 5, (2, 3, 2), generator=g)
+    found["index"] = ("linear_cross_entropy", {**layer, "target": index, "ignore_index": 2}, tuple(layer))
+    smooth = {"label_smoothing": 0.2, "normalize": "count", "mask": index != 1}
+    found["smooth"] = ("linear_cross_entropy", {**layer, "target": index, **smooth}, tuple(layer))
+    soft = {**layer, "target": normal(2, 5, 3, 2).softmax(1)}
+    found["soft"] = ("linear_cross_entropy", {**soft, "label_smoothing": 0.3, "check": False}, tuple(soft))
+    last = {"features": normal(6, 4), "projection": normal(5, 4), "target": normal(6, 5).softmax(1)}
+    found["rows"] = ("linear_cross_entropy", {**last, "check": False}, tuple(last))
+    return found
+
+
+CALLS = calls()
+every = pytest.mark.parametrize("name", CALLS)
+reductions = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+
+
+def function(name: str, reduction: str) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    loss, inputs, grad = CALLS[name]
+
+    def run(*values: Tensor) -> Tensor:
+        return losses.by_name(loss)(**{**inputs, **dict(zip(grad, values, strict=True))}, reduction=reduction)
+
+    return run, [inputs[k].clone().requires_grad_() for k in grad]
+
+
+def in_blocks(value: Tensor) -> bool:
+    """Whether a node of the blocks stands in the graph of `value`."""
+    seen, names = [value.grad_fn], set()
+    while seen:
+        node = seen.pop()
+        if node is not None:
+            names.add(type(node).__name__)
+            seen += [n for n, _ in node.next_functions]
+    return "_InBlocksBackward" in names
+
+
+@every
+@reductions
+def test_value_and_gradient_are_those_of_all_products_at_once(name: str, reduction: str) -> None:
+    found = []
+    for fast in (True, False):
+        run, leaves = function(name, reduction)
+        with losses.use_kernels(fast):
+            value = run(*leaves)
+            assert in_blocks(value) == fast
+            given = torch.linspace(0.5, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+            found.append((value.detach(), torch.autograd.grad(value, leaves, given)))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+
+@every
+def test_first_and_second_derivative(name: str) -> None:
+    run, leaves = function(name, "mean" if len(name) % 2 else "none")
+    assert gradcheck(run, tuple(leaves), check_batched_grad=True)
+    assert gradgradcheck(run, tuple(leaves), atol=1e-4)
+
+
+@every
+def test_a_second_backward_pass_and_another_factor(name: str) -> None:
+    run, leaves = function(name, "mean")
+    value = run(*leaves)
+    first = [g.clone() for g in torch.autograd.grad(value, leaves, retain_graph=True)]
+    second = torch.autograd.grad(value, leaves)
+    torch.testing.assert_close(second, tuple(first))
+    for factor in (3.0, 0.0):
+        again = torch.autograd.grad(factor * run(*leaves), leaves)
+        torch.testing.assert_close(again, tuple(factor * g for g in first))
+
+
+@every
+def test_strided_and_expanded_inputs(name: str) -> None:
+    run, leaves = function(name, "sum")
+    expected = torch.autograd.grad(run(*leaves), leaves)
+    strided = [torch.stack((x, x), -1)[..., 0].detach().requires_grad_() for x in leaves]
+    torch.testing.assert_close(torch.autograd.grad(run(*strided), strided), expected)
+    same = [x.detach().flatten()[0].expand(x.shape).requires_grad_() for x in leaves]
+    held = [x.detach().clone().requires_grad_() for x in same]
+    with losses.use_checks(False), losses.use_kernels(False):
+        value = run(*held)
+        slopes = torch.autograd.grad(value, held)
+    with losses.use_checks(False):
+        torch.testing.assert_close(run(*same), value)
+        torch.testing.assert_close(torch.autograd.grad(run(*same), same), slopes)
+
+
+def test_a_constant_that_was_changed_in_place_is_an_error() -> None:
+    for name, constant in (("sup_con", "labels"), ("smooth", "target"), ("soft", "target")):
+        loss, inputs, grad = CALLS[name]
+        held = {k: v.clone() if isinstance(v, Tensor) else v for k, v in inputs.items()}
+        held[grad[0]].requires_grad_()
+        value = losses.by_name(loss)(**held, reduction="none").sum()
+        held[constant].zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            value.backward()
+
+
+def test_what_is_not_selected_reaches_no_gradient() -> None:
+    """NaN in a feature that is masked or of weight 0 must not come into the gradient of the layer."""
+    x, layer, y = torch.randn(9, 3), torch.randn(4, 3, requires_grad=True), torch.arange(9) % 4
+    y[2] = 255
+    w, mask = torch.ones(9), torch.ones(9, dtype=torch.bool)
+    w[3], mask[4] = 0, False
+    bad = x.clone()
+    bad[2:5] = torch.nan
+    bad.requires_grad_()
+    kept = torch.tensor([0, 1, 5, 6, 7, 8])
+    for smoothing in (0.0, 0.1):
+        for fast in (True, False):
+            with losses.use_kernels(fast):
+                value = losses.linear_cross_entropy(
+                    bad, layer, y, ignore_index=255, weight=w, mask=mask, label_smoothing=smoothing
+                )
+            expected = losses.linear_cross_entropy(x[kept], layer, y[kept], label_smoothing=smoothing)
+            torch.testing.assert_close(value, expected)
+            by_rows, by_layer = torch.autograd.grad(value, (bad, layer))
+            torch.testing.assert_close(by_layer, torch.autograd.grad(expected, layer)[0])
+            assert (by_rows[2:5] == 0).all()
+
+
+def test_targets_are_checked_in_every_block() -> None:
+    x, layer, soft = torch.randn(40, 3), torch.randn(4, 3), torch.full((40, 4), 0.25)
+    soft[-1, 0] = 0.5
+    with pytest.raises(losses.LossInputError, match="sum to 1"):
+        losses.linear_cross_entropy(x, layer, soft)
+    mask = torch.arange(40) < 39
+    losses.linear_cross_entropy(x, layer, soft, mask=mask)
+    with pytest.raises(losses.LossInputError, match="class 4"):
+        losses.linear_cross_entropy(x, layer, torch.full((40,), 4), label_smoothing=0.1)
+    with pytest.raises(losses.LossInputError, match=r"\(40, 3\)"):
+        losses.linear_cross_entropy(x, layer, soft[:, :3])
+
+
+PEAK = """
+import resource, sys, torch
+from nucleate import losses
+torch.manual_seed(0)
+N, C = 6144, 16384
+def rows(n=N, d=16): return torch.randn(n, d, requires_grad=True)
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+with losses.use_checks(False):
+    x, layer, label = rows(2048), rows(C), torch.randint(0, C, (2048,))
+    soft = torch.full((2048, C), 1 / C) if "soft" in sys.argv[1] else None
+    weight = torch.rand(C, requires_grad=True)
+    call = {
+        "nt_xent": lambda r: losses.nt_xent(rows(), rows(), reduction=r),
+        "decoupled": lambda r: losses.decoupled(rows(), rows(), reduction=r),
+        "siglip": lambda r: losses.siglip(rows(), rows(), reduction=r),
+        "info_nce": lambda r: losses.info_nce(rows(), rows(), hardness=1.0, reduction=r),
+        "sup_con": lambda r: losses.sup_con(rows(), torch.arange(N) // 8, reduction=r),
+        "dense": lambda r: losses.dense_info_nce(rows(8, N).view(1, 8, N), rows(8, N).view(1, 8, N),
+                                                 torch.arange(N).view(1, N), reduction=r),
+        "smooth": lambda r: losses.linear_cross_entropy(x, layer, label, label_smoothing=0.1, reduction=r),
+        "soft": lambda r: losses.linear_cross_entropy(x, layer, soft, label_smoothing=0.1, reduction=r),
+        "learnt": lambda r: losses.linear_cross_entropy(x, layer, label, class_weight=weight, reduction=r),
+    }[sys.argv[1]]
+    losses.nt_xent(rows(64), rows(64)).backward()
+    before = peak()
+    for reduction in ("mean", "none"):
+        call(reduction).sum().backward()
+    print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no module resource")
+@pytest.mark.parametrize(
+    "name", ["nt_xent", "decoupled", "siglip", "info_nce", "sup_con", "dense", "smooth", "soft", "learnt"]
+)
+def test_memory_does_not_grow_with_the_square(name: str) -> None:
+    """6,144 rows have 144 MiB of similarities each way, 2,048 rows 128 MiB of logits; blocks take a tenth."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PEAK, name]
+    taken = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert int(taken) < 64
