@@ -204,6 +204,47 @@ def overlap(name: str, last: bool) -> Setup:
     return setup
 
 
+def hardest() -> tuple[Pass, Pass]:
+    x, t = torch.randn(8, 3, 512, 512), torch.randint(0, 3, (8, 512, 512))
+
+    def theirs(a: Tensor) -> Tensor:
+        return F.cross_entropy(a, t, reduction="none").flatten(1).topk(26215, dim=1, sorted=False).values.mean()
+
+    return backward(lambda a: losses.topk_cross_entropy(a, t), x), backward(theirs, x)
+
+
+def regression(name: str, options: str = "plain") -> Setup:
+    """Offsets of 8 images, (8, 2, 512, 512), against the function of PyTorch, or its formula where there is none."""
+
+    def setup() -> tuple[Pass, Pass]:
+        x, t = torch.randn(8, 2, 512, 512), torch.randn(8, 2, 512, 512)
+        v, counts = torch.rand_like(x) + 0.1, torch.randint(0, 9, x.shape).float()
+        mask, weight = torch.rand(8, 512, 512) > 0.2, torch.rand(8, 2, 512, 512) + 0.1
+        given = {
+            "plain": {},
+            "mask": {"mask": mask, "channel_dim": 1},
+            "weight": {"weight": weight},
+            "full": {"full": True},
+        }[options]
+        unmasked = ~mask.unsqueeze(1)
+        theirs = {
+            "log_cosh": lambda a: torch.log(torch.cosh(a - t)).mean(),
+            "quantile": lambda a: torch.maximum(0.9 * (t - a), -0.1 * (t - a)).mean(),
+            "poisson_nll": lambda a: F.poisson_nll_loss(a, counts, **given),
+            "gaussian_nll": lambda a, b: F.gaussian_nll_loss(a, t, b),
+        }.get(name, lambda a: getattr(F, f"{name}_loss")(a, t, **given))
+        if options == "mask":
+            elements = getattr(F, f"{name}_loss")
+            theirs = lambda a: elements(a, t, reduction="none").masked_fill(unmasked, 0).sum() / (2 * mask.sum())  # noqa: E731
+        truth = counts if name == "poisson_nll" else t
+        own = {"q": 0.9} if name == "quantile" else given
+        leaves = (x, v) if name == "gaussian_nll" else (x,)
+        ours = backward(lambda a, *more: losses.by_name(name)(a, truth, *more, **own), *leaves)
+        return ours, backward(theirs, *leaves)
+
+    return setup
+
+
 def focal() -> tuple[Pass, Pass]:
     x, t = torch.randn(8, 3, 512, 512), torch.randint(0, 3, (8, 512, 512))
 
@@ -305,6 +346,18 @@ CASES = [
     Case("dice 8x3x512x512 planes", MONAI, 3, overlap("dice", False)),
     Case("dice 8x3x512x512 channels-last", MONAI, 3, overlap("dice", True)),
     Case("tversky 8x3x512x512 planes", MONAI, 3, overlap("tversky", False)),
+    Case("l1 8x2x512x512", TORCH, 1, regression("l1")),
+    Case("mse 8x2x512x512", TORCH, 1, regression("mse")),
+    Case("mse 8x2x512x512 weights", TORCH, 1, regression("mse", "weight")),
+    Case("huber 8x2x512x512", TORCH, 1, regression("huber")),
+    Case("smooth_l1 8x2x512x512", TORCH, 1, regression("smooth_l1")),
+    Case("smooth_l1 8x2x512x512 mask of positions", TORCH, 1, regression("smooth_l1", "mask")),
+    Case("log_cosh 8x2x512x512", "log(cosh), which overflows", None, regression("log_cosh")),
+    Case("quantile 8x2x512x512", "the larger of two lines", 1, regression("quantile")),
+    Case("poisson_nll 8x2x512x512", TORCH, 1, regression("poisson_nll")),
+    Case("poisson_nll 8x2x512x512 full", TORCH, 1, regression("poisson_nll", "full")),
+    Case("gaussian_nll 8x2x512x512", TORCH, 1, regression("gaussian_nll")),
+    Case("topk_cross_entropy 8x3x512x512", "cross entropy, topk", 1, hardest),
     Case("focal 8x3x512x512", "its four lines of PyTorch", 2, focal),
     Case("binary_cross_entropy 8x3x512x512", TORCH, 2, binary("binary_cross_entropy")),
     Case("sigmoid_focal 8x3x512x512", "the lines of torchvision", 2, binary("sigmoid_focal")),

@@ -24,7 +24,7 @@ TIMES = 24
 
 BY_KERNEL = {
     "cross_entropy", "linear_cross_entropy", "kl_divergence", "jensen_shannon", "dice", "jaccard", "tversky",
-    "focal_tversky", "generalized_dice", "lovasz_softmax", "lovasz_hinge", "info_nce", "clip",
+    "focal_tversky", "generalized_dice", "lovasz_softmax", "lovasz_hinge", "info_nce", "clip_loss",
 }  # fmt: skip
 """What has a fast version, in the simplest of its cases; the rest may have one."""
 
@@ -66,7 +66,14 @@ def grown(case: Case) -> Case:
     return replace(case, inputs=inputs, options=options, mask=(*case.mask[:-1], case.mask[-1] * TIMES))
 
 
+def bare(case: Case) -> Case:
+    """The case with weights of classes alone, which every kernel takes."""
+    options = {name: x for name, x in case.options.items() if name != "weight"}
+    return replace(case, form=f"{case.form}-bare", options=options)
+
+
 GROWN = [grown(case) for case in CASES]
+GROWN += [grown(bare(case)) for case in CASES if "weight" in case.options]
 every = pytest.mark.parametrize("case", GROWN, ids=str)
 differentiable = pytest.mark.parametrize("case", [case for case in GROWN if case.grad], ids=str)
 
@@ -290,7 +297,7 @@ def sizes() -> Iterator[tuple[str, dict[str, Tensor]]]:
         yield "lovasz_softmax", {"prediction": normal(1, 2, pixels), "target": index}
     for rows in (1023, 1024):  # 2^20 scores
         yield "info_nce", {"query": normal(rows, 4), "key": normal(rows, 4)}
-        yield "clip", {"first": normal(rows, 4), "second": normal(rows, 4)}
+        yield "clip_loss", {"first": normal(rows, 4), "second": normal(rows, 4)}
         target = torch.randint(0, 1024, (rows,), generator=g)
         yield "linear_cross_entropy", {"features": normal(rows, 4), "projection": normal(1024, 4), "target": target}
         wide = normal(rows, 1024)  # 2^20 numbers

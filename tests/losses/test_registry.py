@@ -26,7 +26,7 @@ OTHERS = {
     *("Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"),
     *("Distribution", "LogProbabilities", "Logits", "Probabilities"),
     *("Entry", "Loss", "LossInputError", "by_name", "catalogue", "measures"),
-    *("Queue", "signed_distance", "use_checks", "use_kernels", "warm_up"),
+    *("DINOCenter", "Queue", "signed_distance", "use_checks", "use_kernels", "warm_up"),
 }
 
 
@@ -120,7 +120,7 @@ def test_only_torch_and_numpy_are_imported() -> None:
     )
     environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == ["['nucleate']", "['nucleate', 'nucleate.errors']"]
+    assert found.stdout.splitlines() == ["['nucleate']", "['nucleate', 'nucleate.code_folder', 'nucleate.errors']"]
 
 
 def test_the_stub_says_what_the_functions_say() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from nucleate import losses
 from nucleate.losses import LossInputError
 
-READS = {"boundary-index"}
+READS = {"boundary-index", "hausdorff_dt-read-multilabel", "hausdorff_dt-read-soft", "hausdorff_dt-read-probabilities"}
 """Distances are computed from the values of the labels."""
 
 pytestmark = [
@@ -97,8 +99,8 @@ def test_compiled_without_a_break_in_the_graph(loss: str) -> None:
     torch.testing.assert_close(compiled(*f.inputs), f(*f.inputs))
 
 
-def test_distances_say_how_they_are_had_inside_a_transformation() -> None:
-    (case,) = (case for case in cases if str(case) in READS)
+@pytest.mark.parametrize("case", [case for case in cases if str(case) in READS], ids=str)
+def test_distances_say_how_they_are_had_inside_a_transformation(case: Case) -> None:
     f = Function(case)
     with pytest.raises(LossInputError, match="give it as distance="):
         torch.func.vmap(f)(*(x.unsqueeze(0) for x in f.inputs))
@@ -200,3 +202,69 @@ def test_settings_of_overlapping_threads_end_with_them() -> None:
         thread.join()
     with pytest.raises(LossInputError, match="NaN"):
         losses.cross_entropy(torch.full((1, 2), float("nan")), torch.tensor([0]))
+
+
+def selecting(case: Case) -> Case:
+    """The case with a mask, and with weights of positions that hold zeros where the loss takes such."""
+    mask = torch.ones(case.mask, dtype=torch.bool)
+    mask.view(-1)[::3] = False
+    more: dict[str, Any] = {"mask": mask}
+    if "weight" in inspect.signature(losses.by_name(case.loss)).parameters:
+        weight = torch.rand(case.mask, dtype=torch.float64)
+        weight.view(-1)[1] = 0.0
+        more["weight"] = weight
+    return replace(case, options={**case.options, **more})
+
+
+one_each = pytest.mark.parametrize(
+    "case", list({case.loss: case for case in cases if str(case) not in READS}.values()), ids=str
+)
+
+
+@one_each
+def test_vmap_with_a_mask_and_weights_of_zero(case: Case) -> None:
+    test_vmap_is_a_loop(selecting(case))
+
+
+@one_each
+def test_forward_mode_with_a_mask_and_weights_of_zero(case: Case) -> None:
+    test_forward_mode_agrees_with_the_backward_pass(selecting(case))
+
+
+@one_each
+def test_one_graph_with_a_mask_and_weights_of_zero(case: Case) -> None:
+    if case.loss == "dense_info_nce":
+        pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    f = Function(selecting(case))
+    expected = f(*f.inputs)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="eager")(*f.inputs), expected)
+
+
+class Module(torch.nn.Module):
+    def __init__(self, f: Function) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.f(*values)
+
+
+@one_each
+def test_export(case: Case) -> None:
+    if case.loss == "dense_info_nce":
+        pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    f = Function(case)
+    exported = torch.export.export(Module(f), f.inputs)
+    torch.testing.assert_close(exported.module()(*f.inputs), f(*f.inputs))
+
+
+@pytest.mark.parametrize("check", [None, False])
+@every
+def test_without_checks_no_value_is_read(case: Case, check: bool | None) -> None:
+    """On the meta device there are no values; what reads one there waits for an accelerator."""
+    if case.loss == "dense_info_nce":
+        pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    given = {**case.inputs, **{k: x for k, x in case.options.items() if isinstance(x, Tensor)}}
+    moved = {k: x.to("meta") if isinstance(x, Tensor) else x for k, x in given.items()}
+    assert call(case, **moved, check=check).device.type == "meta"

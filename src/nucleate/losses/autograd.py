@@ -21,6 +21,26 @@ def applied(function: type[torch.autograd.Function], *arguments: object) -> Tens
 
 
 @final
+class Elementwise(torch.autograd.Function):
+    """value(x) with the derivative slope(x), element by element: nothing but x is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Twin, slope: Twin) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        ctx.slope = slope
+        return value(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.slope(*ctx.saved_tensors), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return tangents[0] * ctx.slope(*ctx.saved_tensors)
+
+
+@final
 class Total(torch.autograd.Function):
     """A scalar with its gradients at hand.
 

@@ -241,15 +241,15 @@ def _by_kernel(
 
 def _expected_surprisal(logits: Tensor, t: ClassTarget, w: Tensor | None, smoothing: float) -> Tensor:
     """sum_c w_c t_c (-log q_c) at each position."""
-    surprisal = -F.log_softmax(select(held(logits), t.selected_rows), t.dim)
+    log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     if t.index is None:
         soft = smoothed(t, smoothing)
-        return times(soft if w is None else soft * w, surprisal).sum(t.dim)
-    values = surprisal.gather(t.dim, t.index.unsqueeze(t.dim)).squeeze(t.dim)
+        return times(soft if w is None else soft * w, -log_q).sum(t.dim)
+    values = -log_q.gather(t.dim, t.index.unsqueeze(t.dim)).squeeze(t.dim)
     values = values if w is None else times(w.flatten()[t.index], values)
     if smoothing == 0:
         return values
-    spread = surprisal if w is None else times(w, surprisal)
+    spread = -log_q if w is None else times(w, -log_q)
     return mix(values, spread.mean(t.dim), smoothing)
 
 

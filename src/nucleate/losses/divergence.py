@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
+from nucleate.losses.distribution import (
+    Distribution,
+    Logits,
+    distribution,
+    safe_log,
+    safe_power,
+    safe_sqrt,
+    warn_of_simplex,
+)
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.measures import checked, chosen, nats_of
@@ -60,6 +68,8 @@ def _divergence(
     one, dim, read = checked(name, p, "p", class_dim, mask, weight, check)
     other = distribution(name, "q", q)
     require_shape(name, "q", other.tensor, shape(one.tensor), "p")
+    if read:
+        warn_of_simplex(name, "q", q, dim)
     if fast is not None and reduction != "none" and type(one) is type(other) is Logits:
         pair = _fast(name, fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
         if pair is not None:
@@ -103,8 +113,14 @@ def _fast(
 
 
 def _kl(p: Distribution, q: Distribution, dim: int) -> Tensor:
-    share = p.probabilities(dim)
-    return (times(share, p.log_probabilities(dim)) - times(share, q.log_probabilities(dim))).sum(dim)
+    # The difference comes first: near p = q it is small, and the two products would cancel.
+    return times(p.probabilities(dim), _difference(p.log_probabilities(dim), q.log_probabilities(dim))).sum(dim)
+
+
+def _difference(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log p - log q, 0 where both are -inf."""
+    neither = (log_p == -torch.inf) & (log_q == -torch.inf)
+    return log_p.masked_fill(neither, 0.0) - log_q.masked_fill(neither, 0.0)
 
 
 def _js(p: Distribution, q: Distribution, dim: int) -> Tensor:
@@ -338,9 +354,18 @@ def generalized_kl(
     if read:
         for said, amounts in (("p", one), ("q", other)):
             require_range(name, said, amounts, 0.0, math.inf, "amounts are not logits: take their exponential")
-    values = (times(one, safe_log(one)) - times(one, safe_log(other)) - one + other).sum(dim)
+    values = _generalized_kl(one, other).sum(dim)
     values, weights = weigh(values, None, mask, each, "weight")
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def _generalized_kl(p: Tensor, q: Tensor) -> Tensor:
+    """p log(p / q) - p + q; near p = q, where these terms cancel, p (r - log(1 + r)) with r = (q - p) / p."""
+    near = ((q - p).abs() <= p / 2) & (p > 0)
+    a = p.masked_fill(~near, 1.0)
+    r = (q.masked_fill(~near, 1.0) - a) / a
+    apart = times(p, safe_log(p)) - times(p, safe_log(q)) - p + q
+    return torch.where(near, a * (r - torch.log1p(r)), apart)
 
 
 @loss("divergence", "sum |P_k - Q_k|", "0..C - 1", "classes in an order: near misses cost less", module="Wasserstein1D")

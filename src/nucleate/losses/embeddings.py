@@ -43,8 +43,16 @@ def unit(x: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
+    x = x / _scale(x)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / torch.where(length == 0, 1.0, length)
+
+
+def _scale(x: Tensor) -> Tensor:
+    """What to divide each row by before its squares are summed: 1, but where they would overflow or vanish."""
+    largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
+    extreme = (largest > 1e15) | ((largest < 1e-15) & (largest > 0))
+    return torch.where(extreme & largest.isfinite(), largest, 1.0)
 
 
 @final
@@ -57,7 +65,10 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _unit(x)
+        result = torch.empty_like(x)
+        for of_x, out in zip(x.split(_ROWS), result.split(_ROWS), strict=True):
+            out.copy_(_unit(of_x))
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -71,10 +82,12 @@ class _Unit(torch.autograd.Function):
             return found
         result = torch.empty_like(x)
         for of_x, of_g, out in zip(*(t.split(_ROWS) for t in (x, given, result)), strict=True):
-            length = torch.linalg.vector_norm(of_x, dim=1, keepdim=True)
+            scale = _scale(of_x)
+            y = of_x / scale
+            length = torch.linalg.vector_norm(y, dim=1, keepdim=True)
             length.masked_fill_(length == 0, 1.0)
-            y = of_x / length
-            torch.addcmul(of_g, y, (y * of_g).sum(1, keepdim=True), value=-1, out=out).div_(length)
+            y /= length
+            torch.addcmul(of_g, y, (y * of_g).sum(1, keepdim=True), value=-1, out=out).div_(length).div_(scale)
         return result
 
 

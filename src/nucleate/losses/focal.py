@@ -112,7 +112,7 @@ def _focused(logits: Tensor, t: ClassTarget, w: Tensor | None, gamma: float) -> 
         values = -times(torch.exp(gamma * log_other), log_q)
         return values if t.share is None else times(t.share, values)
     assert t.soft is not None
-    soft = held(t.soft) if w is None else held(t.soft) * w
+    soft = t.soft if w is None else t.soft * w
     # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
     return (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import gather
-from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.distribution import Distribution, distribution, warn_of_simplex
 from nucleate.losses.kernels import kernels, plain_cpu_tensor
 from nucleate.losses.margin import signs
 from nucleate.losses.options import Empty, Labels, Over, Reduction
@@ -147,6 +147,7 @@ def lovasz_softmax(
     said = said.selected(t.selected_rows, t.dim)
     if read:
         said.require_valid(name, "prediction", t.dim)
+        warn_of_simplex(name, "prediction", prediction, t.dim)
     p = said.probabilities(t.dim).movedim(t.dim, 0)
     index = hard_target(name, t, read)
     classes = torch.arange(t.classes, device=index.device).reshape(-1, *[1] * index.ndim)

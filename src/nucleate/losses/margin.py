@@ -166,7 +166,7 @@ def smoothed_hinge(z: Tensor) -> Tensor:
 
     Source: J. D. M. Rennie, Smooth hinge classification (2005).
     """
-    return torch.where(z < 0, 0.5 - z, F.relu(1 - z).square() / 2)
+    return torch.where(z < 0, 0.5 - z, F.relu(1 - z.clamp(min=0)).square() / 2)
 
 
 @loss("margin", "max(0, 1 - z)^2, -4 z below -1", "0..inf", "smooth, and linear for outliers")
@@ -246,7 +246,7 @@ def ramp(z: Tensor) -> Tensor:
 
     Source: Collobert et al., Trading convexity for scalability (2006).
     """
-    return F.relu(1 - z) - F.relu(-z)
+    return F.relu(1 - z.clamp(min=0))  # the difference of two hinges would round to 0 far below
 
 
 @loss("margin", "z <= 0", "0..1", "the share that is wrong; a measure without gradient")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
-from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.distribution import Distribution, distribution, warn_of_simplex
 from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, reduce, times
 from nucleate.losses.registry import Loss, catalogue, loss
@@ -47,6 +47,8 @@ def checked(
     if mask is not None:
         require_mask(loss, mask, positions, f"the positions of {name}")
     position_weights(loss, weight, positions, read)
+    if read:
+        warn_of_simplex(loss, name, x, dim)
     return said, dim, read
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: F401, F403, F405
+# ruff: noqa: F401, F403, F405, RUF022
 """The modules of losses, for type checkers and editors; written by tests/losses/stub.py."""
 
 from collections.abc import Sequence
@@ -12,41 +12,61 @@ from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
 
 __all__ = [
+    "ArcFace",
+    "BYOL",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
     "CLIPLoss",
+    "Circle",
+    "ClDice",
+    "CosFace",
     "CrossEntropy",
+    "DINO",
     "Decoupled",
     "DenseInfoNCE",
     "Dice",
     "Exponential",
     "Focal",
     "FocalTversky",
+    "GaussianNLL",
+    "GeneralizedCrossEntropy",
     "GeneralizedDice",
     "GeneralizedKL",
+    "HausdorffDT",
     "Hellinger",
     "Hinge",
+    "Huber",
     "InfoNCE",
     "Jaccard",
     "JensenShannon",
     "KLDivergence",
+    "L1",
     "LinearCrossEntropy",
+    "LogCosh",
     "Logistic",
     "LovaszHinge",
     "LovaszSoftmax",
+    "MSE",
     "MarginRanking",
     "ModifiedHuber",
+    "MultiSimilarity",
     "MulticlassHinge",
     "NTXent",
+    "Ordinal",
     "Perceptron",
+    "PoissonNLL",
+    "Quantile",
     "Ramp",
     "Renyi",
     "SigLIP",
     "SigmoidFocal",
+    "SimSiam",
+    "SmoothL1",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
+    "TopKCrossEntropy",
     "TotalVariation",
     "TripletMargin",
     "Tversky",
@@ -212,6 +232,135 @@ class SigmoidFocal(Loss):
         gamma: NotNegative = ...,
         alpha: Share | None = ...,
         mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class TopKCrossEntropy(Loss):
+    k: Share
+    over: Over
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedCrossEntropy(Loss):
+    q: Share
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Ordinal(Loss):
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
         weight: Tensor | None = ...,
         ignore_index: int | None = ...,
         normalize: Normalize = ...,
@@ -910,6 +1059,274 @@ class TripletMargin(Loss):
         group: ProcessGroup | None = ...,
     ) -> Tensor: ...
 
+class L1(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MSE(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Huber(Loss):
+    delta: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SmoothL1(Loss):
+    beta: NotNegative
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class LogCosh(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Quantile(Loss):
+    q: Share
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class PoissonNLL(Loss):
+    log_input: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class GaussianNLL(Loss):
+    log_variance: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        variance: Tensor,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
 class Dice(Loss):
     class_dim: int
     multilabel: bool
@@ -1279,6 +1696,108 @@ class Boundary(Loss):
         group: ProcessGroup | None = ...,
     ) -> Tensor: ...
 
+class ClDice(Loss):
+    iterations: int
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class HausdorffDT(Loss):
+    distance: Tensor | None
+    predicted_distance: Tensor | None
+    alpha: Positive
+    class_dim: int
+    multilabel: bool
+    over: Over
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
 class InfoNCE(Loss):
     negatives: Tensor | None
     in_batch: bool
@@ -1584,6 +2103,262 @@ class VICReg(Loss):
         covariance: NotNegative = ...,
         deviation: float = ...,
         mask: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class BYOL(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SimSiam(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first_prediction: Tensor,
+        first_projection: Tensor,
+        second_prediction: Tensor,
+        second_projection: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class DINO(Loss):
+    center: Tensor | None
+    student_temperature: Positive
+    teacher_temperature: Positive
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class Circle(Loss):
+    margin: Share
+    scale: Positive
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class MultiSimilarity(Loss):
+    alpha: Positive
+    beta: Positive
+    threshold: Annotated[float, Between(-1.0, 1.0)]
+    mining: NotNegative | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class CosFace(Loss):
+    scale: Positive
+    margin: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class ArcFace(Loss):
+    scale: Positive
+    margin: Angle
+    easy_margin: bool
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
         group: ProcessGroup | None = ...,

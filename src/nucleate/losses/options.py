@@ -47,6 +47,7 @@ class Above:
 Share = Annotated[float, Between(0.0, 1.0)]
 NotNegative = Annotated[float, Between(0.0, math.inf)]
 Positive = Annotated[float, Above(0.0)]
+Angle = Annotated[float, Between(0.0, math.pi / 2)]
 
 
 def accepts(kind: Any, value: Any) -> bool:

@@ -1,36 +1,56 @@
 """A loss is a sum and a weight; a mean is taken once, as all sums over all weights.
 
 Means of means are wrong as soon as batches, accumulation steps or ranks hold different numbers of selected
-positions. So every loss can give its (total, weight), and `Accumulation` and `group=` add both before they divide.
+positions. So every loss can give its (total, weight); `mean_of`, `Accumulation` and `group=` add both before they
+divide.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, final, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final, get_args
 
 import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distributed import message_device, sum_across
+from nucleate.losses.distributed import sum_across
 from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"]
+__all__ = ["TotalAndWeight", "mean_of", "total_and_weight"]
 
 REDUCTIONS = get_args(Reduction)
 
 
-class TotalAndWeight(NamedTuple):
-    """A loss before its mean is taken: two scalars, float32 or wider; the gradient flows through `total`."""
+_OF_BATCH = {"barlow_twins", "vicreg", "expected_calibration_error"}  # statistics of all rows together
 
+
+class _Pair(NamedTuple):
     total: Tensor
     weight: Tensor
+
+
+@final
+class TotalAndWeight(_Pair):
+    """A loss before its mean is taken: two scalars, float32 or wider; the gradient flows through `total`.
+
+    `of_batch` says that it is one value of a whole batch, as with over="batch", to which parts of the batch do not
+    add up; `of_group`, that it is summed over the ranks already.
+    """
+
+    of_batch: bool = False
+    of_group: bool = False
+
+    def __add__(self, other: object) -> NoReturn:
+        raise LossInputError(
+            "TotalAndWeight: two pairs are not added; parts of one loss are what mean_of([a, b]) takes, different "
+            "losses go into Accumulation.backward(a, b), each with its own weight"
+        )
 
 
 def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> TotalAndWeight:
@@ -48,7 +68,24 @@ def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> To
     """
     if "reduction" in kwargs:
         raise LossInputError("total_and_weight: takes the place of reduction=; leave that argument out")
-    return TotalAndWeight(*fn(*args, **kwargs, reduction="pair").unbind())
+    pair = TotalAndWeight(*fn(*args, **kwargs, reduction="pair").unbind())
+
+    def option(name: str) -> Any:
+        return kwargs.get(name, getattr(fn, "keywords", {}).get(name, getattr(fn, name, None)))
+
+    name = getattr(getattr(getattr(fn, "func", fn), "function", fn), "__name__", "")
+    pair.of_batch = option("over") == "batch" or name in _OF_BATCH
+    pair.of_group = option("group") is not None
+    return pair
+
+
+def require_parts(caller: str, pair: object) -> None:
+    """Refuse a pair that is one value of a whole batch."""
+    if isinstance(pair, TotalAndWeight) and pair.of_batch:
+        raise LossInputError(
+            f"{caller}: a loss of the whole batch, such as over='batch', is not the sum of its parts; take "
+            "over='image', or one part"
+        )
 
 
 def quotient(total: Tensor, weight: Tensor | float) -> Tensor:
@@ -65,7 +102,11 @@ def mean_of(pairs: Iterable[tuple[Tensor, Tensor]], group: ProcessGroup | None =
     >>> mean_of([(torch.tensor(6.0), torch.tensor(3.0)), (torch.tensor(0.0), torch.tensor(1.0))]).item()
     1.5
     """
-    rows = [torch.stack((total, weight)) for total, weight in pairs]
+    parts = list(pairs)
+    if len(parts) > 1 or group is not None:
+        for pair in parts:
+            require_parts("mean_of", pair)
+    rows = [torch.stack((total, weight)) for total, weight in parts]
     if not rows:
         raise LossInputError("mean_of: needs at least one (total, weight) pair; a rank without data gives (0, 0)")
     total, weight = sum_across(torch.stack(rows).sum(0), group).unbind()
@@ -139,54 +180,3 @@ def _nan(name: str) -> LossInputError:
         f"{name}: the loss is NaN, so an input holds NaN or infinities that cancel at a selected position; "
         "leave such positions out with mask=, or pass check=False to get the NaN"
     )
-
-
-@final
-class Accumulation:
-    """One mean over several backward passes, and over the ranks of `group`.
-
-    `backward` adds the gradients of a total; `finish` divides the gradients once by all weights. The result is the
-    loss and the gradient of one pass over everything, whatever the sizes of the parts.
-
-    >>> import torch
-    >>> from nucleate import losses
-    >>> w = torch.zeros(2, requires_grad=True)
-    >>> steps = losses.Accumulation()
-    >>> for rows in (torch.ones(3, 2), torch.ones(1, 2)):
-    ...     target = torch.zeros(len(rows), dtype=torch.long)
-    ...     steps.backward(losses.total_and_weight(losses.cross_entropy, rows * w, target))
-    >>> round(steps.finish([w]), 4), w.grad.tolist()
-    (0.6931, [-0.5, 0.5])
-    """
-
-    def __init__(self, group: ProcessGroup | None = None) -> None:
-        self.group = group
-        self._total = 0.0
-        self._weight = 0.0
-
-    def backward(self, pair: tuple[Tensor, Tensor]) -> None:
-        """Back-propagate the total of `total_and_weight(fn, ...)` (called without group=) and remember both."""
-        total, weight = pair
-        total.backward()
-        self._total += float(total.detach())
-        self._weight += float(weight.detach())
-
-    def finish(self, parameters: Iterable[Tensor]) -> float:
-        """Divide the gradients of `parameters` by all weights, in place; return the mean loss and start anew.
-
-        With a group every rank must call this with the same parameters in the same order.
-        """
-        device = None if self.group is None else message_device(self.group)
-        sums = torch.tensor([self._total, self._weight], dtype=torch.float64, device=device)
-        if self.group is not None:
-            torch.distributed.all_reduce(sums, group=self.group)
-        total, weight = sums.tolist()
-        for parameter in parameters:
-            if parameter.grad is None and self.group is not None and parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                if self.group is not None:
-                    torch.distributed.all_reduce(parameter.grad, group=self.group)
-                parameter.grad.div_(weight or 1.0)
-        self._total = self._weight = 0.0
-        return float(total / (weight or 1.0))

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["barlow_twins", "vicreg"]
 
-_FLOOR = 1e-5  # added to a variance: a feature that is constant over the batch has no spread to divide by
+# Added to a variance, so that a feature that is constant over the batch has a slope and can be divided by its spread.
+# Both are what the papers' code adds: Barlow twins standardises by nn.BatchNorm1d, VICReg takes sqrt(var + 1e-4).
+_FLOOR_OF_BARLOW_TWINS = 1e-5
+_FLOOR_OF_VICREG = 1e-4
 
 
 @loss("contrastive", "sum (1 - C_ii)^2 + l sum C_ij^2", "0..inf", "no negatives; wide embeddings")
@@ -90,7 +93,7 @@ def vicreg(
 
     `invariance` times the mean of (a - b)^2, plus `variance` times the mean of max(0, `deviation` - std) over the
     features of each view, halved, plus `covariance` times the squared off-diagonal covariances of each view over D.
-    The batch is treated as in `barlow_twins`.
+    std is sqrt(var + 1e-4), var over N - 1, as in the paper's code. The batch is treated as in `barlow_twins`.
 
     Args:
         invariance: the weight of the distance between views; at least 0.
@@ -101,8 +104,8 @@ def vicreg(
 
     >>> import torch
     >>> x = torch.tensor([[3.0, 3.0], [3.0, -3.0], [-3.0, 3.0], [-3.0, -3.0]])
-    >>> vicreg(x, x).item(), round(vicreg(0 * x, 0 * x).item(), 3)  # no spread at all costs 25 (1 - sqrt(1e-5))
-    (0.0, 24.921)
+    >>> vicreg(x, x).item(), round(vicreg(0 * x, 0 * x).item(), 3)  # no spread at all costs 25 (1 - sqrt(1e-4))
+    (0.0, 24.75)
 
     Source: Bardes et al., VICReg: variance-invariance-covariance regularization (2022).
     """
@@ -116,7 +119,7 @@ def vicreg(
     loss = invariance * (a - b).square().mean()
     for x in (a, b):
         x = x - x.mean(0)
-        spread = (x.square().sum(0) / (n - 1) + _FLOOR).sqrt()
+        spread = (x.square().sum(0) / (n - 1) + _FLOOR_OF_VICREG).sqrt()
         shared = product(x.T, x.T) / (n - 1)
         own = torch.eye(features, dtype=torch.bool, device=x.device)
         loss = loss + variance * F.relu(deviation - spread).mean() / 2
@@ -147,4 +150,4 @@ def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool)
 
 def _standardised(x: Tensor) -> Tensor:
     x = x - x.mean(0)
-    return x / (x.square().mean(0) + _FLOOR).sqrt()
+    return x / (x.square().mean(0) + _FLOOR_OF_BARLOW_TWINS).sqrt()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
-from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution
+from nucleate.losses.distribution import Distribution, Logits, LogProbabilities, distribution, warn_of_simplex
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
 from nucleate.losses.options import Over
@@ -200,6 +200,8 @@ def counts(
         (both, predicted, labelled), pixels = plain(prediction, over)
     else:
         both, predicted, labelled, pixels = made
+    if read and not multilabel:
+        warn_of_simplex(name, "prediction", prediction, class_dim)
     if over == "batch":
         both, predicted, labelled = sum_across(torch.stack((both, predicted, labelled)), group).unbind()
         pixels = sum_across(pixels, group)

@@ -167,8 +167,8 @@ def _with_earlier_names(function: Function, renamed: Mapping[str, str]) -> Funct
 def catalogue() -> list[Entry]:
     """Every loss, family by family.
 
-    >>> [entry.name for entry in catalogue() if entry.kind == "cross entropy"]
-    ['cross_entropy', 'binary_cross_entropy', 'focal', 'sigmoid_focal', 'linear_cross_entropy']
+    >>> [entry.name for entry in catalogue() if entry.kind == "cross entropy"][:3]
+    ['cross_entropy', 'binary_cross_entropy', 'focal']
     """
     return list(_BY_NAME.values())
 

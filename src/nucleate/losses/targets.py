@@ -25,7 +25,7 @@ from nucleate.losses.validation import (
 
 @dataclass(frozen=True, slots=True)
 class ClassTarget:
-    """Either `index` (int64, shape of the positions) or `soft` (shape of the logits); 0 where not selected.
+    """Either `index` (int64, shape of the positions) or `soft` (shape and type of the logits); 0 where not selected.
 
     `dim` is the class axis, counted from the front; `selected` None selects every position. `share` is what a position
     weighs by its classes, sum_c w_c t_c, None for 1.
@@ -118,6 +118,7 @@ def class_target(
         if read:
             uniform = soft if rows is None else torch.where(rows, soft.detach(), 1.0 / classes)
             require_simplex(loss, "target", uniform, dim)
+        soft = soft.to(held(logits).dtype)
         return _shared(ClassTarget(dim, classes, positions, None, soft, selected), logits, class_weight, smoothing)
     if target.is_floating_point() or target.is_complex():
         raise LossInputError(
@@ -284,3 +285,12 @@ def weigh(
         values = select(values, selected)
         weights = selected.to(values.dtype) if weights is None else select(weights, selected)
     return values, weights
+
+
+def without_zeros(
+    loss: str, mask: Tensor | None, weight: Tensor | None, positions: tuple[int, ...], read: bool
+) -> Tensor | None:
+    """The mask of all that counts: a position of weight 0 is not selected, whatever stands there."""
+    if mask is not None:
+        require_mask(loss, mask, positions, "the positions")
+    return selection(mask, position_weights(loss, weight, positions, read))

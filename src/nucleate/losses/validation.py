@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from contextvars import ContextVar
@@ -79,12 +80,16 @@ def checking(check: bool | None, tensor: Tensor) -> bool:
 
 def outdated(message: str) -> None:
     """Warn of a name or a meaning of version 0.1; nothing is said inside a transformation."""
-    if transforming():
-        return
-    frame, level = sys._getframe(1), 2  # to the first line that is not of this library
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("nucleate.losses"):
+    if not transforming():
+        warn(message, FutureWarning)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first line that is not of this library."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nucleate.losses"):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, FutureWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def shape(tensor: Tensor) -> tuple[int, ...]:
@@ -102,8 +107,8 @@ _MENDS = {
 
 def require_tensor(loss: str, name: str, x: object) -> None:
     if not isinstance(x, Tensor):
-        kind, held = type(x).__name__, getattr(x, "tensor", x)
-        of = f" of shape {tuple(held.shape)}" if isinstance(getattr(held, "shape", None), tuple) else ""
+        kind, size = type(x).__name__, getattr(getattr(x, "tensor", x), "shape", None)
+        of = f" of shape {tuple(size)}" if isinstance(size, tuple) else ""
         mend = _MENDS.get(kind, "torch.tensor({0}) makes one").format(name)
         raise LossInputError(f"{loss}: {name} must be a tensor, got {kind}{of}; {mend}")
 
@@ -167,6 +172,12 @@ def require_between(loss: str, name: str, value: float, low: float, high: float)
     """The range of an option that is a plain number."""
     if not low <= number(loss, name, value) <= high:
         raise LossInputError(f"{loss}: {name} must lie in {low:g}..{high:g}, got {value:g}")
+
+
+def require_positive(loss: str, name: str, value: float) -> None:
+    """An option that is a plain number above 0."""
+    if not 0.0 < value < math.inf:
+        raise LossInputError(f"{loss}: {name} must be positive and finite, got {value:g}")
 
 
 def require_choice(loss: str, name: str, value: str, choices: tuple[str, ...]) -> None:

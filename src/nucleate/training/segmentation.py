@@ -22,6 +22,7 @@ from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
 from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
+from nucleate.training.pixel_loss import parse
 from nucleate.types import Labels, Maps, Thresholds
 
 
@@ -70,7 +71,7 @@ class ValidationSet:
         parallel = parallel or Serial()
         totals, maps, matchings = zip(*parallel.map(one, range(len(self.pairs))), strict=True)
         weights = sum_terms(criterion.weights(targets) for targets in self.targets)
-        return ValidationResult(weighted_mean(sum_terms(totals), weights), pool(matchings), maps)
+        return ValidationResult(weighted_mean(sum_terms(totals), weights, criterion.terms), pool(matchings), maps)
 
     def scores(self, maps: Sequence[Maps], thresholds: Thresholds) -> Scores:
         return pool(self._match(one, labels, thresholds) for one, (_, labels) in zip(maps, self.pairs, strict=True))
@@ -121,8 +122,8 @@ class SegmentationTask:
     def __init__(
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
-        # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
-        losses.warm_up("cross_entropy")
+        # A run that began without the kernels, and is resumed with them, would differ in the last bits.
+        losses.warm_up(*parse(config.loss), "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)

@@ -16,7 +16,7 @@ from nucleate.losses.binary import yes_or_no
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled() -> Iterator[None]:
-    assert losses.warm_up("binary", "focal", "cross_entropy", "soft_cross_entropy", "sigmoid_overlap")
+    assert losses.warm_up("binary_cross_entropy", "focal", "cross_entropy", "dice")
     yield
 
 

@@ -99,10 +99,11 @@ class _InBlocks(torch.autograd.Function):
         if torch.is_grad_enabled() or batched(given):  # batched gradients cannot be written into memory
             return None, None, None, *_through_all(ctx.values, inputs, needs, given)
         made, ctx.made = ctx.made, None
-        factor = None if made is None else _factor(given, ctx.expected)
-        if factor is None:
-            _, made = _in_blocks(ctx.values, ctx.count, inputs, needs, given)
-        elif factor != 1:
+        factor = None if ctx.expected is None else _factor(given, ctx.expected)
+        if made is None or factor is None:  # a second backward pass makes them as the first did, to the last bit
+            wanted = given if factor is None else ctx.expected
+            _, made = _in_blocks(ctx.values, ctx.count, inputs, needs, wanted)
+        if factor is not None and factor != 1:
             made = [None if g is None else g.mul_(factor) for g in made]
         return None, None, None, *made
 
@@ -115,21 +116,22 @@ def _in_blocks(
     assert rows is not None
     assert columns is not None
     made = [torch.zeros_like(x) if x is not None and need else None for x, need in zip(inputs, needs, strict=True)]
-    found = []
+    found = rows.new_empty(0)
     for part in parts(rows.shape[:-1], len(columns), rows.device):
         block = rows[part]
         taken = [x if x is None or k >= count else x[part] for k, x in enumerate(others)]
         if given is None:
-            found.append(values(product(block, columns), *taken))
-            continue
-        leaves: list[Tensor | None] = [product(block, columns).requires_grad_(needs[0] or needs[1])]
-        leaves += [x if x is None else x.detach().requires_grad_(n) for x, n in zip(taken, needs[2:], strict=True)]
-        value, slopes = _derived(values, leaves, given[part])
-        del leaves
-        found.append(value)
-        _add(made, slopes, part, count, block, columns)
-    result = torch.cat(found)
-    return result.reshape(*rows.shape[:-1], *result.shape[1:]), None if given is None else made
+            value = values(product(block, columns), *taken)
+        else:
+            leaves: list[Tensor | None] = [product(block, columns).requires_grad_(needs[0] or needs[1])]
+            leaves += [x if x is None else x.detach().requires_grad_(n) for x, n in zip(taken, needs[2:], strict=True)]
+            value, slopes = _derived(values, leaves, given[part])
+            del leaves
+            _add(made, slopes, part, count, block, columns)
+        if not found.numel():  # once for all: what is kept between the blocks would leave holes in the memory
+            found = value.new_empty(*rows.shape[:-1], *value.shape[1:])
+        found[part] = value
+    return found, None if given is None else made
 
 
 def _add(made: Optional, slopes: Optional, part: Index, count: int, block: Tensor, columns: Tensor) -> None:
