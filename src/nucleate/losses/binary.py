@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +28,8 @@ from nucleate.losses.validation import (
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+_FEWEST = 1 << 11  # numbers, below which the call of the kernel costs more than the plain version
 
 
 def yes_or_no(
@@ -76,7 +79,7 @@ def yes_or_no(
     total = None
     if reduction != "none":
         constants = target, mask, weight, yes if isinstance(yes, Tensor) else None
-        order = common_order(logits, constants)
+        order = None if logits.numel() < _FEWEST else common_order(logits, constants)
         module = None if order is None else kernels("binary")
         if module is not None:
             amount = _amount(logits, mask, weight, normalize)

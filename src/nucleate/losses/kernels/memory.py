@@ -18,7 +18,6 @@ IGNORED = 255  # of labels in bytes
 _MOST_CLASSES = 512
 _CACHE = 1 << 16  # numbers in all tiles of a block, 256 KiB: they stay in the second cache
 _FEWEST = 1 << 15  # numbers, below which the call costs more than the loop
-_FEWEST_SINGLE = 1 << 11  # the same of losses of single numbers, whose plain versions have many steps
 _PIECE = 1 << 14  # numbers that are worth a call of a kernel, or a thread
 _LARGE = 1 << 21  # bytes; below, malloc as a rule hands out memory that it has at hand
 _MOST = 1 << 28  # bytes of a buffer that is kept
@@ -79,13 +78,12 @@ def common_layout(
 
     Constants are targets, masks and weights, of which no gradient is wanted.
     """
-    if inputs[0].numel() < _FEWEST:
+    first, *others = (layout_of(x, dim, tiles, by_image, fewest) for x in inputs)
+    if first is None or not all(x is not None and x.rows == first.rows for x in others):
         return None
     given = [x for x in constants if x is not None]
-    if any(x.requires_grad for x in given) or not all(plain_cpu_tensor(x) for x in (*inputs, *given)):
-        return None
-    first, *others = (layout_of(x, dim, tiles, by_image, fewest) for x in inputs)
-    return first if all(x is not None and first is not None and x.rows == first.rows for x in others) else None
+    fits = not any(x.requires_grad for x in given) and all(plain_cpu_tensor(x) for x in (*inputs, *given))
+    return first if fits else None
 
 
 def common_order(x: Tensor, constants: Iterable[Tensor | None]) -> tuple[int, ...] | None:
@@ -94,11 +92,7 @@ def common_order(x: Tensor, constants: Iterable[Tensor | None]) -> tuple[int, ..
     None where the kernels cannot take `x` or a constant, or where the memory of `x` has gaps.
     """
     given = [c for c in constants if c is not None]
-    if (
-        x.dtype not in (torch.float32, torch.bfloat16)
-        or x.numel() < _FEWEST_SINGLE
-        or any(c.requires_grad for c in given)
-    ):
+    if x.dtype not in (torch.float32, torch.bfloat16) or any(c.requires_grad for c in given):
         return None
     order = tuple(range(x.ndim) if x.is_contiguous() else sorted(range(x.ndim), key=x.stride, reverse=True))
     fits = x.permute(order).is_contiguous() and all(plain_cpu_tensor(c) for c in (x, *given))
