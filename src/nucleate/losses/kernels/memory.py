@@ -78,11 +78,13 @@ def common_layout(
 
     Constants are targets, masks and weights, of which no gradient is wanted.
     """
+    if not plain_cpu_tensor(inputs[0]):
+        return None
     first, *others = (layout_of(x, dim, tiles, by_image, fewest) for x in inputs)
     if first is None or not all(x is not None and x.rows == first.rows for x in others):
         return None
     given = [x for x in constants if x is not None]
-    fits = not any(x.requires_grad for x in given) and all(plain_cpu_tensor(x) for x in (*inputs, *given))
+    fits = not any(x.requires_grad for x in given) and all(plain_cpu_tensor(x) for x in (*inputs[1:], *given))
     return first if fits else None
 
 
