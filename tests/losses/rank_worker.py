@@ -120,7 +120,7 @@ def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any
     queue = losses.Queue(9, features=6)
     for _ in range(2):
         queue.enqueue(all_cases()["info_nce"][1]["key"][rows], group=group)
-    found["queue/value"] = queue.keys().numpy()
+    found["kept keys/value"] = queue.keys().numpy()
     found["accumulated/value"], found["accumulated/gradient"] = _accumulate(rows, group)
     return found
 

@@ -18,7 +18,7 @@ def doubles(*shape: int) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    return F.normalize(x)
+    return F.normalize(x, dim=-1)
 
 
 def test_further_negatives_are_further_columns() -> None:

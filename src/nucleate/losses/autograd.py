@@ -59,13 +59,16 @@ class Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, constants = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # asked for once: activation checkpointing allows no more
+        inputs, constants = saved[: ctx.count], saved[ctx.count :]
         rest = (None,) * len(constants)
         given = gradients[0]
         if torch.is_grad_enabled():
             needs = ctx.needs_input_grad[6 : 6 + ctx.count]
-            wanted = [x for x, need in zip(inputs, needs, strict=True) if need]
-            found = iter(torch.autograd.grad(ctx.twin(*inputs), wanted, given, create_graph=True))
+            # Each input apart: one may be made of another, or be the same, and must not get its gradient.
+            apart = [x.view_as(x) for x in inputs]
+            wanted = [x for x, need in zip(apart, needs, strict=True) if need]
+            found = iter(torch.autograd.grad(ctx.twin(*apart), wanted, given, create_graph=True))
             return (None,) * 6 + tuple(next(found) if need else None for need in needs) + rest
         if batched(given):  # of batched gradients there is no one value
             made = ctx.made or ctx.again(ctx.scale)

@@ -170,7 +170,7 @@ def _beside(hardness: float, scores: Tensor, positive: Tensor, anchor: Tensor | 
     scores = _among(scores, anchor, None)
     if anchor is not None:
         positive = torch.where(anchor, positive, 0.0)
-    if hardness:
+    if hardness and scores.shape[1]:
         return _harder(hardness, scores, positive)
     return -torch.cat((positive.unsqueeze(1), scores), 1).log_softmax(1)[:, 0]
 

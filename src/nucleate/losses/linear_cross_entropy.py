@@ -25,6 +25,7 @@ from nucleate.losses.targets import (
 )
 from nucleate.losses.validation import (
     checking,
+    full_precision,
     require_between,
     require_choice,
     require_floating,
@@ -111,7 +112,7 @@ def linear_cross_entropy(
             name, outline, target, class_dim=dim, mask=selected, ignore_index=ignore_index, read=read, class_weight=w,
             smoothing=label_smoothing,
         ).selected  # fmt: skip
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
         rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
         offset = None if bias is None else bias.to(kind)

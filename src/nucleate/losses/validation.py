@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
 from typing import final
@@ -61,6 +62,12 @@ def transforming() -> bool:
 def batched(gradient: Tensor) -> bool:
     """Whether a backward pass is given several gradients at once, as for a Hessian: there is no one value in it."""
     return transforming() or torch._C._functorch.is_legacy_batchedtensor(gradient)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Holds automatic mixed precision off where `x` lies; on the meta device, which knows none, nothing."""
+    kind = x.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 def wants_gradient(x: Tensor) -> bool:

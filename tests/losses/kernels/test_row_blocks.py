@@ -149,7 +149,7 @@ def test_strided_and_expanded_inputs(name: str) -> None:
 
 
 def test_a_constant_that_was_changed_in_place_is_an_error() -> None:
-    for name, constant in (("sup_con", "labels"), ("smooth", "target"), ("soft", "target")):
+    for name, constant in (("sup_con", "labels"), ("soft", "target")):
         loss, inputs, grad = CALLS[name]
         held = {k: v.clone() if isinstance(v, Tensor) else v for k, v in inputs.items()}
         held[grad[0]].requires_grad_()
@@ -157,6 +157,19 @@ def test_a_constant_that_was_changed_in_place_is_an_error() -> None:
         held[constant].zero_()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             value.backward()
+
+
+@pytest.mark.parametrize("loss", [losses.info_nce, losses.clip_loss, losses.nt_xent])
+@pytest.mark.parametrize("hardness", [0.0, 0.5])
+def test_the_second_derivative_where_queries_and_keys_are_one_tensor(loss: Any, hardness: float) -> None:
+    options = {"hardness": hardness} if loss is losses.info_nce else {}
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for fast in (True, False):
+        with losses.use_kernels(fast):
+            (slope,) = torch.autograd.grad(loss(x, x, similarity="dot", **options), x, create_graph=True)
+            found.append((slope.detach(), torch.autograd.grad(slope.square().sum(), x)[0]))
+    torch.testing.assert_close(*found)
 
 
 def test_what_is_not_selected_reaches_no_gradient() -> None:

@@ -153,6 +153,7 @@ def plain_tensor(x: Tensor) -> bool:
         not transforming()
         and _enabled.get()
         and type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type != "meta"
         and torch.autograd.forward_ad.unpack_dual(x).tangent is None
     )
 

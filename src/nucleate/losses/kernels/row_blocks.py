@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nucleate.losses.autograd import applied
 from nucleate.losses.kernels.dispatch import plain_tensor
-from nucleate.losses.validation import batched
+from nucleate.losses.validation import batched, full_precision
 
 FEWEST = 1 << 20  # products, below which they are all held without harm
 _BLOCK = 1 << 18  # products in a block, 1 MiB in float32
@@ -29,7 +29,7 @@ Index = slice | tuple[Tensor, ...]
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b.T in the type that sums are held in, also inside a region of automatic mixed precision."""
-    with torch.autocast(a.device.type, enabled=False):
+    with full_precision(a):
         return a @ b.transpose(-1, -2)
 
 
@@ -185,5 +185,8 @@ def _through_all(values: Values, inputs: Optional, needs: Sequence[bool], given:
     def whole(rows: Tensor, columns: Tensor, *others: Tensor | None) -> Tensor:
         return values(product(rows, columns), *others)
 
-    _, found = _derived(whole, inputs, given, torch.is_grad_enabled())
+    with torch.enable_grad():
+        # Each input apart: one may be made of another, or be the same tensor, and must not get the other's gradient.
+        apart = [x if x is None else x.view_as(x) for x in inputs]
+    _, found = _derived(whole, apart, given, torch.is_grad_enabled())
     return [g if need else None for g, need in zip(found, needs, strict=True)]
