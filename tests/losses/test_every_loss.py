@@ -89,6 +89,11 @@ def _make_cases() -> list[Case]:
     add("binary_cross_entropy", "hard", {**yes, "target": integers(2, 2, 3)}, "logits", at,
         options={"positive_weight": 3.0, "label_smoothing": 0.1, "weight": positive(2, 3)})  # fmt: skip
 
+    for n, options in enumerate(({"alpha": None, "gamma": 0.0}, {}, {"alpha": 0.6, "gamma": 1.5})):
+        add("sigmoid_focal", f"soft{n}", yes, "logits target", at, "logits", options={**options, "check": False})
+        add("sigmoid_focal", f"hard{n}", {**yes, "target": integers(2, 2, 3)}, "logits", at,
+            options={**options, "weight": positive(2, 3)})  # fmt: skip
+
     forms = {
         "logits": (normal(2, 4, 3), normal(2, 4, 3)),
         "probabilities": (simplex(2, 4, 3), simplex(2, 4, 3)),

@@ -21,6 +21,7 @@ from nucleate.errors import LossInputError as LossInputError
 # The families in the order that the catalogue lists them in. Each says in `__all__` what it offers.
 from nucleate.losses import measures as measures
 from nucleate.losses.cross_entropy import *
+from nucleate.losses.focal import *
 from nucleate.losses.topk_cross_entropy import *
 from nucleate.losses.generalized_cross_entropy import *
 from nucleate.losses.ordinal import *

@@ -1,4 +1,4 @@
-"""Cross entropy: of classes, of yes and no, and focused on what is still hard."""
+"""Cross entropy: of classes, and of yes and no."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
+from nucleate.losses.binary import yes_or_no
 from nucleate.losses.kernels import kernels
-from nucleate.losses.kernels.memory import common_layout
-from nucleate.losses.options import Normalize, NotNegative, Reduction, Share
+from nucleate.losses.kernels.memory import common_layout, is_small
+from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
 from nucleate.losses.registry import POSITION_WEIGHT, loss
 from nucleate.losses.targets import (
@@ -20,11 +21,9 @@ from nucleate.losses.targets import (
     class_axis,
     class_target,
     class_weights,
-    labelled,
     mix,
     position_weights,
     positions_of,
-    selection,
     separate_weights,
     smoothed,
     weigh,
@@ -35,8 +34,6 @@ from nucleate.losses.validation import (
     require_choice,
     require_floating,
     require_mask,
-    require_range,
-    require_shape,
     require_tensor,
     require_weights,
     shape,
@@ -46,7 +43,9 @@ from nucleate.losses.validation import (
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "focal"]
+_NO_LABEL = -(1 << 62)  # PyTorch's own default leaves labels of -100 out
+
+__all__ = ["binary_cross_entropy", "cross_entropy"]
 
 
 @loss(
@@ -136,6 +135,12 @@ def cross_entropy_of(
     class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
     w = class_weights(name, class_weight, logits, dim, read)
     each = position_weights(name, weight, positions, read)
+    plain_call = dim == 1 and label_smoothing == 0 and reduction in ("mean", "sum")
+    options = (mask, class_weight, weight, ignore_index, group)
+    if plain_call and all(option is None for option in options) and _are_few(logits, target, positions):
+        found = _by_one_call(logits, target, reduction, read)
+        if found is not None:
+            return finish(name, found, 1, reduction=reduction, check=read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
         return weighed_surprisal(name, x, target, dim, mask, w, each, ignore_index, label_smoothing, normalize, read)
@@ -164,6 +169,20 @@ def cross_entropy_of(
     if pair is not None:
         return finish(name, *pair, reduction=reduction, check=read, group=group)
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
+
+
+def _are_few(logits: Tensor, target: Tensor, positions: tuple[int, ...]) -> bool:
+    return target.dtype == torch.long and target.shape == positions and is_small(logits)
+
+
+def _by_one_call(logits: Tensor, target: Tensor, reduction: Reduction, read: bool) -> Tensor | None:
+    """What is asked for most often by PyTorch's own function; None for labels out of range, if they are looked at."""
+    try:
+        return F.cross_entropy(held(logits), target, reduction=reduction, ignore_index=_NO_LABEL)
+    except IndexError:
+        if not read:
+            raise
+        return None
 
 
 def weighed_surprisal(
@@ -200,7 +219,7 @@ def _by_kernel(
     class_weight: Tensor | None,
     each: Tensor | None,
     *rule: Any,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, float] | None:
     """(total, weight) by the kernel of class indices or that of probabilities, or None where neither will do."""
     constants = target, mask, class_weight, each
     own: float | None = ignore_index
@@ -209,11 +228,12 @@ def _by_kernel(
         layout = common_layout([logits], dim, constants)
         module = None if layout is None else kernels("cross_entropy")
     elif target.shape == logits.shape and ignore_index is None:
-        layout, own = common_layout([logits, target], dim, constants, tiles=3), tolerance
+        mixed = target.is_contiguous() and not logits.is_contiguous()
+        layout, own = common_layout([logits], dim, constants, tiles=3, by_image=mixed), tolerance
         module = None if layout is None else kernels("soft_cross_entropy")
     if module is None:
         return None
-    pair: tuple[Tensor, Tensor] | None = module.fused_total(
+    pair: tuple[Tensor, float] | None = module.fused_total(
         layout, own, logits, target, dim, mask, class_weight, each, *rule
     )
     return pair
@@ -275,26 +295,13 @@ def binary_cross_entropy(
     Source: D. R. Cox, The regression analysis of binary sequences (1958).
     """
     name = "binary_cross_entropy"
-    require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
-    require_floating(name, "logits", logits)
     read = checking(check, logits)
-    require_shape(name, "target", target, shape(logits), "the logits")
-    if mask is not None:
-        require_mask(name, mask, shape(logits), "the logits")
-    if weight is not None:
-        require_weights(name, "weight", weight, shape(logits), "the logits", read)
+    require_floating(name, "logits", logits)
     v = _positive_weight(name, positive_weight, logits, class_dim, read)
-    mask = selection(labelled(name, target, mask, ignore_index), weight, [logits])
-    x = select(held(logits), mask)
-    t = select(target.to(x.dtype), mask)
-    if read:
-        require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
-    if label_smoothing:
-        t = mix(t, torch.full_like(t, 0.5), label_smoothing)
-    values = -times(t if v is None else v * t, F.logsigmoid(x)) - times(1 - t, F.logsigmoid(-x))
-    values, weights = weigh(values, None, mask, weight, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+    return yes_or_no(
+        name, logits, target, 1.0 if v is None else v, 1.0, 0.0, label_smoothing, mask, weight, ignore_index,
+        normalize, reduction, check, group,
+    )  # fmt: skip
 
 
 def _positive_weight(name: str, v: float | Tensor, logits: Tensor, class_dim: int, read: bool) -> float | Tensor | None:
@@ -316,80 +323,3 @@ def _positive_weight(name: str, v: float | Tensor, logits: Tensor, class_dim: in
     along = [1] * logits.ndim
     along[class_dim] = classes
     return v.to(held(logits).dtype).reshape(along)
-
-
-@loss(
-    "cross entropy",
-    "-sum w t (1 - q)^g log q",
-    "0..inf",
-    "most pixels are easy and drown the hard ones",
-    renamed=POSITION_WEIGHT,
-)
-def focal(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    gamma: NotNegative = 2.0,
-    class_dim: int = 1,
-    mask: Tensor | None = None,
-    class_weight: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
-    normalize: Normalize = "weight",
-    reduction: Reduction = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
-    """Cross entropy that looks away from what is already right: -sum_c w_c t_c (1 - q_c)^gamma log q_c; 0..inf.
-
-    q is softmax(logits); gamma = 0 gives `cross_entropy`. Any gamma >= 0 has a finite gradient, also below 1 where
-    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. A sigmoid is a
-    softmax of the two logits 0 and x.
-
-    Args:
-        gamma: how strongly easy positions are looked away from; at least 0.
-
-    >>> import torch
-    >>> logits = torch.tensor([[0.228, 0.619, 0.153]]).log()
-    >>> round(focal(logits, torch.tensor([1]), gamma=2.0).item(), 4)  # 0.381^2 * 0.4797
-    0.0696
-
-    Source: Lin et al., Focal loss for dense object detection (2017).
-    """
-    name = "focal"
-    require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "gamma", gamma, 0.0, float("inf"))
-    read = checking(check, logits)
-    dim, classes, positions = class_axis(name, logits, class_dim)
-    class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
-    w = class_weights(name, class_weight, logits, dim, read)
-    each = position_weights(name, weight, positions, read)
-    t = class_target(
-        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
-        class_weight=w,
-    )  # fmt: skip
-    log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
-    log_other = log_complement(log_q, t.dim)
-    if t.index is not None:
-        rows = t.index.unsqueeze(t.dim)
-        log_q, log_other = (x.gather(t.dim, rows).squeeze(t.dim) for x in (log_q, log_other))
-        values = -times(torch.exp(gamma * log_other), log_q)
-        values = values if t.share is None else times(t.share, values)
-    else:
-        assert t.soft is not None
-        soft = t.soft if w is None else t.soft * w
-        # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
-        values = (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
-    values, weights = weigh(values, t.share, t.selected, each, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
-
-
-def log_complement(log_q: Tensor, dim: int) -> Tensor:
-    """log(1 - q) from log q along the class axis, without cancellation and with a finite gradient everywhere.
-
-    Only the most probable class can come near 1; for it the other classes are summed. The rest are at most 1/2.
-    """
-    lowest = -1e30  # instead of -inf, whose differences are NaN; its exponential is 0 all the same
-    top = torch.zeros_like(log_q, dtype=torch.bool).scatter(dim, log_q.detach().argmax(dim, keepdim=True), 1)
-    others = torch.logsumexp(log_q.clamp(min=lowest).masked_fill(top, lowest), dim, keepdim=True)
-    return torch.where(top, others, torch.log1p(-log_q.exp().masked_fill(top, 0.0)))

@@ -60,6 +60,7 @@ __all__ = [
     "Ramp",
     "Renyi",
     "SigLIP",
+    "SigmoidFocal",
     "SimSiam",
     "SmoothL1",
     "SmoothedHinge",
@@ -192,6 +193,45 @@ class Focal(Loss):
         class_dim: int = ...,
         mask: Tensor | None = ...,
         class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> Tensor: ...
+
+class SigmoidFocal(Loss):
+    gamma: NotNegative
+    alpha: Share | None
+    mask: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: ProcessGroup | None
+    def __init__(
+        self,
+        *,
+        gamma: NotNegative = ...,
+        alpha: Share | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: ProcessGroup | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        gamma: NotNegative = ...,
+        alpha: Share | None = ...,
+        mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         ignore_index: int | None = ...,
         normalize: Normalize = ...,

@@ -7,6 +7,7 @@ divide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final, get_args
 
@@ -87,8 +88,10 @@ def require_parts(caller: str, pair: object) -> None:
         )
 
 
-def quotient(total: Tensor, weight: Tensor) -> Tensor:
+def quotient(total: Tensor, weight: Tensor | float) -> Tensor:
     """total / weight, and 0 with a zero gradient where nothing was weighed."""
+    if not isinstance(weight, Tensor):
+        return total if weight in (0, 1) else total / weight
     return total / torch.where(weight == 0, torch.ones_like(weight), weight)
 
 
@@ -130,21 +133,30 @@ def reduce(
             raise _nan(name)
         return values
     total = values.sum()
-    weight = total.new_full((), values.numel()) if weights is None else weights.sum()
+    weight = values.numel() if weights is None else weights.sum()
     return finish(name, total, weight, reduction=reduction, check=check, group=None if whole else group)
 
 
 def finish(
-    name: str, total: Tensor, weight: Tensor, *, reduction: Reduction, check: bool, group: ProcessGroup | None = None
+    name: str,
+    total: Tensor,
+    weight: Tensor | float,
+    *,
+    reduction: Reduction,
+    check: bool,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
-    """From this rank's total and weight to what `reduction` asks for."""
+    """From this rank's total and weight (a number where it is known) to what `reduction` asks for."""
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
-    if check and bool(total.detach().isnan()):
+    if check and math.isnan(total.item()):
         raise _nan(name)
-    if group is not None:
-        total, weight = sum_across(torch.stack((total, weight)), group).unbind()
+    if group is None and reduction != "pair":
+        return total if reduction == "sum" else quotient(total, weight)
+    pair = torch.stack((total, weight if isinstance(weight, Tensor) else total.new_full((), weight)))
+    pair = pair if group is None else sum_across(pair, group)
     if reduction == "pair":
-        return torch.stack((total, weight))
+        return pair
+    total, weight = pair.unbind()
     return total if reduction == "sum" else quotient(total, weight)
 
 

@@ -192,8 +192,10 @@ def counts(
         return _sums(name, r, over)
 
     made = None
-    if isinstance(logits, Tensor) and not multilabel and each is None and _fits(logits, target, class_dim, mask):
-        made = _fast(logits, target, mask, ignore_index, over, lambda x: torch.stack(plain(x, "image")[0][:2], 1))
+    if isinstance(logits, Tensor) and each is None and _fits(logits, target, class_dim, multilabel, mask, ignore_index):
+        made = _fast(
+            logits, target, mask, ignore_index, over, multilabel, lambda x: torch.stack(plain(x, "image")[0][:2], 1)
+        )
     if made is None:
         (both, predicted, labelled), pixels = plain(prediction, over)
     else:
@@ -238,12 +240,21 @@ def require_images(name: str, x: Tensor, dim: int, over: Over) -> None:
         )
 
 
-def _fits(logits: Tensor, target: Tensor, class_dim: int, mask: Tensor | None) -> bool:
-    """Whether this is logits (N, C, pixels...) with class indices, and nothing to say about shapes and types."""
-    if logits.ndim < 3 or class_dim not in (1, 1 - logits.ndim) or target.is_floating_point() or target.is_complex():
+def _fits(
+    logits: Tensor, target: Tensor, class_dim: int, multilabel: bool, mask: Tensor | None, ignore_index: int | None
+) -> bool:
+    """Whether this is logits (N, C, pixels...) with class indices, or with a yes or no for each of several labels.
+
+    And nothing to say about shapes and types.
+    """
+    if logits.ndim < 3 or class_dim not in (1, 1 - logits.ndim) or target.is_complex():
         return False
     positions = positions_of(logits, 1)
-    return target.shape == positions and (mask is None or (mask.dtype == torch.bool and mask.shape == positions))
+    if multilabel:
+        fits = target.shape == logits.shape and ignore_index is None
+    else:
+        fits = target.shape == positions and not target.is_floating_point()
+    return fits and (mask is None or (mask.dtype == torch.bool and mask.shape == positions))
 
 
 def _fast(
@@ -252,12 +263,18 @@ def _fast(
     mask: Tensor | None,
     ignore_index: int | None,
     over: Over,
+    multilabel: bool,
     twin: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """The same sums from the kernel, or None."""
-    layout = common_layout([logits], 1, [target, mask], by_image=True)
-    module = None if layout is None else kernels("overlap")
-    found = None if module is None else module.region_counts(layout, logits, target, mask, ignore_index, twin)
+    if multilabel:
+        layout = common_layout([logits], 1, [target, mask], tiles=4, by_image=True, fewest=1)
+        module = None if layout is None else kernels("sigmoid_overlap")
+        found = None if module is None else module.region_counts(layout, logits, target, mask, twin)
+    else:
+        layout = common_layout([logits], 1, [target, mask], by_image=True)
+        module = None if layout is None else kernels("overlap")
+        found = None if module is None else module.region_counts(layout, logits, target, mask, ignore_index, twin)
     if found is None:
         return None
     pair, labelled, selected = found

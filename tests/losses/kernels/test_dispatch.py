@@ -23,7 +23,7 @@ from tests.losses.test_every_loss import CASES, call
 
 from nucleate import losses
 from nucleate.code_folder import NAME
-from nucleate.losses import lovasz
+from nucleate.losses import binary, lovasz
 from nucleate.losses.kernels import background, blocks, dispatch, memory, row_blocks
 
 CALL = """
@@ -272,6 +272,7 @@ def test_the_kernels_of_each_loss_are_those_that_it_asks_for(monkeypatch: pytest
     monkeypatch.setattr(dispatch, "_loaded", Asked())
     monkeypatch.setattr(memory, "layout_of", lambda *_: memory.Layout(True, 1, 1, 1, 2, 1))
     monkeypatch.setattr(lovasz, "_FEWEST", 0)
+    monkeypatch.setattr(binary, "_FEWEST", 0)
     for case, fewest in itertools.product(CASES, (0, math.inf)):
         monkeypatch.setattr(blocks, "_FEWEST", fewest)
         monkeypatch.setattr(row_blocks, "FEWEST", fewest)

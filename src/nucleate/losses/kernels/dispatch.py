@@ -25,18 +25,22 @@ from nucleate.losses.kernels import background
 from nucleate.losses.registry import catalogue
 from nucleate.losses.validation import transforming
 
+_OVERLAP = ("overlap", "sigmoid_overlap")
 _INDEX_OR_SOFT = ("cross_entropy", "soft_cross_entropy")
 _USED: dict[str, tuple[str, ...]] = {
     "cross_entropy": _INDEX_OR_SOFT,
     "topk_cross_entropy": _INDEX_OR_SOFT,
+    "binary_cross_entropy": ("binary",),
+    "focal": ("focal",),
+    "sigmoid_focal": ("binary",),
     "linear_cross_entropy": (*_INDEX_OR_SOFT, "product_kernels"),
     "kl_divergence": ("divergence",),
     "jensen_shannon": ("divergence",),
-    "dice": ("overlap",),
-    "generalized_dice": ("overlap",),
-    "jaccard": ("overlap",),
-    "tversky": ("overlap",),
-    "focal_tversky": ("overlap",),
+    "dice": _OVERLAP,
+    "generalized_dice": _OVERLAP,
+    "jaccard": _OVERLAP,
+    "tversky": _OVERLAP,
+    "focal_tversky": _OVERLAP,
     "lovasz_hinge": ("lovasz",),
     "lovasz_softmax": ("lovasz",),
     "info_nce": ("product_kernels",),
