@@ -33,6 +33,7 @@ from nucleate.losses.validation import (
     require_shape,
     require_tensor,
     shape,
+    wants_gradient,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def linear_cross_entropy(
     if ignore_index is not None and target.shape == positions:
         kept = target != ignore_index
         selected = kept if selected is None else selected & kept
-    if class_weight is not None and target.ndim < features.ndim:  # a label whose class weighs 0 is not selected
+    # A label whose class weighs 0 is not selected, unless a gradient by the weight of its class is wanted.
+    if class_weight is not None and not wants_gradient(class_weight) and target.ndim < features.ndim:
         outline = features.new_zeros(()).expand(*positions, len(projection)).movedim(-1, dim)
         w = class_weights(name, class_weight, outline, dim, read)
         selected = class_target(
