@@ -17,7 +17,7 @@ from nucleate import losses
 # What the result takes its type from; all else (targets, weights, distances, temperatures) is a constant beside it.
 PREDICTIONS = {
     "logits", "prediction", "score", "p", "q", "first", "second", "query", "key", "features", "anchor", "positive",
-    "negative", "projection", "predictions", "mean", "location",
+    "negative", "projection", "predictions", "student",
 }  # fmt: skip
 
 
@@ -26,9 +26,7 @@ PREDICTIONS = {
 def test_constants_of_float64_do_not_widen_the_result(case: Case, dtype: torch.dtype) -> None:
     said = {
         name: x.to(dtype)
-        if (name in PREDICTIONS or name.startswith(("first", "second")))
-        and isinstance(x, Tensor)
-        and x.is_floating_point()
+        if (name in PREDICTIONS or name.endswith("_prediction")) and isinstance(x, Tensor) and x.is_floating_point()
         else x
         for name, x in {**case.inputs, **case.options}.items()
     }

@@ -60,7 +60,7 @@ def byol(
     Source: Grill et al., Bootstrap your own latent (2020).
     """
     (p, t), selected, read = _directions("byol", {"prediction": prediction, "target": target}, mask, weight, check)
-    values = (p - t.detach()).square().sum(1)
+    values = (p - t.detach().to(p.dtype)).square().sum(1)
     return reduce(
         "byol", *weigh(values, None, selected, weight, "weight"), reduction=reduction, check=read, group=group
     )
@@ -105,7 +105,7 @@ def simsiam(
         "second_projection": second_projection,
     }
     (p, z, q, y), selected, read = _directions("simsiam", named, mask, weight, check)
-    values = -((p * y.detach()).sum(1) + (q * z.detach()).sum(1)) / 2
+    values = -((p * y.detach().to(p.dtype)).sum(1) + (q * z.detach().to(q.dtype)).sum(1)) / 2
     pair = weigh(values, None, selected, weight, "weight")
     return reduce("simsiam", *pair, reduction=reduction, check=read, group=group)
 
