@@ -7,6 +7,7 @@ cancellation of q - 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -132,4 +133,5 @@ def focal_tiles(
 
 def fused_total(gamma: float, *call: Any) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it; the other arguments are those of cross entropy."""
-    return cross_entropy.fused_total(*call, tiles=partial(focal_tiles, np.float32(gamma)))
+    total: Callable[..., tuple[Tensor, float] | None] = cross_entropy.fused_total
+    return total(*call, tiles=partial(focal_tiles, np.float32(gamma)))
