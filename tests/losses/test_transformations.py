@@ -114,7 +114,7 @@ def large(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def kernels() -> None:
-    if not losses.warm_up("cross_entropy", "soft_cross_entropy", "overlap", "divergence"):
+    if not losses.warm_up("cross_entropy", "dice", "kl_divergence"):
         pytest.skip("There is no compiler of kernels.")
 
 
@@ -235,6 +235,8 @@ def test_forward_mode_with_a_mask_and_weights_of_zero(case: Case) -> None:
 def test_one_graph_with_a_mask_and_weights_of_zero(case: Case) -> None:
     if case.loss == "dense_info_nce":
         pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    if case.loss in ("barlow_twins", "vicreg"):
+        pytest.skip("It is 0 of fewer than two rows: how many there are depends on the mask.")
     f = Function(selecting(case))
     expected = f(*f.inputs)
     torch._dynamo.reset()

@@ -35,12 +35,12 @@ def first_row(rows: int, group: ProcessGroup | None) -> int:
     """Where this rank's rows begin in what `gather` returns."""
     if group is None:
         return 0
-    return sum(_counts(rows, group)[: torch.distributed.get_rank(group)])
+    return sum(of_each_rank(rows, group)[: torch.distributed.get_rank(group)])
 
 
-def _counts(rows: int, group: ProcessGroup) -> list[int]:
-    """How many rows each rank holds."""
-    mine = torch.tensor([rows], device=message_device(group))
+def of_each_rank(number: int, group: ProcessGroup) -> list[int]:
+    """The number that each rank says, in rank order."""
+    mine = torch.tensor([number], device=message_device(group))
     every = [torch.zeros_like(mine) for _ in range(torch.distributed.get_world_size(group))]
     torch.distributed.all_gather(every, mine, group=group)
     return [int(n) for n in every]
@@ -53,7 +53,7 @@ def message_device(group: ProcessGroup) -> torch.device:
 
 
 def _gather_rows(x: Tensor, group: ProcessGroup) -> tuple[Tensor, list[int]]:
-    counts = _counts(len(x), group)
+    counts = of_each_rank(len(x), group)
     # Collectives want equal shapes: pad to the longest rank, cut afterwards.
     padded = x.new_zeros((max(counts), *x.shape[1:]))
     padded[: len(x)] = x

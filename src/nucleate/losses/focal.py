@@ -25,7 +25,7 @@ from nucleate.losses.targets import (
     separate_weights,
     weigh,
 )
-from nucleate.losses.validation import checking, require_between, require_choice
+from nucleate.losses.validation import checking, require_between, require_choice, require_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -76,6 +76,7 @@ def focal(
     require_choice(name, "reduction", reduction, REDUCTIONS)
     require_between(name, "gamma", gamma, 0.0, math.inf)
     read = checking(check, logits)
+    require_tensor(name, "target", target)
     dim, classes, positions = class_axis(name, logits, class_dim)
     class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
     w = class_weights(name, class_weight, logits, dim, read)

@@ -16,7 +16,7 @@ from nucleate.losses.options import Between, NotNegative, Positive, Reduction, S
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import weigh, without_zeros
-from nucleate.losses.validation import require_between, require_positive, require_shape
+from nucleate.losses.validation import require_between, require_positive, require_shape, require_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -153,6 +153,7 @@ def _pairs(
     group: ProcessGroup | None,
 ) -> _Pairs:
     (x,), read = rows(name, {"features": features}, "dot", None, None, check)
+    require_tensor(name, "labels", labels)
     if labels.is_floating_point() or labels.is_complex():
         raise LossInputError(f"{name}: labels must be of an integer type, got {labels.dtype}; call .long() on them")
     require_shape(name, "labels", labels, (len(x),), "the rows of features")

@@ -128,7 +128,7 @@ def pixel_losses() -> Mapping[str, PixelLoss]:
     """The losses that fit, by name, in the order of the catalogue.
 
     >>> [name for name in pixel_losses() if name.endswith("entropy")]
-    ['cross_entropy', 'binary_cross_entropy']
+    ['cross_entropy', 'binary_cross_entropy', 'topk_cross_entropy', 'generalized_cross_entropy']
     """
     found = {entry.name: _of(entry) for entry in losses.catalogue()}
     return {name: one for name, one in found.items() if one is not None}

@@ -33,7 +33,7 @@ _USED: dict[str, tuple[str, ...]] = {
     "binary_cross_entropy": ("binary",),
     "focal": ("focal",),
     "sigmoid_focal": ("binary",),
-    "linear_cross_entropy": (*_INDEX_OR_SOFT, "product_kernels"),
+    "linear_cross_entropy": ("soft_cross_entropy", "product_kernels"),
     "kl_divergence": ("divergence",),
     "jensen_shannon": ("divergence",),
     "dice": _OVERLAP,

@@ -65,8 +65,8 @@ def _cost(
         q = exp2((own[j] - top[j]) * LOG2_E) / every
         more = choose(rest == 0, f32(1.0), choose(q == 0, f32(0.0), q * nats / r))
         slope = choose(pixel[j] == 0, f32(0.0), scale * pixel[j] * power * (f32(1.0) + gamma * more))
-        hit[j] = -slope * r
-        total[j] = slope / every
+        hit[j] = choose(slope == 0, f32(0.0), -slope * r)
+        total[j] = choose(slope == 0, f32(0.0), slope / every)
     return float(cost)
 
 
