@@ -20,6 +20,16 @@ def applied(function: type[torch.autograd.Function], *arguments: object) -> Tens
     return result
 
 
+def save(ctx: Any, needed: Sequence[Tensor | None], watched: Sequence[Tensor | None] = ()) -> None:
+    """Save what the backward pass needs, and what is only watched: changed in place, it is PyTorch's error there.
+
+    A tensor made in inference mode has no version to be saved with: of one that is needed, a copy is saved.
+    """
+    if any(ctx.needs_input_grad):
+        copies = [x.clone() if x is not None and x.is_inference() else x for x in needed]
+        ctx.save_for_backward(*copies, *(None if x is None or x.is_inference() else x for x in watched))
+
+
 @final
 class Elementwise(torch.autograd.Function):
     """value(x) with the derivative slope(x), element by element: nothing but x is kept for the backward pass."""
@@ -53,7 +63,7 @@ class Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin,
                 count: int, *tensors: Tensor | None) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(*tensors)
+        save(ctx, tensors[:count], tensors[count:])
         ctx.made, ctx.scale, ctx.again, ctx.twin, ctx.count = made, scale, again, twin, count
         return value
 

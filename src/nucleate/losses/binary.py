@@ -24,6 +24,7 @@ from nucleate.losses.validation import (
     require_shape,
     require_weights,
     shape,
+    transforming,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def yes_or_no(
     total = None
     if reduction != "none":
         constants = target, mask, weight, yes if isinstance(yes, Tensor) else None
-        order = None if logits.numel() < _FEWEST else common_order(logits, constants)
+        order = None if transforming() or logits.numel() < _FEWEST else common_order(logits, constants)
         module = None if order is None else kernels("binary")
         if module is not None:
             amount = _amount(logits, mask, weight, normalize)

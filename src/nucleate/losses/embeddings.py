@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -37,12 +38,13 @@ _ROWS = 4096  # at a time
 
 def unit(x: Tensor) -> Tensor:
     """Rows, along the last axis, scaled to length 1; a row of zeros stays 0 and has a finite gradient."""
-    if x.dtype != torch.float32 or x.ndim != 2 or x.numel() < _FEWEST or not (x.requires_grad and plain_tensor(x)):
-        return _unit(x)
-    return applied(_Unit, x)
+    fits = x.dtype == torch.float32 and x.ndim == 2 and x.requires_grad and not transforming()
+    return applied(_Unit, x) if fits and x.numel() >= _FEWEST and plain_tensor(x) else _unit(x)
 
 
 def _unit(x: Tensor) -> Tensor:
+    if not x.shape[-1]:
+        return x
     x = x / _scale(x)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / torch.where(length == 0, 1.0, length)
@@ -134,8 +136,15 @@ def batch(
         chosen = selected
         given = [x[chosen] for x in given]
         weight = None if weight is None else weight[chosen]
-    taken = [held(x) for x in given]
+    taken = alike(given)
     return Batch([unit(x) for x in taken] if similarity == "cosine" else taken, weight, chosen, keep, read)
+
+
+def alike(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """All in the widest type in which sums of one of them are held."""
+    taken = [held(x) for x in inputs]
+    wide = any(x.dtype == torch.float64 for x in taken)
+    return [x.double() for x in taken] if wide else taken
 
 
 def rows(
@@ -148,7 +157,7 @@ def rows(
 ) -> tuple[list[Tensor], bool]:
     """The rows that `mask` selects of each input, scaled; all inputs have one shape (N, D)."""
     read = _require_rows(loss, named, similarity, mask, weight, check)
-    taken = [held(x if mask is None else x[mask]) for x in named.values()]
+    taken = alike([x if mask is None else x[mask] for x in named.values()])
     return ([unit(x) for x in taken] if similarity == "cosine" else taken), read
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,10 @@ from torch import Tensor
 from nucleate.errors import LossInputError
 from nucleate.losses.contrastive import toward
 from nucleate.losses.distributed import first_row, gather
-from nucleate.losses.embeddings import batch, finish_rows, require_temperature, unit
+from nucleate.losses.embeddings import alike, batch, finish_rows, require_temperature, unit
 from nucleate.losses.kernels.row_blocks import over_products
 from nucleate.losses.options import Negatives, Positive, Reduction, Similarity
-from nucleate.losses.reduction import held, reduce, select, times
+from nucleate.losses.reduction import reduce, select, times
 from nucleate.losses.registry import loss
 from nucleate.losses.targets import position_weights, positions_of, selection
 from nucleate.losses.validation import (
@@ -132,9 +133,9 @@ def dense_info_nce(
     anchor = match >= 0
     chosen = selection(mask, each)
     anchor = anchor if chosen is None else anchor & chosen
-    every_key = held(key).flatten(2).transpose(1, 2)
+    queries, every_key = (x.flatten(2).transpose(1, 2) for x in alike([query, key]))
     keys = unit(every_key) if similarity == "cosine" else every_key
-    queries, wanted, where = held(query).flatten(2).transpose(1, 2), match.flatten(1).long(), anchor.flatten(1)
+    wanted, where = match.flatten(1).long(), anchor.flatten(1)
     if negatives == "batch":
         columns = [gather(keys.flatten(0, 1), group)]
         first = first_row(len(keys) * keys.shape[1], group)
@@ -206,7 +207,7 @@ def _require_dense(
     if mask is not None:
         require_mask(name, mask, positions_of(query, 1), "the pixels of query")
     read = checking(check, query)
-    pixels = key[0, 0].numel() if len(key) else 0
+    pixels = math.prod(key.shape[2:])
     if read and match.numel() and not -1 <= int(match.min()) <= int(match.max()) < pixels:
         raise LossInputError(
             f"{name}: match must hold -1 or a pixel of key in 0..{pixels - 1}, but holds {int(match.min())} and "

@@ -25,6 +25,7 @@ from nucleate.losses.validation import (
     require_mask,
     require_shape,
     shape,
+    transforming,
 )
 
 if TYPE_CHECKING:
@@ -190,7 +191,8 @@ def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
     """
     if not errors.shape[-1]:
         return errors.sum(-1)
-    fits = errors.dtype == torch.float32 and errors.numel() >= _FEWEST and errors.shape[-1] < _MOST
+    fits = errors.dtype == torch.float32 and not transforming()
+    fits = fits and errors.numel() >= _FEWEST and errors.shape[-1] < _MOST
     module = kernels("lovasz") if fits and plain_cpu_tensor(errors) and plain_cpu_tensor(positive) else None
     if module is not None:
         value: Tensor = module.extension(errors, positive)

@@ -46,7 +46,7 @@ def overlap(
     present = c.labelled > 0
     # With no labelled pixel the score would be 0 or 0 / 0 and have no slope: count what was predicted in vain
     # against one pixel, so that nothing costs nothing and every pixel more costs more.
-    floor = torch.where(present, smooth, max(smooth, 1.0))
+    floor = torch.where(present, wrong.new_full((), smooth), max(smooth, 1.0))
     values = safe_power(quotient(wrong, c.both + wrong + floor), gamma)
     counted = c.counted if empty == "penalize" else c.counted & present
     weights = counted.to(values.dtype)

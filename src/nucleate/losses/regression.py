@@ -77,10 +77,6 @@ def _elements(
     require_floating(name, "prediction", prediction)
     for said, x in tensors.items():
         require_shape(name, said, x, shape(prediction), "the prediction")
-        if x.is_complex():
-            raise LossInputError(
-                f"{name}: {said} must be real, got {x.dtype}; its parts are torch.view_as_real({said})"
-            )
     read = checking(check, prediction)
     positions, of, dim = shape(prediction), "the prediction", None
     if channel_dim is not None:

@@ -99,7 +99,7 @@ def cl_dice(
     hit, of_found, met, of_labelled, amount = _sums(name, [x * f.weight for x in parts], over, group)
     present = of_labelled > 0
     # Without a labelled centre line S would be 0 / 0: one pixel more than was found in each, as `dice` does.
-    more = torch.where(present, smooth, max(smooth, 1.0))
+    more = torch.where(present, hit.new_full((), smooth), max(smooth, 1.0))
     precision, sensitivity = quotient(hit + more, of_found + more), quotient(met + more, of_labelled + more)
     values = 1 - quotient(2 * precision * sensitivity, precision + sensitivity)
     counted = (amount > 0) if empty == "penalize" else (amount > 0) & present

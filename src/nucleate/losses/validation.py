@@ -118,13 +118,15 @@ def require_tensor(loss: str, name: str, x: object) -> None:
         of = f" of shape {tuple(size)}" if isinstance(size, tuple) else ""
         mend = _MENDS.get(kind, "torch.tensor({0}) makes one").format(name)
         raise LossInputError(f"{loss}: {name} must be a tensor, got {kind}{of}; {mend}")
+    if x.is_complex():
+        mend = f"take its .real part or its .abs(), or both parts: torch.view_as_real({name})"
+        raise LossInputError(f"{loss}: {name} must be real, got {x.dtype}; {mend}")
 
 
 def require_floating(loss: str, name: str, tensor: Tensor) -> None:
     require_tensor(loss, name, tensor)
     if not tensor.is_floating_point():
-        mend = "take its .real part or its .abs()" if tensor.is_complex() else "call .float() on it"
-        raise LossInputError(f"{loss}: {name} must be a floating-point tensor, got {tensor.dtype}; {mend}")
+        raise LossInputError(f"{loss}: {name} must be a floating-point tensor, got {tensor.dtype}; call .float() on it")
 
 
 def require_integers(loss: str, name: str, tensor: Tensor, what: str) -> None:

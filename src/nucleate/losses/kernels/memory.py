@@ -45,7 +45,7 @@ class Layout:
 
 def is_small(x: Tensor) -> bool:
     """Whether `x` lies in main memory and has less than what a kernel is worth, but something."""
-    return x.device.type == "cpu" and 0 < x.numel() < _FEWEST
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and 0 < x.numel() < _FEWEST
 
 
 def layout_of(x: Tensor, dim: int, tiles: int = 2, by_image: bool = False, fewest: int = 2) -> Layout | None:
@@ -93,11 +93,13 @@ def common_order(x: Tensor, constants: Iterable[Tensor | None]) -> tuple[int, ..
 
     None where the kernels cannot take `x` or a constant, or where the memory of `x` has gaps.
     """
+    if not plain_cpu_tensor(x):  # before strides are looked at, which a transformation would hold on to
+        return None
     given = [c for c in constants if c is not None]
     if x.dtype not in (torch.float32, torch.bfloat16) or any(c.requires_grad for c in given):
         return None
     order = tuple(range(x.ndim) if x.is_contiguous() else sorted(range(x.ndim), key=x.stride, reverse=True))
-    fits = x.permute(order).is_contiguous() and all(plain_cpu_tensor(c) for c in (x, *given))
+    fits = x.permute(order).is_contiguous() and all(map(plain_cpu_tensor, given))
     return order if fits else None
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.autograd import Twin, applied
+from nucleate.losses.autograd import Twin, applied, save
 from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
 from nucleate.losses.kernels.labels import count, count_selected, narrow, read_labels
@@ -306,8 +306,7 @@ class _Counts(torch.autograd.Function):
     def forward(
         ctx: Any, value: Tensor, job: Job, twin: Twin, logits: Tensor, target: Tensor, mask: Tensor | None
     ) -> Tensor:
-        # Target and mask for PyTorch's error where they were changed in place before the backward pass.
-        ctx.save_for_backward(logits, target, mask)
+        save(ctx, [logits], [target, mask])
         ctx.job, ctx.twin = job, twin
         return value
 

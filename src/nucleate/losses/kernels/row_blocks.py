@@ -14,9 +14,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from nucleate.losses.autograd import applied
+from nucleate.losses.autograd import applied, save
 from nucleate.losses.kernels.dispatch import plain_tensor
-from nucleate.losses.validation import batched, full_precision
+from nucleate.losses.validation import batched, full_precision, transforming
 
 FEWEST = 1 << 20  # products, below which they are all held without harm
 _BLOCK = 1 << 18  # products in a block, 1 MiB in float32
@@ -52,6 +52,8 @@ def over_products(
         return values(product(rows, columns), *each, *shared)
     if not torch.is_grad_enabled() or rows.device.type != "cpu":  # there the gradient that comes is not looked at
         expected = None
+    if expected is not None:  # weights may be of another type
+        expected = expected.to(rows.dtype)
     return applied(_InBlocks, values, len(each), expected, rows, columns, *each, *shared)
 
 
@@ -59,7 +61,8 @@ def suits(rows: Tensor, columns: Tensor, others: Optional = ()) -> bool:
     """Whether there are so many products that they should not be held, and the tensors such that it can be avoided."""
     tensors = [rows, columns, *(x for x in others if x is not None)]
     return (
-        math.prod(rows.shape[:-1]) * len(columns) >= FEWEST
+        not transforming()  # which would hold on to the size
+        and math.prod(rows.shape[:-1]) * len(columns) >= FEWEST
         and rows.dtype == columns.dtype
         and rows.dtype in (torch.float32, torch.float64)
         and all(map(plain_tensor, tensors))
@@ -85,7 +88,7 @@ class _InBlocks(torch.autograd.Function):
         ctx: Any, values: Values, count: int, expected: Tensor | None, rows: Tensor, columns: Tensor,
         *others: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(rows, columns, *others)
+        save(ctx, [rows, columns, *others])
         needs = ctx.needs_input_grad[3:]
         ctx.values, ctx.count, ctx.expected, ctx.made = values, count, expected, None
         found, made = _in_blocks(values, count, [rows, columns, *others], needs, expected if any(needs) else None)
