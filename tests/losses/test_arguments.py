@@ -51,6 +51,12 @@ def test_what_is_no_tensor_is_refused_with_its_type_and_the_mend(case: Case) -> 
 
 
 @pytest.mark.parametrize("case", ONE_EACH, ids=str)
+def test_no_imaginary_part_is_dropped(case: Case) -> None:
+    if isinstance(x := case.inputs.get("target"), Tensor):
+        assert "target must be real, got torch.complex64; take" in refused(case, "target", x.to(torch.complex64))
+
+
+@pytest.mark.parametrize("case", ONE_EACH, ids=str)
 def test_what_must_be_floating_point_is_said(case: Case) -> None:
     for name in case.masked:
         if name == "target":  # counts and other whole numbers are welcome there

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from tests.losses.test_every_loss import CASES, Case, call
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from nucleate import losses
@@ -153,6 +156,58 @@ def test_labels_that_were_changed_in_place_are_an_error_in_overlap_losses() -> N
 
 
 @pytest.mark.usefixtures("kernels")
+def test_constants_that_were_made_in_inference_mode() -> None:
+    x = torch.randn(2, 3, 96, 96, requires_grad=True)
+    with torch.inference_mode():
+        labels, soft = torch.randint(0, 3, (2, 96, 96)), torch.rand(2, 3, 96, 96)
+        mask, weight = torch.rand(2, 96, 96) > 0.2, torch.rand(2, 96, 96)
+    for loss, target, more in (
+        (losses.dice, labels, {"mask": mask}),
+        (partial(losses.dice, multilabel=True), soft, {}),
+        (losses.cross_entropy, labels, {"mask": mask, "weight": weight}),
+        (losses.cross_entropy, soft, {"check": False}),
+        (losses.binary_cross_entropy, soft, {}),
+        (lambda p, q: losses.kl_divergence(p=p, q=q), soft, {}),
+    ):
+        gradients = []
+        for y in (target, target.clone()):
+            (g,) = torch.autograd.grad(loss(x, y, **more), x)
+            gradients.append(g)
+        assert torch.equal(*gradients)
+
+
+def elements(n: int) -> tuple[Tensor, ...]:
+    return torch.randn(2, n, n, 3).movedim(-1, 1), torch.ones(2, 3, n, n)
+
+
+def pixels(n: int) -> tuple[Tensor, ...]:
+    return torch.randn(2, 3, n, n), torch.randint(0, 3, (2, n, n))
+
+
+def embedded(n: int) -> tuple[Tensor, ...]:
+    return torch.randn(12 * n, 8), torch.randn(12 * n, 8)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("loss", "inputs"), [
+    ("binary_cross_entropy", elements), ("sigmoid_focal", elements), ("cross_entropy", pixels), ("dice", pixels),
+    ("lovasz_softmax", pixels), ("info_nce", embedded),
+])  # fmt: skip
+def test_one_graph_for_few_numbers_and_for_many(loss: str, inputs: Callable[[int], tuple[Tensor, ...]]) -> None:
+    """No fast version looks at strides or sizes there, which the graph would hold on to."""
+    f, counter = losses.by_name(loss), CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(f, fullgraph=True, backend=counter, dynamic=True)
+    for n in (96, 200, 20, 8):
+        given = inputs(n)
+        torch.testing.assert_close(compiled(*given), f(*given))
+    assert counter.frame_count == 1
+    for n in (8, 96):
+        batch = torch.export.Dim("batch", min=2, max=1 << 20)
+        torch.export.export(Module(f), inputs(n), dynamic_shapes=(({0: batch}, {0: batch}),))
+
+
+@pytest.mark.usefixtures("kernels")
 def test_class_weights_of_any_strides() -> None:
     soft = torch.randn(2, 3, 96, 96).softmax(1)
     for weight in (torch.rand(3, 2)[:, 0], torch.ones(1).expand(3)):
@@ -244,7 +299,7 @@ def test_one_graph_with_a_mask_and_weights_of_zero(case: Case) -> None:
 
 
 class Module(torch.nn.Module):
-    def __init__(self, f: Function) -> None:
+    def __init__(self, f: Callable[..., Tensor]) -> None:
         super().__init__()
         self.f = f
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -35,11 +36,42 @@ def test_constants_of_float64_do_not_widen_the_result(case: Case, dtype: torch.d
         assert call(case, **{**said, "reduction": reduction, "check": False}).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["kl_divergence", "jensen_shannon", "renyi", "generalized_kl", "margin_ranking"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_default_type_does_not_widen_the_result(case: Case) -> None:
+    try:
+        torch.set_default_dtype(torch.float64)
+        test_constants_of_float64_do_not_widen_the_result(case, torch.float32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", ["info_nce", "clip_loss", "nt_xent", "siglip", "dense_info_nce"])
+def test_weights_of_another_type_in_blocks(name: str, reduction: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(1100, 8, generator=g, dtype=torch.float64) for _ in range(2))
+    w = torch.rand(1100, generator=g)
+    more = {}
+    if name == "dense_info_nce":
+        x, y, w, more = x.T.unsqueeze(0), y.T.unsqueeze(0), w.unsqueeze(0), {"match": torch.arange(1100).unsqueeze(0)}
+    x.requires_grad_()
+    results = [losses.by_name(name)(x, y, weight=v, reduction=reduction, **more) for v in (w, w.double())]
+    torch.testing.assert_close(*(torch.autograd.grad(r, x)[0] for r in results))
+
+
+OF_LABELS = {"margin_ranking": {"target": torch.ones(4, 3)}, "dense_info_nce": {"match": torch.arange(3).expand(4, 3)}}
+
+
+@pytest.mark.parametrize("name", [
+    "kl_divergence", "jensen_shannon", "renyi", "generalized_kl", "margin_ranking", "info_nce", "clip_loss", "siglip",
+    "dense_info_nce", "barlow_twins",
+])  # fmt: skip
 def test_two_predictions_give_the_wider_type(name: str) -> None:
-    wide, narrow = torch.rand(2, 3).double() + 0.1, torch.rand(2, 3) + 0.1
-    label = {"target": torch.ones(2, 3)} if name == "margin_ranking" else {}
-    keys = ("first", "second") if label else ("p", "q")
+    wide, narrow = torch.rand(4, 3).double() + 0.1, torch.rand(4, 3) + 0.1
+    if name == "dense_info_nce":
+        wide, narrow = wide.unsqueeze(1), narrow.unsqueeze(1)
+    label = OF_LABELS.get(name, {})
+    keys = [key for key in inspect.signature(losses.by_name(name)).parameters if key in PREDICTIONS][:2]
     for pair in ((wide, narrow), (narrow, wide)):
         assert losses.by_name(name)(**dict(zip(keys, pair, strict=True)), **label).dtype == torch.float64
 

@@ -66,7 +66,7 @@ def _plain_total(
     begin: int, share: Tensor | None, rows: Tensor, columns: Tensor, temperature: Positive | Tensor
 ) -> Tensor:
     """What `blocks.row_total` computes."""
-    partner = torch.arange(begin, begin + len(rows), device=rows.device)
+    partner = torch.arange(begin, begin + rows.shape[0], device=rows.device)
     values = over_products(rows / temperature, columns, toward, (partner, None), (None,))
     return (values if share is None else values * share).sum()
 
@@ -135,7 +135,7 @@ def info_nce(
         beside = partial(_beside, hardness)
         values = over_products(q / t, extra.to(q.dtype), beside, ((q * k).sum(1) / t, found.keep), (), expected)
         return finish_rows(name, values, None, found, reduction, group)
-    keys, begin, keep = gather(k, group), first_row(len(k), group), found.keep
+    keys, begin, keep = gather(k, group), first_row(k.shape[0], group), found.keep
     if extra is not None:
         keys = torch.cat((keys, extra.to(keys.dtype)))
         keep = None if keep is None else torch.cat((keep, keep.new_ones(len(extra))))
@@ -221,7 +221,7 @@ def clip_loss(
     found = batch(name, {"first": first, "second": second}, similarity, mask, weight, check, group)
     t = require_temperature(name, temperature, found.read)
     a, b = found.each
-    begin, ways = first_row(len(a), group), ((a, gather(b, group)), (b, gather(a, group)))
+    begin, ways = first_row(a.shape[0], group), ((a, gather(b, group)), (b, gather(a, group)))
     if reduction != "none" and found.keep is None and blocks.suits(*ways[0], None, (found.weight,)):
         share, amount, scale = _row_weights(found, reduction, group)
         twin = partial(_plain_total, begin, share)
@@ -279,14 +279,14 @@ def _of_both_views(
     """The mean over both rows of each pair of values(scores, partner, own, anchor, keep) against all rows."""
     a, b = found.each
     every = gather(a, group), gather(b, group)
-    own = found.row_numbers(first_row(len(a), group))
-    partner = own + len(every[0])
+    own = found.row_numbers(first_row(a.shape[0], group))
+    partner = own + every[0].shape[0]
     keep = None if found.keep is None else torch.cat((found.keep, found.keep))
     each = torch.cat((partner, own)), torch.cat((own, partner)), keep
     expected = found.expected(reduction)
     expected = None if expected is None else expected.repeat(2)
     both = over_products(torch.cat((a, b)) / temperature, torch.cat(every), values, each, (keep,), expected)
-    return both.reshape(2, len(a), *both.shape[1:]).mean(0)
+    return both.reshape(2, a.shape[0], *both.shape[1:]).mean(0)
 
 
 @loss("contrastive", "nt_xent without the pair below the line", "any", "small batches")
@@ -369,7 +369,7 @@ def siglip(
     if isinstance(bias, Tensor) and bias.numel() != 1:
         raise LossInputError(f"{name}: bias must have one element, got shape {shape(bias)}")
     a, b = found.each
-    own = found.row_numbers(first_row(len(b), group))
+    own = found.row_numbers(first_row(b.shape[0], group))
     offset = bias.reshape(()).to(a.dtype) if isinstance(bias, Tensor) else a.new_full((), number(name, "bias", bias))
     values = over_products(a / t, gather(b, group), _yes_or_no, (own,), (offset, found.keep), found.expected(reduction))
     return finish_rows(name, values, None, found, reduction, group)

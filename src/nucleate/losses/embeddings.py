@@ -113,11 +113,11 @@ class Batch:
         """What the backward pass will bring to the values, up to a factor."""
         if reduction == "none":
             return None
-        return self.each[0].new_ones(len(self.each[0])) if self.weight is None else self.weight.detach()
+        return self.each[0].new_ones(self.each[0].shape[0]) if self.weight is None else self.weight.detach()
 
     def row_numbers(self, begin: int) -> Tensor:
         """The place of each row among those of all ranks, the first of which is `begin`."""
-        return torch.arange(begin, begin + len(self.each[0]), device=self.each[0].device)
+        return torch.arange(begin, begin + self.each[0].shape[0], device=self.each[0].device)
 
 
 def batch(
@@ -178,10 +178,10 @@ def _require_rows(
         require_floating(loss, name, x)
         require_shape(loss, name, x, shape(first), first_name)
     if mask is not None:
-        require_mask(loss, mask, (len(first),), "the rows")
+        require_mask(loss, mask, (first.shape[0],), "the rows")
     read = checking(check, first)
     if weight is not None:
-        require_weights(loss, "weight", weight, (len(first),), "the rows, one weight each", read)
+        require_weights(loss, "weight", weight, (first.shape[0],), "the rows, one weight each", read)
     return read
 
 

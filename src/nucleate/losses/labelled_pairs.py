@@ -68,11 +68,11 @@ def sup_con(
     name = "sup_con"
     found = batch(name, {"features": features}, similarity, mask, weight, check, group)
     require_integers(name, "labels", labels, "labels")
-    require_shape(name, "labels", labels, (len(features),), "the rows of features")
+    require_shape(name, "labels", labels, (features.shape[0],), "the rows of features")
     t = require_temperature(name, temperature, found.read)
     (x,) = found.each
     mine = labels.long() if found.chosen is None else labels.long()[found.chosen]
-    own = found.row_numbers(first_row(len(x), group))
+    own = found.row_numbers(first_row(x.shape[0], group))
     each, shared = (own, mine), (gather(mine, group), found.keep)
     values, anchor = over_products(
         x / t, gather(x, group), _toward_same, each, shared, found.expected(reduction)

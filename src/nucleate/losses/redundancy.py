@@ -58,7 +58,7 @@ def barlow_twins(
     name = "barlow_twins"
     require_between(name, "off_diagonal", off_diagonal, 0.0, math.inf)
     a, b, read = _whole_batch(name, first, second, mask, reduction, check, group)
-    n = len(a)
+    n = a.shape[0]
     if n < 2:
         return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read)
     a, b = _standardised(a), _standardised(b)

@@ -119,9 +119,10 @@ def _directions(
     Those that are not selected become ones, whose derivatives are all finite.
     """
     every, read = rows(name, named, "dot", None, None, check)
-    selected = without_zeros(name, mask, weight, (len(every[0]),), read)
+    selected = without_zeros(name, mask, weight, (every[0].shape[0],), read)
     chosen = None if selected is None else selected.unsqueeze(1)
-    return [unit(select(x, chosen, fill=1.0)) for x in every], selected, read
+    kind = held(next(iter(named.values()))).dtype  # that of the prediction; its target is a constant
+    return [unit(select(x.to(kind), chosen, fill=1.0)) for x in every], selected, read
 
 
 @loss(
