@@ -179,6 +179,115 @@ def test_what_cannot_be_right_is_refused() -> None:
         Accumulation().backward(pairs_of(x, target, 1)[0])
 
 
+@pytest.mark.parametrize("terms", [1, 2])
+def test_tied_weights_and_a_lone_tensor_are_one_parameter(terms: int) -> None:
+    x, target = inputs()
+    _, expected = one_pass(x, target, terms)
+    for give in (lambda w: [w], lambda w: [w, w], lambda w: iter([w]), lambda w: w):
+        steps, w = Accumulation(factors=FACTORS[:terms]), factor()
+        steps.backward(*pairs_of(x * w, target, terms))
+        for missing in ([], [factor()]):
+            with pytest.raises(LossInputError, match="not given"):
+                steps.finish(missing)
+        steps.finish(give(w))
+        torch.testing.assert_close(w.grad, expected)
+
+
+def test_a_part_whose_backward_pass_fails_is_not_counted() -> None:
+    x, target = inputs()
+    value, expected = one_pass(x, target, 1)
+    steps, w = Accumulation(), factor()
+    (pair,) = pairs_of(x * w, target, 1)
+    failing = pair.total * 1
+    failing.register_hook(lambda gradient: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        steps.backward(pair._replace(total=failing))
+    steps.backward(pair)
+    assert steps.finish([w]) == pytest.approx(value)
+    torch.testing.assert_close(w.grad, expected)
+
+
+whole_dice = partial(losses.dice, over="batch")
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        losses.Dice(over="batch"),
+        losses.Dice(over="batch").forward,
+        partial(losses.Dice(over="batch")),
+        lambda *given, **options: losses.dice(*given, over="batch", **options),
+        torch.compile(whole_dice, backend="eager"),
+        torch.compile(whole_dice, backend="aot_eager"),
+    ],
+)
+def test_a_pair_of_a_whole_batch_says_so_however_the_loss_was_called(fn: Any) -> None:
+    x, target = inputs()
+    x.requires_grad_()
+    pair, image = (total_and_weight(f, x, target, ignore_index=255) for f in (fn, losses.dice))
+    assert pair.of_batch
+    assert pair._replace(weight=pair.weight).of_batch
+    assert not image.of_batch
+    torch.testing.assert_close(pair.total / pair.weight, fn(x, target, ignore_index=255))
+    steps = Accumulation()
+    steps.backward(pair)
+    steps.backward((0, 0))
+    with pytest.raises(LossInputError, match="whole batch"):
+        steps.backward(image)
+
+
+@pytest.mark.parametrize("fn", [losses.barlow_twins, losses.vicreg])
+def test_statistics_of_all_rows_are_of_the_whole_batch(fn: Any) -> None:
+    assert total_and_weight(lambda **options: fn(torch.eye(4), torch.eye(4), **options)).of_batch
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"factors": ("a", 1)}, "factors must hold"),
+        ({"factors": 1.0}, "factors must hold"),
+        ({"factors": (torch.nan,)}, "factors must hold"),
+        ({"factors": ()}, "factors must hold"),
+        ({"weights": (torch.nan, 6)}, "weights must hold"),
+        ({"weights": (-1.0,)}, "weights must hold one finite number of at least 0"),
+        ({"weights": torch.tensor(6.0)}, "weights must hold"),
+        ({"group": (1.0, 2.0)}, "group must be a process group"),
+    ],
+)
+def test_the_constructor_says_what_it_takes(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(LossInputError, match=said):
+        Accumulation(**options)
+
+
+def test_what_has_no_meaning_is_refused() -> None:
+    x, target = inputs()
+    (pair,) = pairs_of(x * factor(), target, 1)
+    for call in (lambda: pair * 2, lambda: 2 * pair):
+        with pytest.raises(LossInputError, match="factors="):
+            call()
+    with pytest.raises(LossInputError, match="not added"):
+        sum([pair])
+    for weights in (None, (1.0, 2.0)):
+        with pytest.raises(LossInputError, match="after backward"):
+            Accumulation(weights=weights).finish([factor()])
+    steps = Accumulation()
+    steps.backward(pair)
+    with pytest.raises(LossInputError, match="must be tensors"):
+        steps.finish([("name", factor())])
+    with pytest.raises(LossInputError, match=r"give \[pair\]"):
+        losses.mean_of(pair)
+    with pytest.raises(LossInputError, match="two tensors each"):
+        losses.mean_of([(1.0, 2.0)])
+    assert losses.mean_of([pair, (0, 0)]) == losses.mean_of([pair])
+    assert losses.mean_of([(0, 0)]) == 0
+    with pytest.raises(LossInputError, match="hands reduction= on"):
+        total_and_weight(nn.functional.cross_entropy, x, target)
+    with pytest.raises(LossInputError, match="hands reduction= on"):
+        total_and_weight(nn.CrossEntropyLoss(), x, target)
+    with pytest.raises(LossInputError, match="hands reduction= on"):
+        total_and_weight(lambda *given, **options: x.mean(), x, target)
+
+
 WORKER = Path(__file__).with_name("parallel_worker.py")
 
 

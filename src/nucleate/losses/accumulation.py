@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import message_device, of_each_rank
-from nucleate.losses.reduction import TotalAndWeight, require_parts
+from nucleate.losses.reduction import TotalAndWeight, is_nothing, require_parts
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -73,30 +75,46 @@ class Accumulation:
         weights: Sequence[float | Tensor] | None = None,
         scaler: GradScaler | None = None,
     ) -> None:
-        if factors is not None and weights is not None and len(factors) != len(weights):
+        if isinstance(group, (Iterable, int, float)):
             raise LossInputError(
-                f"Accumulation: factors has {len(factors)} numbers and weights {len(weights)}; give one for each loss"
+                f"Accumulation: group must be a process group, got {group!r}; say factors= or weights="
+            )
+        self._factors = _numbers("factors", factors, -sys.float_info.max)
+        said = _numbers("weights", weights, 0.0)
+        if self._factors is not None and said is not None and len(self._factors) != len(said):
+            raise LossInputError(
+                f"Accumulation: factors has {len(self._factors)} numbers and weights {len(said)}; give one for each "
+                "loss"
             )
         self.group = group
         self.scaler = scaler
-        self._factors = None if factors is None else tuple(factors)
-        self._weights = None if weights is None else _across([float(w) for w in weights], group)
+        self._weights = None if said is None else _across(said, group)
+        self._first: list[Tensor] | None = None  # leaves of a single loss, of its first part
         self._forget()
 
     def _forget(self) -> None:
         self._parts: list[list[tuple[Tensor, Tensor]]] = []
+        self._whole: set[int] = set()  # the losses that had a part of a whole batch
         self._apart: dict[int, dict[Tensor, Tensor | None]] = {}  # of each loss but the first: leaf -> gradient
 
-    def backward(self, *pairs: TotalAndWeight) -> None:
+    def backward(self, *pairs: TotalAndWeight | tuple[int, int]) -> None:
         """Back-propagate one part: for each loss what `total_and_weight(fn, ...)` gave, in the same order every time.
 
-        A part that has nothing of some loss gives (0, 0) there.
+        A part that has nothing of some loss gives (0, 0) there. Where a backward pass fails midway, what it has added
+        to the gradients stays there, as in PyTorch: set them to None and begin with a new `Accumulation`.
         """
-        self._check(pairs)
+        checked = self._check(pairs)
+        self._add(checked)
+        self._whole.update(k for k, pair in enumerate(checked) if pair.of_batch)
+        self._parts.append([(pair.total.detach(), pair.weight.detach()) for pair in checked])
+
+    def _add(self, pairs: Sequence[TotalAndWeight]) -> None:
+        """Add the gradients of one part."""
         factors = self._factors or (1.0,) * len(pairs)
-        self._parts.append([(pair.total.detach(), pair.weight.detach()) for pair in pairs])
         # Without a graph there is nothing to add; where there should be one PyTorch says so.
-        live = [k for k, (total, weight) in enumerate(pairs) if total.requires_grad or float(weight) != 0]
+        live = [k for k, pair in enumerate(pairs) if _counts(pair)]
+        if self._first is None and len(pairs) == 1 and live:
+            self._first = _leaves_if_known(pairs[0].total)
         if self._weights is not None:
             shares = [factors[k] / (self._weights[k] or 1.0) for k in live]
             if live:
@@ -111,16 +129,21 @@ class Accumulation:
             if apart is not None:
                 for leaf in leaves:
                     leaf.grad = apart.get(leaf)
-            self._scaled(pairs[k].total).backward(retain_graph=k != live[-1])
-            if apart is not None:
-                for leaf, gradient in zip(leaves, before, strict=True):
-                    apart[leaf], leaf.grad = leaf.grad, gradient
+            try:
+                self._scaled(pairs[k].total).backward(retain_graph=k != live[-1])
+            finally:
+                if apart is not None:
+                    for leaf, gradient in zip(leaves, before, strict=True):
+                        apart[leaf], leaf.grad = leaf.grad, gradient
 
     def _scaled(self, loss: Any) -> Any:
         return loss if self.scaler is None else self.scaler.scale(loss)
 
-    def _check(self, pairs: Sequence[TotalAndWeight]) -> None:
-        if not pairs or not all(isinstance(pair, TotalAndWeight) for pair in pairs):
+    def _check(self, given: Sequence[TotalAndWeight | tuple[int, int]]) -> list[TotalAndWeight]:
+        """The pairs, where (0, 0) is one, too."""
+        pairs = [TotalAndWeight(torch.zeros(()), torch.zeros(())) if is_nothing(pair) else pair for pair in given]
+        checked = [pair for pair in pairs if isinstance(pair, TotalAndWeight)]
+        if not pairs or len(checked) != len(pairs):
             raise LossInputError(
                 "Accumulation: backward takes what total_and_weight gave, as in backward(of_cross_entropy, of_dice), "
                 "one pair for each loss; totals of different losses have different weights and are not added"
@@ -131,11 +154,12 @@ class Accumulation:
                 f"Accumulation: backward got {len(pairs)} pairs after {len(before[0])}; give one for each loss in each "
                 "part, (0, 0) where a part has nothing of it"
             )
-        for pair in pairs:
+        for k, pair in enumerate(checked):
             if self._parts or self.group is not None:
-                require_parts("Accumulation", pair)
+                require_parts("Accumulation", pair, also=k in self._whole and _counts(pair))
             if self.group is not None and pair.of_group:
                 raise LossInputError("Accumulation: sums over its group itself; call the losses without group=")
+        return checked
 
     def finish(self, parameters: Iterable[Tensor], *, averaged: bool = False) -> float:
         """Divide the gradients of `parameters` by all weights, in place; return the loss and start anew.
@@ -144,17 +168,19 @@ class Accumulation:
         in the same order.
 
         Args:
-            parameters: all tensors that the losses are differentiated by.
+            parameters: all tensors that the losses are differentiated by; one that is given twice counts once.
             averaged: a wrapper, `DistributedDataParallel` or FSDP, has averaged the gradients over `group` in the
                 backward passes: nothing is sent again. Sharded gradients (FSDP) need it.
 
         Raises:
-            LossInputError: sharded gradients without `averaged`, several losses with it but without `weights`, or
-                parameters that are missing.
+            LossInputError: no part at all, sharded gradients without `averaged`, several losses with it but without
+                `weights`, or parameters that are missing (of one loss this is seen in its first part).
         """
-        given = list(parameters)
+        given = _distinct(parameters)
         self._check_finish(given, averaged)
-        terms = _most(max([len(x) for x in (self._factors, *self._parts[:1]) if x is not None], default=1), self.group)
+        terms = _most(len(self._parts[0]) if self._parts else 0, self.group)
+        if not terms:
+            raise LossInputError("Accumulation: finish must come after backward, and no part was given to it")
         rows = [[sum(float(part[k][i]) for part in self._parts) for k in range(terms)] for i in (0, 1)]
         sums = _across(rows[0] + rows[1], self.group)
         totals, weights = sums[:terms], sums[terms:]
@@ -194,20 +220,64 @@ class Accumulation:
                 "Accumulation: these gradients are sharded over ranks (FSDP), so no rank can sum them; construct it "
                 "with the group of the wrapper and call finish(parameters, averaged=True)"
             )
-        if {id(leaf) for apart in self._apart.values() for leaf in apart} - set(map(id, given)):
+        needed = {id(leaf) for apart in self._apart.values() for leaf in apart}
+        works = self._weights is None or (self.group is not None and not averaged)  # there is something to do for each
+        if works:
+            needed.update(id(leaf) for leaf in self._first or ())
+        if needed - set(map(id, given)) or (works and not given and any(bool(part[0][1]) for part in self._parts)):
             raise LossInputError(
                 "Accumulation: the losses depend on tensors that finish was not given; give all that need a gradient. "
                 "Where a wrapper (fully_shard) puts others in their place, say the sums of the weights beforehand: "
                 "Accumulation(group, weights=...)"
             )
+        if self._first:
+            self._first = []  # found once: later steps are not slowed down
 
     def _check_weights(self, found: Sequence[float]) -> None:
-        for k, (said, weight) in enumerate(zip(self._weights or found, found, strict=True)):
-            if abs(said - weight) > _SAME_WEIGHT * max(said, weight):
+        for k, (said, weight) in enumerate(zip(self._weights or (), found, strict=self._weights is not None)):
+            if not abs(said - weight) <= _SAME_WEIGHT * max(said, weight):
                 raise LossInputError(
                     f"Accumulation: weights said {said:g} for loss {k}, but its parts weigh {weight:g}; the gradients "
                     "were divided by what was said, so give the sum over all parts"
                 )
+
+
+def _numbers(name: str, given: Sequence[float | Tensor] | None, low: float) -> list[float] | None:
+    if given is None:
+        return None
+    try:
+        found = [math.nan if isinstance(x, str) else float(x) for x in given]
+    except (TypeError, ValueError, RuntimeError):
+        found = []
+    if not found or not all(low <= x < math.inf for x in found):
+        least = "" if low else " of at least 0"
+        raise LossInputError(
+            f"Accumulation: {name} must hold one finite number{least} for each loss, as in (1.0, 0.5), got {given!r}"
+        )
+    return found
+
+
+def _distinct(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Each parameter once, also where weights are tied."""
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for x in given:
+        if not isinstance(x, Tensor):
+            raise LossInputError(
+                f"Accumulation: parameters must be tensors, as model.parameters() gives, got {type(x).__name__}"
+            )
+    return list({id(x): x for x in given}.values())
+
+
+def _counts(pair: TotalAndWeight) -> bool:
+    return pair.total.requires_grad or float(pair.weight) != 0
+
+
+def _leaves_if_known(total: Tensor) -> list[Tensor]:
+    """The leaves of one loss; none where a wrapper stands between it and them."""
+    try:
+        return _leaves([total])
+    except LossInputError:
+        return []
 
 
 def _across(numbers: list[float], group: ProcessGroup | None) -> list[float]:

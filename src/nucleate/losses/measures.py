@@ -277,7 +277,8 @@ def expected_calibration_error(
         gap = gap if t.selected is None else torch.where(t.selected, gap, 0.0)
         sums = gap.new_zeros(bins).index_add_(0, bin_of.flatten(), gap.flatten())
         sums, weight = sum_across(sums, group), sum_across(counted.sum(), group)
-        return finish(name, sums.abs().sum(), weight, reduction=reduction, check=read)
+        total = sums.abs().sum()
+        return finish(name, total, weight, reduction=reduction, check=read, group=group, whole=True)
 
 
 # The measures as modules, as `measures.Entropy()`.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, final, get_args
 
 import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distributed import sum_across
+from nucleate.losses.distributed import message_device, sum_across
 from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TotalAndWeight", "mean_of", "total_and_weight"]
 
 REDUCTIONS = get_args(Reduction)
-
-
-_OF_BATCH = {"barlow_twins", "vicreg", "expected_calibration_error"}  # statistics of all rows together
+_OF_BATCH, _OF_GROUP = 1, 2  # what the stride of a pair says, added to 1
 
 
 class _Pair(NamedTuple):
@@ -52,6 +50,19 @@ class TotalAndWeight(_Pair):
             "losses go into Accumulation.backward(a, b), each with its own weight"
         )
 
+    def __mul__(self, factor: object) -> NoReturn:
+        raise LossInputError(
+            f"TotalAndWeight: a pair is not multiplied, got {factor!r}; a factor of a loss goes into "
+            "Accumulation(factors=...), or multiply the total"
+        )
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _replace(self, **fields: Any) -> Self:
+        made = super()._replace(**fields)
+        made.of_batch, made.of_group = self.of_batch, self.of_group
+        return made
+
 
 def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> TotalAndWeight:
     """Call the loss `fn` and return (total, weight), whose quotient is what reduction="mean" returns.
@@ -68,24 +79,42 @@ def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> To
     """
     if "reduction" in kwargs:
         raise LossInputError("total_and_weight: takes the place of reduction=; leave that argument out")
-    pair = TotalAndWeight(*fn(*args, **kwargs, reduction="pair").unbind())
-
-    def option(name: str) -> Any:
-        return kwargs.get(name, getattr(fn, "keywords", {}).get(name, getattr(fn, name, None)))
-
-    name = getattr(getattr(getattr(fn, "func", fn), "function", fn), "__name__", "")
-    pair.of_batch = option("over") == "batch" or name in _OF_BATCH
-    pair.of_group = option("group") is not None
+    try:
+        found = fn(*args, **kwargs, reduction="pair")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        if isinstance(error, LossInputError) or not any(word in str(error) for word in ("reduction", "pair")):
+            raise
+        raise _no_pair(fn) from error
+    if not isinstance(found, Tensor) or found.shape != (2,):
+        raise _no_pair(fn)
+    pair = TotalAndWeight(*found.unbind())
+    said = found.stride(0) - 1
+    pair.of_batch, pair.of_group = bool(said & _OF_BATCH), bool(said & _OF_GROUP)
     return pair
 
 
-def require_parts(caller: str, pair: object) -> None:
-    """Refuse a pair that is one value of a whole batch."""
-    if isinstance(pair, TotalAndWeight) and pair.of_batch:
+def _no_pair(fn: object) -> LossInputError:
+    return LossInputError(
+        f"total_and_weight: fn must be a loss of nucleate, or a function that hands reduction= on to one, got {fn!r}"
+    )
+
+
+def require_parts(caller: str, pair: object, also: bool = False) -> None:
+    """Refuse a pair that is one value of a whole batch, or that is `also` none of its parts."""
+    if also or (isinstance(pair, TotalAndWeight) and pair.of_batch):
         raise LossInputError(
             f"{caller}: a loss of the whole batch, such as over='batch', is not the sum of its parts; take "
             "over='image', or one part"
         )
+
+
+def _is_pair(pair: object) -> bool:
+    return isinstance(pair, (tuple, list)) and len(pair) == 2
+
+
+def is_nothing(pair: Any) -> bool:
+    """Whether it is (0, 0) in plain numbers, for a part without anything of a loss."""
+    return _is_pair(pair) and all(isinstance(x, (int, float)) and x == 0 for x in pair)
 
 
 def quotient(total: Tensor, weight: Tensor | float) -> Tensor:
@@ -95,18 +124,25 @@ def quotient(total: Tensor, weight: Tensor | float) -> Tensor:
     return total / torch.where(weight == 0, torch.ones_like(weight), weight)
 
 
-def mean_of(pairs: Iterable[tuple[Tensor, Tensor]], group: ProcessGroup | None = None) -> Tensor:
+def mean_of(pairs: Iterable[tuple[Tensor, Tensor] | tuple[int, int]], group: ProcessGroup | None = None) -> Tensor:
     """The mean over several (total, weight) pairs, and over the ranks of `group`: all totals over all weights.
 
     >>> import torch
     >>> mean_of([(torch.tensor(6.0), torch.tensor(3.0)), (torch.tensor(0.0), torch.tensor(1.0))]).item()
     1.5
     """
+    if isinstance(pairs, TotalAndWeight):
+        raise LossInputError("mean_of: pairs must be a list of (total, weight), got one pair; give [pair]")
     parts = list(pairs)
+    for given in parts:
+        if not is_nothing(given) and not (_is_pair(given) and all(isinstance(x, Tensor) for x in given)):
+            raise LossInputError(f"mean_of: pairs must hold (total, weight) of two tensors each, got {given!r}")
     if len(parts) > 1 or group is not None:
         for pair in parts:
             require_parts("mean_of", pair)
-    rows = [torch.stack((total, weight)) for total, weight in parts]
+    rows = [torch.stack(pair) for pair in parts if isinstance(pair[0], Tensor) and isinstance(pair[1], Tensor)]
+    if parts and not rows:  # numbers alone
+        rows = [torch.zeros(2, device=None if group is None else message_device(group))]
     if not rows:
         raise LossInputError("mean_of: needs at least one (total, weight) pair; a rank without data gives (0, 0)")
     total, weight = sum_across(torch.stack(rows).sum(0), group).unbind()
@@ -125,7 +161,8 @@ def reduce(
 ) -> Tensor:
     """The last step of every loss: `values` are weighted and 0 where not selected; `weights` None means 1 each.
 
-    `whole` says that every rank of `group` already holds the whole loss, so nothing is summed over the ranks.
+    `whole` says that the loss is one value of a whole batch, which every rank of `group` already holds: nothing is
+    summed over the ranks, and parts do not add up to it.
     """
     require_choice(name, "reduction", reduction, REDUCTIONS)
     if reduction == "none":
@@ -134,7 +171,7 @@ def reduce(
         return values
     total = values.sum()
     weight = values.numel() if weights is None else weights.sum()
-    return finish(name, total, weight, reduction=reduction, check=check, group=None if whole else group)
+    return finish(name, total, weight, reduction=reduction, check=check, group=group, whole=whole)
 
 
 def finish(
@@ -145,19 +182,27 @@ def finish(
     reduction: Reduction,
     check: bool,
     group: ProcessGroup | None = None,
+    whole: bool = False,
 ) -> Tensor:
-    """From this rank's total and weight (a number where it is known) to what `reduction` asks for."""
+    """From this rank's total and weight (a number where it is known) to what `reduction` asks for.
+
+    `whole`: it is one value of a whole batch, which every rank of `group` already holds.
+    """
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
     if check and math.isnan(total.item()):
         raise _nan(name)
-    if group is None and reduction != "pair":
-        return total if reduction == "sum" else quotient(total, weight)
-    pair = torch.stack((total, weight if isinstance(weight, Tensor) else total.new_full((), weight)))
-    pair = pair if group is None else sum_across(pair, group)
+    if group is not None and not whole:
+        total, weight = sum_across(torch.stack((total, _tensor(weight, total))), group).unbind()
     if reduction == "pair":
-        return pair
-    total, weight = pair.unbind()
+        # The stride says what kind of pair it is: so it comes through lambdas, modules, torch.compile and threads.
+        stride = 1 + whole * _OF_BATCH + (group is not None) * _OF_GROUP
+        pair = torch.stack((*(total,) * stride, _tensor(weight, total)))
+        return pair if stride == 1 else pair[::stride]
     return total if reduction == "sum" else quotient(total, weight)
+
+
+def _tensor(weight: Tensor | float, total: Tensor) -> Tensor:
+    return weight if isinstance(weight, Tensor) else total.new_full((), weight)
 
 
 def held(x: Tensor) -> Tensor:

@@ -60,13 +60,13 @@ def barlow_twins(
     a, b, read = _whole_batch(name, first, second, mask, reduction, check, group)
     n = a.shape[0]
     if n < 2:
-        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read)
+        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read, group)
     a, b = _standardised(a), _standardised(b)
     correlation = product(a.T, b.T) / n
     own = torch.eye(correlation.shape[0], dtype=torch.bool, device=a.device)
     loss = (1 - correlation.diagonal()).square().sum()
     loss = loss + off_diagonal * correlation.masked_fill(own, 0.0).square().sum()
-    return _of_batch(name, loss, n, reduction, read)
+    return _of_batch(name, loss, n, reduction, read, group)
 
 
 @loss(
@@ -115,7 +115,7 @@ def vicreg(
     a, b, read = _whole_batch(name, first, second, mask, reduction, check, group)
     n, features = a.shape
     if n < 2:
-        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read)
+        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read, group)
     loss = invariance * (a - b).square().mean()
     for x in (a, b):
         x = x - x.mean(0)
@@ -124,7 +124,7 @@ def vicreg(
         own = torch.eye(features, dtype=torch.bool, device=x.device)
         loss = loss + variance * F.relu(deviation - spread).mean() / 2
         loss = loss + covariance * shared.masked_fill(own, 0.0).square().sum() / features
-    return _of_batch(name, loss, n, reduction, read)
+    return _of_batch(name, loss, n, reduction, read, group)
 
 
 def _whole_batch(
@@ -143,9 +143,9 @@ def _whole_batch(
     return gather(a, group, replicated=True), gather(b, group, replicated=True), read
 
 
-def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool) -> Tensor:
+def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool, group: ProcessGroup | None) -> Tensor:
     values, weights = (loss * n).reshape(1), loss.detach().new_full((1,), n)
-    return reduce(name, values, weights, reduction=reduction, check=read)
+    return reduce(name, values, weights, reduction=reduction, check=read, group=group, whole=True)
 
 
 def _standardised(x: Tensor) -> Tensor:
