@@ -182,3 +182,26 @@ def test_the_names_of_version_0_1_work_with_a_warning() -> None:
         assert losses.entropy is losses.measures.entropy
     with pytest.warns(FutureWarning, match=r"losses.clip is called losses\.clip_loss since"):
         assert losses.clip is losses.clip_loss
+
+
+@pytest.mark.parametrize("entry", losses.catalogue(), ids=lambda e: e.name)
+def test_an_option_of_another_type_is_refused_with_its_name_and_value(entry: losses.Entry) -> None:
+    parameters = inspect.signature(entry.function).parameters.values()
+    inputs = {p.name: torch.zeros(2, 3) for p in parameters if p.default is p.empty}
+    for p in parameters:
+        if p.default is p.empty or "Tensor" in p.annotation or p.name == "group":
+            continue
+        for wrong in (object(), [1]):
+            with pytest.raises(losses.LossInputError, match=re.escape(f"{entry.name}: {p.name} must be ")):
+                entry.function(**inputs, **{p.name: wrong})
+
+
+def test_options_at_the_call_of_a_module_by_their_earlier_names() -> None:
+    logits, target, each = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.rand(4)
+    weight = torch.tensor([1.0, 5.0, 9.0])
+    criterion = losses.CrossEntropy(class_weight=weight)
+    with pytest.warns(FutureWarning, match="^CrossEntropy: position_weight= is called weight= since") as warned:
+        found = criterion(logits, target, position_weight=each)
+    assert found == losses.cross_entropy(logits, target, class_weight=weight, weight=each)
+    assert [w.filename for w in warned] == [__file__]
+    assert repr(copy.deepcopy(losses.CrossEntropy())) == "CrossEntropy()"

@@ -64,6 +64,27 @@ def accepts(kind: Any, value: Any) -> bool:
     return value is None if kind in (None, type(None)) else isinstance(value, origin or kind)
 
 
+def is_of(kind: Any, value: Any) -> bool:
+    """Whether `value` is of a type of `kind`, of whatever range: the losses look at ranges themselves."""
+    classes = classes_of(kind)
+    if type(value).__name__ in ("SymInt", "SymFloat"):  # a number that torch.compile does not know yet
+        return float in classes or int in classes
+    return isinstance(value, tuple(classes)) and (bool in classes or not isinstance(value, bool))
+
+
+def classes_of(kind: Any) -> frozenset[type]:
+    """The classes that values of `kind` have."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return frozenset(map(type, parts))
+    if origin in (Union, types.UnionType):
+        return frozenset().union(*map(classes_of, parts))
+    if origin is Annotated:
+        return classes_of(parts[0])
+    many = {float: (float, int, Real), int: (int, Integral), None: (type(None),)}
+    return frozenset(many.get(kind, (origin or kind,)))
+
+
 def described(kind: Any) -> str:
     """The type as a message names it, such as "one of 'mean', 'sum'" or "a number in 0..1"."""
     origin, parts = get_origin(kind), get_args(kind)

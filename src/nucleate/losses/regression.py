@@ -382,6 +382,7 @@ def gaussian_nll(
         raise LossInputError(f"{name}: eps must be {described(Positive)}, got {eps!r}")
     tensors = {"prediction": prediction, "target": target, "variance": variance}
     elements = _elements(name, tensors, channel_dim, mask, weight, check)
+    require_floating(name, "variance", variance)
     r = select(held(prediction) - target.to(held(prediction).dtype), elements.selected)
     v = elements.take(variance, prediction, 0.0 if log_variance else 1.0)
     if log_variance:

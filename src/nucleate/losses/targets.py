@@ -77,7 +77,7 @@ def positions_of(x: Tensor, dim: int) -> tuple[int, ...]:
 def of_indices(logits: Tensor, target: Tensor, dim: int, mask: Tensor | None) -> bool:
     """Whether these are logits with class indices, and nothing to say about shapes and types."""
     positions = positions_of(logits, dim)
-    fits = mask is None or (mask.dtype == torch.bool and mask.shape == positions)
+    fits = mask is None or (isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == positions)
     return fits and target.shape == positions and not (target.is_floating_point() or target.is_complex())
 
 

@@ -7,6 +7,7 @@ import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
+from numbers import Real
 from types import TracebackType
 from typing import final
 
@@ -94,7 +95,7 @@ def outdated(message: str) -> None:
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the first line that is not of this library."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nucleate.losses"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("nucleate.losses", "torch.")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 
@@ -171,7 +172,7 @@ def require_range(loss: str, name: str, values: Tensor, low: float, high: float,
 
 def number(loss: str, name: str, value: float) -> float:
     """`value`, which has to be a plain number."""
-    if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+    if not isinstance(value, (int, float, Real, torch.SymInt, torch.SymFloat)):
         raise LossInputError(f"{loss}: {name} must be a number, got {type(value).__name__}; float({name}) makes one")
     return value
 

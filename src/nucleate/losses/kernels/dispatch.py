@@ -107,8 +107,9 @@ def warm_up(*names: str) -> bool:
     known = [entry.name for entry in catalogue()]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known
-            raise LossInputError(f"warm_up: there is no loss named {name!r}; did you mean {' or '.join(near)}?")
+            near = difflib.get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "losses.catalogue() lists the names"
+            raise LossInputError(f"warm_up: there is no loss named {name!r}; {hint}")
     with _lock:
         for module in (module for name in names or known for module in _USED.get(name, ())):
             _loaded[module] = _loaded.get(module) or _imported(module)
