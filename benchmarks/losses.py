@@ -235,7 +235,10 @@ def regression(name: str, options: str = "plain") -> Setup:
         }.get(name, lambda a: getattr(F, f"{name}_loss")(a, t, **given))
         if options == "mask":
             elements = getattr(F, f"{name}_loss")
-            theirs = lambda a: elements(a, t, reduction="none").masked_fill(unmasked, 0).sum() / (2 * mask.sum())  # noqa: E731
+
+            def theirs(a: Tensor) -> Tensor:
+                return elements(a, t, reduction="none").masked_fill(unmasked, 0).sum() / (2 * mask.sum())
+
         truth = counts if name == "poisson_nll" else t
         own = {"q": 0.9} if name == "quantile" else given
         leaves = (x, v) if name == "gaussian_nll" else (x,)

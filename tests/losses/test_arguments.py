@@ -142,6 +142,9 @@ def test_an_ignored_label_is_masked_away(loss: str, inputs: int) -> None:
     found = losses.by_name(loss)(*spoilt, target.masked_fill(out, 255), ignore_index=255)
     torch.testing.assert_close(found, losses.by_name(loss)(*scores, target, mask=~out))
     assert all((g[out] == 0).all() for g in torch.autograd.grad(found, spoilt))
+    for name, x in (("-1", target.masked_fill(out, 255)), ("255", target.to(torch.int8).masked_fill(out, -1))):
+        with pytest.raises(LossInputError, match="holds"):  # a label that the type cannot hold leaves nothing out
+            losses.by_name(loss)(*scores, x, ignore_index=int(name))
     with pytest.raises(LossInputError, match=r"ignore_index=255 .* mask="):
         losses.by_name(loss)(*scores, target.float(), ignore_index=255)
 

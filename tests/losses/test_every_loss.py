@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -421,3 +422,33 @@ def test_a_gpu_gives_the_value_and_the_gradients_of_the_processor(case: Case) ->
         found.backward()
     for name in case.grad:
         torch.testing.assert_close(there[name].grad.cpu(), here[name].grad)
+
+
+TOGETHER = {"topk_cross_entropy", "circle", "multi_similarity"}
+TOGETHER |= {"info_nce", "clip_loss", "nt_xent", "siglip", "decoupled", "sup_con", "dense_info_nce"}
+TOGETHER |= {entry.name for entry in losses.catalogue() if entry.kind == "overlap"}
+"""What weighs nothing takes no part in the loss of the others, either: there is no slope by a weight of 0."""
+
+
+@pytest.mark.parametrize("name", ["weight", "class_weight"])
+@every_case
+def test_a_learnt_weight_of_zero_has_the_slope_of_any_other(case: Case, name: str) -> None:
+    accepted = inspect.signature(losses.by_name(case.loss)).parameters
+    by_position = name == "weight" and name in accepted and case.loss not in TOGETHER
+    by_class = name == "class_weight" and name in case.options and case.loss != "topk_cross_entropy"
+    if not case.grad or not (by_position or by_class):
+        pytest.skip("It has no such weights.")
+    rule = {"normalize": "weight"} if "normalize" in case.options else {}
+    slopes = []
+    for least in (0.0, 1e-9):
+        given = torch.ones(case.mask if by_position else case.options[name].shape, dtype=torch.float64)
+        given.view(-1)[1] = least
+        given.requires_grad_()
+        slopes += torch.autograd.grad(call(case, **{name: given}, **rule), given)
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-6)
+    if by_position:  # what is not finite there is left out all the same
+        mask = given.detach() == 1
+        given = mask.double().requires_grad_()
+        value = call(case, **_outside(case, mask, torch.nan), weight=given)
+        torch.testing.assert_close(value, call(case, weight=given))
+        assert torch.autograd.grad(value, given)[0].view(-1)[1] == 0

@@ -49,6 +49,10 @@ def test_the_share_is_of_what_is_selected() -> None:
     ):
         found = losses.topk_cross_entropy(x, **{"target": t, **options}, k=0.1)
         assert found.item() == pytest.approx(chosen(values, 2))
+    labels, none = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2]]), torch.tensor([0.0, 1.0, 1.0])
+    for options in ({"class_weight": none}, {"mask": labels != 0}, {"weight": none[labels].requires_grad_()}):
+        pair = losses.total_and_weight(losses.topk_cross_entropy, x[..., :8], labels, k=0.5, **options)
+        assert pair.weight == 2
     assert losses.topk_cross_entropy(x, t, k=0.0).item() == 0
 
 
@@ -92,6 +96,17 @@ def test_one_wrong_label_costs_little_and_pulls_little() -> None:
             (slope,) = torch.autograd.grad(value, x)
             assert value == 2
             assert (slope == 0).all()
+
+
+@pytest.mark.parametrize("name", ["generalized_cross_entropy", "ordinal", "cross_entropy", "topk_cross_entropy"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_nan_under_a_class_of_weight_zero_is_left_out(name: str, soft: bool) -> None:
+    x, t = torch.randn(4, 2 if name == "ordinal" else 3, 1), torch.tensor([[0], [1], [2], [1]])
+    x[0] = torch.nan
+    x.requires_grad_()
+    target = F.one_hot(t, 3).movedim(-1, 1) if soft else t
+    value = losses.by_name(name)(x, target, class_weight=torch.tensor([0.0, 1.0, 2.0]))
+    assert (torch.autograd.grad(value, x)[0][0] == 0).all()
 
 
 # ordered classes

@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -168,8 +169,15 @@ def test_the_names_of_version_0_1_work_with_a_warning() -> None:
     with pytest.warns(FutureWarning, match="one weight per class is class_weight= since"):
         again = losses.cross_entropy(logits, target, weight=weight)
     assert again == losses.cross_entropy(logits, target, class_weight=weight)
-    with pytest.warns(FutureWarning, match="weighs the 3 positions; one weight per class is class_weight="):
-        losses.cross_entropy(logits[:3], target[:3], weight=weight)
+    with pytest.warns(FutureWarning, match="one weight per class is class_weight= since") as said:
+        losses.dice(logits, target, weight=weight, over="batch")
+    assert len(said) == 1
+    with warnings.catch_warnings():  # as many positions as classes: one weight each, without a word
+        warnings.simplefilter("error")
+        few = losses.cross_entropy(logits[:3], target[:3], weight=weight)
+    torch.testing.assert_close(
+        few, losses.total_and_weight(losses.cross_entropy, logits[:3], target[:3], weight=weight)[0] / 6
+    )
     with pytest.warns(FutureWarning, match=r"losses.entropy is called losses\.measures\.entropy since"):
         assert losses.entropy is losses.measures.entropy
     with pytest.warns(FutureWarning, match=r"losses.clip is called losses\.clip_loss since"):

@@ -16,7 +16,7 @@ from nucleate.losses.embeddings import product, unit
 from nucleate.losses.options import Angle, Normalize, NotNegative, Positive, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_target, class_weights, hard_target, weigh, without_zeros
+from nucleate.losses.targets import class_target, class_weights, hard_target, selection, weigh, without_zeros
 from nucleate.losses.validation import (
     checking,
     require_between,
@@ -167,14 +167,12 @@ def _with_margin(
     read = checking(check, features)
     # One row stands for the scores, whose classes are all that is needed to check a target.
     outline = features.new_empty(()).expand(len(features), len(projection))
-    chosen = without_zeros(name, mask, weight, (len(features),), read)
+    chosen = without_zeros(name, mask, weight, (len(features),), read, [features], 1)
     t = class_target(name, outline, target, class_dim=1, mask=chosen, ignore_index=ignore_index, read=read)
     index = hard_target(name, t, read)
     each = class_weights(name, class_weight, outline, 1, read)
     each = None if each is None else each.flatten()[index]
-    selected = t.selected
-    if each is not None:
-        selected = each != 0 if selected is None else selected & (each != 0)
+    selected = selection(t.selected, each, [features], 1)
     kind = torch.promote_types(held(features).dtype, held(projection).dtype)
     x = unit(select(features.to(kind), None if selected is None else selected.unsqueeze(1), fill=1.0))
     vectors = unit(projection.to(kind))

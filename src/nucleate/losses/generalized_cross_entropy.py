@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, class_target, class_weights, weigh, without_zeros
+from nucleate.losses.targets import class_axis, class_target, class_weights, position_weights, weigh
 from nucleate.losses.validation import checking, require_between, require_choice
 
 if TYPE_CHECKING:
@@ -57,20 +57,21 @@ def generalized_cross_entropy(
     require_between(name, "q", q, 0.0, 1.0)
     read = checking(check, logits)
     dim, _, positions = class_axis(name, logits, class_dim)
-    mask = without_zeros(name, mask, weight, positions, read)
-    t = class_target(name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, class_weight, logits, dim, read)
+    each = position_weights(name, weight, positions, read)
+    t = class_target(
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+        class_weight=w,
+    )  # fmt: skip
     log_p = F.log_softmax(select(held(logits), t.selected_rows), dim)
     if t.index is not None:
         values = _lack(log_p.gather(dim, t.index.unsqueeze(dim)).squeeze(dim), q)
-        weights = None if w is None else w.flatten().to(values.dtype)[t.index]
-        values = values if weights is None else times(weights, values)
+        values = values if t.share is None else times(t.share, values)
     else:
         assert t.soft is not None
         soft = held(t.soft) if w is None else held(t.soft) * w
         values = times(soft, _lack(log_p, q)).sum(dim)
-        weights = None if w is None else soft.sum(dim)
-    values, weights = weigh(values, weights, t.selected, weight, normalize)
+    values, weights = weigh(values, t.share, t.selected, each, normalize)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 

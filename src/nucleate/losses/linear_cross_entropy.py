@@ -22,6 +22,7 @@ from nucleate.losses.targets import (
     positions_of,
     selection,
     separate_weights,
+    without_label,
 )
 from nucleate.losses.validation import (
     checking,
@@ -104,8 +105,7 @@ def linear_cross_entropy(
     position_weights(name, weight, positions, read)
     selected = selection(mask, weight, [features], dim)
     if ignore_index is not None and target.shape == positions:
-        kept = target != ignore_index
-        selected = kept if selected is None else selected & kept
+        selected = without_label(target, selected, ignore_index)
     # A label whose class weighs 0 is not selected, unless a gradient by the weight of its class is wanted.
     if class_weight is not None and not wants_gradient(class_weight) and target.ndim < features.ndim:
         outline = features.new_zeros(()).expand(*positions, len(projection)).movedim(-1, dim)

@@ -12,8 +12,8 @@ from nucleate.errors import LossInputError
 from nucleate.losses.options import Normalize, Reduction
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, class_target, class_weights, weigh, without_zeros
-from nucleate.losses.validation import checking, require_choice, shape
+from nucleate.losses.targets import class_axis, class_target, class_weights, position_weights, weigh
+from nucleate.losses.validation import checking, require_choice, shape, wants_gradient
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -69,22 +69,25 @@ def ordinal(
             f"along dimension {dim}, go with class indices of shape {positions} or with probabilities of "
             f"{thresholds + 1} classes, shape {shape(classes)}"
         )
-    mask = without_zeros(name, mask, weight, positions, read)
-    t = class_target(name, classes, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, class_weight, classes, dim, read)
+    each = position_weights(name, weight, positions, read)
+    if any(x is not None and wants_gradient(x) for x in (w, each)):  # where all that stands at a position is looked at
+        classes = torch.cat((logits, logits.narrow(dim, 0, 1)), dim)
+    t = class_target(
+        name, classes, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+        class_weight=w,
+    )  # fmt: skip
     x = select(held(logits), t.selected_rows)
     if t.index is not None:
         along = [-1 if d == dim else 1 for d in range(logits.ndim)]
         above = t.index.unsqueeze(dim) > torch.arange(thresholds, device=logits.device).reshape(along)
         values = -F.logsigmoid(torch.where(above, x, -x)).sum(dim)
-        weights = None if w is None else w.flatten().to(values.dtype)[t.index]
-        values = values if weights is None else times(weights, values)
+        values = values if t.share is None else times(t.share, values)
     else:
         assert t.soft is not None
         soft = held(t.soft) if w is None else held(t.soft) * w
         upto = soft.cumsum(dim).narrow(dim, 0, thresholds)
         above = soft.flip(dim).cumsum(dim).flip(dim).narrow(dim, 1, thresholds)
         values = -(times(above, F.logsigmoid(x)) + times(upto, F.logsigmoid(-x))).sum(dim)
-        weights = None if w is None else soft.sum(dim)
-    values, weights = weigh(values, weights, t.selected, weight, normalize)
+    values, weights = weigh(values, t.share, t.selected, each, normalize)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)

@@ -184,11 +184,12 @@ def counts(
     x = distribution(name, "prediction", prediction).tensor
     read = checking(check, x)
     w, each = weights_of(name, x, target, class_dim, multilabel, class_weight, weight, read)
+    w = None if w is None else w.flatten()
     if mask is not None:
         require_tensor(name, "mask", mask)
 
     def plain(x: Tensor | Distribution, over: Over) -> tuple[list[Tensor], Tensor]:
-        r = regions(name, x, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check)
+        r = regions(name, x, target, class_dim, multilabel, mask, w, each, ignore_index, check)
         return _sums(name, r, over)
 
     made = None
@@ -208,7 +209,6 @@ def counts(
     counted = (pixels > 0).expand_as(predicted)
     if w is None:
         return Counts(both, predicted, labelled, counted, None, read)
-    w = w.flatten()
     both, predicted = (x.masked_fill((w == 0) & ~x.isfinite(), 0.0) for x in (both, predicted))
     return Counts(both, predicted, labelled, counted, w, read)
 

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from nucleate.errors import LossInputError
 from nucleate.losses.autograd import Elementwise, applied
 from nucleate.losses.options import NotNegative, Positive, Reduction, Share, accepts, described
-from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import positions_of
+from nucleate.losses.targets import positions_of, selection
 from nucleate.losses.validation import (
     checking,
     require_floating,
@@ -32,6 +32,7 @@ from nucleate.losses.validation import (
     require_weights,
     shape,
     transforming,
+    wants_gradient,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Elements:
         weights = self.weight
         if weights is not None:
             weights = weights.to(values.dtype)
-            values = values * weights
+            values = times(weights, values) if wants_gradient(weights) else values * weights
         elif self.selected is not None:
             weights = self.selected.to(values.dtype)
         weights = None if weights is None else weights.expand_as(values)
@@ -91,7 +92,7 @@ def _elements(
     if weight is not None:
         require_weights(name, "weight", weight, positions, of, read)
         if not (read and _all_above(weight, 0.0)):
-            mask = weight != 0 if mask is None else mask & (weight != 0)
+            mask = selection(mask, weight, list(tensors.values()), dim)
         weight = select(weight, mask)
     if dim is not None:
         mask, weight = (None if x is None else x.unsqueeze(dim) for x in (mask, weight))

@@ -119,7 +119,7 @@ def _directions(
     Those that are not selected become ones, whose derivatives are all finite.
     """
     every, read = rows(name, named, "dot", None, None, check)
-    selected = without_zeros(name, mask, weight, (every[0].shape[0],), read)
+    selected = without_zeros(name, mask, weight, (every[0].shape[0],), read, every, 1)
     chosen = None if selected is None else selected.unsqueeze(1)
     kind = held(next(iter(named.values()))).dtype  # that of the prediction; its target is a constant
     return [unit(select(x.to(kind), chosen, fill=1.0)) for x in every], selected, read
@@ -175,7 +175,7 @@ def dino(
     require_floating(name, "teacher", teacher)
     require_shape(name, "teacher", teacher, shape(student), "student")
     read = checking(check, student)
-    selected = without_zeros(name, mask, weight, positions, read)
+    selected = without_zeros(name, mask, weight, positions, read, [student, teacher], dim)
     chosen = None if selected is None else selected.unsqueeze(dim)
     said = select(held(student), chosen) / student_temperature
     taught = select(held(teacher.detach()), chosen)

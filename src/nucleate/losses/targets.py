@@ -249,6 +249,15 @@ def labelled(loss: str, target: Tensor, mask: Tensor | None, ignore_index: int |
             f"{loss}: ignore_index={ignore_index} names a label of an integer type, but target is {target.dtype}; say "
             "which positions count with mask="
         )
+    return without_label(target, mask, ignore_index)
+
+
+def without_label(target: Tensor, mask: Tensor | None, ignore_index: int) -> Tensor | None:
+    """`mask` without the label `ignore_index`. What their type cannot hold is none of them: -1 is not 255."""
+    if not (target.dtype == torch.bool or target.is_floating_point() or target.is_complex()):
+        kind = torch.iinfo(target.dtype)
+        if not kind.min <= ignore_index <= kind.max:
+            return mask
     kept = target != ignore_index
     return kept if mask is None else mask & kept
 
@@ -259,13 +268,10 @@ def separate_weights(
     """(class_weight, weight), where what fits the classes alone is the weight= of version 0.1, one for each class."""
     if weight is not None:
         require_tensor(loss, "weight", weight)
-    if class_weight is not None or weight is None or tuple(weight.shape) != (classes,):
+    if class_weight is not None or weight is None or tuple(weight.shape) != (classes,) or positions == (classes,):
         return class_weight, weight
-    if positions != (classes,):
-        outdated(f"{loss}: weight= is one weight per position; one weight per class is class_weight= since version 0.2")
-        return weight, None
-    outdated(f"{loss}: weight= weighs the {classes} positions; one weight per class is class_weight= since version 0.2")
-    return None, weight
+    outdated(f"{loss}: weight= is one weight per position; one weight per class is class_weight= since version 0.2")
+    return weight, None
 
 
 def weigh(
@@ -288,9 +294,15 @@ def weigh(
 
 
 def without_zeros(
-    loss: str, mask: Tensor | None, weight: Tensor | None, positions: tuple[int, ...], read: bool
+    loss: str,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    positions: tuple[int, ...],
+    read: bool,
+    inputs: Sequence[Tensor] = (),
+    dim: int | None = None,
 ) -> Tensor | None:
-    """The mask of all that counts: a position of weight 0 is not selected, whatever stands there."""
+    """The mask of all that counts, checked: the `selection`."""
     if mask is not None:
         require_mask(loss, mask, positions, "the positions")
-    return selection(mask, position_weights(loss, weight, positions, read))
+    return selection(mask, position_weights(loss, weight, positions, read), inputs, dim)

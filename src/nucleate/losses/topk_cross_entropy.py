@@ -14,7 +14,7 @@ from nucleate.losses.distributed import first_row, gather
 from nucleate.losses.options import Normalize, Over, Reduction, Share
 from nucleate.losses.reduction import select
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, class_target, without_zeros
+from nucleate.losses.targets import class_axis, class_target, class_weights, position_weights
 from nucleate.losses.validation import checking, require_between, require_choice
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def topk_cross_entropy(
             An image is what lies along the first axis.
         mask: boolean, the shape of the positions; True selects what the hardest are chosen from.
         class_weight: one weight for each class, shape (C,); the hardest are those of the largest weighted value.
-        weight: one weight for each position; 0 leaves it out before the hardest are chosen.
+        weight: one weight for each position; 0, by its class too, leaves it out before the hardest are chosen.
         reduction: as in `cross_entropy`; "none" holds 0 where a position is not among the hardest.
 
     >>> import torch
@@ -77,8 +77,13 @@ def topk_cross_entropy(
     require_choice(name, "over", over, ("image", "batch"))
     read = checking(check, logits)
     dim, _, positions = class_axis(name, logits, class_dim)
-    mask = without_zeros(name, mask, weight, positions, read)
-    t = class_target(name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=False)
+    # Detached: what weighs nothing is left out before the choice, which has no gradient, also where weights are learnt.
+    w, each = class_weights(name, class_weight, logits, dim, read), position_weights(name, weight, positions, read)
+    w, each = (None if x is None else x.detach() for x in (w, each))
+    t = class_target(
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=False, weight=each,
+        class_weight=w, smoothing=label_smoothing,
+    )  # fmt: skip
     if over == "image" and dim == 0:
         raise LossInputError(
             f"{name}: over='image' needs images along dimension 0, where the classes are; say over='batch'"

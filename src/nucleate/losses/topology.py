@@ -17,7 +17,7 @@ from nucleate.losses.options import Empty, NotNegative, Over, Positive, Reductio
 from nucleate.losses.reduction import quotient, reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, class_weights
+from nucleate.losses.targets import class_axis, class_weights, selection
 from nucleate.losses.validation import (
     require_between,
     require_choice,
@@ -279,7 +279,7 @@ def _finish(
 ) -> Tensor:
     """The mean over images and classes (N, C) by class weight, of those that are `counted`."""
     w = class_weights(name, class_weight, values, 1, read)
-    counted = counted if w is None else counted & (w != 0)
-    weights = counted.to(values.dtype) if w is None else select(w, counted)
-    values = select(values, counted) * weights
+    chosen = selection(counted, w, [values])
+    weights = counted.to(values.dtype) if w is None else select(w, chosen)
+    values = select(values, chosen) * weights
     return reduce(name, values, weights, reduction=reduction, check=read, group=group, whole=over == "batch")

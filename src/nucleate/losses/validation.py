@@ -156,9 +156,10 @@ def require_weights(loss: str, name: str, weights: Tensor, expected: tuple[int, 
     require_floating(loss, name, weights)
     require_shape(loss, name, weights, expected, of)
     if read and weights.numel():
-        lowest = float(weights.detach().min())
-        if not 0.0 <= lowest < torch.inf:
-            raise LossInputError(f"{loss}: {name} must be finite and at least 0, but holds {lowest:g}")
+        lowest, highest = (float(v) for v in torch.aminmax(weights.detach()))
+        if not (lowest >= 0.0 and highest < torch.inf):
+            wrong = highest if lowest >= 0.0 else lowest
+            raise LossInputError(f"{loss}: {name} must be finite and at least 0, but holds {wrong:g}")
 
 
 def require_range(loss: str, name: str, values: Tensor, low: float, high: float, mend: str) -> None:
