@@ -81,7 +81,7 @@ def topk_cross_entropy(
     w, each = class_weights(name, class_weight, logits, dim, read), position_weights(name, weight, positions, read)
     w, each = (None if x is None else x.detach() for x in (w, each))
     t = class_target(
-        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=False, weight=each,
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
         class_weight=w, smoothing=label_smoothing,
     )  # fmt: skip
     if over == "image" and dim == 0:
