@@ -110,8 +110,8 @@ class Batch:
     read: bool
 
     def expected(self, reduction: Reduction) -> Tensor | None:
-        """What the backward pass will bring to the values, up to a factor."""
-        if reduction == "none":
+        """What the backward pass will bring to the values, up to a factor; None where nobody will ask for it."""
+        if reduction == "none" or transforming():
             return None
         return self.each[0].new_ones(self.each[0].shape[0]) if self.weight is None else self.weight.detach()
 

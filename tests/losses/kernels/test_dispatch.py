@@ -123,10 +123,7 @@ with ThreadPoolExecutor(4) as pool:
     print(*pool.map(lambda _: bits(), range(8)))
 for threads in (2, 1):
     torch.set_num_threads(threads)
-    print(bits(), *in_a_fork(), *from_a_loader())
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda f: f(), [in_a_fork, lambda: [bits()], from_a_loader, lambda: [bits()]]):
-            print(*found)
+    print(bits(), *in_a_fork(), *from_a_loader())  # one after the other: torch hangs where it is forked in the middle
 """
     assert {*run(CALL + program, warm.cache)} == {warm.compiled}
 
