@@ -82,6 +82,7 @@ def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> To
     try:
         found = fn(*args, **kwargs, reduction="pair")
     except (TypeError, ValueError, NotImplementedError) as error:
+        # What does not know reduction="pair" says so by one of these, each in its own words; other errors pass.
         if isinstance(error, LossInputError) or not any(word in str(error) for word in ("reduction", "pair")):
             raise
         raise _no_pair(fn) from error
