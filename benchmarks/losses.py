@@ -204,6 +204,128 @@ def overlap(name: str, last: bool) -> Setup:
     return setup
 
 
+def hardest() -> tuple[Pass, Pass]:
+    x, t = torch.randn(8, 3, 512, 512), torch.randint(0, 3, (8, 512, 512))
+
+    def theirs(a: Tensor) -> Tensor:
+        return F.cross_entropy(a, t, reduction="none").flatten(1).topk(26215, dim=1, sorted=False).values.mean()
+
+    return backward(lambda a: losses.topk_cross_entropy(a, t), x), backward(theirs, x)
+
+
+def regression(name: str, options: str = "plain") -> Setup:
+    """Offsets of 8 images, (8, 2, 512, 512), against the function of PyTorch, or its formula where there is none."""
+
+    def setup() -> tuple[Pass, Pass]:
+        x, t = torch.randn(8, 2, 512, 512), torch.randn(8, 2, 512, 512)
+        v, counts = torch.rand_like(x) + 0.1, torch.randint(0, 9, x.shape).float()
+        mask, weight = torch.rand(8, 512, 512) > 0.2, torch.rand(8, 2, 512, 512) + 0.1
+        given = {
+            "plain": {},
+            "mask": {"mask": mask, "channel_dim": 1},
+            "weight": {"weight": weight},
+            "full": {"full": True},
+        }[options]
+        unmasked = ~mask.unsqueeze(1)
+        theirs = {
+            "log_cosh": lambda a: torch.log(torch.cosh(a - t)).mean(),
+            "quantile": lambda a: torch.maximum(0.9 * (t - a), -0.1 * (t - a)).mean(),
+            "poisson_nll": lambda a: F.poisson_nll_loss(a, counts, **given),
+            "gaussian_nll": lambda a, b: F.gaussian_nll_loss(a, t, b),
+        }.get(name, lambda a: getattr(F, f"{name}_loss")(a, t, **given))
+        if options == "mask":
+            elements = getattr(F, f"{name}_loss")
+
+            def theirs(a: Tensor) -> Tensor:
+                return elements(a, t, reduction="none").masked_fill(unmasked, 0).sum() / (2 * mask.sum())
+
+        truth = counts if name == "poisson_nll" else t
+        own = {"q": 0.9} if name == "quantile" else given
+        leaves = (x, v) if name == "gaussian_nll" else (x,)
+        ours = backward(lambda a, *more: losses.by_name(name)(a, truth, *more, **own), *leaves)
+        return ours, backward(theirs, *leaves)
+
+    return setup
+
+
+def focal() -> tuple[Pass, Pass]:
+    x, t = torch.randn(8, 3, 512, 512), torch.randint(0, 3, (8, 512, 512))
+
+    def theirs(a: Tensor) -> Tensor:
+        values = F.cross_entropy(a, t, reduction="none")
+        return ((1 - torch.exp(-values)) ** 2 * values).mean()
+
+    return backward(lambda a: losses.focal(a, t), x), backward(theirs, x)
+
+
+def binary(name: str) -> Setup:
+    def sigmoid_focal(a: Tensor, t: Tensor) -> Tensor:
+        """As torchvision writes it."""
+        p, values = a.sigmoid(), F.binary_cross_entropy_with_logits(a, t, reduction="none")
+        right = p * t + (1 - p) * (1 - t)
+        return ((0.25 * t + 0.75 * (1 - t)) * values * (1 - right) ** 2).mean()
+
+    def dice(a: Tensor, t: Tensor) -> Tensor:
+        """As MONAI writes it."""
+        p = a.sigmoid()
+        both, predicted, labelled = ((p * t).sum((2, 3)), p.sum((2, 3)), t.sum((2, 3)))
+        return (1 - (2 * both + 1e-5) / (predicted + labelled + 1e-5)).mean()
+
+    def setup() -> tuple[Pass, Pass]:
+        x, t = torch.randn(8, 3, 512, 512), (torch.rand(8, 3, 512, 512) < 0.3).float()
+        theirs = {"binary_cross_entropy": F.binary_cross_entropy_with_logits, "sigmoid_focal": sigmoid_focal}
+        if name == "dice":
+            return backward(lambda a: losses.dice(a, t, multilabel=True), x), backward(lambda a: dice(a, t), x)
+        return backward(lambda a: losses.by_name(name)(a, t), x), backward(lambda a: theirs[name](a, t), x)
+
+    return setup
+
+
+def one_hot() -> tuple[Pass, Pass]:
+    x, t = torch.randn(8, 3, 512, 512), torch.randint(0, 3, (8, 512, 512))
+    hot = F.one_hot(t, 3).movedim(-1, 1)
+    return backward(lambda a: losses.cross_entropy(a, hot), x), backward(lambda a: F.cross_entropy(a, hot.float()), x)
+
+
+def small(name: str, check: bool) -> Setup:
+    """A hundred passes, which alone would be too short to be timed."""
+
+    def kl(p: Tensor, q: Tensor) -> Tensor:
+        return F.kl_div(q.log_softmax(1), p.log_softmax(1), log_target=True, reduction="batchmean")
+
+    def setup() -> tuple[Pass, Pass]:
+        x, y, t = torch.randn(32, 10), torch.randn(32, 10), torch.randint(0, 10, (32,))
+        yes = (torch.rand(32, 10) < 0.3).float()
+        signs = 2 * yes - 1
+        passes: dict[str, tuple[Pass, Pass]] = {
+            "cross_entropy": (
+                backward(lambda a: losses.cross_entropy(a, t, check=check), x),
+                backward(lambda a: F.cross_entropy(a, t), x),
+            ),
+            "binary_cross_entropy": (
+                backward(lambda a: losses.binary_cross_entropy(a, yes, check=check), x),
+                backward(lambda a: F.binary_cross_entropy_with_logits(a, yes), x),
+            ),
+            "hinge": (
+                backward(lambda a: losses.hinge(a, signs, labels="signed", check=check), x),
+                backward(lambda a: F.relu(1 - signs * a).mean(), x),
+            ),
+            "kl_divergence": (
+                backward(lambda a, b: losses.kl_divergence(p=a, q=b, check=check), x, y),
+                backward(kl, x, y),
+            ),
+        }
+        ours, theirs = passes[name]
+        return lambda: _repeat(ours, 100), lambda: _repeat(theirs, 100)
+
+    return setup
+
+
+def _repeat(run: Pass, times: int) -> None:
+    for _ in range(times):
+        run()
+
+
 TORCH, MONAI = "torch.nn.functional", "MONAI, or its method where it is not installed"
 CASES = [
     Case("cross_entropy 8x3x512x512 planes", TORCH, 4, pixels(3, 512, False)),
@@ -227,6 +349,33 @@ CASES = [
     Case("dice 8x3x512x512 planes", MONAI, 3, overlap("dice", False)),
     Case("dice 8x3x512x512 channels-last", MONAI, 3, overlap("dice", True)),
     Case("tversky 8x3x512x512 planes", MONAI, 3, overlap("tversky", False)),
+    Case("l1 8x2x512x512", TORCH, 1, regression("l1")),
+    Case("mse 8x2x512x512", TORCH, 1, regression("mse")),
+    Case("mse 8x2x512x512 weights", TORCH, 1, regression("mse", "weight")),
+    Case("huber 8x2x512x512", TORCH, 1, regression("huber")),
+    Case("smooth_l1 8x2x512x512", TORCH, 1, regression("smooth_l1")),
+    Case("smooth_l1 8x2x512x512 mask of positions", TORCH, 1, regression("smooth_l1", "mask")),
+    Case("log_cosh 8x2x512x512", "log(cosh), which overflows", None, regression("log_cosh")),
+    Case("quantile 8x2x512x512", "the larger of two lines", 1, regression("quantile")),
+    Case("poisson_nll 8x2x512x512", TORCH, 1, regression("poisson_nll")),
+    Case("poisson_nll 8x2x512x512 full", TORCH, 1, regression("poisson_nll", "full")),
+    Case("gaussian_nll 8x2x512x512", TORCH, 1, regression("gaussian_nll")),
+    Case("topk_cross_entropy 8x3x512x512", "cross entropy, topk", 1, hardest),
+    Case("focal 8x3x512x512", "its four lines of PyTorch", 2, focal),
+    Case("binary_cross_entropy 8x3x512x512", TORCH, 2, binary("binary_cross_entropy")),
+    Case("sigmoid_focal 8x3x512x512", "the lines of torchvision", 2, binary("sigmoid_focal")),
+    Case("dice 8x3x512x512 sigmoid", "the lines of MONAI", 2, binary("dice")),
+    Case("cross_entropy 8x3x512x512 one-hot integers", TORCH, 2, one_hot),
+    *(
+        Case(
+            f"{name} 32x10, a hundred times, {'' if check else 'un'}checked",
+            TORCH,
+            1 / 3 if check else 0.5,
+            small(name, check),
+        )
+        for name in ("cross_entropy", "binary_cross_entropy", "hinge", "kl_divergence")
+        for check in (False, True)
+    ),
 ]
 
 
@@ -255,21 +404,21 @@ def peak_mib(run: Pass) -> float | None:
     return (kib("VmHWM") - before) / 1024
 
 
-def timed(run: Pass) -> float:
-    start = time.perf_counter()
+def timed(run: Pass, clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return (time.perf_counter() - start) * 1e3
+    return (clock() - start) * 1e3
 
 
-def measure(case: Case, runs: int) -> Row:
+def measure(case: Case, runs: int, clock: Callable[[], float]) -> Row:
     torch.manual_seed(0)
     ours, theirs = case.setup()
     memory = peak_mib(ours), None if theirs is None else peak_mib(theirs)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
-        times[0].append(timed(ours))
+        times[0].append(timed(ours, clock))
         if theirs is not None:
-            times[1].append(timed(theirs))
+            times[1].append(timed(theirs, clock))
     mine = statistics.median(times[0])
     other = statistics.median(times[1]) if times[1] else None
     ratio = None if other is None else other / mine
@@ -294,6 +443,7 @@ def main() -> int:
         found = subprocess.run([chosen.monai, "-c", where], check=True, capture_output=True, text=True)
         sys.path.append(found.stdout.strip())
     torch.set_num_threads(chosen.threads)
+    clock = time.process_time if chosen.threads == 1 else time.perf_counter  # of one thread others take no time
     start = time.perf_counter()
     compiled = losses.warm_up()
     print(f"kernels {'ready' if compiled else 'not available'} after {time.perf_counter() - start:.1f} s")
@@ -302,11 +452,11 @@ def main() -> int:
     for case in CASES:
         if chosen.only not in case.name:
             continue
-        row = measure(case, chosen.runs)
+        row = measure(case, chosen.runs, clock)
         rows.append(row)
         print(
             f"{row.name:52}{row.ours_ms:9.1f}{show(row.theirs_ms, '.1f'):>9}{show(row.ratio, '.1f'):>7}"
-            f"{show(row.wanted, 'g'):>7}{show(row.ours_mib, '.0f'):>7}{show(row.theirs_mib, '.0f'):>8}",
+            f"{show(row.wanted, '.2g'):>7}{show(row.ours_mib, '.0f'):>7}{show(row.theirs_mib, '.0f'):>8}",
             flush=True,
         )
     if chosen.json is not None:

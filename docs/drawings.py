@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
+from nucleate import losses
+from nucleate.curves.curves import curves
 from nucleate.data.synthetic import STYLES, fluorescence
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.tiling import cover
 from nucleate.io.atomic import atomic
 from nucleate.networks.store import locate, read, read_history
 from nucleate.postprocess.targets import whole
-from nucleate.report.collect import curves
 from nucleate.report.overlay import boundary, draw_outlines
 from nucleate.report.plots import plot_curves
 
@@ -36,6 +41,10 @@ def main() -> None:
     network()
     tiling()
     stopping()
+    losses_of_embeddings()
+    losses_of_classes()
+    losses_of_overlap()
+    divergences()
 
 
 def picture() -> None:
@@ -123,6 +132,154 @@ def stopping() -> None:
     training = model.manifest.training
     run = curves(read_history(model.folder), training.best_epoch, training.stop_epoch)
     plot_curves([run], HERE / "stopping.png")
+
+
+def losses_of_embeddings() -> None:
+    """By the cosine of one pair among others at right angles; and by the angle of a row to its class."""
+
+    def pair(s: Tensor) -> tuple[Tensor, Tensor]:
+        away = torch.tensor([0.0, 0.0, 1.0]).expand(7, 3)
+        partner = torch.stack((s, (1 - s * s).clamp(min=1e-9).sqrt(), torch.zeros(())))
+        return torch.cat((torch.eye(3)[:1], away)), torch.cat((partner.unsqueeze(0), away))
+
+    def labelled(loss: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+        label = torch.tensor([0, *range(1, 8)] * 2)
+        return lambda s: loss(torch.cat(pair(s)), label, reduction="none")[0]
+
+    def at_angle(loss: Callable[..., Tensor], **options: float) -> Callable[[Tensor], Tensor]:
+        classes, label = torch.eye(3)[::2], torch.zeros(1, dtype=torch.long)
+
+        def value(a: Tensor) -> Tensor:
+            row = torch.stack((a.cos(), a.sin(), torch.zeros(()))).unsqueeze(0)
+            return loss(row, classes, label, scale=8.0, **options)
+
+        return value
+
+    pairs: dict[str, Callable[[Tensor], Tensor]] = {
+        "info_nce, T = 0.1": lambda s: losses.info_nce(*pair(s), temperature=0.1, reduction="none")[0],
+        "info_nce, T = 0.5": lambda s: losses.info_nce(*pair(s), temperature=0.5, reduction="none")[0],
+        "byol": lambda s: losses.byol(*reversed(pair(s)), reduction="none")[0],
+        "sup_con, T = 0.1": labelled(losses.sup_con),
+        "circle / 10": lambda s: labelled(losses.circle)(s) / 10,
+        "multi_similarity": labelled(losses.multi_similarity),
+    }
+    angles = {
+        "no margin": at_angle(losses.cosface, margin=0.0),
+        "cosface, 0.35": at_angle(losses.cosface),
+        "arcface, 0.5": at_angle(losses.arcface),
+        "arcface, 0.5, easy": at_angle(losses.arcface, easy_margin=True),
+    }
+    figure, axes = _figure(4, 16, 3.6)
+    for (value, slope), kinds, range_, along in (
+        (axes[:2], pairs, (-0.99, 0.99), "cosine of the pair"),
+        (axes[2:], angles, (0.01, math.pi), "angle to the row's own class"),
+    ):
+        for name, loss in kinds.items():
+            at = torch.linspace(*range_, 200).requires_grad_()
+            found = torch.stack([loss(x).reshape(()) for x in at])
+            value.plot(at.detach(), found.detach(), label=name)
+            slope.plot(at.detach(), torch.autograd.grad(found.sum(), at)[0])
+        value.set(title="value", xlabel=along)
+        slope.set(title="slope", xlabel=along)
+        value.legend(fontsize=8)
+    _save(figure, "losses-contrastive.png")
+
+
+Values = Callable[[Tensor], Tensor]
+"""The loss of each entry of a row."""
+
+EACH: dict[str, Any] = {"reduction": "none", "check": False}
+
+
+def losses_of_classes() -> None:
+    """Cross entropy and focal by the log-odds of the label's class; margin losses by the margin."""
+    z = torch.linspace(-3, 4, 401)
+    yes = torch.ones(len(z), dtype=torch.long)
+    focal: dict[str, Values] = {
+        f"focal, gamma {gamma:g}": lambda x, g=gamma: losses.focal(_two(x), yes, gamma=g, **EACH)
+        for gamma in (1.0, 2.0, 5.0)
+    }
+    cross: dict[str, Values] = {"cross entropy": lambda x: losses.cross_entropy(_two(x), yes, **EACH)}
+    margins: dict[str, Values] = {
+        name.replace("_", " "): lambda x, n=name: losses.by_name(n)(x, yes, **EACH)
+        for name in ("hinge", "squared_hinge", "modified_huber", "logistic", "exponential", "perceptron", "ramp")
+    }
+    figure, axes = _figure(4, 16, 3.6)
+    _value_and_slope(axes[:2], z, cross | focal, "log-odds of the label's class")
+    _value_and_slope(axes[2:], z, margins, "margin z = y s")
+    axes[2].set_ylim(-0.2, 6)
+    axes[3].set_ylim(-6, 0.3)
+    _save(figure, "losses-classification.png")
+
+
+def losses_of_overlap() -> None:
+    """By the part of a small nucleus that is found; and by how far a disc has been moved."""
+    label = torch.zeros(1, 400, dtype=torch.long)
+    label[:, :20] = 1
+
+    def by_part(name: str) -> Values:
+        def values(x: Tensor) -> Tensor:
+            inside = torch.cat([x[:, None].expand(-1, 20), torch.full((len(x), 380), 0.01)], 1)
+            said = losses.Probabilities(torch.stack([1 - inside, inside], 1))
+            return losses.by_name(name)(said, label.expand(len(x), -1), **EACH)[:, 1]
+
+        return values
+
+    x = torch.linspace(0.01, 0.98, 195)
+    names = ("dice", "jaccard", "tversky", "focal_tversky", "lovasz_softmax")
+    figure, axes = _figure(3, 13, 3.6)
+    kinds = {name.replace("_", " "): by_part(name) for name in names}
+    _value_and_slope(axes[:2], x, kinds, "probability inside a nucleus of 20 of 400 pixels")
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    disc = ((rows - 32).square() + (columns - 20).square() < 64).long()[None]
+    moved = range(25)
+    said = [((rows - 32).square() + (columns - 20 - k).square() < 64).float()[None] for k in moved]
+    both = [losses.Probabilities(torch.stack([1 - one, one], 1)) for one in said]
+    for name, colour in (("dice", BLUE), ("boundary", ORANGE)):
+        values = [float(losses.by_name(name)(one, disc)) for one in both]
+        axes[2].plot(moved, [(v - values[0]) / (values[-1] - values[0]) for v in values], label=name, color=colour)
+    axes[2].set(title="value, from 0 to 1", xlabel="pixels that a disc of radius 8 is off")
+    axes[2].legend(fontsize=8)
+    _save(figure, "losses-overlap.png")
+
+
+def divergences() -> None:
+    """Of (0.8, 0.2) and (x, 1 - x)."""
+    x = torch.linspace(0.02, 0.98, 385)
+
+    def between(name: str, turned: bool = False) -> Values:
+        def values(q: Tensor) -> Tensor:
+            one = losses.Probabilities(torch.tensor([[0.8, 0.2]]).expand(len(q), -1))
+            other = losses.Probabilities(torch.stack([q, 1 - q], 1))
+            return losses.by_name(name)(p=other if turned else one, q=one if turned else other, **EACH)
+
+        return values
+
+    kinds = {"KL(p, q)": between("kl_divergence"), "KL(q, p)": between("kl_divergence", turned=True)}
+    kinds |= {"Rényi 1/2": between("renyi"), "Jensen-Shannon": between("jensen_shannon")}
+    kinds |= {"Hellinger": between("hellinger"), "total variation": between("total_variation")}
+    figure, axes = _figure(2, 9, 3.6)
+    _value_and_slope(axes, x, kinds, "x, where p = (0.8, 0.2) and q = (x, 1 - x)")
+    axes[0].set_ylim(0, 1.5)
+    axes[1].set_ylim(-4, 4)
+    _save(figure, "losses-divergence.png")
+
+
+def _two(x: Tensor) -> Tensor:
+    """Logits of two classes, of which x is the log-odds."""
+    return torch.stack([torch.zeros_like(x), x], 1)
+
+
+def _value_and_slope(axes: Sequence[Axes], x: Tensor, kinds: Mapping[str, Values], along: str) -> None:
+    for name, values in kinds.items():
+        at = x.clone().requires_grad_()
+        found = values(at)
+        (slope,) = torch.autograd.grad(found.sum(), at)
+        axes[0].plot(x.numpy(), found.detach().numpy(), label=name)
+        axes[1].plot(x.numpy(), slope.numpy(), label=name)
+    for axis, title in zip(axes, ("value", "slope"), strict=True):
+        axis.set(title=title, xlabel=along)
+    axes[0].legend(fontsize=8)
 
 
 def _figure(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:

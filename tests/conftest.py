@@ -1,5 +1,7 @@
 """What the tests of several parts share."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -7,6 +9,9 @@ from scipy import ndimage
 
 from nucleate.io.instances import Instance, Instances
 from nucleate.types import Box
+
+# A process that compiles beside the tests would take their cores.
+os.environ["NUCLEATE_BACKGROUND"] = "0"
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("any machine", deadline=None)

@@ -3,13 +3,14 @@
 import os
 import resource
 import stat
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
-from numba.core import config
 
-from nucleate import compilation
+from nucleate import code_folder, compilation
 from nucleate.errors import CacheWarning
 
 
@@ -20,14 +21,14 @@ def double(x):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A cache of its own; the second place is where code is kept if the first one will not do."""
-    monkeypatch.setattr(compilation, "places", lambda: [tmp_path / "first", tmp_path / "second"])
+    monkeypatch.setattr(code_folder, "places", lambda: [tmp_path / "first", tmp_path / "second"])
     forget()
-    yield tmp_path / "first" / compilation.NAME
+    yield tmp_path / "first" / code_folder.NAME
     forget()
 
 
 def forget():
-    compilation.folder.cache_clear()
+    code_folder.folder.cache_clear()
     compilation._warn.cache_clear()
 
 
@@ -46,8 +47,8 @@ def test_code_is_compiled_once_and_loaded_from_then_on(place):
 
 
 def test_numba_can_be_told_where(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    assert compilation.places()[0] == tmp_path
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert next(code_folder.places()) == tmp_path
 
 
 def flip(path, at):
@@ -121,7 +122,7 @@ OBSTACLES = {"file": file, "link": link, "770": open_to(0o770), "707": open_to(0
 def test_a_place_that_is_no_folder_of_this_user_alone_is_passed_over(place, obstacle, tmp_path):
     OBSTACLES[obstacle](place)
     assert [compile_again(), compile_again()] == [False, True]
-    assert compilation.folder() == tmp_path / "second" / compilation.NAME
+    assert code_folder.folder() == tmp_path / "second" / code_folder.NAME
     assert not list((tmp_path / "elsewhere").glob("*"))
 
 
@@ -154,3 +155,62 @@ def test_what_a_killed_process_was_writing_is_removed_after_an_hour(place):
     os.utime(old, (1, 1))
     assert compile_again()
     assert new.exists() and not old.exists()
+
+
+KERNELS = """
+import sys
+import numba, numpy as np
+from nucleate import compilation
+
+def made_of(amount):
+    @numba.njit(no_cpython_wrapper=True)
+    def step(x, n):  # long, and called twice: it stays a function of its own
+        total = 0.0
+        for i in range(n):
+            total += np.exp(x[i]) * np.sin(x[i])
+        for i in range(n):
+            total -= np.exp(x[i]) * np.sin(x[i])
+        return total + amount
+    return step
+
+for number in sys.argv[1:]:
+    step = made_of(int(number))
+    def run(x):
+        return step(x, x.size) + step(x, x.size - 1)
+    run.__qualname__ = "kernel" + number
+    made = compilation.compiled(run, "float64(float64[::1])")
+    print(made(np.zeros(9)), bool(made.stats.cache_hits))
+"""
+
+
+def test_a_kernel_calls_the_functions_that_it_was_made_of(tmp_path):
+    """Not those of another kernel that happen to have the same name and came first."""
+    file = tmp_path / "kernels.py"
+    file.write_text(KERNELS)
+    environment = {"PYTHONPATH": ":".join(sys.path), "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run(*numbers):
+        command = [sys.executable, str(file), *numbers]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    assert run("1") == ["2.0", "False"]
+    assert run("2") == ["4.0", "False"]
+    assert run("1", "2") == ["2.0", "True", "4.0", "True"]
+
+
+def test_only_loading_refuses_to_compile_and_harms_nothing(place):
+    with compilation.loading_only(), pytest.raises(compilation.NotKept, match=r"double.* is not in "):
+        compile_again()
+    assert not compile_again()
+    with compilation.loading_only():
+        assert compile_again()
+
+
+def test_no_place_is_looked_for_in_a_home_that_is_not_there(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert [path.name for path in code_folder.places()] == ["__pycache__"]

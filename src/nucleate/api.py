@@ -280,7 +280,7 @@ def train(
         out: the model folder to write.
         minutes, epochs: train no longer than this.
         seed: the same seed gives the same run.
-        loss: of the pixel classes: cross_entropy or focal.
+        loss: of the pixel classes: a name that `nucleate losses` marks, or a sum, as "cross_entropy+0.5*dice".
         config: everything about how the run goes, in place of the four options before.
         validation: a folder of labelled images to choose epoch and thresholds on; by default a part of `folder`.
         channel: the channel to learn from, by its name or its number from 1, where images have several.

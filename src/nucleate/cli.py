@@ -122,7 +122,10 @@ def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
     validation: Annotated[Path | None, typer.Option(help="Folder of labelled images to choose on.")] = None,
-    loss: Annotated[str, typer.Option(help="Loss of the pixel classes: cross_entropy or focal.")] = "cross_entropy",
+    loss: Annotated[
+        str,
+        typer.Option(help="Loss of the pixel classes: a name that nucleate losses marks, or cross_entropy+0.5*dice."),
+    ] = "cross_entropy",
     minutes: Annotated[float | None, typer.Option(min=0.05, help="Train no longer than this.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this many epochs.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
@@ -386,13 +389,14 @@ def curves(
 
 @app.command()
 def losses() -> None:
-    """List the loss functions: formula, range, and when to use each."""
+    """List the loss functions: formula, range, when to use each, and whether training takes it."""
     from rich.console import Console
 
     from nucleate.losses import catalogue
     from nucleate.report.console import print_losses
+    from nucleate.training.pixel_loss import pixel_losses
 
-    print_losses(catalogue(), Console())
+    print_losses(catalogue(), pixel_losses(), Console())
 
 
 @app.command()

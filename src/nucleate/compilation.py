@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numba
-from numba.core import config
+from llvmlite.binding import Linkage
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -29,14 +27,75 @@ from numba.core.caching import (
     _CacheLocator,
     _SourceFileBackedLocatorMixin,
 )
-from numba.misc.appdirs import AppDirs
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 
+from nucleate.code_folder import folder
 from nucleate.errors import CacheWarning
 
-NAME = "nucleate-compiled"
-"""The folder in which compiled code is kept, inside one of `places`."""
-
 _DIGEST = hashlib.sha256().digest_size
+
+
+_may_compile: ContextVar[bool] = ContextVar("nucleate.compilation.may_compile", default=True)
+
+
+class NotKept(ImportError):
+    """The cache does not hold the code, and within `loading_only` it is not compiled."""
+
+
+@contextmanager
+def loading_only() -> Iterator[None]:
+    """Within, code comes from the cache: what is not there raises `NotKept`."""
+    before = _may_compile.set(False)
+    try:
+        yield
+    finally:
+        _may_compile.reset(before)
+
+
+def pipeline(lowering: type[Lower]) -> type[CompilerBase]:
+    """numba's compiler with another last step, from its code to LLVM's."""
+
+    @register_pass(mutates_CFG=True, analysis_only=False)
+    class Lowering(NativeLowering):
+        _name = lowering.__name__
+        lowering_class = lowering
+
+    class Compiler(CompilerBase):
+        def define_pipelines(self) -> list[Any]:
+            made = DefaultPassBuilder.define_nopython_pipeline(self.state)
+            made.passes = [(Lowering if kind is NativeLowering else kind, name) for kind, name in made.passes]
+            made.finalize()
+            return [made]
+
+    return Compiler
+
+
+class Whole(Lower):
+    """The last step of a kernel, which keeps the functions that it is made of to itself.
+
+    They are optimised once more as parts of a kernel, so each kernel has versions of its own. Under one name for all,
+    the version that came first into the process would be called by every kernel: the last bits would depend on what
+    was compiled or loaded before.
+    """
+
+    def setup_function(self, description: Any) -> None:
+        super().setup_function(description)
+        library = self.library
+        optimise = library._optimize_final_module
+
+        def then_keep_to_itself() -> None:
+            optimise()
+            for function in library._final_module.functions:
+                if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                    function.linkage = Linkage.internal
+
+        library._optimize_final_module = then_keep_to_itself
+
+
+_WHOLE = pipeline(Whole)
 
 
 def compiled(function: Callable[..., Any], signature: Any, **options: Any) -> Any:
@@ -47,50 +106,11 @@ def compiled(function: Callable[..., Any], signature: Any, **options: Any) -> An
         signature: the types of its arguments and result, as numba takes them.
         options: those of `numba.njit`.
     """
-    made = numba.njit(**options)(function)
+    made = numba.njit(**{"pipeline_class": _WHOLE, **options})(function)
     made._cache = _Cache(function)
     made.compile(signature)
     made.disable_compile()
     return made
-
-
-def places() -> list[Path]:
-    """Where the cache may lie, the first choice first: where numba is told to, beside the package, the user's cache."""
-    told = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
-    own = Path(AppDirs("nucleate", appauthor=False).user_cache_dir)
-    return [*told, Path(__file__).parent / "__pycache__", own]
-
-
-@cache
-def folder() -> Path | None:
-    """The folder of the cache, which is made; None where there is none that is safe to use."""
-    for place in places():
-        path = place / NAME
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_private(path):
-                _remove_leftovers(path)
-                return path
-        except OSError:
-            continue
-    return None
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed an hour ago or longer was just writing."""
-    for one in path.glob("*.tmp.*"):
-        if time.time() - one.stat().st_mtime > 3600:
-            one.unlink()
-
-
-def _is_private(path: Path) -> bool:
-    """Whether it is a folder of this user, in which nobody else may write.
-
-    Whoever may write a folder above could put another one in its place, but none that belongs to this user.
-    """
-    found = path.lstat()
-    own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-    return stat.S_ISDIR(found.st_mode) and own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 class _Files(IndexDataCacheFile):
@@ -157,9 +177,12 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # of whatever reads it: numba, pickle, LLVM
-            return None
+            found = None
+        if found is None and not _may_compile.get():
+            raise NotKept(f"{self._name} is not in {folder()}")
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

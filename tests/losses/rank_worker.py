@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nucleate import losses
+from nucleate.losses.kernels import row_blocks
 
 ROWS = 7
 SPLITS = {1: [7], 2: [5, 2], 3: [4, 0, 3]}
@@ -47,16 +48,37 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
         "vicreg": ("vicreg", two, ("first", "second"), {}),
         "barlow_twins": ("barlow_twins", two, ("first", "second"), {}),
         "sup_con": ("sup_con", {"features": a, "labels": labels}, ("features",), {}),
+        "smooth_l1": ("smooth_l1", {"prediction": logits, "target": logits.flip(1), "mask": mask}, ("prediction",),
+                      {"channel_dim": 1}),
+        "ordinal": ("ordinal", {"logits": logits[:, :2], "target": target, "mask": mask}, ("logits",),
+                    {"class_weight": weight}),
         "info_nce_masked": ("info_nce", {"query": a, "key": b, "mask": labels > 0}, ("query", "key"), {}),
     }  # fmt: skip
     for over in ("image", "batch"):
+        hardest = {"logits": logits, "target": target, "mask": mask}
+        cases[f"topk_{over}"] = ("topk_cross_entropy", hardest, ("logits",), {"k": 0.4, "over": over})
         for loss in ("dice", "generalized_dice", "lovasz_softmax"):
             cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
         cases[f"lovasz_hinge_{over}"] = ("lovasz_hinge", {"score": score, "target": label}, ("score",), {"over": over})
-    for loss in ("clip_loss", "nt_xent", "siglip"):
+    views = {"first_prediction": a, "first_projection": b, "second_prediction": b.flip(1), "second_projection": a + 1}
+    vectors = {"projection": normal(4, 6), "class_weight": torch.tensor([0.2, 1.0, 3.0, 0.5], dtype=torch.float64)}
+    cases |= {
+        "byol": ("byol", {"prediction": a, "target": b, "mask": labels > 0}, ("prediction",), {}),
+        "simsiam": ("simsiam", views, ("first_prediction", "second_prediction"), {}),
+        "dino": ("dino", {"student": logits, "teacher": logits.flip(0), "mask": mask}, ("student",), {}),
+        "cosface": ("cosface", {"features": a, "target": labels}, ("features",), vectors),
+        "arcface": ("arcface", {"features": a, "target": labels}, ("features",), vectors),
+        "circle": ("circle", {"features": a, "labels": labels}, ("features",), {"scale": 4.0}),
+        "multi_similarity": ("multi_similarity", {"features": a, "labels": labels}, ("features",), {"mining": 0.1}),
+    }
+    for over in ("image", "batch"):
+        for loss in ("cl_dice", "hausdorff_dt"):
+            cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
+    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
-    for loss in ("info_nce", "decoupled"):
-        cases[loss] = (loss, {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
+    cases["info_nce"] = ("info_nce", {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
+    cases["queue"] = ("info_nce", {"query": a, "key": b}, ("query", "key"),
+                      {"temperature": 0.2, "negatives": normal(5, 6), "hardness": 0.5})  # fmt: skip
     for negatives in ("image", "batch"):
         dense = {"query": normal(ROWS, 3, 4), "key": normal(ROWS, 3, 4), "match": match}
         cases[f"dense_{negatives}"] = (
@@ -90,7 +112,33 @@ def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any
             if group is not None:
                 torch.distributed.all_reduce(heat.grad, group=group)
             found[f"{name}/temperature"] = heat.grad.numpy()
+    center = losses.DINOCenter(3).double()
+    for _ in range(2):
+        center.update(all_cases()["dino"][1]["teacher"][rows], mask=all_cases()["dino"][1]["mask"][rows], group=group)
+    found["center/value"] = center.value.numpy()
+    found.update(_in_blocks(rows, group))
+    queue = losses.Queue(9, features=6)
+    for _ in range(2):
+        queue.enqueue(all_cases()["info_nce"][1]["key"][rows], group=group)
+    found["kept keys/value"] = queue.keys().numpy()
     found["accumulated/value"], found["accumulated/gradient"] = _accumulate(rows, group)
+    return found
+
+
+def _in_blocks(rows: slice, group: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The losses of many rows once more, a few rows at a time."""
+    found = {}
+    names = ("info_nce", "clip_loss", "nt_xent", "decoupled", "siglip", "sup_con", "dense_image", "dense_batch")
+    before = row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS
+    row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = 1, 8, 2
+    for name in names:
+        loss, inputs, grad, options = all_cases()[name]
+        mine = {k: v[rows].clone().requires_grad_(k in grad) for k, v in inputs.items()}
+        value = losses.by_name(loss)(**mine, **options, group=group)
+        value.backward()
+        found[f"{name}, blocks/value"] = value.detach().numpy()
+        found.update({f"{name}, blocks/{k}": mine[k].grad.numpy() for k in grad})
+    row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = before
     return found
 
 

@@ -16,15 +16,15 @@ def text() -> str:
     classes = [_class(entry) for entry in losses.catalogue() if entry.module.__name__ in modules.__all__]
     body = "\n\n".join(classes)
     listed = "\n".join(f'    "{name}",' for name in sorted(modules.__all__))
-    return f'''# ruff: noqa: F401, F403, F405
+    return f'''# ruff: noqa: F401, F403, F405, RUF022
 """The modules of losses, for type checkers and editors; written by tests/losses/stub.py."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
+from nucleate.losses.distributed import Group
 from nucleate.losses.distribution import Distribution
 from nucleate.losses.options import *
 from nucleate.losses.registry import Loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +90,11 @@ def _make_cases() -> list[Case]:
     add("binary_cross_entropy", "hard", {**yes, "target": integers(2, 2, 3)}, "logits", at,
         options={"positive_weight": 3.0, "label_smoothing": 0.1, "weight": positive(2, 3)})  # fmt: skip
 
+    for n, options in enumerate(({"alpha": None, "gamma": 0.0}, {}, {"alpha": 0.6, "gamma": 1.5})):
+        add("sigmoid_focal", f"soft{n}", yes, "logits target", at, "logits", options={**options, "check": False})
+        add("sigmoid_focal", f"hard{n}", {**yes, "target": integers(2, 2, 3)}, "logits", at,
+            options={**options, "weight": positive(2, 3)})  # fmt: skip
+
     forms = {
         "logits": (normal(2, 4, 3), normal(2, 4, 3)),
         "probabilities": (simplex(2, 4, 3), simplex(2, 4, 3)),
@@ -149,12 +155,32 @@ def _make_cases() -> list[Case]:
         "prediction distance", (2, 5), "prediction distance",
         options={"class_weight": positive(3), "weight": positive(2, 5)})  # fmt: skip
 
+    square = {"prediction": normal(2, 3, 3, 4), "target": integers(3, 2, 3, 4)}
+    weighed = {"class_weight": positive(3), "weight": positive(2, 3, 4)}
+    for loss in ("cl_dice", "hausdorff_dt"):
+        given = {} if loss == "cl_dice" else {"distance": normal(2, 3, 3, 4), "predicted_distance": normal(2, 3, 3, 4)}
+        for over in ("image", "batch"):
+            options = {"over": over, **weighed, **given}
+            add(loss, f"given-{over}" if given else f"index-{over}", square, "prediction", (2, 3, 4), options=options)
+        add(loss, "read-multilabel", {"prediction": normal(2, 1, 5), "target": integers(2, 2, 1, 5)}, "prediction",
+            (2, 5), options={"multilabel": True})  # fmt: skip
+        add(loss, "read-soft", {"prediction": field_logits, "target": soft_labels}, "prediction target", (2, 5),
+            "prediction", options={"check": False})  # fmt: skip
+        add(loss, "read-probabilities", {"prediction": simplex(2, 3, 5), "target": field_index}, "prediction", (2, 5),
+            options={"said": losses.Probabilities, "check": False})  # fmt: skip
+    add("cl_dice", "volume", {"prediction": normal(1, 2, 3, 3, 3), "target": integers(2, 1, 3, 3, 3)}, "prediction",
+        (1, 3, 3, 3), options={"iterations": 1, "smooth": 1.0, "ignore_index": 7})  # fmt: skip
+
     rows = {"first": normal(5, 3), "second": normal(5, 3)}
     heat = torch.tensor(0.4, dtype=torch.float64)
-    for loss in ("info_nce", "decoupled"):
-        pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat}
-        add(loss, "rows", pairs, "query key temperature", (5,), "query key", options={"weight": positive(5)})
-    for loss in ("clip_loss", "nt_xent", "siglip"):
+    pairs = {"query": rows["first"], "key": rows["second"], "temperature": heat, "weight": positive(5)}
+    for form, options in (("rows", {}), ("hard", {"hardness": 0.5})):
+        add("info_nce", form, pairs, "query key temperature weight", (5,), "query key", options=options)
+    queue = {**pairs, "negatives": normal(4, 3)}
+    moco = {"in_batch": False}
+    for form, options in (("queue", {}), ("moco", moco), ("moco-hard", {**moco, "hardness": 2.0})):
+        add("info_nce", form, queue, "query key temperature negatives", (5,), "query key", options=options)
+    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
         add(loss, "rows", {**rows, "temperature": heat}, "first second temperature", (5,), "first second")
         add(loss, "dot", {**rows, "temperature": heat}, "first second", (5,), options={"similarity": "dot"})
     labels = torch.tensor([0, 1, 0, 2, 1])
@@ -165,12 +191,67 @@ def _make_cases() -> list[Case]:
         add("dense_info_nce", negatives,
             {"query": normal(2, 3, 2, 2), "key": normal(2, 3, 2, 2), "match": match, "temperature": heat},
             "query key temperature", (2, 2, 2), "query", options={"negatives": negatives})  # fmt: skip
+    views = {name: normal(5, 3) for name in ("first_prediction", "first_projection", "second_prediction",
+                                             "second_projection")}  # fmt: skip
+    add("simsiam", "rows", views, "first_prediction second_prediction", (5,), " ".join(views),
+        options={"weight": positive(5)})  # fmt: skip
+    taught = {"prediction": normal(5, 3), "target": normal(5, 3)}
+    add("byol", "rows", taught, "prediction", (5,), "prediction target", options={"weight": positive(5)})
+    for form, at in (("rows", (5,)), ("pixels", (2, 3))):
+        crops = {"student": normal(at[0], 4, *at[1:]), "teacher": normal(at[0], 4, *at[1:])}
+        add("dino", form, crops, "student", at, "student teacher",
+            options={"center": normal(4), "teacher_temperature": 0.5, "weight": positive(*at)})  # fmt: skip
+    layer = {"features": normal(5, 3), "projection": normal(4, 3), "target": integers(4, 5)}
+    weighed = {"class_weight": positive(4), "weight": positive(5), "scale": 4.0}
+    for loss, options in (("cosface", {}), ("arcface", {}), ("arcface", {"easy_margin": True})):
+        form = "easy" if options else "index"
+        add(loss, form, layer, "features projection", (5,), "features", options={**weighed, **options})
+    add("cosface", "hot", {**layer, "target": hot(layer["target"], 4)}, "features projection", (5,), "features",
+        options={"scale": 4.0, "normalize": "count"})  # fmt: skip
+    alike = {"features": normal(5, 3), "labels": labels}
+    add("circle", "rows", alike, "features", (5,), options={"scale": 5.0, "weight": positive(5)})
+    for form, mining in (("rows", None), ("mined", 0.1)):
+        add("multi_similarity", form, alike, "features", (5,), options={"beta": 5.0, "mining": mining})
     for loss in ("barlow_twins", "vicreg"):
         add(loss, "rows", {"first": normal(5, 3), "second": normal(5, 3)}, "first second", (5,))
+
+    pair, each = {"prediction": normal(2, 2, 3), "target": normal(2, 2, 3)}, (2, 2, 3)
+    both = "prediction target"
+    for loss, own in {"l1": {}, "mse": {}, "huber": {"delta": 0.6}, "smooth_l1": {"beta": 0.6}, "log_cosh": {},
+                      "quantile": {"q": 0.2}}.items():  # fmt: skip
+        add(loss, "elements", pair, both, each, options={"weight": positive(2, 2, 3), **own})
+        add(loss, "positions", pair, both, (2, 3), options={"channel_dim": 1, "weight": positive(2, 3), **own})
+    counts = {"prediction": normal(2, 2, 3), "target": integers(5, 2, 2, 3)}
+    add("poisson_nll", "logarithm", counts, "prediction", each, options={"full": True})
+    add("poisson_nll", "amount", {"prediction": positive(2, 2, 3), "target": positive(2, 2, 3)}, both, (2, 3),
+        options={"log_input": False, "channel_dim": 1, "weight": positive(2, 3)})  # fmt: skip
+    add("gaussian_nll", "variance", {**pair, "variance": positive(2, 2, 3)}, f"{both} variance", each,
+        options={"full": True})  # fmt: skip
+    add("gaussian_nll", "logarithm", {**pair, "variance": normal(2, 2, 3)}, f"{both} variance", (2, 3),
+        options={"log_variance": True, "channel_dim": 1})  # fmt: skip
+
+    pixels = {"logits": normal(2, 4, 6), "target": integers(4, 2, 6)}
+    for over in ("image", "batch"):
+        add("topk_cross_entropy", f"index-{over}", pixels, "logits", (2, 6),
+            options={"k": 0.4, "over": over, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
+    add("topk_cross_entropy", "soft", {"logits": normal(2, 4, 6), "target": simplex(2, 4, 6)}, "logits target", (2, 6),
+        "logits", options={"k": 0.5, "check": False})  # fmt: skip
+    for q in (0.0, 0.7):
+        add("generalized_cross_entropy", f"index-{q:g}", pixels, "logits", (2, 6),
+            options={"q": q, "class_weight": positive(4), "weight": positive(2, 6)})  # fmt: skip
+    add("generalized_cross_entropy", "soft", {**pixels, "target": simplex(2, 4, 6)}, "logits target", (2, 6), "logits",
+        options={"check": False})  # fmt: skip
+    grades = {"logits": normal(2, 3, 5), "target": integers(4, 2, 5)}
+    add("ordinal", "index", grades, "logits", (2, 5), options={"class_weight": positive(4), "weight": positive(2, 5)})
+    add("ordinal", "hot", {**grades, "target": hot(integers(4, 2, 5), 4)}, "logits", (2, 5))
+    add("ordinal", "soft", {**grades, "target": simplex(2, 4, 5)}, "logits target", (2, 5), "logits",
+        options={"class_weight": positive(4), "check": False})  # fmt: skip
     return cases
 
 
 CASES = _make_cases()
+STOPPED = {"circle"}
+"""No gradient flows through the weights that these give to their own inputs."""
 WHOLE = {"expected_calibration_error", "barlow_twins", "vicreg"}
 
 
@@ -194,7 +275,7 @@ def test_every_loss_of_the_catalogue_has_a_case() -> None:
     assert {case.loss for case in CASES} == {entry.name for entry in losses.catalogue()}
 
 
-@differentiable
+@pytest.mark.parametrize("case", [c for c in CASES if c.grad and c.loss not in STOPPED], ids=str)
 def test_first_and_second_derivative(case: Case) -> None:
     leaves = case.leaves()
     names = list(leaves)
@@ -251,7 +332,7 @@ def test_masked_values_are_selected_away_not_multiplied(case: Case) -> None:
         return
     with_nan.backward()
     with_zero.backward()
-    for name in case.masked:
+    for name in set(case.masked) & set(case.grad):
         x = nan[name]
         rows = _rows(case, x, mask)
         assert x.grad is not None
@@ -269,7 +350,7 @@ def test_nothing_selected_is_zero_over_zero_with_a_zero_gradient(case: Case) -> 
     assert mean.item() == 0.0
     if case.grad:
         mean.backward()
-        assert all((inputs[name].grad == 0).all() for name in case.masked)
+        assert all((inputs[name].grad == 0).all() for name in set(case.masked) & set(case.grad))
 
 
 @every_case
@@ -341,3 +422,33 @@ def test_a_gpu_gives_the_value_and_the_gradients_of_the_processor(case: Case) ->
         found.backward()
     for name in case.grad:
         torch.testing.assert_close(there[name].grad.cpu(), here[name].grad)
+
+
+TOGETHER = {"topk_cross_entropy", "circle", "multi_similarity"}
+TOGETHER |= {"info_nce", "clip_loss", "nt_xent", "siglip", "decoupled", "sup_con", "dense_info_nce"}
+TOGETHER |= {entry.name for entry in losses.catalogue() if entry.kind == "overlap"}
+"""What weighs nothing takes no part in the loss of the others, either: there is no slope by a weight of 0."""
+
+
+@pytest.mark.parametrize("name", ["weight", "class_weight"])
+@every_case
+def test_a_learnt_weight_of_zero_has_the_slope_of_any_other(case: Case, name: str) -> None:
+    accepted = inspect.signature(losses.by_name(case.loss)).parameters
+    by_position = name == "weight" and name in accepted and case.loss not in TOGETHER
+    by_class = name == "class_weight" and name in case.options and case.loss != "topk_cross_entropy"
+    if not case.grad or not (by_position or by_class):
+        pytest.skip("It has no such weights.")
+    rule = {"normalize": "weight"} if "normalize" in case.options else {}
+    slopes = []
+    for least in (0.0, 1e-9):
+        given = torch.ones(case.mask if by_position else case.options[name].shape, dtype=torch.float64)
+        given.view(-1)[1] = least
+        given.requires_grad_()
+        slopes += torch.autograd.grad(call(case, **{name: given}, **rule), given)
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-6)
+    if by_position:  # what is not finite there is left out all the same
+        mask = given.detach() == 1
+        given = mask.double().requires_grad_()
+        value = call(case, **_outside(case, mask, torch.nan), weight=given)
+        torch.testing.assert_close(value, call(case, weight=given))
+        assert torch.autograd.grad(value, given)[0].view(-1)[1] == 0

@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ OTHERS = {
     *("Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"),
     *("Distribution", "LogProbabilities", "Logits", "Probabilities"),
     *("Entry", "Loss", "LossInputError", "by_name", "catalogue", "measures"),
-    *("signed_distance", "use_checks", "use_kernels", "warm_up"),
+    *("DINOCenter", "Queue", "signed_distance", "use_checks", "use_kernels", "warm_up"),
 }
 
 
@@ -120,7 +121,7 @@ def test_only_torch_and_numpy_are_imported() -> None:
     )
     environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == ["['nucleate']", "['nucleate', 'nucleate.errors']"]
+    assert found.stdout.splitlines() == ["['nucleate']", "['nucleate', 'nucleate.code_folder', 'nucleate.errors']"]
 
 
 def test_the_stub_says_what_the_functions_say() -> None:
@@ -168,9 +169,39 @@ def test_the_names_of_version_0_1_work_with_a_warning() -> None:
     with pytest.warns(FutureWarning, match="one weight per class is class_weight= since"):
         again = losses.cross_entropy(logits, target, weight=weight)
     assert again == losses.cross_entropy(logits, target, class_weight=weight)
-    with pytest.warns(FutureWarning, match="weighs the 3 positions; one weight per class is class_weight="):
-        losses.cross_entropy(logits[:3], target[:3], weight=weight)
+    with pytest.warns(FutureWarning, match="one weight per class is class_weight= since") as said:
+        losses.dice(logits, target, weight=weight, over="batch")
+    assert len(said) == 1
+    with warnings.catch_warnings():  # as many positions as classes: one weight each, without a word
+        warnings.simplefilter("error")
+        few = losses.cross_entropy(logits[:3], target[:3], weight=weight)
+    torch.testing.assert_close(
+        few, losses.total_and_weight(losses.cross_entropy, logits[:3], target[:3], weight=weight)[0] / 6
+    )
     with pytest.warns(FutureWarning, match=r"losses.entropy is called losses\.measures\.entropy since"):
         assert losses.entropy is losses.measures.entropy
     with pytest.warns(FutureWarning, match=r"losses.clip is called losses\.clip_loss since"):
         assert losses.clip is losses.clip_loss
+
+
+@pytest.mark.parametrize("entry", losses.catalogue(), ids=lambda e: e.name)
+def test_an_option_of_another_type_is_refused_with_its_name_and_value(entry: losses.Entry) -> None:
+    parameters = inspect.signature(entry.function).parameters.values()
+    inputs = {p.name: torch.zeros(2, 3) for p in parameters if p.default is p.empty}
+    for p in parameters:
+        if p.default is p.empty or "Tensor" in p.annotation or p.name == "group":
+            continue
+        for wrong in (object(), [1]):
+            with pytest.raises(losses.LossInputError, match=re.escape(f"{entry.name}: {p.name} must be ")):
+                entry.function(**inputs, **{p.name: wrong})
+
+
+def test_options_at_the_call_of_a_module_by_their_earlier_names() -> None:
+    logits, target, each = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.rand(4)
+    weight = torch.tensor([1.0, 5.0, 9.0])
+    criterion = losses.CrossEntropy(class_weight=weight)
+    with pytest.warns(FutureWarning, match="^CrossEntropy: position_weight= is called weight= since") as warned:
+        found = criterion(logits, target, position_weight=each)
+    assert found == losses.cross_entropy(logits, target, class_weight=weight, weight=each)
+    assert [w.filename for w in warned] == [__file__]
+    assert repr(copy.deepcopy(losses.CrossEntropy())) == "CrossEntropy()"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from tests.losses.test_every_loss import CASES, Case, call
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from nucleate import losses
 from nucleate.losses import LossInputError
 
-READS = {"boundary-index"}
+READS = {"boundary-index", "hausdorff_dt-read-multilabel", "hausdorff_dt-read-soft", "hausdorff_dt-read-probabilities"}
 """Distances are computed from the values of the labels."""
 
 pytestmark = [
@@ -97,8 +102,8 @@ def test_compiled_without_a_break_in_the_graph(loss: str) -> None:
     torch.testing.assert_close(compiled(*f.inputs), f(*f.inputs))
 
 
-def test_distances_say_how_they_are_had_inside_a_transformation() -> None:
-    (case,) = (case for case in cases if str(case) in READS)
+@pytest.mark.parametrize("case", [case for case in cases if str(case) in READS], ids=str)
+def test_distances_say_how_they_are_had_inside_a_transformation(case: Case) -> None:
     f = Function(case)
     with pytest.raises(LossInputError, match="give it as distance="):
         torch.func.vmap(f)(*(x.unsqueeze(0) for x in f.inputs))
@@ -112,7 +117,7 @@ def large(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def kernels() -> None:
-    if not losses.warm_up("cross_entropy", "soft_cross_entropy", "overlap", "divergence"):
+    if not losses.warm_up("cross_entropy", "dice", "kl_divergence"):
         pytest.skip("There is no compiler of kernels.")
 
 
@@ -148,6 +153,58 @@ def test_labels_that_were_changed_in_place_are_an_error_in_overlap_losses() -> N
     inputs["target"].zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_constants_that_were_made_in_inference_mode() -> None:
+    x = torch.randn(2, 3, 96, 96, requires_grad=True)
+    with torch.inference_mode():
+        labels, soft = torch.randint(0, 3, (2, 96, 96)), torch.rand(2, 3, 96, 96)
+        mask, weight = torch.rand(2, 96, 96) > 0.2, torch.rand(2, 96, 96)
+    for loss, target, more in (
+        (losses.dice, labels, {"mask": mask}),
+        (partial(losses.dice, multilabel=True), soft, {}),
+        (losses.cross_entropy, labels, {"mask": mask, "weight": weight}),
+        (losses.cross_entropy, soft, {"check": False}),
+        (losses.binary_cross_entropy, soft, {}),
+        (lambda p, q: losses.kl_divergence(p=p, q=q), soft, {}),
+    ):
+        gradients = []
+        for y in (target, target.clone()):
+            (g,) = torch.autograd.grad(loss(x, y, **more), x)
+            gradients.append(g)
+        assert torch.equal(*gradients)
+
+
+def elements(n: int) -> tuple[Tensor, ...]:
+    return torch.randn(2, n, n, 3).movedim(-1, 1), torch.ones(2, 3, n, n)
+
+
+def pixels(n: int) -> tuple[Tensor, ...]:
+    return torch.randn(2, 3, n, n), torch.randint(0, 3, (2, n, n))
+
+
+def embedded(n: int) -> tuple[Tensor, ...]:
+    return torch.randn(12 * n, 8), torch.randn(12 * n, 8)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("loss", "inputs"), [
+    ("binary_cross_entropy", elements), ("sigmoid_focal", elements), ("cross_entropy", pixels), ("dice", pixels),
+    ("lovasz_softmax", pixels), ("info_nce", embedded),
+])  # fmt: skip
+def test_one_graph_for_few_numbers_and_for_many(loss: str, inputs: Callable[[int], tuple[Tensor, ...]]) -> None:
+    """No fast version looks at strides or sizes there, which the graph would hold on to."""
+    f, counter = losses.by_name(loss), CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(f, fullgraph=True, backend=counter, dynamic=True)
+    for n in (96, 200, 20, 8):
+        given = inputs(n)
+        torch.testing.assert_close(compiled(*given), f(*given))
+    assert counter.frame_count == 1
+    for n in (8, 96):
+        batch = torch.export.Dim("batch", min=2, max=1 << 20)
+        torch.export.export(Module(f), inputs(n), dynamic_shapes=(({0: batch}, {0: batch}),))
 
 
 @pytest.mark.usefixtures("kernels")
@@ -200,3 +257,71 @@ def test_settings_of_overlapping_threads_end_with_them() -> None:
         thread.join()
     with pytest.raises(LossInputError, match="NaN"):
         losses.cross_entropy(torch.full((1, 2), float("nan")), torch.tensor([0]))
+
+
+def selecting(case: Case) -> Case:
+    """The case with a mask, and with weights of positions that hold zeros where the loss takes such."""
+    mask = torch.ones(case.mask, dtype=torch.bool)
+    mask.view(-1)[::3] = False
+    more: dict[str, Any] = {"mask": mask}
+    if "weight" in inspect.signature(losses.by_name(case.loss)).parameters:
+        weight = torch.rand(case.mask, dtype=torch.float64)
+        weight.view(-1)[1] = 0.0
+        more["weight"] = weight
+    return replace(case, options={**case.options, **more})
+
+
+one_each = pytest.mark.parametrize(
+    "case", list({case.loss: case for case in cases if str(case) not in READS}.values()), ids=str
+)
+
+
+@one_each
+def test_vmap_with_a_mask_and_weights_of_zero(case: Case) -> None:
+    test_vmap_is_a_loop(selecting(case))
+
+
+@one_each
+def test_forward_mode_with_a_mask_and_weights_of_zero(case: Case) -> None:
+    test_forward_mode_agrees_with_the_backward_pass(selecting(case))
+
+
+@one_each
+def test_one_graph_with_a_mask_and_weights_of_zero(case: Case) -> None:
+    if case.loss == "dense_info_nce":
+        pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    if case.loss in ("barlow_twins", "vicreg"):
+        pytest.skip("It is 0 of fewer than two rows: how many there are depends on the mask.")
+    f = Function(selecting(case))
+    expected = f(*f.inputs)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="eager")(*f.inputs), expected)
+
+
+class Module(torch.nn.Module):
+    def __init__(self, f: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.f(*values)
+
+
+@one_each
+def test_export(case: Case) -> None:
+    if case.loss == "dense_info_nce":
+        pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    f = Function(case)
+    exported = torch.export.export(Module(f), f.inputs)
+    torch.testing.assert_close(exported.module()(*f.inputs), f(*f.inputs))
+
+
+@pytest.mark.parametrize("check", [None, False])
+@every
+def test_without_checks_no_value_is_read(case: Case, check: bool | None) -> None:
+    """On the meta device there are no values; what reads one there waits for an accelerator."""
+    if case.loss == "dense_info_nce":
+        pytest.skip("It takes the pixels of each nucleus apart: the sizes depend on the labels.")
+    given = {**case.inputs, **{k: x for k, x in case.options.items() if isinstance(x, Tensor)}}
+    moved = {k: x.to("meta") if isinstance(x, Tensor) else x for k, x in given.items()}
+    assert call(case, **moved, check=check).device.type == "meta"

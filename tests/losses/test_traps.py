@@ -329,6 +329,10 @@ def test_a_class_out_of_range_is_named(index: int) -> None:
             lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), class_weight=-torch.ones(3)),
             "at least 0",
         ),
+        (
+            lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), weight=doubles(1.0, math.inf)[0]),
+            "finite and at least 0, but holds inf",
+        ),
         (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), class_weight=torch.ones(2)), r"\(3,\)"),
         (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), label_smoothing=1.5), "label_smooth"),
         (lambda: losses.cross_entropy(torch.zeros(2, 3), torch.zeros(2).long(), normalize="n"), "normalize"),

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from nucleate.postprocess.targets import Targets, whole
 from nucleate.training import fused_criterion
-from nucleate.training.criterion import TERMS, SegmentationCriterion
+from nucleate.training.criterion import SegmentationCriterion
 
 PARTS = tuple(field.name for field in dataclasses.fields(Targets))
+
+TERMS = SegmentationCriterion().terms
 
 
 def case(seed, images, height, width, *, spread=3.0, nuclei=True):
@@ -81,7 +83,7 @@ def test_what_stands_at_unknown_pixels_reaches_neither_totals_nor_gradient(huge)
 def test_no_nucleus_gives_no_gradient_to_the_maps_of_nuclei():
     packed, targets = case(1, 1, 128, 128, nuclei=False)
     totals, gradient = fused_criterion.derivative(packed, targets, dict.fromkeys(TERMS, 1.0))
-    assert totals["offset"] == totals["radius"] == 0 and totals["classes"] > 0
+    assert totals["offset"] == totals["radius"] == 0 and totals["cross_entropy"] > 0
     assert not gradient[:, 12:].any() and gradient[:, :12].any()
 
 

@@ -9,9 +9,10 @@ from nucleate.data.augment import Batch
 from nucleate.errors import TrainingError
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.postprocess.targets import whole
-from nucleate.training.criterion import LOSSES, TERMS, SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
 from nucleate.training.gradient import Backpropagation
 from nucleate.training.parallel import Threads
+from nucleate.training.pixel_loss import pixel_losses
 
 
 def network(classes=2):
@@ -33,7 +34,7 @@ def gradient(made, batches, loss="cross_entropy", parallel=None):
     return value, [None if p.grad is None else p.grad.clone() for p in made.parameters()]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*pixel_losses(), "cross_entropy+0.5*dice", "0.3*focal+lovasz_softmax+2*hinge"])
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 1), (1, 1, 1, 1), (1, 3)])
 def test_the_gradient_does_not_depend_on_how_samples_are_spread(sizes, loss):
     made, batch = network(), make_batch(4)
@@ -67,7 +68,7 @@ def test_the_gradient_is_that_of_the_network_as_it_is():
     made.zero_grad()
     criterion = SegmentationCriterion()
     totals, weights = criterion.totals(made(batch.image), batch.targets), criterion.weights(batch.targets)
-    plain = sum(share * totals[name] / weights[name] for name, share in TERMS.items())
+    plain = sum(share * totals[name] / weights[name] for name, share in criterion.terms.items())
     plain.backward()
     assert value == pytest.approx(plain.item(), rel=1e-5)
     for one, parameter in zip(found, made.parameters(), strict=True):
@@ -113,7 +114,7 @@ def test_no_nucleus_leaves_the_terms_of_nuclei_out():
     assert value > 0 and np.isfinite(value)
     assert all(torch.isfinite(g).all() for g in grads)
     weights = SegmentationCriterion().weights(empty.targets)
-    assert weights["classes"] == weights["heat"] > 0 and weights["offset"] == weights["radius"] == 0
+    assert weights["cross_entropy"] == weights["heat"] > 0 and weights["offset"] == weights["radius"] == 0
 
 
 def test_the_value_is_the_mean_of_totals_over_weights():
@@ -123,8 +124,8 @@ def test_the_value_is_the_mean_of_totals_over_weights():
         {k: float(v) for k, v in criterion.totals(made(p.image).detach(), p.targets).items()} for p in parts
     )
     weights = sum_terms(criterion.weights(p.targets) for p in parts)
-    expected = sum(TERMS[name] * totals[name] / weights[name] for name in TERMS)
-    assert weighted_mean(totals, weights) == pytest.approx(expected)
+    expected = sum(share * totals[name] / weights[name] for name, share in criterion.terms.items())
+    assert weighted_mean(totals, weights, criterion.terms) == pytest.approx(expected)
     assert gradient(made, parts)[0] == pytest.approx(expected, rel=1e-5)
 
 

@@ -85,7 +85,8 @@ def test_the_loss_is_the_mean_over_all_pixels_of_all_images():
         {k: float(v) for k, v in criterion.totals(m, whole(labels)).items()}
         for m, (_, labels) in zip(maps, pairs, strict=True)
     ]
-    expected = weighted_mean(sum_terms(totals), sum_terms(criterion.weights(whole(labels)) for _, labels in pairs))
+    weights = sum_terms(criterion.weights(whole(labels)) for _, labels in pairs)
+    expected = weighted_mean(sum_terms(totals), weights, criterion.terms)
     assert validation.evaluate(engine, criterion, PLAIN).loss == pytest.approx(expected)
 
 

@@ -21,17 +21,28 @@ from nucleate.errors import LossInputError as LossInputError
 # The families in the order that the catalogue lists them in. Each says in `__all__` what it offers.
 from nucleate.losses import measures as measures
 from nucleate.losses.cross_entropy import *
+from nucleate.losses.focal import *
+from nucleate.losses.topk_cross_entropy import *
+from nucleate.losses.generalized_cross_entropy import *
+from nucleate.losses.ordinal import *
 from nucleate.losses.linear_cross_entropy import *
 from nucleate.losses.divergence import *
 from nucleate.losses.margin import *
 from nucleate.losses.ranking import *
+from nucleate.losses.regression import *
 from nucleate.losses.overlap import *
 from nucleate.losses.lovasz import *
 from nucleate.losses.boundary import *
+from nucleate.losses.topology import *
 from nucleate.losses.contrastive import *
 from nucleate.losses.labelled_pairs import *
+from nucleate.losses.queues import *
 from nucleate.losses.redundancy import *
+from nucleate.losses.self_distillation import *
+from nucleate.losses.metric import *
+from nucleate.losses.angular import *
 
+from nucleate.losses.accumulation import *
 from nucleate.losses.distribution import *
 from nucleate.losses.kernels import use_kernels as use_kernels, warm_up as warm_up
 from nucleate.losses.reduction import *

@@ -20,6 +20,36 @@ def applied(function: type[torch.autograd.Function], *arguments: object) -> Tens
     return result
 
 
+def save(ctx: Any, needed: Sequence[Tensor | None], watched: Sequence[Tensor | None] = ()) -> None:
+    """Save what the backward pass needs, and what is only watched: changed in place, it is PyTorch's error there.
+
+    A tensor made in inference mode has no version to be saved with: of one that is needed, a copy is saved.
+    """
+    if any(ctx.needs_input_grad):
+        copies = [x.clone() if x is not None and x.is_inference() else x for x in needed]
+        ctx.save_for_backward(*copies, *(None if x is None or x.is_inference() else x for x in watched))
+
+
+@final
+class Elementwise(torch.autograd.Function):
+    """value(x) with the derivative slope(x), element by element: nothing but x is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Twin, slope: Twin) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        ctx.slope = slope
+        return value(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.slope(*ctx.saved_tensors), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return tangents[0] * ctx.slope(*ctx.saved_tensors)
+
+
 @final
 class Total(torch.autograd.Function):
     """A scalar with its gradients at hand.
@@ -33,19 +63,22 @@ class Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, made: list[Tensor | None], scale: float, again: Gradients, twin: Twin,
                 count: int, *tensors: Tensor | None) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(*tensors)
+        save(ctx, tensors[:count], tensors[count:])
         ctx.made, ctx.scale, ctx.again, ctx.twin, ctx.count = made, scale, again, twin, count
         return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, constants = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # asked for once: activation checkpointing allows no more
+        inputs, constants = saved[: ctx.count], saved[ctx.count :]
         rest = (None,) * len(constants)
         given = gradients[0]
         if torch.is_grad_enabled():
             needs = ctx.needs_input_grad[6 : 6 + ctx.count]
-            wanted = [x for x, need in zip(inputs, needs, strict=True) if need]
-            found = iter(torch.autograd.grad(ctx.twin(*inputs), wanted, given, create_graph=True))
+            # Each input apart: one may be made of another, or be the same, and must not get its gradient.
+            apart = [x.view_as(x) for x in inputs]
+            wanted = [x for x, need in zip(apart, needs, strict=True) if need]
+            found = iter(torch.autograd.grad(ctx.twin(*apart), wanted, given, create_graph=True))
             return (None,) * 6 + tuple(next(found) if need else None for need in needs) + rest
         if batched(given):  # of batched gradients there is no one value
             made = ctx.made or ctx.again(ctx.scale)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distribution import Distribution
+from nucleate.losses.distribution import Distribution, warn_of_simplex
 from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import reduce, select
 from nucleate.losses.regions import regions
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_weights, position_weights, separate_weights, weigh
+from nucleate.losses.targets import selection, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["boundary", "signed_distance"]
 
@@ -42,7 +43,7 @@ def boundary(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """sum_c w_c p_c D_c at each pixel, D_c the signed distance in pixels to the contour of class c; any sign.
 
@@ -66,20 +67,21 @@ def boundary(
     Source: Kervadec et al., Boundary loss for highly unbalanced segmentation (2019).
     """
     name = "boundary"
-    r = regions(name, prediction, target, class_dim, multilabel, mask, ignore_index, check)
-    dim = r.target.dim
+    r = regions(name, prediction, target, class_dim, multilabel, mask, class_weight, weight, ignore_index, check)
+    dim = r.dim
+    if r.read and not multilabel:
+        warn_of_simplex(name, "prediction", prediction, dim)
     if distance is None:
         # Without an image axis in front of the classes the rest is one image.
         distance = signed_distance(r.t, [a for a in range(r.t.ndim) if a != dim and (a or dim == 0)])
     else:
         require_floating(name, "distance", distance)
         require_shape(name, "distance", distance, shape(r.p), "the prediction")
-    class_weight, weight = separate_weights(name, class_weight, weight, r.target.classes, r.target.positions)
-    w = class_weights(name, class_weight, r.p, dim, r.read)
-    each = position_weights(name, weight, r.target.positions, r.read)
-    terms = r.p * select(distance.to(r.p.dtype), r.target.selected_rows)
+    w = r.class_weight
+    rows = selection(r.rows, None if w is None else w.expand_as(r.p), [r.p, distance])
+    terms = select(r.p, rows) * select(distance.to(r.p.dtype), rows)
     values = (terms if w is None else terms * w).sum(dim)
-    values, weights = weigh(values, None, r.target.selected, each, "weight")
+    values, weights = weigh(values, None, None if r.rows is None else r.rows.any(dim), r.weight, "weight")
     return reduce(name, values, weights, reduction=reduction, check=r.read, group=group)
 
 
@@ -101,29 +103,19 @@ def signed_distance(labels: Tensor, axes: Sequence[int] | None = None) -> Tensor
             "signed_distance: reads the labels, which hold no values inside vmap, compile and the like; compute it "
             "beforehand and give it as distance="
         )
-    inside = labels.detach() > 0.5
+    try:
+        from scipy.ndimage import distance_transform_edt
+    except ImportError as error:
+        raise LossInputError(
+            "signed_distance: needs scipy, which is not installed; pip install scipy, or give distance="
+        ) from error
+    last = tuple(range(-len(along), 0))
+    inside = (labels.detach() > 0.5).movedim(along, last)
     if not inside.numel():
-        return torch.zeros_like(inside, dtype=torch.float32)
-    both = inside.amax(along, keepdim=True) & ~inside.amin(along, keepdim=True)
-    outer, inner = (torch.where(both, _squared_distance(x & both, along), 0.0) for x in (inside, ~inside))
-    return outer.sqrt() - inner.sqrt()
-
-
-def _squared_distance(region: Tensor, axes: list[int]) -> Tensor:
-    """The squared distance to the nearest True, one axis after another, each by ever longer shifts.
-
-    A shift of k can only help where the distance so far is above k^2, so the loop ends at the largest distance.
-    """
-    far = float(sum(region.shape[a] ** 2 for a in axes)) + 1.0
-    squared = torch.where(region, 0.0, far)
-    for axis in axes:
-        source, length = squared, squared.shape[axis]
-        squared = source.clone()
-        for k in range(1, length):
-            if float(squared.max()) <= k * k:
-                break
-            ahead, behind = source.narrow(axis, k, length - k), source.narrow(axis, 0, length - k)
-            near, late = squared.narrow(axis, 0, length - k), squared.narrow(axis, k, length - k)
-            torch.minimum(near, ahead + k * k, out=near)
-            torch.minimum(late, behind + k * k, out=late)
-    return squared
+        return torch.zeros_like(labels, dtype=torch.float32)
+    images = inside.reshape(-1, *inside.shape[-len(along) :]).cpu().numpy()
+    found = np.zeros(images.shape, np.float32)
+    for image, distance in zip(images, found, strict=True):
+        if image.any() and not image.all():
+            distance[:] = distance_transform_edt(~image) - distance_transform_edt(image)
+    return torch.from_numpy(found).to(labels.device).reshape(inside.shape).movedim(last, along).contiguous()

@@ -1,4 +1,4 @@
-"""Cross entropy: of classes, of yes and no, and focused on what is still hard."""
+"""Cross entropy: of classes, and of yes and no."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nucleate.errors import LossInputError
+from nucleate.losses.binary import yes_or_no
 from nucleate.losses.kernels import kernels
-from nucleate.losses.kernels.memory import common_layout
-from nucleate.losses.options import Normalize, NotNegative, Reduction, Share
+from nucleate.losses.kernels.memory import common_layout, is_small
+from nucleate.losses.options import Normalize, Reduction, Share
 from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select, times
 from nucleate.losses.registry import POSITION_WEIGHT, loss
 from nucleate.losses.targets import (
@@ -19,9 +21,11 @@ from nucleate.losses.targets import (
     class_axis,
     class_target,
     class_weights,
+    mix,
     position_weights,
     positions_of,
     separate_weights,
+    smoothed,
     weigh,
 )
 from nucleate.losses.validation import (
@@ -30,17 +34,18 @@ from nucleate.losses.validation import (
     require_choice,
     require_floating,
     require_mask,
-    require_range,
-    require_shape,
+    require_tensor,
     require_weights,
     shape,
     sum_tolerance,
 )
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "focal"]
+_NO_LABEL = -(1 << 62)  # PyTorch's own default leaves labels of -100 out
+
+__all__ = ["binary_cross_entropy", "cross_entropy"]
 
 
 @loss(
@@ -63,7 +68,7 @@ def cross_entropy(
     normalize: Normalize = "weight",
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """The cross entropy of classes, -sum_c w_c t_c log softmax(logits)_c, in nats; range 0..inf.
 
@@ -116,7 +121,7 @@ def cross_entropy_of(
     normalize: Normalize,
     reduction: Reduction,
     check: bool | None,
-    group: ProcessGroup | None,
+    group: Group | None,
 ) -> Tensor:
     """`cross_entropy` for the loss `name`, which is what its messages say."""
     require_choice(name, "normalize", normalize, ("weight", "count"))
@@ -124,20 +129,27 @@ def cross_entropy_of(
     require_choice(name, "reduction", reduction, REDUCTIONS)
     read = checking(check, logits)
     dim, classes, positions = class_axis(name, logits, class_dim)
+    require_tensor(name, "target", target)
+    if mask is not None:
+        require_mask(name, mask, positions, "the positions of the logits")
     class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
     w = class_weights(name, class_weight, logits, dim, read)
     each = position_weights(name, weight, positions, read)
+    plain_call = dim == 1 and label_smoothing == 0 and reduction in ("mean", "sum")
+    options = (mask, class_weight, weight, ignore_index, group)
+    if plain_call and all(option is None for option in options) and _are_few(logits, target, positions):
+        found = _by_one_call(logits, target, reduction, read)
+        if found is not None:
+            return finish(name, found, 1, reduction=reduction, check=read)
 
     def plain(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        t = class_target(name, x, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read)
-        values, weights = _expected_surprisal(x, t, w, label_smoothing)
-        return weigh(values, weights, t.selected, each, normalize)
+        return weighed_surprisal(name, x, target, dim, mask, w, each, ignore_index, label_smoothing, normalize, read)
 
     def twin(x: Tensor) -> Tensor:
         return plain(x)[0].sum()
 
     pair = None
-    if reduction != "none" and (mask is None or (mask.dtype == torch.bool and mask.shape == positions)):
+    if reduction != "none":
         tolerance = sum_tolerance(target.dtype) if read else math.inf
         alone = reduction == "mean" and group is None
         pair = _by_kernel(
@@ -159,6 +171,44 @@ def cross_entropy_of(
     return reduce(name, *plain(logits), reduction=reduction, check=read, group=group)
 
 
+def _are_few(logits: Tensor, target: Tensor, positions: tuple[int, ...]) -> bool:
+    return target.dtype == torch.long and target.shape == positions and is_small(logits)
+
+
+def _by_one_call(logits: Tensor, target: Tensor, reduction: Reduction, read: bool) -> Tensor | None:
+    """What is asked for most often by PyTorch's own function; None for labels out of range, if they are looked at."""
+    try:
+        return F.cross_entropy(held(logits), target, reduction=reduction, ignore_index=_NO_LABEL)
+    except IndexError:
+        if not read:
+            raise
+        return None
+
+
+def weighed_surprisal(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    dim: int,
+    mask: Tensor | None,
+    w: Tensor | None,
+    each: Tensor | None,
+    ignore_index: int | None,
+    smoothing: float,
+    normalize: Normalize,
+    read: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The plain version: the weighted value of each position, and the weights, None where they are 1 everywhere.
+
+    `w` are class weights shaped to broadcast along the class axis, `each` those of positions.
+    """
+    t = class_target(
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+        class_weight=w, smoothing=smoothing,
+    )  # fmt: skip
+    return weigh(_expected_surprisal(logits, t, w, smoothing), t.share, t.selected, each, normalize)
+
+
 def _by_kernel(
     ignore_index: int | None,
     tolerance: float,
@@ -169,7 +219,7 @@ def _by_kernel(
     class_weight: Tensor | None,
     each: Tensor | None,
     *rule: Any,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, float] | None:
     """(total, weight) by the kernel of class indices or that of probabilities, or None where neither will do."""
     constants = target, mask, class_weight, each
     own: float | None = ignore_index
@@ -178,41 +228,29 @@ def _by_kernel(
         layout = common_layout([logits], dim, constants)
         module = None if layout is None else kernels("cross_entropy")
     elif target.shape == logits.shape and ignore_index is None:
-        layout, own = common_layout([logits, target], dim, constants, tiles=3), tolerance
+        mixed = target.is_contiguous() and not logits.is_contiguous()
+        layout, own = common_layout([logits], dim, constants, tiles=3, by_image=mixed), tolerance
         module = None if layout is None else kernels("soft_cross_entropy")
     if module is None:
         return None
-    pair: tuple[Tensor, Tensor] | None = module.fused_total(
+    pair: tuple[Tensor, float] | None = module.fused_total(
         layout, own, logits, target, dim, mask, class_weight, each, *rule
     )
     return pair
 
 
-def _expected_surprisal(
-    logits: Tensor, t: ClassTarget, w: Tensor | None, smoothing: float
-) -> tuple[Tensor, Tensor | None]:
-    """sum_c w_c t_c (-log q_c) and sum_c w_c t_c at each position; the second is None where it is 1 everywhere."""
-    surprisal = -F.log_softmax(select(held(logits), t.selected_rows), t.dim)
+def _expected_surprisal(logits: Tensor, t: ClassTarget, w: Tensor | None, smoothing: float) -> Tensor:
+    """sum_c w_c t_c (-log q_c) at each position."""
+    log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
     if t.index is None:
-        assert t.soft is not None
-        soft = held(t.soft)
-        soft = soft if smoothing == 0 else torch.lerp(soft, torch.full_like(soft, 1 / t.classes), smoothing)
-        soft = soft if w is None else soft * w
-        return times(soft, surprisal).sum(t.dim), None if w is None else soft.sum(t.dim)
-    rows = t.index.unsqueeze(t.dim)
-    values = surprisal.gather(t.dim, rows).squeeze(t.dim)
-    weights = None if w is None else w.flatten().to(values.dtype)[t.index]
-    values = values if weights is None else times(weights, values)
+        soft = smoothed(t, smoothing)
+        return times(soft if w is None else soft * w, -log_q).sum(t.dim)
+    values = -log_q.gather(t.dim, t.index.unsqueeze(t.dim)).squeeze(t.dim)
+    values = values if w is None else times(w.flatten()[t.index], values)
     if smoothing == 0:
-        return values, weights
-    spread = surprisal if w is None else times(w.to(surprisal.dtype), surprisal)
-    # lerp keeps a smoothing of exactly 0 or 1 exact and free of 0 * inf.
-    values = _mix(values, spread.mean(t.dim), smoothing)
-    return values, None if weights is None or w is None else _mix(weights, w.mean().expand_as(weights), smoothing)
-
-
-def _mix(a: Tensor, b: Tensor, share: float) -> Tensor:
-    return b if share == 1 else (1 - share) * a + share * b
+        return values
+    spread = -log_q if w is None else times(w, -log_q)
+    return mix(values, spread.mean(t.dim), smoothing)
 
 
 @loss(
@@ -228,11 +266,13 @@ def binary_cross_entropy(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     positive_weight: float | Tensor = 1.0,
+    class_dim: int = 1,
+    ignore_index: int | None = None,
     label_smoothing: Share = 0.0,
     normalize: Normalize = "weight",
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """The cross entropy of yes and no on one raw score: -v t log s(x) - (1 - t) log s(-x), s the sigmoid; 0..inf.
 
@@ -240,8 +280,11 @@ def binary_cross_entropy(
         logits: raw scores x, any shape.
         target: the probability of yes in 0..1 (or bool, or 0 and 1 of an integer type), the same shape.
         mask: boolean, the same shape; True selects.
-        weight: one weight for each element, the same shape.
-        positive_weight: v, what a yes costs against a no: a number, or a tensor of one element.
+        weight: one weight for each element, the same shape; an element of weight 0 is not selected.
+        positive_weight: v, what a yes costs against a no, at least 0: a number, a tensor of one element, or one for
+            each class, shape (C,) for logits with C classes along `class_dim`. A tensor may be learnt.
+        class_dim: the axis that `positive_weight` of shape (C,) belongs to.
+        ignore_index: a label in `target`, of an integer type, that leaves its element out.
         label_smoothing: e in 0..1; the target becomes (1 - e) t + e / 2.
         normalize: what "mean" divides by: "weight", the sum of `weight`, or "count", the number of selected elements.
 
@@ -252,96 +295,31 @@ def binary_cross_entropy(
     Source: D. R. Cox, The regression analysis of binary sequences (1958).
     """
     name = "binary_cross_entropy"
-    require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+    read = checking(check, logits)
     require_floating(name, "logits", logits)
-    read = checking(check, logits)
-    require_shape(name, "target", target, shape(logits), "the logits")
-    if mask is not None:
-        require_mask(name, mask, shape(logits), "the logits")
-    if weight is not None:
-        require_weights(name, "weight", weight, shape(logits), "the logits", read)
-    x = select(held(logits), mask)
-    t = select(target.to(x.dtype), mask)
-    if read:
-        require_range(name, "target", t, 0.0, 1.0, "labels of -1 and +1 are for the margin losses")
-    if label_smoothing:
-        t = _mix(t, torch.full_like(t, 0.5), label_smoothing)
-    values = -times(t, F.logsigmoid(x)) * positive_weight - times(1 - t, F.logsigmoid(-x))
-    values, weights = weigh(values, None, mask, weight, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+    v = _positive_weight(name, positive_weight, logits, class_dim, read)
+    return yes_or_no(
+        name, logits, target, 1.0 if v is None else v, 1.0, 0.0, label_smoothing, mask, weight, ignore_index,
+        normalize, reduction, check, group,
+    )  # fmt: skip
 
 
-@loss(
-    "cross entropy",
-    "-sum w t (1 - q)^g log q",
-    "0..inf",
-    "most pixels are easy and drown the hard ones",
-    renamed=POSITION_WEIGHT,
-)
-def focal(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    gamma: NotNegative = 2.0,
-    class_dim: int = 1,
-    mask: Tensor | None = None,
-    class_weight: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
-    normalize: Normalize = "weight",
-    reduction: Reduction = "mean",
-    check: bool | None = None,
-    group: ProcessGroup | None = None,
-) -> Tensor:
-    """Cross entropy that looks away from what is already right: -sum_c w_c t_c (1 - q_c)^gamma log q_c; 0..inf.
-
-    q is softmax(logits); gamma = 0 gives `cross_entropy`. Any gamma >= 0 has a finite gradient, also below 1 where
-    q reaches 1, because 1 - q is the sum of the other probabilities and is held as a logarithm. A sigmoid is a
-    softmax of the two logits 0 and x.
-
-    Args:
-        gamma: how strongly easy positions are looked away from; at least 0.
-
-    >>> import torch
-    >>> logits = torch.tensor([[0.228, 0.619, 0.153]]).log()
-    >>> round(focal(logits, torch.tensor([1]), gamma=2.0).item(), 4)  # 0.381^2 * 0.4797
-    0.0696
-
-    Source: Lin et al., Focal loss for dense object detection (2017).
-    """
-    name = "focal"
-    require_choice(name, "normalize", normalize, ("weight", "count"))
-    require_between(name, "gamma", gamma, 0.0, float("inf"))
-    read = checking(check, logits)
-    t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    class_weight, weight = separate_weights(name, class_weight, weight, t.classes, t.positions)
-    w = class_weights(name, class_weight, logits, t.dim, read)
-    each = position_weights(name, weight, t.positions, read)
-    log_q = F.log_softmax(select(held(logits), t.selected_rows), t.dim)
-    log_other = log_complement(log_q, t.dim)
-    if t.index is not None:
-        rows = t.index.unsqueeze(t.dim)
-        log_q, log_other = (x.gather(t.dim, rows).squeeze(t.dim) for x in (log_q, log_other))
-        weights = None if w is None else w.flatten().to(log_q.dtype)[t.index]
-        values = -times(torch.exp(gamma * log_other), log_q)
-        values = values if weights is None else times(weights, values)
-    else:
-        assert t.soft is not None
-        soft = held(t.soft) if w is None else held(t.soft) * w
-        # A class with no share in the target is taken out first: the slope of the factor would be 0 * log 0.
-        values = (soft * torch.exp(gamma * log_other) * -log_q.masked_fill((soft == 0) & log_q.isinf(), 0)).sum(t.dim)
-        weights = None if w is None else soft.sum(t.dim)
-    values, weights = weigh(values, weights, t.selected, each, normalize)
-    return reduce(name, values, weights, reduction=reduction, check=read, group=group)
-
-
-def log_complement(log_q: Tensor, dim: int) -> Tensor:
-    """log(1 - q) from log q along the class axis, without cancellation and with a finite gradient everywhere.
-
-    Only the most probable class can come near 1; for it the other classes are summed. The rest are at most 1/2.
-    """
-    lowest = -1e30  # instead of -inf, whose differences are NaN; its exponential is 0 all the same
-    top = torch.zeros_like(log_q, dtype=torch.bool).scatter(dim, log_q.detach().argmax(dim, keepdim=True), 1)
-    others = torch.logsumexp(log_q.clamp(min=lowest).masked_fill(top, lowest), dim, keepdim=True)
-    return torch.where(top, others, torch.log1p(-log_q.exp().masked_fill(top, 0.0)))
+def _positive_weight(name: str, v: float | Tensor, logits: Tensor, class_dim: int, read: bool) -> float | Tensor | None:
+    """What a yes costs, as a number or shaped to broadcast along the classes; None for 1."""
+    if not isinstance(v, Tensor):
+        require_between(name, "positive_weight", v, 0.0, math.inf)
+        return None if v == 1 else v
+    if v.numel() == 1:
+        require_weights(name, "positive_weight", v.reshape(()), (), "a number", read)
+        return v.reshape(()).to(held(logits).dtype)
+    if not -logits.ndim <= class_dim < logits.ndim:
+        raise LossInputError(
+            f"{name}: class_dim={class_dim} is not a dimension of logits of shape {shape(logits)}; it says which axis "
+            f"positive_weight of shape {shape(v)} belongs to"
+        )
+    classes = logits.shape[class_dim]
+    of = f"the classes along class_dim={class_dim} of logits of shape {shape(logits)}, one for each, or one element"
+    require_weights(name, "positive_weight", v, (classes,), of, read)
+    along = [1] * logits.ndim
+    along[class_dim] = classes
+    return v.to(held(logits).dtype).reshape(along)

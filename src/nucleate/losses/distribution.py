@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nucleate.errors import LossInputError
 from nucleate.losses.reduction import held
-from nucleate.losses.validation import require_simplex
+from nucleate.losses.validation import require_floating, require_simplex, sum_tolerance, warn
 
 __all__ = ["Distribution", "LogProbabilities", "Logits", "Probabilities"]
+
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,13 +121,31 @@ class LogProbabilities(Distribution):
 def distribution(loss: str, name: str, x: Tensor | Distribution) -> Distribution:
     """`x` as a distribution: a bare tensor holds logits."""
     said = x if isinstance(x, Distribution) else Logits(x)
-    if not isinstance(said.tensor, Tensor) or not said.tensor.is_floating_point():
-        kind = said.tensor.dtype if isinstance(said.tensor, Tensor) else type(said.tensor).__name__
-        raise LossInputError(
-            f"{loss}: {name} must be a floating-point tensor, or one said to be Logits, Probabilities or "
-            f"LogProbabilities, got {kind}"
-        )
+    require_floating(loss, name, said.tensor)
     return said
+
+
+def warn_of_simplex(loss: str, name: str, x: Tensor | Distribution, class_dim: int) -> None:
+    """Warn, once a process and loss, of a bare tensor whose rows all are probabilities: it is taken as logits.
+
+    Of ordinary logits the first few positions tell at once that they are none.
+    """
+    if loss in _warned or not isinstance(x, Tensor) or not x.numel() or x.shape[class_dim] < 2:
+        return
+    dim = class_dim % x.ndim
+    first = x.detach()[tuple(slice(None) if axis == dim else slice(4) for axis in range(x.ndim))]
+    if _is_simplex(first, dim) and _is_simplex(x.detach(), dim):
+        _warned.add(loss)
+        warn(
+            f"{loss}: {name} holds probabilities along dimension {class_dim}, none negative and each row with sum 1, "
+            f"but a bare tensor is taken as logits; say Probabilities({name}), or Logits({name}) if that is what it is"
+        )
+
+
+def _is_simplex(x: Tensor, dim: int) -> bool:
+    if not float(x.min()) >= 0:
+        return False
+    return bool(((x.sum(dim, dtype=torch.float64) - 1).abs() <= sum_tolerance(x.dtype)).all())
 
 
 def safe_log(x: Tensor) -> Tensor:

@@ -10,14 +10,22 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distribution import Distribution, Logits, distribution, safe_log, safe_power, safe_sqrt
+from nucleate.losses.distribution import (
+    Distribution,
+    Logits,
+    distribution,
+    safe_log,
+    safe_power,
+    safe_sqrt,
+    warn_of_simplex,
+)
 from nucleate.losses.kernels import kernels
 from nucleate.losses.kernels.memory import common_layout
-from nucleate.losses.measures import nats_of, prepared
+from nucleate.losses.measures import checked, chosen, nats_of
 from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, held, reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_axis, position_weights, positions_of, weigh
+from nucleate.losses.targets import class_axis, position_weights, positions_of, selection, weigh
 from nucleate.losses.validation import (
     checking,
     require_floating,
@@ -28,7 +36,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = [
     "generalized_kl",
@@ -53,23 +61,27 @@ def _divergence(
     weight: Tensor | None,
     reduction: Reduction,
     check: bool | None,
-    group: ProcessGroup | None,
+    group: Group | None,
     fast: tuple[bool, float] | None = None,
 ) -> Tensor:
     """What every divergence of distributions has in common; positions that are not selected are uniform in both."""
-    one, other = distribution(name, "p", p), distribution(name, "q", q)
+    one, dim, read = checked(name, p, "p", class_dim, mask, weight, check)
+    other = distribution(name, "q", q)
     require_shape(name, "q", other.tensor, shape(one.tensor), "p")
-    one, dim, read = prepared(name, one, "p", class_dim, mask, weight, check)
-    other, _, _ = prepared(name, other, "q", class_dim, mask, None, check)
+    if read:
+        warn_of_simplex(name, "q", q, dim)
     if fast is not None and reduction != "none" and type(one) is type(other) is Logits:
-        pair = _fast(fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
+        pair = _fast(name, fast, between, one.tensor, other.tensor, dim, mask, weight, reduction, group)
         if pair is not None:
             return finish(name, *pair, reduction=reduction, check=read, group=group)
+    mask = selection(mask, weight, [one.tensor, other.tensor], dim)
+    one, other = chosen(name, one, "p", dim, mask, read), chosen(name, other, "q", dim, mask, read)
     values, weights = weigh(between(one, other, dim), None, mask, weight, "weight")
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 
 def _fast(
+    name: str,
     kind: tuple[bool, float],
     between: Between,
     x: Tensor,
@@ -78,7 +90,7 @@ def _fast(
     mask: Tensor | None,
     weight: Tensor | None,
     reduction: Reduction,
-    group: ProcessGroup | None,
+    group: Group | None,
 ) -> tuple[Tensor, Tensor] | None:
     """(total, weight) by the kernel for the `kind` (symmetric, nats to a unit), or None."""
     symmetric, unit = kind
@@ -92,15 +104,23 @@ def _fast(
     alone = reduction == "mean" and group is None and float(amount) > 0
 
     def twin(a: Tensor, b: Tensor) -> Tensor:
-        return weigh(between(Logits(a), Logits(b), dim) * unit, None, mask, weight, "weight")[0].sum()
+        kept = selection(mask, weight, [a, b], dim)
+        one, other = (chosen(name, Logits(z), "", dim, kept, False) for z in (a, b))
+        return weigh(between(one, other, dim) * unit, None, kept, weight, "weight")[0].sum()
 
     scale = float(1 / amount / unit) if alone else 1 / unit
     return module.divergence_total(layout, x, y, dim, mask, weight, symmetric, scale, twin) / unit, amount
 
 
 def _kl(p: Distribution, q: Distribution, dim: int) -> Tensor:
-    share = p.probabilities(dim)
-    return (times(share, p.log_probabilities(dim)) - times(share, q.log_probabilities(dim))).sum(dim)
+    # The difference comes first: near p = q it is small, and the two products would cancel.
+    return times(p.probabilities(dim), _difference(p.log_probabilities(dim), q.log_probabilities(dim))).sum(dim)
+
+
+def _difference(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log p - log q, 0 where both are -inf."""
+    neither = (log_p == -torch.inf) & (log_q == -torch.inf)
+    return log_p.masked_fill(neither, 0.0) - log_q.masked_fill(neither, 0.0)
 
 
 def _js(p: Distribution, q: Distribution, dim: int) -> Tensor:
@@ -130,7 +150,7 @@ def kl_divergence(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """KL(p||q) = sum_c p_c (log p_c - log q_c): the extra nats of expressing p with q's code; range 0..inf.
 
@@ -168,7 +188,7 @@ def jensen_shannon(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """JS(p, q) = (KL(p||m) + KL(q||m)) / 2 with m = (p + q) / 2; symmetric, range 0..ln 2.
 
@@ -196,7 +216,7 @@ def total_variation(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """TV(p, q) = sum_c |p_c - q_c| / 2: the largest difference in the probability of any event; range 0..1.
 
@@ -228,7 +248,7 @@ def hellinger(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """sqrt(sum_c (sqrt p_c - sqrt q_c)^2 / 2), or its square; symmetric, range 0..1.
 
@@ -263,7 +283,7 @@ def renyi(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """log(sum_c p_c^alpha q_c^(1 - alpha)) / (alpha - 1), alpha > 0; grows with alpha, KL at 1; range 0..inf.
 
@@ -308,7 +328,7 @@ def generalized_kl(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """sum_c p_c log(p_c / q_c) - p_c + q_c for amounts p, q >= 0 that need not sum to 1; range 0..inf.
 
@@ -328,14 +348,24 @@ def generalized_kl(
         require_mask(name, mask, positions, "the positions of p")
     read = checking(check, p)
     each = position_weights(name, weight, positions, read)
+    mask = selection(mask, each, [p, q], dim)
     rows = None if mask is None else mask.unsqueeze(dim)
     one, other = select(held(p), rows, 1.0), select(held(q), rows, 1.0)
     if read:
         for said, amounts in (("p", one), ("q", other)):
             require_range(name, said, amounts, 0.0, math.inf, "amounts are not logits: take their exponential")
-    values = (times(one, safe_log(one)) - times(one, safe_log(other)) - one + other).sum(dim)
+    values = _generalized_kl(one, other).sum(dim)
     values, weights = weigh(values, None, mask, each, "weight")
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def _generalized_kl(p: Tensor, q: Tensor) -> Tensor:
+    """p log(p / q) - p + q; near p = q, where these terms cancel, p (r - log(1 + r)) with r = (q - p) / p."""
+    near = ((q - p).abs() <= p / 2) & (p > 0)
+    a = p.masked_fill(~near, 1.0)
+    r = (q.masked_fill(~near, 1.0) - a) / a
+    apart = times(p, safe_log(p)) - times(p, safe_log(q)) - p + q
+    return torch.where(near, a * (r - torch.log1p(r)), apart)
 
 
 @loss("divergence", "sum |P_k - Q_k|", "0..C - 1", "classes in an order: near misses cost less", module="Wasserstein1D")
@@ -349,7 +379,7 @@ def wasserstein_1d(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """sum_k |P_k - Q_k|^power over cumulative sums P, Q: the work of moving p to q, in classes; range 0..C - 1.
 

@@ -49,12 +49,24 @@ ARGUMENTS = {
     "reduction": '"mean", "sum", "none" for one value at each position, or "pair" for the tensor (total, weight) whose '
     "quotient is the mean.",
     "check": "read the values for mistakes; None follows `losses.use_checks`.",
-    "group": "the ranks over which the mean or the sum is taken.",
+    "group": "the ranks over which the mean or the sum is taken: a torch process group, or a communicator of mpi4py.",
 }
-OF_MARGIN = {
-    "target": "labels of two values, written as `labels` says, in the shape of the score.",
-    "mask": "boolean, the shape of the score; True selects. What stands at the others is never read.",
-    "weight": "one weight for each score, the same shape; finite, at least 0. The mean divides by their sum.",
+OF_FAMILY = {
+    "margin": {
+        "target": "labels of two values, written as `labels` says, in the shape of the score.",
+        "mask": "boolean, the shape of the score; True selects. What stands at the others is never read.",
+        "weight": "one weight for each score, the same shape; finite, at least 0. The mean divides by their sum.",
+    },
+    "regression": {
+        "prediction": "numbers x of any shape and any size.",
+        "target": "the true numbers t, in the shape of the prediction and of any type.",
+        "channel_dim": "the axis that `mask` and `weight` do not have, as 1 for a mask (N, H, W) of offsets "
+        "(N, 2, H, W); None where they have the shape of the prediction.",
+        "mask": "boolean, the shape of the prediction, without `channel_dim` where that is given; True selects. What "
+        "stands at the others is never read.",
+        "weight": "numbers of that same shape; finite, at least 0, where 0 selects nothing. The mean divides by their "
+        "sum over the elements.",
+    },
 }
 RETURNS = (
     "A scalar (or one value for each position), float32, or float64 for float64 inputs; 0 with a zero gradient where "
@@ -68,7 +80,7 @@ def completed(function: Callable[..., Any], kind: str) -> str:
     lines = inspect.cleandoc(function.__doc__ or "").splitlines()
     begin, end = _section(lines, "Args:")
     said = _entries(lines[begin:end])
-    shared = {**ARGUMENTS, **OF_MARGIN} if kind == "margin" else ARGUMENTS
+    shared = {**ARGUMENTS, **OF_FAMILY.get(kind, {})}
     listed = ["Args:"]
     for name in inspect.signature(function).parameters:
         if name in said:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
+from nucleate.losses.contrastive import toward
 from nucleate.losses.distributed import first_row, gather
-from nucleate.losses.embeddings import (
-    finish_rows,
-    own_columns,
-    product,
-    require_temperature,
-    rows,
-    unit,
-)
+from nucleate.losses.embeddings import alike, batch, finish_rows, require_temperature, unit
+from nucleate.losses.kernels.row_blocks import over_products
 from nucleate.losses.options import Negatives, Positive, Reduction, Similarity
-from nucleate.losses.reduction import held, reduce, select, times
+from nucleate.losses.reduction import reduce, select, times
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import position_weights, positions_of
-from nucleate.losses.validation import checking, require_choice, require_floating, require_mask, require_shape, shape
+from nucleate.losses.targets import position_weights, positions_of, selection
+from nucleate.losses.validation import (
+    checking,
+    require_choice,
+    require_floating,
+    require_integers,
+    require_mask,
+    require_shape,
+    shape,
+    transforming,
+)
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["dense_info_nce", "sup_con"]
 
@@ -41,7 +46,7 @@ def sup_con(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """-1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(s_ia / T)_p, P(i) the other rows of i's label; range 0..inf.
 
@@ -61,23 +66,30 @@ def sup_con(
     Source: Khosla et al., Supervised contrastive learning (2020).
     """
     name = "sup_con"
-    (x,), read = rows(name, {"features": features}, similarity, mask, weight, check)
-    if labels.is_floating_point():
-        raise LossInputError(f"{name}: labels must be of an integer type, got {labels.dtype}")
-    require_shape(name, "labels", labels, (len(features),), "the rows of features")
-    t = require_temperature(name, temperature, read)
-    mine = labels.long() if mask is None else labels.long()[mask]
-    every, label = gather(x, group), gather(mine, group)
-    own = own_columns(len(x), len(every), first_row(len(x), group), x.device)
-    positive = (mine.unsqueeze(1) == label) & ~own
-    logits = (product(x, every) / t).masked_fill(own, -torch.inf)
-    found = positive.sum(1)
-    anchor = found > 0
-    # An anchor alone in the batch has only -inf to normalise over; it is left out below and needs a finite row here.
-    logits = torch.where(anchor.unsqueeze(1), logits, 0.0)
-    log_share = F.log_softmax(logits, 1).masked_fill(~positive, 0.0)
-    values = -log_share.sum(1) / found.clamp(min=1)
-    return finish_rows(name, values, anchor, mask, weight, reduction, read, group)
+    found = batch(name, {"features": features}, similarity, mask, weight, check, group)
+    require_integers(name, "labels", labels, "labels")
+    require_shape(name, "labels", labels, (features.shape[0],), "the rows of features")
+    t = require_temperature(name, temperature, found.read)
+    (x,) = found.each
+    mine = labels.long() if found.chosen is None else labels.long()[found.chosen]
+    own = found.row_numbers(first_row(x.shape[0], group))
+    each, shared = (own, mine), (gather(mine, group), found.keep)
+    values, anchor = over_products(
+        x / t, gather(x, group), _toward_same, each, shared, found.expected(reduction)
+    ).unbind(1)
+    return finish_rows(name, values, anchor > 0, found, reduction, group)
+
+
+def _toward_same(scores: Tensor, own: Tensor, mine: Tensor, labels: Tensor, keep: Tensor | None) -> Tensor:
+    """The value of each row, and 1 where it has positives."""
+    others = torch.arange(scores.shape[1], device=scores.device) != own.unsqueeze(1)
+    others = others if keep is None else others & keep
+    positive = others & (mine.unsqueeze(1) == labels)
+    count = positive.sum(1)
+    # A row without a positive may be alone, with only -inf to normalise over; it is left out and needs a finite row.
+    logits = torch.where(others | (count == 0).unsqueeze(1), scores, -torch.inf)
+    log_share = logits.log_softmax(1).masked_fill(~positive, 0.0)
+    return torch.stack((-log_share.sum(1) / count.clamp(min=1), (count > 0).to(scores.dtype)), 1)
 
 
 @loss("contrastive", "info_nce of matched pixels", "0..inf", "pre-training for segmentation", module="DenseInfoNCE")
@@ -93,7 +105,7 @@ def dense_info_nce(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """`info_nce` for pixels: each pixel of `query` against the pixels of `key`, one of which shows the same place.
 
@@ -118,31 +130,57 @@ def dense_info_nce(
     read = _require_dense(name, query, key, match, similarity, negatives, mask, check)
     each = position_weights(name, weight, shape(match), read)
     t = require_temperature(name, temperature, read)
-    anchor = match >= 0 if mask is None else (match >= 0) & mask
-    every_key = held(key).flatten(2).transpose(1, 2)
+    anchor = match >= 0
+    chosen = selection(mask, each)
+    anchor = anchor if chosen is None else anchor & chosen
+    queries, every_key = (x.flatten(2).transpose(1, 2) for x in alike([query, key]))
     keys = unit(every_key) if similarity == "cosine" else every_key
-    queries = held(query).flatten(2).transpose(1, 2)
     wanted, where = match.flatten(1).long(), anchor.flatten(1)
-    offset = 0
     if negatives == "batch":
-        offset = first_row(len(keys) * keys.shape[1], group)
-        everything = gather(keys.reshape(-1, keys.shape[2]), group)
-    found = []
-    for n in range(len(queries)):
-        q = queries[n][where[n]]
-        q = unit(q) if similarity == "cosine" else q
-        pixels = everything if negatives == "batch" else keys[n]
-        partner = wanted[n][where[n]] + (offset + n * keys.shape[1] if negatives == "batch" else 0)
-        logits = product(q, pixels) / t
-        found.append(logits.logsumexp(1) - logits.gather(1, partner.unsqueeze(1)).squeeze(1))
-    # A rank without images still takes part in the backward pass of the gather, and of a learnt temperature.
-    pool = everything if negatives == "batch" else keys.flatten(0, 1)
-    nothing = (queries.flatten(0, 1)[:0] * pool[:0]).sum(1) / t
-    values = torch.cat([nothing, *found])
-    values = torch.zeros(match.shape, dtype=values.dtype, device=values.device).masked_scatter(anchor, values)
-    values = values if each is None else times(each.to(values.dtype), values)
+        columns = [gather(keys.flatten(0, 1), group)]
+        first = first_row(len(keys) * keys.shape[1], group)
+        images = torch.arange(len(keys), device=match.device).unsqueeze(1)
+        wanted = (wanted + first + keys.shape[1] * images).reshape(1, -1)
+        queries, where = queries.flatten(0, 1).unsqueeze(0), where.reshape(1, -1)
+    else:
+        columns = list(keys)
+    expected: Sequence[Tensor | None] = [None] * len(where)
+    if reduction != "none":
+        expected = list(
+            (torch.ones_like(match, dtype=keys.dtype) if each is None else each.detach()).reshape(where.shape)
+        )
+    # A rank without images still takes part in the backward pass of its inputs and of a learnt temperature.
+    found = [(queries.flatten(0, 1)[:0] * keys.flatten(0, 1)[:0]).sum(1) / t]
+    found += [
+        _matched(q, pixels, partner, here, likely, t, similarity)
+        for q, pixels, partner, here, likely in zip(queries, columns, wanted, where, expected, strict=True)
+    ]
+    values = torch.cat(found).reshape(match.shape)
     weights = select(torch.ones_like(values) if each is None else each.to(values.dtype), anchor)
+    values = values if each is None else times(weights, values)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
+
+
+def _matched(
+    query: Tensor,
+    pixels: Tensor,
+    partner: Tensor,
+    anchor: Tensor,
+    expected: Tensor | None,
+    temperature: Positive | Tensor,
+    similarity: Similarity,
+) -> Tensor:
+    """The value of each pixel of `query`, 0 where it is no anchor."""
+    if transforming() or query.device.type != "cpu":  # shapes must not depend on values
+        q, partner = select(query, anchor.unsqueeze(1)), torch.where(anchor, partner, 0)
+    else:
+        q, partner = query[anchor], partner[anchor]
+        expected = None if expected is None else expected[anchor]
+    q = unit(q) if similarity == "cosine" else q
+    values = over_products(q / temperature, pixels, toward, (partner, None), (None,), expected)
+    if len(values) == len(query):
+        return select(values, anchor)
+    return values.new_zeros(anchor.shape).masked_scatter(anchor, values)
 
 
 def _require_dense(
@@ -164,13 +202,12 @@ def _require_dense(
             f"{name}: query and key must have shapes (N, D, pixels...) with the same N and D, got {shape(query)} and "
             f"{shape(key)}"
         )
-    if match.is_floating_point() or match.dtype == torch.bool:
-        raise LossInputError(f"{name}: match must hold pixel indices of an integer type, got {match.dtype}")
+    require_integers(name, "match", match, "pixel indices")
     require_shape(name, "match", match, positions_of(query, 1), "the pixels of query")
     if mask is not None:
         require_mask(name, mask, positions_of(query, 1), "the pixels of query")
     read = checking(check, query)
-    pixels = key[0, 0].numel() if len(key) else 0
+    pixels = math.prod(key.shape[2:])
     if read and match.numel() and not -1 <= int(match.min()) <= int(match.max()) < pixels:
         raise LossInputError(
             f"{name}: match must hold -1 or a pixel of key in 0..{pixels - 1}, but holds {int(match.min())} and "

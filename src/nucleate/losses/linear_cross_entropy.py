@@ -10,16 +10,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.cross_entropy import cross_entropy_of
-from nucleate.losses.kernels import blocks
+from nucleate.losses.cross_entropy import cross_entropy_of, weighed_surprisal
+from nucleate.losses.kernels import blocks, row_blocks
 from nucleate.losses.options import Normalize, Reduction, Share
-from nucleate.losses.reduction import finish, held
+from nucleate.losses.reduction import REDUCTIONS, finish, held, reduce, select
 from nucleate.losses.registry import POSITION_WEIGHT, loss
-from nucleate.losses.targets import class_target, class_weights, position_weights, positions_of, separate_weights
-from nucleate.losses.validation import checking, require_choice, require_floating, require_shape, shape
+from nucleate.losses.targets import (
+    class_target,
+    class_weights,
+    position_weights,
+    positions_of,
+    selection,
+    separate_weights,
+    without_label,
+)
+from nucleate.losses.validation import (
+    checking,
+    full_precision,
+    require_between,
+    require_choice,
+    require_floating,
+    require_mask,
+    require_shape,
+    require_tensor,
+    shape,
+    wants_gradient,
+)
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["linear_cross_entropy"]
 
@@ -46,7 +65,7 @@ def linear_cross_entropy(
     normalize: Normalize = "weight",
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """`cross_entropy` of the logits `projection` @ features + `bias`; range 0..inf.
 
@@ -75,29 +94,41 @@ def linear_cross_entropy(
             f"of shape {shape(features)} along dimension {dim}"
         )
     if bias is not None:
+        require_floating(name, "bias", bias)
         require_shape(name, "bias", bias, (len(projection),), "the classes")
-    with torch.autocast(features.device.type, enabled=False):
+    require_tensor(name, "target", target)
+    positions = positions_of(features, dim)
+    read = checking(check, features)
+    if mask is not None:
+        require_mask(name, mask, positions, "the positions of the features")
+    class_weight, weight = separate_weights(name, class_weight, weight, len(projection), positions)
+    position_weights(name, weight, positions, read)
+    selected = selection(mask, weight, [features], dim)
+    if ignore_index is not None and target.shape == positions:
+        selected = without_label(target, selected, ignore_index)
+    # A label whose class weighs 0 is not selected, unless a gradient by the weight of its class is wanted.
+    if class_weight is not None and not wants_gradient(class_weight) and target.ndim < features.ndim:
+        outline = features.new_zeros(()).expand(*positions, len(projection)).movedim(-1, dim)
+        w = class_weights(name, class_weight, outline, dim, read)
+        selected = class_target(
+            name, outline, target, class_dim=dim, mask=selected, ignore_index=ignore_index, read=read, class_weight=w,
+            smoothing=label_smoothing,
+        ).selected  # fmt: skip
+    with full_precision(features):
         kind = torch.promote_types(held(features).dtype, held(projection).dtype)
         rows, layer = features.to(kind).movedim(dim, -1), projection.to(kind)
         offset = None if bias is None else bias.to(kind)
-        class_weight, weight = separate_weights(
-            name, class_weight, weight, len(projection), positions_of(features, dim)
-        )
-        if (
-            reduction != "none"
-            and label_smoothing == 0
-            and blocks.suits(rows, layer, offset, (target, mask, class_weight, weight))
-        ):
-            result = _in_blocks(
-                name, rows, layer, offset, target, mask, class_weight, weight, ignore_index, normalize, reduction,
-                checking(check, features), group,
+        if row_blocks.suits(rows, layer, (offset, target, selected, class_weight, weight)):
+            return _in_blocks(
+                name, rows, layer, offset, target, dim, selected, class_weight, weight, ignore_index,
+                label_smoothing, normalize, reduction, read, group,
             )  # fmt: skip
-            if result is not None:
-                return result
+        if selected is not None:  # what is left out may hold anything, and must not reach the layer's gradient
+            rows = select(rows, selected.unsqueeze(-1))
         logits = F.linear(rows, layer, offset).movedim(-1, dim)
     return cross_entropy_of(
-        name, logits, target, dim, mask, class_weight, weight, ignore_index, label_smoothing, normalize, reduction,
-        check, group,
+        name, logits, target, dim, selected, class_weight, weight, ignore_index, label_smoothing, normalize,
+        reduction, check, group,
     )  # fmt: skip
 
 
@@ -107,37 +138,96 @@ def _in_blocks(
     projection: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    mask: Tensor | None,
+    dim: int,
+    selected: Tensor | None,
     class_weight: Tensor | None,
-    weight: Tensor | None,
+    each: Tensor | None,
     ignore_index: int | None,
+    smoothing: float,
     normalize: Normalize,
     reduction: Reduction,
     read: bool,
-    group: ProcessGroup | None,
-) -> Tensor | None:
-    """The same for class indices without ever holding the logits; None for other targets. Features come last here."""
-    classes, positions = len(projection), tuple(features.shape[:-1])
-    if target.is_floating_point() or target.shape != positions:
-        return None
+    group: Group | None,
+) -> Tensor:
+    """The same without ever holding the logits. Features come last here; `dim` is where a target has its classes."""
     require_choice(name, "normalize", normalize, ("weight", "count"))
-    # One row stands for the logits, whose classes are all that is needed to check a target.
+    require_choice(name, "reduction", reduction, REDUCTIONS)
+    require_between(name, "label_smoothing", smoothing, 0.0, 1.0)
+    positions, classes = tuple(features.shape[:-1]), len(projection)
+    # One number stands for the logits, whose shape is all that is needed to check a target.
     outline = features.new_empty(()).expand(*positions, classes)
-    t = class_target(name, outline, target, class_dim=-1, mask=mask, ignore_index=ignore_index, read=read)
     w = class_weights(name, class_weight, outline, len(positions), read)
-    each = position_weights(name, weight, positions, read)
-    assert t.index is not None
-    label = t.index.reshape(-1)
-    share = None if w is None else w.flatten()[label]
-    if each is not None:
-        share = each.flatten().to(features.dtype) if share is None else share * each.flatten()
-    rows = features.reshape(-1, features.shape[-1])
-    chosen = None if t.selected is None else t.selected.reshape(-1)
+    soft = target.ndim == features.ndim and ignore_index is None
+    if soft:
+        require_shape(name, "target", target, shape(outline.movedim(-1, dim)), "the logits")
+        target = target.movedim(dim, -1)
+        for part in row_blocks.parts(positions, classes, features.device) if read else ():
+            among = None if selected is None else selected[part]
+            class_target(name, outline[part], target[part], class_dim=-1, mask=among, ignore_index=None, read=True)
+    else:
+        t = class_target(name, outline, target, class_dim=-1, mask=selected, ignore_index=ignore_index, read=read)
+        assert t.index is not None
+        target = t.index
+        differentiable = any(x is not None and x.requires_grad for x in (class_weight, each))
+        if not (reduction == "none" or smoothing or differentiable) and blocks.suits(features, projection, bias):
+            return _by_index(
+                name, features, projection, bias, target, selected, w, each, normalize, reduction, read, group
+            )
+    if selected is not None:  # what is left out may hold anything
+        features = select(features, selected.unsqueeze(-1))
+    values = partial(_surprisals, name, smoothing, normalize)
+    shared = bias, None if w is None else w.flatten()
+    expected = None if reduction == "none" else features.new_ones(positions)
+    found = row_blocks.over_products(features, projection, values, (target, selected, each), shared, expected)
+    total, amount = found.unbind(-1)
+    learnt = any(x is not None and x.requires_grad for x in (target, class_weight, each))
+    return reduce(name, total, amount if learnt else amount.detach(), reduction=reduction, check=read, group=group)
+
+
+def _surprisals(
+    name: str,
+    smoothing: float,
+    normalize: Normalize,
+    scores: Tensor,
+    target: Tensor,
+    selected: Tensor | None,
+    each: Tensor | None,
+    bias: Tensor | None,
+    w: Tensor | None,
+) -> Tensor:
+    """The weighted value of each row, and its weight."""
+    logits = scores if bias is None else scores + bias
+    values, weights = weighed_surprisal(
+        name, logits, target, logits.ndim - 1, selected, w, each, None, smoothing, normalize, False
+    )
+    return torch.stack((values, torch.ones_like(values) if weights is None else weights), -1)
+
+
+def _by_index(
+    name: str,
+    features: Tensor,
+    projection: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    selected: Tensor | None,
+    w: Tensor | None,
+    each: Tensor | None,
+    normalize: Normalize,
+    reduction: Reduction,
+    read: bool,
+    group: Group | None,
+) -> Tensor:
+    """The sum over class indices, with constant weights: the gradient is made along with the value."""
+    rows, label = features.reshape(-1, features.shape[-1]), target.reshape(-1)
+    chosen = None if selected is None else selected.reshape(-1)
+    share = None if each is None else each.flatten().to(features.dtype)
     if chosen is not None:
         rows, label, share = rows[chosen], label[chosen], None if share is None else share[chosen]
+    if w is not None:
+        share = w.flatten()[label] if share is None else share * w.flatten()[label]
     count = rows.new_full((), len(rows))
     amount = count if share is None or normalize == "count" else share.sum()
-    alone = reduction == "mean" and group is None and float(amount) > 0
+    alone = reduction == "mean" and group is None and rows.device.type == "cpu" and float(amount) > 0
     total = blocks.linear_total(
         rows, projection, bias, label, share, float(1 / amount) if alone else 1.0, partial(_plain_total, label, share)
     )

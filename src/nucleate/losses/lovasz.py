@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import gather
-from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.distribution import Distribution, distribution, warn_of_simplex
 from nucleate.losses.kernels import kernels, plain_cpu_tensor
 from nucleate.losses.margin import signs
 from nucleate.losses.options import Empty, Labels, Over, Reduction
 from nucleate.losses.reduction import held, reduce, select
+from nucleate.losses.regions import require_images
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import class_target, class_weights, hard_target
+from nucleate.losses.targets import class_target, class_weights, hard_target, labelled, selection
 from nucleate.losses.validation import (
     checking,
     require_choice,
@@ -24,10 +25,11 @@ from nucleate.losses.validation import (
     require_mask,
     require_shape,
     shape,
+    transforming,
 )
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["lovasz_hinge", "lovasz_softmax"]
 
@@ -49,9 +51,10 @@ def lovasz_hinge(
     over: Over = "image",
     empty: Empty = "penalize",
     mask: Tensor | None = None,
+    ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """The Lovász extension of 1 - Jaccard at the hinge errors max(0, 1 - y s); range 0..inf.
 
@@ -61,6 +64,7 @@ def lovasz_hinge(
         over: "image" takes each image (first axis) by itself, "batch" all pixels (of all ranks) together.
         empty: an image without a positive pixel costs its largest error ("penalize") or is left out ("skip").
         mask: boolean, the shape of `score`; True selects.
+        ignore_index: a label in `target`, of an integer type, that leaves its pixel out.
         reduction: "mean" over images, "sum", or "none" for (N,), (1,) over the batch.
 
     >>> import torch
@@ -71,12 +75,16 @@ def lovasz_hinge(
     Source: Berman et al., The Lovász-softmax loss (2018); Yu and Blaschko, The Lovász hinge (2015).
     """
     name = "lovasz_hinge"
+    require_choice(name, "over", over, ("image", "batch"))
+    require_choice(name, "empty", empty, ("penalize", "skip"))
     require_floating(name, "score", score)
     require_shape(name, "target", target, shape(score), "the score")
     if mask is not None:
         require_mask(name, mask, shape(score), "the score")
-    _require_options(name, score, over, empty)
+    if over == "image" and score.ndim < 2:
+        raise LossInputError(f"{name}: over='image' needs images along the first axis, got shape {shape(score)}")
     read = checking(check, score)
+    mask = labelled(name, target, mask, ignore_index)
     s = select(held(score), mask)
     y = signs(name, target, labels, mask, read, s)
     margins = torch.addcmul(s.new_ones(()), s, y, value=-1)  # 1 - s y in one pass
@@ -106,7 +114,7 @@ def lovasz_softmax(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """The Lovász extension of 1 - Jaccard at the errors |t_c - p_c|, for each class of each image; range 0..1.
 
@@ -125,14 +133,22 @@ def lovasz_softmax(
     Source: Berman et al., The Lovász-softmax loss (2018).
     """
     name = "lovasz_softmax"
+    require_choice(name, "over", over, ("image", "batch"))
+    require_choice(name, "empty", empty, ("penalize", "skip"))
     said = distribution(name, "prediction", prediction)
     read = checking(check, said.tensor)
+    if -said.tensor.ndim <= class_dim < said.tensor.ndim and said.tensor.shape[class_dim] == 1:
+        raise LossInputError(
+            f"{name}: prediction of shape {shape(said.tensor)} holds 1 class along dimension "
+            f"{class_dim % said.tensor.ndim}; one score a pixel is what lovasz_hinge takes, with a target of its shape"
+        )
     t = class_target(name, said.tensor, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    _require_options(name, said.tensor, over, empty)
+    require_images(name, said.tensor, t.dim, over)
     w = class_weights(name, class_weight, said.tensor, t.dim, read)
     said = said.selected(t.selected_rows, t.dim)
     if read:
         said.require_valid(name, "prediction", t.dim)
+        warn_of_simplex(name, "prediction", prediction, t.dim)
     p = said.probabilities(t.dim).movedim(t.dim, 0)
     index = hard_target(name, t, read)
     classes = torch.arange(t.classes, device=index.device).reshape(-1, *[1] * index.ndim)
@@ -144,13 +160,6 @@ def lovasz_softmax(
     if over == "batch" and group is not None:
         pixels, hot = _all_pixels(pixels, hot, group)
     return _weighed(name, pixels, hot, w, empty, over, reduction, read, group)
-
-
-def _require_options(name: str, x: Tensor, over: Over, empty: Empty) -> None:
-    require_choice(name, "over", over, ("image", "batch"))
-    require_choice(name, "empty", empty, ("penalize", "skip"))
-    if over == "image" and x.ndim < 2:
-        raise LossInputError(f"{name}: over='image' needs images along the first axis, got shape {shape(x)}")
 
 
 def _select_errors(errors: Tensor, selected: Tensor | None) -> Tensor:
@@ -167,7 +176,7 @@ def _flat_classes(x: Tensor, over: Over) -> Tensor:
     return x.flatten(1).unsqueeze(0) if over == "batch" else x.flatten(2).movedim(0, 1)
 
 
-def _all_pixels(errors: Tensor, positive: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+def _all_pixels(errors: Tensor, positive: Tensor, group: Group) -> tuple[Tensor, Tensor]:
     """The pixels of every rank along the last axis."""
     rows = (x.movedim(-1, 0) for x in (errors, positive.to(errors.dtype)))
     gathered = [gather(x, group, replicated=True).movedim(0, -1) for x in rows]
@@ -182,11 +191,13 @@ def lovasz_extension(errors: Tensor, positive: Tensor) -> Tensor:
     """
     if not errors.shape[-1]:
         return errors.sum(-1)
-    fits = errors.dtype == torch.float32 and errors.numel() >= _FEWEST and errors.shape[-1] < _MOST
+    fits = errors.dtype == torch.float32 and not transforming()
+    fits = fits and errors.numel() >= _FEWEST and errors.shape[-1] < _MOST
     module = kernels("lovasz") if fits and plain_cpu_tensor(errors) and plain_cpu_tensor(positive) else None
     if module is not None:
         value: Tensor = module.extension(errors, positive)
-        return value
+        if not bool(value.isnan().any()):  # of a NaN the kernel gives no slopes
+            return value
     ordered, order = errors.sort(dim=-1, descending=True)
     hot = positive.gather(-1, order)
     found = hot.cumsum(-1)
@@ -211,14 +222,16 @@ def _weighed(
     over: Over,
     reduction: Reduction,
     read: bool,
-    group: ProcessGroup | None,
+    group: Group | None,
 ) -> Tensor:
     # Where a pixel is selected: the largest error is at least 0, or NaN.
     counted = ~(errors.detach().amax(-1) < 0) if errors.shape[-1] else positive.any(-1)
     if empty == "skip":
         counted = counted & positive.any(-1)
-    weights = counted.to(errors.dtype)
+    values, weights = lovasz_extension(errors, positive), counted.to(errors.dtype)
     if w is not None:
-        weights = weights * w.flatten().to(errors.dtype)
-    values = select(lovasz_extension(errors, positive), counted) * weights
+        w = w.flatten().to(errors.dtype).expand_as(values)
+        weights = weights * w
+        values = select(values, selection(None, w, [values])) * w
+    values = select(values, counted)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group, whole=over == "batch")

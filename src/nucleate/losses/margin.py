@@ -17,7 +17,7 @@ from nucleate.errors import LossInputError
 from nucleate.losses.options import Labels, Reduction
 from nucleate.losses.reduction import held, reduce, select
 from nucleate.losses.registry import loss
-from nucleate.losses.targets import weigh
+from nucleate.losses.targets import labelled, selection, weigh
 from nucleate.losses.validation import (
     checking,
     require_choice,
@@ -29,7 +29,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = [
     "exponential",
@@ -81,9 +81,10 @@ class MarginLoss(Protocol):
         labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        ignore_index: int | None = None,
         reduction: Reduction = "mean",
         check: bool | None = None,
-        group: ProcessGroup | None = None,
+        group: Group | None = None,
     ) -> Tensor: ...
 
 
@@ -98,9 +99,10 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         labels: Labels = "binary",
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        ignore_index: int | None = None,
         reduction: Reduction = "mean",
         check: bool | None = None,
-        group: ProcessGroup | None = None,
+        group: Group | None = None,
     ) -> Tensor:
         require_floating(name, "score", score)
         require_shape(name, "target", target, shape(score), "the score")
@@ -109,6 +111,7 @@ def _of_margin(function: Callable[[Tensor], Tensor]) -> MarginLoss:
         read = checking(check, score)
         if weight is not None:
             require_weights(name, "weight", weight, shape(score), "the score", read)
+        mask = selection(labelled(name, target, mask, ignore_index), weight, [score])
         s = select(held(score), mask)
         z = signs(name, target, labels, mask, read, s) * s
         values, weights = weigh(function(z), None, mask, weight, "weight")
@@ -163,7 +166,7 @@ def smoothed_hinge(z: Tensor) -> Tensor:
 
     Source: J. D. M. Rennie, Smooth hinge classification (2005).
     """
-    return torch.where(z < 0, 0.5 - z, F.relu(1 - z).square() / 2)
+    return torch.where(z < 0, 0.5 - z, F.relu(1 - z.clamp(min=0)).square() / 2)
 
 
 @loss("margin", "max(0, 1 - z)^2, -4 z below -1", "0..inf", "smooth, and linear for outliers")
@@ -243,7 +246,7 @@ def ramp(z: Tensor) -> Tensor:
 
     Source: Collobert et al., Trading convexity for scalability (2006).
     """
-    return F.relu(1 - z) - F.relu(-z)
+    return F.relu(1 - z.clamp(min=0))  # the difference of two hinges would round to 0 far below
 
 
 @loss("margin", "z <= 0", "0..1", "the share that is wrong; a measure without gradient")

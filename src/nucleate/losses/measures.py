@@ -11,15 +11,15 @@ from torch import Tensor
 
 from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
-from nucleate.losses.distribution import Distribution, distribution
+from nucleate.losses.distribution import Distribution, distribution, warn_of_simplex
 from nucleate.losses.options import Reduction
 from nucleate.losses.reduction import finish, reduce, times
 from nucleate.losses.registry import Loss, catalogue, loss
-from nucleate.losses.targets import class_axis, class_target, position_weights, positions_of, weigh
+from nucleate.losses.targets import class_axis, class_target, position_weights, positions_of, selection, weigh
 from nucleate.losses.validation import checking, require_choice, require_mask, require_shape, shape
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["entropy", "expected_calibration_error", "information", "mutual_information", "perplexity"]
 
@@ -31,7 +31,7 @@ def nats_of(loss: str, base: float) -> float:
     return math.log(base)
 
 
-def prepared(
+def checked(
     loss: str,
     x: Tensor | Distribution,
     name: str,
@@ -40,17 +40,39 @@ def prepared(
     weight: Tensor | None,
     check: bool | None,
 ) -> tuple[Distribution, int, bool]:
-    """Check a distribution with its mask and weights; uniform where not selected."""
+    """A distribution with its class axis and whether to read values, checked against its mask and weights."""
     said = distribution(loss, name, x)
     dim, _, positions = class_axis(loss, said.tensor, class_dim, fewest=1, name=name)
     read = checking(check, said.tensor)
     if mask is not None:
         require_mask(loss, mask, positions, f"the positions of {name}")
     position_weights(loss, weight, positions, read)
+    if read:
+        warn_of_simplex(loss, name, x, dim)
+    return said, dim, read
+
+
+def chosen(loss: str, said: Distribution, name: str, dim: int, mask: Tensor | None, read: bool) -> Distribution:
+    """The distribution where selected, uniform elsewhere; values that are no distribution are refused."""
     said = said.selected(None if mask is None else mask.unsqueeze(dim), dim)
     if read:
         said.require_valid(loss, name, dim)
-    return said, dim, read
+    return said
+
+
+def prepared(
+    loss: str,
+    x: Tensor | Distribution,
+    name: str,
+    class_dim: int,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    check: bool | None,
+) -> tuple[Distribution, int, Tensor | None, bool]:
+    """`checked` and `chosen`, with the positions that count."""
+    said, dim, read = checked(loss, x, name, class_dim, mask, weight, check)
+    mask = selection(mask, weight, [said.tensor], dim)
+    return chosen(loss, said, name, dim, mask, read), dim, mask, read
 
 
 def entropy_at(p: Distribution, dim: int) -> Tensor:
@@ -68,7 +90,7 @@ def entropy(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """The entropy H(p) = -sum_c p_c log p_c: the fewest nats that express an outcome; range 0..ln C.
 
@@ -84,7 +106,7 @@ def entropy(
     Source: C. E. Shannon, A mathematical theory of communication (1948).
     """
     unit = nats_of("entropy", base)
-    said, dim, read = prepared("entropy", p, "p", class_dim, mask, weight, check)
+    said, dim, mask, read = prepared("entropy", p, "p", class_dim, mask, weight, check)
     values, weights = weigh(entropy_at(said, dim) / unit, None, mask, weight, "weight")
     return reduce("entropy", values, weights, reduction=reduction, check=read, group=group)
 
@@ -98,7 +120,7 @@ def perplexity(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """exp(H(p)) at each position: the number of equally likely classes that is as unsure; range 1..C.
 
@@ -108,7 +130,7 @@ def perplexity(
 
     Source: Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks (1977).
     """
-    said, dim, read = prepared("perplexity", p, "p", class_dim, mask, weight, check)
+    said, dim, mask, read = prepared("perplexity", p, "p", class_dim, mask, weight, check)
     values, weights = weigh(entropy_at(said, dim).exp(), None, mask, weight, "weight")
     return reduce("perplexity", values, weights, reduction=reduction, check=read, group=group)
 
@@ -124,7 +146,7 @@ def information(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """The information -log p(outcome), also called surprisal; range 0..inf.
 
@@ -140,7 +162,7 @@ def information(
     Source: C. E. Shannon, A mathematical theory of communication (1948).
     """
     unit = nats_of("information", base)
-    said, dim, read = prepared("information", p, "p", class_dim, mask, weight, check)
+    said, dim, mask, read = prepared("information", p, "p", class_dim, mask, weight, check)
     require_shape("information", "outcome", outcome, positions_of(said.tensor, dim), "the positions of p")
     t = class_target(
         "information", said.tensor, outcome, class_dim=dim, mask=mask, ignore_index=None, read=read, fewest=1
@@ -166,7 +188,7 @@ def mutual_information(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """H(mean of p_m) - mean of H(p_m) over M predictions: what they disagree on (BALD); range 0..ln min(C, M).
 
@@ -187,12 +209,14 @@ def mutual_information(
     members = list(predictions)
     if not members:
         raise LossInputError(f"{name}: needs at least one prediction, got none")
-    made = [prepared(name, p, f"predictions[{m}]", class_dim, mask, weight, check) for m, p in enumerate(members)]
-    first, dim, read = made[0]
-    for m, (said, _, _) in enumerate(made):
+    first, dim, read = checked(name, members[0], "predictions[0]", class_dim, mask, weight, check)
+    made = [distribution(name, f"predictions[{m}]", p) for m, p in enumerate(members)]
+    for m, said in enumerate(made):
         require_shape(name, f"predictions[{m}]", said.tensor, shape(first.tensor), "predictions[0]")
-    probabilities = torch.stack([said.probabilities(dim) for said, _, _ in made])
-    shared = torch.stack([said.log_probabilities(dim) for said, _, _ in made])
+    mask = selection(mask, weight, [said.tensor for said in made], dim)
+    made = [chosen(name, said, f"predictions[{m}]", dim, mask, read) for m, said in enumerate(made)]
+    probabilities = torch.stack([said.probabilities(dim) for said in made])
+    shared = torch.stack([said.log_probabilities(dim) for said in made])
     log_mean = torch.logsumexp(shared.clamp(min=-1e30), 0) - math.log(len(made))
     # sum_m p_m (log p_m - log mean) / M is at least 0 term by term in m: no difference of two large entropies.
     gaps = times(probabilities, shared) - times(probabilities, log_mean.expand_as(shared))
@@ -216,7 +240,7 @@ def expected_calibration_error(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """sum_b n_b / n |accuracy_b - confidence_b| over `bins` equal bins of the top probability; range 0..1.
 
@@ -239,7 +263,7 @@ def expected_calibration_error(
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
     if bins < 1:
         raise LossInputError(f"{name}: bins must be at least 1, got {bins}")
-    said, dim, read = prepared(name, p, "p", class_dim, mask, None, check)
+    said, dim, mask, read = prepared(name, p, "p", class_dim, mask, None, check)
     require_shape(name, "target", target, positions_of(said.tensor, dim), "the positions of p")
     t = class_target(
         name, said.tensor, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, fewest=1
@@ -253,7 +277,8 @@ def expected_calibration_error(
         gap = gap if t.selected is None else torch.where(t.selected, gap, 0.0)
         sums = gap.new_zeros(bins).index_add_(0, bin_of.flatten(), gap.flatten())
         sums, weight = sum_across(sums, group), sum_across(counted.sum(), group)
-        return finish(name, sums.abs().sum(), weight, reduction=reduction, check=read)
+        total = sums.abs().sum()
+        return finish(name, total, weight, reduction=reduction, check=read, group=group, whole=True)
 
 
 # The measures as modules, as `measures.Entropy()`.

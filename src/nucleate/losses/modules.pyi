@@ -1,51 +1,72 @@
-# ruff: noqa: F401, F403, F405
+# ruff: noqa: F401, F403, F405, RUF022
 """The modules of losses, for type checkers and editors; written by tests/losses/stub.py."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
+from nucleate.losses.distributed import Group
 from nucleate.losses.distribution import Distribution
 from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
 
 __all__ = [
+    "ArcFace",
+    "BYOL",
     "BarlowTwins",
     "BinaryCrossEntropy",
     "Boundary",
     "CLIPLoss",
+    "Circle",
+    "ClDice",
+    "CosFace",
     "CrossEntropy",
+    "DINO",
     "Decoupled",
     "DenseInfoNCE",
     "Dice",
     "Exponential",
     "Focal",
     "FocalTversky",
+    "GaussianNLL",
+    "GeneralizedCrossEntropy",
     "GeneralizedDice",
     "GeneralizedKL",
+    "HausdorffDT",
     "Hellinger",
     "Hinge",
+    "Huber",
     "InfoNCE",
     "Jaccard",
     "JensenShannon",
     "KLDivergence",
+    "L1",
     "LinearCrossEntropy",
+    "LogCosh",
     "Logistic",
     "LovaszHinge",
     "LovaszSoftmax",
+    "MSE",
     "MarginRanking",
     "ModifiedHuber",
+    "MultiSimilarity",
     "MulticlassHinge",
     "NTXent",
+    "Ordinal",
     "Perceptron",
+    "PoissonNLL",
+    "Quantile",
     "Ramp",
     "Renyi",
     "SigLIP",
+    "SigmoidFocal",
+    "SimSiam",
+    "SmoothL1",
     "SmoothedHinge",
     "SquaredHinge",
     "SupCon",
+    "TopKCrossEntropy",
     "TotalVariation",
     "TripletMargin",
     "Tversky",
@@ -64,7 +85,7 @@ class CrossEntropy(Loss):
     normalize: Normalize
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -77,7 +98,7 @@ class CrossEntropy(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -93,29 +114,33 @@ class CrossEntropy(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class BinaryCrossEntropy(Loss):
     mask: Tensor | None
     weight: Tensor | None
     positive_weight: float | Tensor
+    class_dim: int
+    ignore_index: int | None
     label_smoothing: Share
     normalize: Normalize
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -125,11 +150,13 @@ class BinaryCrossEntropy(Loss):
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         positive_weight: float | Tensor = ...,
+        class_dim: int = ...,
+        ignore_index: int | None = ...,
         label_smoothing: Share = ...,
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Focal(Loss):
@@ -142,7 +169,7 @@ class Focal(Loss):
     normalize: Normalize
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -155,7 +182,7 @@ class Focal(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -171,7 +198,175 @@ class Focal(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class SigmoidFocal(Loss):
+    gamma: NotNegative
+    alpha: Share | None
+    mask: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        gamma: NotNegative = ...,
+        alpha: Share | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        gamma: NotNegative = ...,
+        alpha: Share | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class TopKCrossEntropy(Loss):
+    k: Share
+    over: Over
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: Share
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        k: Share = ...,
+        over: Over = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        label_smoothing: Share = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class GeneralizedCrossEntropy(Loss):
+    q: Share
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class Ordinal(Loss):
+    class_dim: int
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class LinearCrossEntropy(Loss):
@@ -185,7 +380,7 @@ class LinearCrossEntropy(Loss):
     normalize: Normalize
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -199,7 +394,7 @@ class LinearCrossEntropy(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -217,7 +412,7 @@ class LinearCrossEntropy(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class KLDivergence(Loss):
@@ -227,7 +422,7 @@ class KLDivergence(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -237,7 +432,7 @@ class KLDivergence(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -250,7 +445,7 @@ class KLDivergence(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class JensenShannon(Loss):
@@ -260,7 +455,7 @@ class JensenShannon(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -270,7 +465,7 @@ class JensenShannon(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -283,7 +478,7 @@ class JensenShannon(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class TotalVariation(Loss):
@@ -292,7 +487,7 @@ class TotalVariation(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -301,7 +496,7 @@ class TotalVariation(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -313,7 +508,7 @@ class TotalVariation(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Hellinger(Loss):
@@ -323,7 +518,7 @@ class Hellinger(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -333,7 +528,7 @@ class Hellinger(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -346,7 +541,7 @@ class Hellinger(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Renyi(Loss):
@@ -356,7 +551,7 @@ class Renyi(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -366,7 +561,7 @@ class Renyi(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -379,7 +574,7 @@ class Renyi(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class GeneralizedKL(Loss):
@@ -388,7 +583,7 @@ class GeneralizedKL(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -397,7 +592,7 @@ class GeneralizedKL(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -409,7 +604,7 @@ class GeneralizedKL(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Wasserstein1D(Loss):
@@ -419,7 +614,7 @@ class Wasserstein1D(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -429,7 +624,7 @@ class Wasserstein1D(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -442,25 +637,27 @@ class Wasserstein1D(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Hinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -470,27 +667,30 @@ class Hinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class SquaredHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -500,27 +700,30 @@ class SquaredHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class SmoothedHinge(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -530,27 +733,30 @@ class SmoothedHinge(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class ModifiedHuber(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -560,27 +766,30 @@ class ModifiedHuber(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Logistic(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -590,27 +799,30 @@ class Logistic(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Exponential(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -620,27 +832,30 @@ class Exponential(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Perceptron(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -650,27 +865,30 @@ class Perceptron(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Ramp(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -680,27 +898,30 @@ class Ramp(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class ZeroOne(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -710,9 +931,10 @@ class ZeroOne(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class MulticlassHinge(Loss):
@@ -726,7 +948,7 @@ class MulticlassHinge(Loss):
     normalize: Normalize
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -740,7 +962,7 @@ class MulticlassHinge(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -757,7 +979,7 @@ class MulticlassHinge(Loss):
         normalize: Normalize = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class MarginRanking(Loss):
@@ -765,9 +987,10 @@ class MarginRanking(Loss):
     labels: Labels
     mask: Tensor | None
     weight: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -775,9 +998,10 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -789,9 +1013,10 @@ class MarginRanking(Loss):
         labels: Labels = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class TripletMargin(Loss):
@@ -803,7 +1028,7 @@ class TripletMargin(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -815,7 +1040,7 @@ class TripletMargin(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -831,7 +1056,275 @@ class TripletMargin(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class L1(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class MSE(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class Huber(Loss):
+    delta: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        delta: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class SmoothL1(Loss):
+    beta: NotNegative
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        beta: NotNegative = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class LogCosh(Loss):
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class Quantile(Loss):
+    q: Share
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        q: Share = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class PoissonNLL(Loss):
+    log_input: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        log_input: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class GaussianNLL(Loss):
+    log_variance: bool
+    full: bool
+    eps: Positive
+    channel_dim: int | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        variance: Tensor,
+        *,
+        log_variance: bool = ...,
+        full: bool = ...,
+        eps: Positive = ...,
+        channel_dim: int | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Dice(Loss):
@@ -846,7 +1339,7 @@ class Dice(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -861,7 +1354,7 @@ class Dice(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -879,7 +1372,7 @@ class Dice(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class GeneralizedDice(Loss):
@@ -893,7 +1386,7 @@ class GeneralizedDice(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -907,7 +1400,7 @@ class GeneralizedDice(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -924,7 +1417,7 @@ class GeneralizedDice(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Jaccard(Loss):
@@ -939,7 +1432,7 @@ class Jaccard(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -954,7 +1447,7 @@ class Jaccard(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -972,7 +1465,7 @@ class Jaccard(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Tversky(Loss):
@@ -989,7 +1482,7 @@ class Tversky(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1006,7 +1499,7 @@ class Tversky(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1026,7 +1519,7 @@ class Tversky(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class FocalTversky(Loss):
@@ -1044,7 +1537,7 @@ class FocalTversky(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1062,7 +1555,7 @@ class FocalTversky(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1083,7 +1576,7 @@ class FocalTversky(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class LovaszHinge(Loss):
@@ -1091,9 +1584,10 @@ class LovaszHinge(Loss):
     over: Over
     empty: Empty
     mask: Tensor | None
+    ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1101,9 +1595,10 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1114,9 +1609,10 @@ class LovaszHinge(Loss):
         over: Over = ...,
         empty: Empty = ...,
         mask: Tensor | None = ...,
+        ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class LovaszSoftmax(Loss):
@@ -1128,7 +1624,7 @@ class LovaszSoftmax(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1140,7 +1636,7 @@ class LovaszSoftmax(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1155,7 +1651,7 @@ class LovaszSoftmax(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Boundary(Loss):
@@ -1168,7 +1664,7 @@ class Boundary(Loss):
     ignore_index: int | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1181,7 +1677,7 @@ class Boundary(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1197,40 +1693,151 @@ class Boundary(Loss):
         ignore_index: int | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class ClDice(Loss):
+    iterations: int
+    class_dim: int
+    multilabel: bool
+    over: Over
+    empty: Empty
+    smooth: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        iterations: int = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        empty: Empty = ...,
+        smooth: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class HausdorffDT(Loss):
+    distance: Tensor | None
+    predicted_distance: Tensor | None
+    alpha: Positive
+    class_dim: int
+    multilabel: bool
+    over: Over
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor | Distribution,
+        target: Tensor,
+        *,
+        distance: Tensor | None = ...,
+        predicted_distance: Tensor | None = ...,
+        alpha: Positive = ...,
+        class_dim: int = ...,
+        multilabel: bool = ...,
+        over: Over = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class InfoNCE(Loss):
+    negatives: Tensor | None
+    in_batch: bool
+    hardness: NotNegative
     temperature: Positive | Tensor
     similarity: Similarity
     mask: Tensor | None
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
         query: Tensor,
         key: Tensor,
         *,
+        negatives: Tensor | None = ...,
+        in_batch: bool = ...,
+        hardness: NotNegative = ...,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
         mask: Tensor | None = ...,
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class CLIPLoss(Loss):
@@ -1240,7 +1847,7 @@ class CLIPLoss(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1250,7 +1857,7 @@ class CLIPLoss(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1263,7 +1870,7 @@ class CLIPLoss(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class NTXent(Loss):
@@ -1273,7 +1880,7 @@ class NTXent(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1283,7 +1890,7 @@ class NTXent(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1296,7 +1903,7 @@ class NTXent(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class Decoupled(Loss):
@@ -1306,7 +1913,7 @@ class Decoupled(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1316,12 +1923,12 @@ class Decoupled(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
-        query: Tensor,
-        key: Tensor,
+        first: Tensor,
+        second: Tensor,
         *,
         temperature: Positive | Tensor = ...,
         similarity: Similarity = ...,
@@ -1329,7 +1936,7 @@ class Decoupled(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class SigLIP(Loss):
@@ -1340,7 +1947,7 @@ class SigLIP(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1351,7 +1958,7 @@ class SigLIP(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1365,7 +1972,7 @@ class SigLIP(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class SupCon(Loss):
@@ -1375,7 +1982,7 @@ class SupCon(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1385,7 +1992,7 @@ class SupCon(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1398,7 +2005,7 @@ class SupCon(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class DenseInfoNCE(Loss):
@@ -1409,7 +2016,7 @@ class DenseInfoNCE(Loss):
     weight: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1420,7 +2027,7 @@ class DenseInfoNCE(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1435,7 +2042,7 @@ class DenseInfoNCE(Loss):
         weight: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class BarlowTwins(Loss):
@@ -1443,7 +2050,7 @@ class BarlowTwins(Loss):
     mask: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1451,7 +2058,7 @@ class BarlowTwins(Loss):
         mask: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1462,7 +2069,7 @@ class BarlowTwins(Loss):
         mask: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...
 
 class VICReg(Loss):
@@ -1473,7 +2080,7 @@ class VICReg(Loss):
     mask: Tensor | None
     reduction: Reduction
     check: bool | None
-    group: ProcessGroup | None
+    group: Group | None
     def __init__(
         self,
         *,
@@ -1484,7 +2091,7 @@ class VICReg(Loss):
         mask: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
     ) -> None: ...
     def __call__(
         self,
@@ -1498,5 +2105,261 @@ class VICReg(Loss):
         mask: Tensor | None = ...,
         reduction: Reduction = ...,
         check: bool | None = ...,
-        group: ProcessGroup | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class BYOL(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class SimSiam(Loss):
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        first_prediction: Tensor,
+        first_projection: Tensor,
+        second_prediction: Tensor,
+        second_projection: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class DINO(Loss):
+    center: Tensor | None
+    student_temperature: Positive
+    teacher_temperature: Positive
+    class_dim: int
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        center: Tensor | None = ...,
+        student_temperature: Positive = ...,
+        teacher_temperature: Positive = ...,
+        class_dim: int = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class Circle(Loss):
+    margin: Share
+    scale: Positive
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        margin: Share = ...,
+        scale: Positive = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class MultiSimilarity(Loss):
+    alpha: Positive
+    beta: Positive
+    threshold: Annotated[float, Between(-1.0, 1.0)]
+    mining: NotNegative | None
+    mask: Tensor | None
+    weight: Tensor | None
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        alpha: Positive = ...,
+        beta: Positive = ...,
+        threshold: Annotated[float, Between(-1.0, 1.0)] = ...,
+        mining: NotNegative | None = ...,
+        mask: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class CosFace(Loss):
+    scale: Positive
+    margin: NotNegative
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: NotNegative = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> Tensor: ...
+
+class ArcFace(Loss):
+    scale: Positive
+    margin: Angle
+    easy_margin: bool
+    mask: Tensor | None
+    class_weight: Tensor | None
+    weight: Tensor | None
+    ignore_index: int | None
+    normalize: Normalize
+    reduction: Reduction
+    check: bool | None
+    group: Group | None
+    def __init__(
+        self,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        features: Tensor,
+        projection: Tensor,
+        target: Tensor,
+        *,
+        scale: Positive = ...,
+        margin: Angle = ...,
+        easy_margin: bool = ...,
+        mask: Tensor | None = ...,
+        class_weight: Tensor | None = ...,
+        weight: Tensor | None = ...,
+        ignore_index: int | None = ...,
+        normalize: Normalize = ...,
+        reduction: Reduction = ...,
+        check: bool | None = ...,
+        group: Group | None = ...,
     ) -> Tensor: ...

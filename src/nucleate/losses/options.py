@@ -47,6 +47,7 @@ class Above:
 Share = Annotated[float, Between(0.0, 1.0)]
 NotNegative = Annotated[float, Between(0.0, math.inf)]
 Positive = Annotated[float, Above(0.0)]
+Angle = Annotated[float, Between(0.0, math.pi / 2)]
 
 
 def accepts(kind: Any, value: Any) -> bool:
@@ -61,6 +62,27 @@ def accepts(kind: Any, value: Any) -> bool:
     if kind in (float, int):  # a bool is neither here, though Python counts it as an int
         return isinstance(value, Real if kind is float else Integral) and not isinstance(value, bool)
     return value is None if kind in (None, type(None)) else isinstance(value, origin or kind)
+
+
+def is_of(kind: Any, value: Any) -> bool:
+    """Whether `value` is of a type of `kind`, of whatever range: the losses look at ranges themselves."""
+    classes = classes_of(kind)
+    if type(value).__name__ in ("SymInt", "SymFloat"):  # a number that torch.compile does not know yet
+        return float in classes or int in classes
+    return isinstance(value, tuple(classes)) and (bool in classes or not isinstance(value, bool))
+
+
+def classes_of(kind: Any) -> frozenset[type]:
+    """The classes that values of `kind` have."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return frozenset(map(type, parts))
+    if origin in (Union, types.UnionType):
+        return frozenset().union(*map(classes_of, parts))
+    if origin is Annotated:
+        return classes_of(parts[0])
+    many = {float: (float, int, Real), int: (int, Integral), None: (type(None),)}
+    return frozenset(many.get(kind, (origin or kind,)))
 
 
 def described(kind: Any) -> str:

@@ -22,7 +22,7 @@ from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between, require_choice
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["dice", "focal_tversky", "generalized_dice", "jaccard", "tversky"]
 
@@ -37,7 +37,7 @@ def overlap(
     empty: Empty,
     over: Over,
     reduction: Reduction,
-    group: ProcessGroup | None,
+    group: Group | None,
 ) -> Tensor:
     """(1 - TP / (TP + a FP + b FN))^gamma for each image and class: Dice, Jaccard and Tversky are choices of a, b."""
     require_choice(name, "empty", empty, ("penalize", "skip"))
@@ -46,7 +46,7 @@ def overlap(
     present = c.labelled > 0
     # With no labelled pixel the score would be 0 or 0 / 0 and have no slope: count what was predicted in vain
     # against one pixel, so that nothing costs nothing and every pixel more costs more.
-    floor = torch.where(present, smooth, max(smooth, 1.0))
+    floor = torch.where(present, wrong.new_full((), smooth), max(smooth, 1.0))
     values = safe_power(quotient(wrong, c.both + wrong + floor), gamma)
     counted = c.counted if empty == "penalize" else c.counted & present
     weights = counted.to(values.dtype)
@@ -72,7 +72,7 @@ def dice(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """1 - 2 |P and T| / (|P| + |T|) for each class of each image; range 0..1.
 
@@ -120,7 +120,7 @@ def generalized_dice(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """1 - 2 sum_c v_c |P_c and T_c| / sum_c v_c (|P_c| + |T_c|), v_c = 1 / |T_c|^2, for each image; range 0..1.
 
@@ -150,7 +150,7 @@ def generalized_dice(
     wrong = (share * (either - 2 * c.both)).sum(1)
     # With nothing labelled at all, what was predicted in vain is counted against one pixel, as in `dice`.
     nothing = (~present).all(1).to(share.dtype)
-    counted = c.counted[:, 0] if empty == "penalize" else c.counted[:, 0] & present.any(1)
+    counted = c.counted.any(1) if empty == "penalize" else c.counted.any(1) & present.any(1)
     values = select(quotient(wrong, (share * either).sum(1) + nothing), counted)
     weights = counted.to(values.dtype)
     return reduce(name, values, weights, reduction=reduction, check=c.read, group=group, whole=over == "batch")
@@ -172,7 +172,7 @@ def jaccard(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """1 - |P and T| / |P or T| for each class of each image; range 0..1. Dice D and Jaccard J: D = 2J / (1 + J).
 
@@ -218,7 +218,7 @@ def tversky(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """1 - TP / (TP + a FP + b FN) with a = `false_positives`, b = `false_negatives`; range 0..1.
 
@@ -260,7 +260,7 @@ def focal_tversky(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """(1 - TP / (TP + a FP + b FN))^gamma; range 0..1. A gamma below 1 keeps a steep slope for good predictions.
 
@@ -302,7 +302,7 @@ def focal_tversky_of(
     ignore_index: int | None,
     reduction: Reduction,
     check: bool | None,
-    group: ProcessGroup | None,
+    group: Group | None,
 ) -> Tensor:
     for said, value in (("false_positives", false_positives), ("false_negatives", false_negatives)):
         require_between(name, said, value, 0.0, math.inf)

@@ -16,11 +16,14 @@ from nucleate.losses.options import Labels, Normalize, NotNegative, Reduction
 from nucleate.losses.reduction import held, reduce, select, times
 from nucleate.losses.registry import POSITION_WEIGHT, loss
 from nucleate.losses.targets import (
+    class_axis,
     class_target,
     class_weights,
     hard_target,
+    labelled,
     position_weights,
     positions_of,
+    selection,
     separate_weights,
     weigh,
 )
@@ -36,7 +39,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["margin_ranking", "multiclass_hinge", "triplet_margin"]
 
@@ -56,7 +59,7 @@ def multiclass_hinge(
     normalize: Normalize = "weight",
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """How far the label's score y is from leading by `margin`; range 0..inf.
 
@@ -84,10 +87,14 @@ def multiclass_hinge(
     require_choice(name, "normalize", normalize, ("weight", "count"))
     require_between(name, "margin", margin, 0.0, math.inf)
     read = checking(check, logits)
-    t = class_target(name, logits, target, class_dim=class_dim, mask=mask, ignore_index=ignore_index, read=read)
-    class_weight, weight = separate_weights(name, class_weight, weight, t.classes, t.positions)
-    w = class_weights(name, class_weight, logits, t.dim, read)
-    each = position_weights(name, weight, t.positions, read)
+    dim, classes, positions = class_axis(name, logits, class_dim)
+    class_weight, weight = separate_weights(name, class_weight, weight, classes, positions)
+    w = class_weights(name, class_weight, logits, dim, read)
+    each = position_weights(name, weight, positions, read)
+    t = class_target(
+        name, logits, target, class_dim=dim, mask=mask, ignore_index=ignore_index, read=read, weight=each,
+        class_weight=w,
+    )  # fmt: skip
     index = hard_target(name, t, read)
     scores = select(held(logits), t.selected_rows)
     rows = index.unsqueeze(t.dim)
@@ -95,9 +102,8 @@ def multiclass_hinge(
     own = torch.zeros_like(gaps, dtype=torch.bool).scatter(t.dim, rows, 1)
     gaps = gaps.masked_fill(own, -torch.inf)
     values = F.relu(gaps.amax(t.dim)) if kind == "crammer-singer" else F.relu(gaps).sum(t.dim)
-    weights = None if w is None else w.flatten().to(values.dtype)[index]
-    values = values if weights is None else times(weights, values)
-    values, weights = weigh(values, weights, t.selected, each, normalize)
+    values = values if t.share is None else times(t.share, values)
+    values, weights = weigh(values, t.share, t.selected, each, normalize)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)
 
 
@@ -111,13 +117,15 @@ def margin_ranking(
     labels: Labels = "binary",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
+    ignore_index: int | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """max(0, margin - y (first - second)): y = +1 wants `first` above `second`, -1 below; range 0..inf.
 
-    All tensors have one shape; `labels` says how `target` is written, as in `hinge`.
+    All tensors have one shape; `labels` says how `target` is written, and `ignore_index` what leaves an
+    element out, as in `hinge`.
 
     Args:
         first: scores of the one, any shape.
@@ -141,6 +149,7 @@ def margin_ranking(
     read = checking(check, first)
     if weight is not None:
         require_weights(name, "weight", weight, shape(first), "first", read)
+    mask = selection(labelled(name, target, mask, ignore_index), weight, [first, second])
     gap = select(held(first), mask) - select(held(second), mask)
     y = signs(name, target, labels, mask, read, gap)
     values, weights = weigh(F.relu(margin - y * gap), None, mask, weight, "weight")
@@ -161,7 +170,7 @@ def triplet_margin(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """max(0, margin + d(anchor, positive) - d(anchor, negative)), d the `power`-norm along `dim`; range 0..inf.
 
@@ -200,6 +209,7 @@ def triplet_margin(
         require_mask(name, mask, positions, "the anchor without its features")
     read = checking(check, anchor)
     each = position_weights(name, weight, positions, read)
+    mask = selection(mask, each, [anchor, positive, negative], dim)
     rows = None if mask is None else mask.unsqueeze(dim)
     a, p, n = (select(held(x), rows) for x in (anchor, positive, negative))
     near, far = _distance(a - p, power, dim), _distance(a - n, power, dim)

@@ -1,13 +1,15 @@
 """A loss is a sum and a weight; a mean is taken once, as all sums over all weights.
 
 Means of means are wrong as soon as batches, accumulation steps or ranks hold different numbers of selected
-positions. So every loss can give its (total, weight), and `Accumulation` and `group=` add both before they divide.
+positions. So every loss can give its (total, weight); `mean_of`, `Accumulation` and `group=` add both before they
+divide.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, final, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, final, get_args
 
 import torch
 from torch import Tensor
@@ -16,21 +18,50 @@ from nucleate.errors import LossInputError
 from nucleate.losses.distributed import sum_across
 from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
-from nucleate.parallel import communicator_of
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
-__all__ = ["Accumulation", "TotalAndWeight", "mean_of", "total_and_weight"]
+__all__ = ["TotalAndWeight", "mean_of", "total_and_weight"]
 
 REDUCTIONS = get_args(Reduction)
+_OF_BATCH, _OF_GROUP = 1, 2  # what the stride of a pair says, added to 1
 
 
-class TotalAndWeight(NamedTuple):
-    """A loss before its mean is taken: two scalars, float32 or wider; the gradient flows through `total`."""
-
+class _Pair(NamedTuple):
     total: Tensor
     weight: Tensor
+
+
+@final
+class TotalAndWeight(_Pair):
+    """A loss before its mean is taken: two scalars, float32 or wider; the gradient flows through `total`.
+
+    `of_batch` says that it is one value of a whole batch, as with over="batch", to which parts of the batch do not
+    add up; `of_group`, that it is summed over the ranks already.
+    """
+
+    of_batch: bool = False
+    of_group: bool = False
+
+    def __add__(self, other: object) -> NoReturn:
+        raise LossInputError(
+            "TotalAndWeight: two pairs are not added; parts of one loss are what mean_of([a, b]) takes, different "
+            "losses go into Accumulation.backward(a, b), each with its own weight"
+        )
+
+    def __mul__(self, factor: object) -> NoReturn:
+        raise LossInputError(
+            f"TotalAndWeight: a pair is not multiplied, got {factor!r}; a factor of a loss goes into "
+            "Accumulation(factors=...), or multiply the total"
+        )
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _replace(self, **fields: Any) -> Self:
+        made = super()._replace(**fields)
+        made.of_batch, made.of_group = self.of_batch, self.of_group
+        return made
 
 
 def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> TotalAndWeight:
@@ -48,22 +79,71 @@ def total_and_weight(fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> To
     """
     if "reduction" in kwargs:
         raise LossInputError("total_and_weight: takes the place of reduction=; leave that argument out")
-    return TotalAndWeight(*fn(*args, **kwargs, reduction="pair").unbind())
+    try:
+        found = fn(*args, **kwargs, reduction="pair")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        # What does not know reduction="pair" says so by one of these, each in its own words; other errors pass.
+        if isinstance(error, LossInputError) or not any(word in str(error) for word in ("reduction", "pair")):
+            raise
+        raise _no_pair(fn) from error
+    if not isinstance(found, Tensor) or found.shape != (2,):
+        raise _no_pair(fn)
+    pair = TotalAndWeight(*found.unbind())
+    said = found.stride(0) - 1
+    pair.of_batch, pair.of_group = bool(said & _OF_BATCH), bool(said & _OF_GROUP)
+    return pair
 
 
-def quotient(total: Tensor, weight: Tensor) -> Tensor:
+def _no_pair(fn: object) -> LossInputError:
+    return LossInputError(
+        f"total_and_weight: fn must be a loss of nucleate, or a function that hands reduction= on to one, got {fn!r}"
+    )
+
+
+def require_parts(caller: str, pair: object, also: bool = False) -> None:
+    """Refuse a pair that is one value of a whole batch, or that is `also` none of its parts."""
+    if also or (isinstance(pair, TotalAndWeight) and pair.of_batch):
+        raise LossInputError(
+            f"{caller}: a loss of the whole batch, such as over='batch', is not the sum of its parts; take "
+            "over='image', or one part"
+        )
+
+
+def _is_pair(pair: object) -> bool:
+    return isinstance(pair, (tuple, list)) and len(pair) == 2
+
+
+def is_nothing(pair: Any) -> bool:
+    """Whether it is (0, 0) in plain numbers, for a part without anything of a loss."""
+    return _is_pair(pair) and all(isinstance(x, (int, float)) and x == 0 for x in pair)
+
+
+def quotient(total: Tensor, weight: Tensor | float) -> Tensor:
     """total / weight, and 0 with a zero gradient where nothing was weighed."""
+    if not isinstance(weight, Tensor):
+        return total if weight in (0, 1) else total / weight
     return total / torch.where(weight == 0, torch.ones_like(weight), weight)
 
 
-def mean_of(pairs: Iterable[tuple[Tensor, Tensor]], group: ProcessGroup | None = None) -> Tensor:
+def mean_of(pairs: Iterable[tuple[Tensor, Tensor] | tuple[int, int]], group: Group | None = None) -> Tensor:
     """The mean over several (total, weight) pairs, and over the ranks of `group`: all totals over all weights.
 
     >>> import torch
     >>> mean_of([(torch.tensor(6.0), torch.tensor(3.0)), (torch.tensor(0.0), torch.tensor(1.0))]).item()
     1.5
     """
-    rows = [torch.stack((total, weight)) for total, weight in pairs]
+    if isinstance(pairs, TotalAndWeight):
+        raise LossInputError("mean_of: pairs must be a list of (total, weight), got one pair; give [pair]")
+    parts = list(pairs)
+    for given in parts:
+        if not is_nothing(given) and not (_is_pair(given) and all(isinstance(x, Tensor) for x in given)):
+            raise LossInputError(f"mean_of: pairs must hold (total, weight) of two tensors each, got {given!r}")
+    if len(parts) > 1 or group is not None:
+        for pair in parts:
+            require_parts("mean_of", pair)
+    rows = [torch.stack(pair) for pair in parts if isinstance(pair[0], Tensor) and isinstance(pair[1], Tensor)]
+    if parts and not rows:  # numbers alone
+        rows = [torch.zeros(2)]
     if not rows:
         raise LossInputError("mean_of: needs at least one (total, weight) pair; a rank without data gives (0, 0)")
     total, weight = sum_across(torch.stack(rows).sum(0), group).unbind()
@@ -77,12 +157,13 @@ def reduce(
     *,
     reduction: Reduction,
     check: bool,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
     whole: bool = False,
 ) -> Tensor:
     """The last step of every loss: `values` are weighted and 0 where not selected; `weights` None means 1 each.
 
-    `whole` says that every rank of `group` already holds the whole loss, so nothing is summed over the ranks.
+    `whole` says that the loss is one value of a whole batch, which every rank of `group` already holds: nothing is
+    summed over the ranks, and parts do not add up to it.
     """
     require_choice(name, "reduction", reduction, REDUCTIONS)
     if reduction == "none":
@@ -90,22 +171,39 @@ def reduce(
             raise _nan(name)
         return values
     total = values.sum()
-    weight = total.new_full((), values.numel()) if weights is None else weights.sum()
-    return finish(name, total, weight, reduction=reduction, check=check, group=None if whole else group)
+    weight = values.numel() if weights is None else weights.sum()
+    return finish(name, total, weight, reduction=reduction, check=check, group=group, whole=whole)
 
 
 def finish(
-    name: str, total: Tensor, weight: Tensor, *, reduction: Reduction, check: bool, group: ProcessGroup | None = None
+    name: str,
+    total: Tensor,
+    weight: Tensor | float,
+    *,
+    reduction: Reduction,
+    check: bool,
+    group: Group | None = None,
+    whole: bool = False,
 ) -> Tensor:
-    """From this rank's total and weight to what `reduction` asks for."""
+    """From this rank's total and weight (a number where it is known) to what `reduction` asks for.
+
+    `whole`: it is one value of a whole batch, which every rank of `group` already holds.
+    """
     require_choice(name, "reduction", reduction, ("mean", "sum", "pair"))
-    if check and bool(total.detach().isnan()):
+    if check and math.isnan(total.item()):
         raise _nan(name)
-    if group is not None:
-        total, weight = sum_across(torch.stack((total, weight)), group).unbind()
+    if group is not None and not whole:
+        total, weight = sum_across(torch.stack((total, _tensor(weight, total))), group).unbind()
     if reduction == "pair":
-        return torch.stack((total, weight))
+        # The stride says what kind of pair it is: so it comes through lambdas, modules, torch.compile and threads.
+        stride = 1 + whole * _OF_BATCH + (group is not None) * _OF_GROUP
+        pair = torch.stack((*(total,) * stride, _tensor(weight, total)))
+        return pair if stride == 1 else pair[::stride]
     return total if reduction == "sum" else quotient(total, weight)
+
+
+def _tensor(weight: Tensor | float, total: Tensor) -> Tensor:
+    return weight if isinstance(weight, Tensor) else total.new_full((), weight)
 
 
 def held(x: Tensor) -> Tensor:
@@ -128,51 +226,3 @@ def _nan(name: str) -> LossInputError:
         f"{name}: the loss is NaN, so an input holds NaN or infinities that cancel at a selected position; "
         "leave such positions out with mask=, or pass check=False to get the NaN"
     )
-
-
-@final
-class Accumulation:
-    """One mean over several backward passes, and over the ranks of `group`.
-
-    `backward` adds the gradients of a total; `finish` divides the gradients once by all weights. The result is the
-    loss and the gradient of one pass over everything, whatever the sizes of the parts.
-
-    >>> import torch
-    >>> from nucleate import losses
-    >>> w = torch.zeros(2, requires_grad=True)
-    >>> steps = losses.Accumulation()
-    >>> for rows in (torch.ones(3, 2), torch.ones(1, 2)):
-    ...     target = torch.zeros(len(rows), dtype=torch.long)
-    ...     steps.backward(losses.total_and_weight(losses.cross_entropy, rows * w, target))
-    >>> round(steps.finish([w]), 4), w.grad.tolist()
-    (0.6931, [-0.5, 0.5])
-    """
-
-    def __init__(self, group: ProcessGroup | None = None) -> None:
-        self.group = group
-        self._total = 0.0
-        self._weight = 0.0
-
-    def backward(self, pair: tuple[Tensor, Tensor]) -> None:
-        """Back-propagate the total of `total_and_weight(fn, ...)` (called without group=) and remember both."""
-        total, weight = pair
-        total.backward()
-        self._total += float(total.detach())
-        self._weight += float(weight.detach())
-
-    def finish(self, parameters: Iterable[Tensor]) -> float:
-        """Divide the gradients of `parameters` by all weights, in place; return the mean loss and start anew.
-
-        With a group every rank must call this with the same parameters in the same order.
-        """
-        sums = communicator_of(self.group).sum(torch.tensor([self._total, self._weight], dtype=torch.float64))
-        total, weight = sums.tolist()
-        for parameter in parameters:
-            if parameter.grad is None and self.group is not None and parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                if self.group is not None:
-                    parameter.grad.copy_(communicator_of(self.group).sum(parameter.grad))
-                parameter.grad.div_(weight or 1.0)
-        self._total = self._weight = 0.0
-        return float(total / (weight or 1.0))

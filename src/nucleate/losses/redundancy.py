@@ -18,11 +18,14 @@ from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from nucleate.losses.distributed import Group
 
 __all__ = ["barlow_twins", "vicreg"]
 
-_FLOOR = 1e-5  # added to a variance: a feature that is constant over the batch has no spread to divide by
+# Added to a variance, so that a feature that is constant over the batch has a slope and can be divided by its spread.
+# Both are what the papers' code adds: Barlow twins standardises by nn.BatchNorm1d, VICReg takes sqrt(var + 1e-4).
+_FLOOR_OF_BARLOW_TWINS = 1e-5
+_FLOOR_OF_VICREG = 1e-4
 
 
 @loss("contrastive", "sum (1 - C_ii)^2 + l sum C_ij^2", "0..inf", "no negatives; wide embeddings")
@@ -34,7 +37,7 @@ def barlow_twins(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """sum_i (1 - C_ii)^2 + l sum_{i != j} C_ij^2, C the correlation of features between two views; range 0..inf.
 
@@ -55,15 +58,15 @@ def barlow_twins(
     name = "barlow_twins"
     require_between(name, "off_diagonal", off_diagonal, 0.0, math.inf)
     a, b, read = _whole_batch(name, first, second, mask, reduction, check, group)
-    n = len(a)
+    n = a.shape[0]
     if n < 2:
-        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read)
+        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read, group)
     a, b = _standardised(a), _standardised(b)
     correlation = product(a.T, b.T) / n
     own = torch.eye(correlation.shape[0], dtype=torch.bool, device=a.device)
     loss = (1 - correlation.diagonal()).square().sum()
     loss = loss + off_diagonal * correlation.masked_fill(own, 0.0).square().sum()
-    return _of_batch(name, loss, n, reduction, read)
+    return _of_batch(name, loss, n, reduction, read, group)
 
 
 @loss(
@@ -84,13 +87,13 @@ def vicreg(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
     check: bool | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """Views agree, every feature varies, features are not correlated; range 0..inf.
 
     `invariance` times the mean of (a - b)^2, plus `variance` times the mean of max(0, `deviation` - std) over the
     features of each view, halved, plus `covariance` times the squared off-diagonal covariances of each view over D.
-    The batch is treated as in `barlow_twins`.
+    std is sqrt(var + 1e-4), var over N - 1, as in the paper's code. The batch is treated as in `barlow_twins`.
 
     Args:
         invariance: the weight of the distance between views; at least 0.
@@ -101,8 +104,8 @@ def vicreg(
 
     >>> import torch
     >>> x = torch.tensor([[3.0, 3.0], [3.0, -3.0], [-3.0, 3.0], [-3.0, -3.0]])
-    >>> vicreg(x, x).item(), round(vicreg(0 * x, 0 * x).item(), 3)  # no spread at all costs 25 (1 - sqrt(1e-5))
-    (0.0, 24.921)
+    >>> vicreg(x, x).item(), round(vicreg(0 * x, 0 * x).item(), 3)  # no spread at all costs 25 (1 - sqrt(1e-4))
+    (0.0, 24.75)
 
     Source: Bardes et al., VICReg: variance-invariance-covariance regularization (2022).
     """
@@ -112,16 +115,16 @@ def vicreg(
     a, b, read = _whole_batch(name, first, second, mask, reduction, check, group)
     n, features = a.shape
     if n < 2:
-        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read)
+        return _of_batch(name, (a + b).sum() * 0.0, 0, reduction, read, group)
     loss = invariance * (a - b).square().mean()
     for x in (a, b):
         x = x - x.mean(0)
-        spread = (x.square().sum(0) / (n - 1) + _FLOOR).sqrt()
+        spread = (x.square().sum(0) / (n - 1) + _FLOOR_OF_VICREG).sqrt()
         shared = product(x.T, x.T) / (n - 1)
         own = torch.eye(features, dtype=torch.bool, device=x.device)
         loss = loss + variance * F.relu(deviation - spread).mean() / 2
         loss = loss + covariance * shared.masked_fill(own, 0.0).square().sum() / features
-    return _of_batch(name, loss, n, reduction, read)
+    return _of_batch(name, loss, n, reduction, read, group)
 
 
 def _whole_batch(
@@ -131,7 +134,7 @@ def _whole_batch(
     mask: Tensor | None,
     reduction: Reduction,
     check: bool | None,
-    group: ProcessGroup | None,
+    group: Group | None,
 ) -> tuple[Tensor, Tensor, bool]:
     """Both views of all selected rows; every rank computes the whole loss, so it holds its gradient in full."""
     if reduction == "none":
@@ -140,11 +143,11 @@ def _whole_batch(
     return gather(a, group, replicated=True), gather(b, group, replicated=True), read
 
 
-def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool) -> Tensor:
+def _of_batch(name: str, loss: Tensor, n: int, reduction: Reduction, read: bool, group: Group | None) -> Tensor:
     values, weights = (loss * n).reshape(1), loss.detach().new_full((1,), n)
-    return reduce(name, values, weights, reduction=reduction, check=read)
+    return reduce(name, values, weights, reduction=reduction, check=read, group=group, whole=True)
 
 
 def _standardised(x: Tensor) -> Tensor:
     x = x - x.mean(0)
-    return x / (x.square().mean(0) + _FLOOR).sqrt()
+    return x / (x.square().mean(0) + _FLOOR_OF_BARLOW_TWINS).sqrt()

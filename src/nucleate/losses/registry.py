@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
 from nucleate.errors import LossInputError
 from nucleate.losses.docstrings import completed
-from nucleate.losses.options import accepts, described
+from nucleate.losses.options import accepts, classes_of, described, is_of
 from nucleate.losses.validation import outdated
 
 __all__ = ["Entry", "Loss", "by_name", "catalogue"]
@@ -71,17 +72,32 @@ class Loss(nn.Module, ABC):
             raise LossInputError(f"{type(self).__name__}: {name} must be {described(kind)}, got {value!r}")
 
     def forward(self, *inputs: Tensor, **named: Any) -> Tensor:
+        if not named.keys() <= self.defaults.keys():
+            given = {name: value for name, value in named.items() if name in _options_of(self.function)}
+            named = {
+                **{k: v for k, v in named.items() if k not in given},
+                **_renamed(type(self).__name__, self.function, given),
+            }
         return self.function(*inputs, **{**{name: getattr(self, name) for name in self.defaults}, **named})
 
     def extra_repr(self) -> str:
         options = {name: getattr(self, name) for name in self.defaults}
-        return ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not self.defaults[name])
+        return ", ".join(f"{name}={value!r}" for name, value in options.items() if _differs(value, self.defaults[name]))
 
 
-@functools.cache
+def _differs(value: Any, default: Any) -> bool:
+    return isinstance(value, Tensor) or bool(value != default)
+
+
+def _options_of(function: LossFunction) -> set[str]:
+    """The names of its options, of today and of version 0.1."""
+    named = {p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
+    return named | set(getattr(function, "renamed", {}))
+
+
 def _types_of(function: LossFunction) -> dict[str, Any]:
     """The types of a loss's arguments; the group's is not looked at, as torch may come without `distributed`."""
-    return get_type_hints(function, localns={"ProcessGroup": object}, include_extras=True)
+    return get_type_hints(function, localns={"Group": object}, include_extras=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,7 @@ class Entry:
 
 
 _BY_NAME: dict[str, Entry] = {}
+_A_TENSOR = torch.empty(0)
 
 
 def loss(
@@ -117,7 +134,7 @@ def loss(
     def register(function: Function) -> Function:
         name = function.__name__
         function.__doc__ = completed(function, kind)
-        function = function if renamed is None else _with_earlier_names(function, renamed)
+        function = _with_checked_options(function, renamed or {})
         title = module or "".join(word.capitalize() for word in name.split("_"))
         parameters = inspect.signature(function).parameters.values()
         options = [p for p in parameters if p.default is not p.empty]
@@ -140,6 +157,7 @@ def _renamed(name: str, function: LossFunction, options: dict[str, Any]) -> dict
     """`options` by the names of today; one that the loss has under no name is refused."""
     earlier: Mapping[str, str] = getattr(function, "renamed", {})
     allowed = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+    options = {k: v for k, v in options.items() if v is not None or k not in earlier or k in allowed}
     if any(option in earlier and option not in allowed for option in options):
         said = [f"{before}= is called {now}=" for before, now in earlier.items() if before in options]
         outdated(f"{name}: {', '.join(said)} since version 0.2")
@@ -150,14 +168,22 @@ def _renamed(name: str, function: LossFunction, options: dict[str, Any]) -> dict
     return options
 
 
-def _with_earlier_names(function: Function, renamed: Mapping[str, str]) -> Function:
-    """The same function, which understands the names that version 0.1 had for its options."""
+def _with_checked_options(function: Function, renamed: Mapping[str, str]) -> Function:
+    """The same function, which refuses options of other types, and understands the names of version 0.1.
+
+    Tensors are left to the function, whose messages know what they are for.
+    """
+    kinds = {name: kind for name, kind in _types_of(function).items() if not accepts(kind, _A_TENSOR)}
+    usual = {name: classes_of(kind) for name, kind in kinds.items()}
     outdated_alone = set(renamed) - set(renamed.values())
 
     @functools.wraps(function)
     def call(*inputs: Any, **options: Any) -> Tensor:
-        if not outdated_alone.isdisjoint(options):
+        if outdated_alone and not outdated_alone.isdisjoint(options):
             options = _renamed(function.__name__, call, options)
+        for name, value in options.items():
+            if name in usual and type(value) not in usual[name] and not is_of(kinds[name], value):
+                raise LossInputError(f"{function.__name__}: {name} must be {described(kinds[name])}, got {value!r}")
         return function(*inputs, **options)
 
     call.renamed = renamed  # type: ignore[attr-defined]
@@ -167,8 +193,8 @@ def _with_earlier_names(function: Function, renamed: Mapping[str, str]) -> Funct
 def catalogue() -> list[Entry]:
     """Every loss, family by family.
 
-    >>> [entry.name for entry in catalogue() if entry.kind == "cross entropy"]
-    ['cross_entropy', 'binary_cross_entropy', 'focal', 'linear_cross_entropy']
+    >>> [entry.name for entry in catalogue() if entry.kind == "cross entropy"][:3]
+    ['cross_entropy', 'binary_cross_entropy', 'focal']
     """
     return list(_BY_NAME.values())
 
@@ -179,6 +205,8 @@ def by_name(name: str) -> LossFunction:
     >>> by_name("lovasz_hinge").__name__
     'lovasz_hinge'
     """
+    if not isinstance(name, str):
+        raise LossInputError(f"by_name: name must be a string, got {name!r}; catalogue() lists the names")
     if name in EARLIER_NAMES:
         outdated(f"losses.{name} is called {EARLIER_NAMES[name]} since version 0.2")
         name = EARLIER_NAMES[name]

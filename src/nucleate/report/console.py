@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -254,14 +254,18 @@ def print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
     console.print(table)
 
 
-def print_losses(entries: Iterable[Entry], console: Console) -> None:
-    """Print the loss functions: name, formula, range and use."""
+def print_losses(entries: Iterable[Entry], trained: Container[str], console: Console) -> None:
+    """Print the loss functions: name, formula, range and use; `trained` are those that `nucleate train` takes."""
     table = Table(show_lines=True)
-    for head in ("loss", "formula", "range", "when to use it"):
+    for head in ("loss", "train", "formula", "range", "when to use it"):
         table.add_column(head, no_wrap=head == "loss")
     for entry in entries:
-        table.add_row(*(Text(text) for text in (entry.name, entry.formula, entry.range, entry.use)))
+        mark = "yes" if entry.name in trained else ""
+        table.add_row(*(Text(text) for text in (entry.name, mark, entry.formula, entry.range, entry.use)))
     console.print(table)
+    console.print(
+        "Those with yes are for nucleate train --loss, alone or added up: cross_entropy+0.5*dice.", soft_wrap=True
+    )
 
 
 def _columns(table: Table, *heads: str) -> None:

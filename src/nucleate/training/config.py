@@ -13,8 +13,8 @@ from nucleate.errors import InputError
 from nucleate.networks.unet import Architecture
 from nucleate.sentences import count
 from nucleate.training.checkpoint import TrainingState
-from nucleate.training.criterion import LOSSES
 from nucleate.training.early_stopping import EarlyStopping, LossAndScoreStopping
+from nucleate.training.pixel_loss import parse, spelled
 from nucleate.training.stopping_rule import StoppingRule
 
 LONGEST = 525_600
@@ -33,7 +33,7 @@ class TrainingConfig:
 
     Args:
         seed: The same seed gives the same run.
-        loss: Loss of the pixel classes, one of `LOSSES`.
+        loss: Loss of the pixel classes: one of `pixel_losses()`, or a sum, as "cross_entropy+0.5*dice".
         minutes: Train no longer than this; None for no such limit.
         epochs: Train no longer than so many epochs; None for no such limit.
         minimum: No stopping rule ends the run before this epoch.
@@ -65,8 +65,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples:
             raise InputError(f"batch={self.batch}, samples={self.samples}: an epoch needs one batch or more.")
-        if self.loss not in LOSSES:
-            raise InputError(f"There is no loss {self.loss} of pixel classes: choose one of {', '.join(LOSSES)}.")
+        object.__setattr__(self, "loss", spelled(parse(self.loss)))  # a resumed run may be typed otherwise
         if self.minutes is not None and not 0 < self.minutes <= LONGEST:
             raise InputError(f"--minutes is {self.minutes:g}: give minutes, up to {LONGEST:,}, or none for no limit.")
         if self.epochs is not None and not 1 <= self.epochs <= MOST:

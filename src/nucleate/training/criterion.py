@@ -1,18 +1,19 @@
-"""What training makes small: a sum of four means, each a total over a weight.
+"""What training makes small: a sum of means, each a total over a weight.
 
 As sums and weights are added apart, the parts of a batch give the gradient of the whole:
 
-    classes   a loss of `LOSSES`, over all known pixels
+    classes   a loss of `pixel_losses()`, or several with factors: each is a term of its own; over all known pixels
     heat      binary cross entropy with the soft target, over all known pixels
     offset    smooth L1 of (predicted - true) / radius, over known nucleus pixels
     radius    smooth L1 of the log radius, over known nucleus pixels
 
-Pixels count by `nucleate.postprocess.targets.importance`.
+Pixels count by `nucleate.postprocess.targets.importance`; the Lovász losses, which have no weights, take all known
+pixels alike. The mean of overlap losses is over the classes of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,12 +25,10 @@ from nucleate import losses
 from nucleate.networks.unet import split
 from nucleate.postprocess.targets import Targets
 from nucleate.training import fused_criterion
+from nucleate.training.pixel_loss import parse, pixel_losses
 
-TERMS = {"classes": 1.0, "heat": 1.0, "offset": 2.0, "radius": 0.3}
-"""The terms of `SegmentationCriterion` and their shares."""
-
-LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": losses.cross_entropy, "focal": losses.focal}
-"""What `nucleate train --loss` takes for the classes of pixels."""
+MAPS = {"heat": 1.0, "offset": 2.0, "radius": 0.3}
+"""The terms of `SegmentationCriterion` besides those of the classes, and their shares."""
 
 
 class Criterion(Protocol):
@@ -54,7 +53,7 @@ class SegmentationCriterion:
 
     Args:
         classes: Classes of pixels, background among them.
-        loss: Name of the loss of the classes, one of `LOSSES`.
+        loss: Of the classes, as `parse` takes it.
     """
 
     classes: int = 2
@@ -62,7 +61,7 @@ class SegmentationCriterion:
 
     @property
     def terms(self) -> Mapping[str, float]:
-        return TERMS
+        return {**parse(self.loss), **MAPS}
 
     def totals(self, maps: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The sum of each term over the batch, scalars; `maps` as the network gives them."""
@@ -71,26 +70,19 @@ class SegmentationCriterion:
         weight = targets.weight.unsqueeze(1)
         offset = (out.offset - targets.offset) / targets.radius.clamp_min(2.0)
         return {
-            "classes": LOSSES[self.loss](
-                out.logits,
-                targets.classes,
-                mask=targets.known,
-                weight=targets.weight,
-                reduction="sum",
-                check=False,
-            ),
+            **{name: pixel_losses()[name].total(out.logits, targets) for name in parse(self.loss)},
             "heat": losses.binary_cross_entropy(
                 out.heat, targets.heat, mask=known, weight=weight, reduction="sum", check=False
             ),
-            "offset": _smooth_l1(offset, nucleus, weight),
-            "radius": _smooth_l1(out.log_radius - targets.radius.log(), nucleus, weight),
+            "offset": _smooth_l1(offset, torch.zeros_like(offset), nucleus, targets),
+            "radius": _smooth_l1(out.log_radius, targets.radius.log(), nucleus, targets),
         }
 
     def derivative(
         self, packed: Tensor, targets: Targets, shares: Mapping[str, float]
     ) -> tuple[dict[str, float], Tensor]:
         """The totals of maps as `UNet.packed` gives them, and the gradient of `shares` times the totals there."""
-        if self.classes == 2 and self.loss == "cross_entropy":
+        if self.classes == 2 and list(parse(self.loss)) == ["cross_entropy"]:
             fast = fused_criterion.derivative(packed, targets, shares)
             if fast is not None:
                 return fast
@@ -104,7 +96,8 @@ class SegmentationCriterion:
         """The weight that belongs to each total: the sum over the pixels that it was taken over."""
         weight = targets.weight.unsqueeze(1)
         known, nucleus = (float((weight * selected).sum()) for selected in _selections(targets))
-        return {"classes": known, "heat": known, "offset": nucleus, "radius": nucleus}
+        classes = {name: pixel_losses()[name].weight(targets, self.classes) for name in parse(self.loss)}
+        return {**classes, "heat": known, "offset": nucleus, "radius": nucleus}
 
 
 def _selections(targets: Targets) -> tuple[Tensor, Tensor]:
@@ -112,23 +105,23 @@ def _selections(targets: Targets) -> tuple[Tensor, Tensor]:
     return known, known & (targets.classes > 0).unsqueeze(1)
 
 
-def _smooth_l1(difference: Tensor, where: Tensor, weight: Tensor) -> Tensor:
-    selected = torch.where(where, difference, 0.0)
-    return (weight * F.smooth_l1_loss(selected, torch.zeros_like(selected), reduction="none", beta=0.25)).sum()
+def _smooth_l1(prediction: Tensor, target: Tensor, nucleus: Tensor, targets: Targets) -> Tensor:
+    return losses.smooth_l1(
+        prediction, target, beta=0.25, channel_dim=1, mask=nucleus.squeeze(1), weight=targets.weight, reduction="sum",
+        check=False,
+    )  # fmt: skip
 
 
-def sum_terms(parts: Iterable[Mapping[str, float]], terms: Iterable[str] = TERMS) -> dict[str, float]:
-    """Term by term, the sum over the batches, in their order; 0 without one.
+def sum_terms(parts: Iterable[Mapping[str, float]], terms: Iterable[str] | None = None) -> dict[str, float]:
+    """Term by term, the sum over the batches, in their order; `terms` are needed where there may be no batch.
 
-    >>> sum_terms([{"heat": 1.0}, {"heat": 0.5}], ["heat"])
+    >>> sum_terms([{"heat": 1.0}, {"heat": 0.5}])
     {'heat': 1.5}
     """
     parts = list(parts)
-    return {name: sum(part[name] for part in parts) for name in terms}
+    return {name: sum(part[name] for part in parts) for name in (parts[0] if terms is None else terms)}
 
 
-def weighted_mean(
-    totals: Mapping[str, float], weights: Mapping[str, float], terms: Mapping[str, float] = TERMS
-) -> float:
+def weighted_mean(totals: Mapping[str, float], weights: Mapping[str, float], terms: Mapping[str, float]) -> float:
     """The loss: the shares times each total over its weight; a term without weight counts nothing."""
     return sum(share * totals[name] / weights[name] for name, share in terms.items() if weights[name] > 0)

@@ -24,6 +24,7 @@ from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
 from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
+from nucleate.training.pixel_loss import parse
 from nucleate.types import Labels, Maps, Thresholds
 
 _MATCHING = TypeAdapter(Matching)
@@ -81,7 +82,7 @@ class ValidationSet:
         # In the order of the images, so that sums do not depend on the ranks.
         every = [rows[index % ranks.size][index // ranks.size] for index in range(len(self.pairs))]
         weights = sum_terms(criterion.weights(targets) for targets in self.targets)
-        loss = weighted_mean(sum_terms(totals for totals, _ in every), weights)
+        loss = weighted_mean(sum_terms(totals for totals, _ in every), weights, criterion.terms)
         return ValidationResult(
             loss, pool(_MATCHING.validate_python(row) for _, row in every), tuple(m for _, m, _ in found)
         )
@@ -135,8 +136,8 @@ class SegmentationTask:
     def __init__(
         self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
     ) -> None:
-        # Were the kernels to come into use in the middle of a run, a resumed one would differ in the last bits.
-        losses.warm_up("cross_entropy")
+        # A run that began without the kernels, and is resumed with them, would differ in the last bits.
+        losses.warm_up(*parse(config.loss), "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
         self.sampler = Sampler(sources, config.seed, variation)

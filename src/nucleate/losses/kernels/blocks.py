@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from nucleate.losses.autograd import Twin, total
 from nucleate.losses.kernels.dispatch import plain_tensor
 from nucleate.losses.kernels.products import softmax_total
+from nucleate.losses.validation import transforming
 
 _FEWEST = 1 << 20  # scores, below which the plain version holds them all without harm
 _SPAN = 80.0  # between the largest and the least similarity: exp(-80) is still a normal float32
@@ -35,6 +36,8 @@ def suits(rows: Tensor, columns: Tensor, bias: Tensor | None = None, constants: 
     if any(x.requires_grad for x in given) or not all(map(plain_tensor, given)):
         return False
     tensors = [x for x in (rows, columns, bias) if x is not None]
+    if transforming():  # which would hold on to the size
+        return False
     large = rows.numel() // max(1, columns.shape[1]) * len(columns) >= _FEWEST
     return large and all(x.dtype == torch.float32 and plain_tensor(x) for x in tensors)
 

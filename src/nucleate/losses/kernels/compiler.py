@@ -8,19 +8,16 @@ slices, arrays of two axes, and the wrappers that a function needs to be called 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from llvmlite.binding import get_host_cpu_features
 from numba import njit
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import register_pass
+from numba.core import config
 from numba.core.lowering import Lower
-from numba.core.typed_passes import NativeLowering
 
-from nucleate.compilation import compiled
+from nucleate.compilation import Whole, compiled, pipeline
+from nucleate.losses.kernels.background import version
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,10 +28,8 @@ RELAXED = {"contract", "reassoc", "nsz", "arcp"}
 # since Sapphire Rapids, known by their half precision, keep their clock; the kernels were 11 to 16% faster there.
 _WIDE = bool(get_host_cpu_features().get("avx512fp16"))
 
-_SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:12]
 
-
-class _WideLower(Lower):
+class _Wide(Lower):
     """The step from numba's code to LLVM's, which asks for vectors of 512 bits."""
 
     def setup_function(self, description: Any) -> None:
@@ -43,26 +38,12 @@ class _WideLower(Lower):
         set.add(self.function.attributes, '"prefer-vector-width"="512"')
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _WideLowering(NativeLowering):
-    _name = "wide_lowering"
-
-    @property
-    def lowering_class(self) -> Any:
-        return _WideLower
-
-
-class _WideCompiler(CompilerBase):
-    def define_pipelines(self) -> list[Any]:
-        made = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        made.passes = [(_WideLowering if kind is NativeLowering else kind, name) for kind, name in made.passes]
-        made.finalize()
-        return [made]
+class _WideWhole(Whole, _Wide):
+    """Both."""
 
 
 _OPTIONS: dict[str, Any] = {"fastmath": RELAXED, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
-if _WIDE:
-    _OPTIONS["pipeline_class"] = _WideCompiler
+_STEP, _KERNEL = ({"pipeline_class": pipeline(_Wide)}, {"pipeline_class": pipeline(_WideWhole)}) if _WIDE else ({}, {})
 
 
 def inline(function: Function) -> Function:
@@ -72,20 +53,22 @@ def inline(function: Function) -> Function:
 
 def step(function: Function) -> Function:
     """A loop over a block of pixels; only kernels can call it, not Python."""
-    made = njit(no_cpython_wrapper=True, **_OPTIONS)
+    made = njit(no_cpython_wrapper=True, **_OPTIONS, **_STEP)
     return cast(Function, made(function))
 
 
 def kernel(signature: str, fastmath: set[str] | bool = RELAXED) -> Callable[[Function], Callable[..., Any]]:
     """A function of that signature, compiled at once or loaded from the cache; it runs without the lock.
 
-    The cache only looks at the file that a kernel stands in, not at those of its steps; the digest of all of them in
-    the name keeps a kernel from being loaded that was made of older ones.
+    The cache only looks at the file that a kernel stands in, not at those of its steps; the version in the name keeps a
+    kernel from being loaded that was made of older ones.
     """
+    if config.DISABLE_JIT:
+        raise RuntimeError("NUMBA_DISABLE_JIT keeps the kernels from being compiled")
 
     def compile_now(function: Function) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__name__}_{_SOURCES}"
-        made: Callable[..., Any] = compiled(function, signature, **{**_OPTIONS, "fastmath": fastmath})
+        function.__qualname__ = f"{function.__name__}_{version()}"
+        made: Callable[..., Any] = compiled(function, signature, **{**_OPTIONS, **_KERNEL, "fastmath": fastmath})
         return made
 
     return compile_now

@@ -27,6 +27,7 @@ from nucleate.losses.kernels.memory import (
     empty_like,
     flat_mask,
     flat_weights,
+    reciprocal,
     words,
 )
 from nucleate.losses.kernels.scalars import f32, i32, log
@@ -37,7 +38,7 @@ _INT32 = 1 << 31  # the kernels hold labels in 32 bits
 
 
 @step
-def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
+def add_where(label: Any, c: Any, value: Any, out: Any) -> None:
     """Class by class: to look them up in a table of all classes takes longer."""
     for j in range(label.size):
         out[j] += choose(label[j] == c, value, f32(0.0))
@@ -47,6 +48,13 @@ def _add_where(label: Any, c: Any, value: Any, out: Any) -> None:
 def _plus(a: Any, rest: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = a[j] + rest
+
+
+@step
+def _silence(share: Any, pixel: Any) -> None:
+    """What the label's class weighs 0 is not selected."""
+    for j in range(pixel.size):
+        pixel[j] = choose(share[j] == 0, f32(0.0), pixel[j])
 
 
 @step
@@ -62,7 +70,7 @@ def _weigh_by(each: Any, label: Any, out: Any) -> None:
 
 
 @step
-def _weights(each: Any, first: int, label: Any, pixel: Any) -> None:
+def weights(each: Any, first: int, label: Any, pixel: Any) -> None:
     if each.size:
         _weigh_by(part(each, first, label.size), label, pixel)
     else:
@@ -70,7 +78,7 @@ def _weights(each: Any, first: int, label: Any, pixel: Any) -> None:
 
 
 @step
-def _next_class(x: Any, c: Any, label: Any, top: Any, own: Any) -> None:
+def next_class(x: Any, c: Any, label: Any, top: Any, own: Any) -> None:
     for j in range(label.size):
         top[j] = larger(top[j], x[j])
         own[j] += choose(label[j] == c, x[j], f32(0.0))
@@ -123,7 +131,7 @@ def _slope(total: Any, share: Any, scale: Any, pixel: Any, out: Any) -> None:
 def _gradient_of_class(e: Any, slope: Any, pixel: Any, label: Any, c: Any, hit: Any, missed: Any, out: Any) -> None:
     for j in range(out.size):
         g = e[j] * slope[j] - pixel[j] * choose(label[j] == c, hit, missed)
-        out[j] = choose(label[j] >= 0, g, f32(0.0))
+        out[j] = choose(pixel[j] == 0, f32(0.0), g)
 
 
 @kernel(
@@ -159,7 +167,7 @@ def index_weight(
             if not alike:
                 fill(share, rest)
                 for c in range(extras.size):
-                    _add_where(label, i32(c), extras[c], share)
+                    add_where(label, i32(c), extras[c], share)
             out[1] += dot(pixel, share)
         elif alike:
             out[1] += count_selected(label) * float(extras[0] + rest)
@@ -205,18 +213,19 @@ def index_tiles(
         own, spread, total = row(work, 3, block, n), row(work, 4, block, n), row(work, 5, block, n)
         pixel, slope = row(work, 6, block, n), row(work, 7, block, n)
         out[2] += read_labels(target, size, mask, pixel0, classes, ignore, ignores, label)
-        _weights(each, pixel0, label, pixel)
+        weights(each, pixel0, label, pixel)
         if not alike:
             fill(extra, f32(0.0))
             for c in range(classes):
-                _add_where(label, i32(c), extras[c], extra)
+                add_where(label, i32(c), extras[c], extra)
             _plus(extra, rest, share)
+            _silence(share, pixel)
         if not direct:
             load(x, bfloat16, rows, first, plane, tile, e, n)
         fill(top, f32(-np.inf))
         fill(own, f32(0.0))
         for c in range(classes):
-            _next_class(part(logits, begins + c * apart, n), i32(c), label, top, own)
+            next_class(part(logits, begins + c * apart, n), i32(c), label, top, own)
         fill(total, f32(0.0))
         fill(spread, f32(0.0))
         for c in range(classes):
@@ -259,6 +268,7 @@ class _CrossEntropyJob:
     alike: bool
     ignore: int
     ignores: bool
+    tiles: Callable[..., None]
 
     def weight(self, by_weight: bool) -> tuple[float, float, _CrossEntropyJob]:
         """The weight of all pixels, how many labels are out of range, and the job with labels that are read faster."""
@@ -266,16 +276,16 @@ class _CrossEntropyJob:
         narrow = np.empty(self.layout.pixels if fits else 0, np.uint8)
         pixels = self.layout.pixels
         each, extras, rest = self.each, self.extras, self.rest
-        if not by_weight:
-            each, extras, rest = np.empty(0, np.float32), np.ones_like(extras), np.float32(0)
+        if not by_weight:  # what weighs anything counts 1
+            each, extras, rest = (each != 0).astype(np.float32), (self.hits != 0).astype(np.float32), np.float32(0)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             index_weight(
-                self.target, self.size, self.mask, each, extras, rest, self.alike or not by_weight, self.ignore,
+                self.target, self.size, self.mask, each, extras, rest, self.alike, self.ignore,
                 self.ignores, narrow, begin * 1024, min(end * 1024, pixels), sums,
             )  # fmt: skip
 
-        _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work)
+        _, weight, wrong = over_blocks(-(-pixels // 1024), 3, work, 16)
         if not fits:
             return float(weight), float(wrong), self
         every = np.empty(0, np.bool_)
@@ -290,13 +300,13 @@ class _CrossEntropyJob:
         into = source if gradient is None else words(gradient, at.rows, self.dim)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
-            index_tiles(
+            self.tiles(
                 source, into, x.dtype == torch.bfloat16, at.rows, at.classes, at.plane, at.block, self.target,
                 self.size, self.mask, self.each, self.hits, self.misses, self.extras, self.rest, self.alike,
                 self.ignore, self.ignores, begin, end, np.float32(scale), wanted, sums,
             )  # fmt: skip
 
-        value, _, wrong = over_blocks(at.blocks, 3, work).tolist()
+        value, _, wrong = over_blocks(at.blocks, 3, work, at.least).tolist()
         return value, wrong, gradient
 
 
@@ -313,7 +323,8 @@ def fused_total(
     normalize: str,
     mean: bool,
     twin: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor] | None:
+    tiles: Callable[..., None] = index_tiles,
+) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it, or None where only the plain version will do.
 
     None also for labels out of range: the plain version says what is wrong with them. `mean` says that the total
@@ -327,6 +338,7 @@ def fused_total(
     job = _CrossEntropyJob(
         layout, dim, labels, size, flat_mask(mask), flat_weights(each), misses + extras, misses, extras,
         misses.sum(dtype=np.float32), weight is None, ignore_index or 0, ignore_index is not None,
+        tiles,
     )  # fmt: skip
     by_weight = normalize == "weight"
     if weight is None and each is None and ignore_index is None:
@@ -337,18 +349,16 @@ def fused_total(
         if wrong:
             return None
     wanted = logits.requires_grad and torch.is_grad_enabled()
-    # In float32, as the division's own backward pass computes it: equal numbers need no second pass.
-    weighed = torch.tensor(amount, dtype=torch.float32)
-    scale = float(1 / weighed) if mean and amount > 0 else 1.0
+    scale = reciprocal(amount) if mean else 1.0
     value, wrong, gradient = job.run(logits, scale, wanted)
     if wrong:
         return None
     scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
-        return scalar, weighed
+        return scalar, amount
 
     def again(factor: float) -> list[Tensor | None]:
         return [job.run(logits, factor, True)[2]]
 
     constants = [target, mask, weight, each]
-    return total(scalar, [gradient], scale, again, twin, [logits], constants), weighed
+    return total(scalar, [gradient], scale, again, twin, [logits], constants), amount

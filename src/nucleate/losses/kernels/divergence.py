@@ -13,15 +13,30 @@ from nucleate.losses.autograd import Twin, total
 from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, part
 from nucleate.losses.kernels.memory import Layout, empty_like, flat_mask, flat_weights, words
-from nucleate.losses.kernels.scalars import f32, log
+from nucleate.losses.kernels.scalars import LOG2_E, exp2, f32, log
 from nucleate.losses.kernels.threads import over_blocks
-from nucleate.losses.kernels.tiles import block_at, exponentials, fill, load, logarithm, row, scale_by, store
+from nucleate.losses.kernels.tiles import block_at, fill, load, logarithm, maximum, row, scale_by, store
 
 
 @step
-def _less(x: Any, top: Any, log_total: Any) -> None:
+def _below(x: Any, top: Any, total: Any, out: Any) -> None:
+    """x becomes x - top, its exponential is `out` and added to `total`.
+
+    In memory, because in one expression with what is taken off next the compiler may add that to `top` first, which
+    loses every digit of small differences between large logits.
+    """
+    for j in range(out.size):
+        below = x[j] - top[j]
+        x[j] = below
+        e = exp2(below * LOG2_E)
+        out[j] = e
+        total[j] += e
+
+
+@step
+def _less(x: Any, log_total: Any) -> None:
     for j in range(x.size):
-        x[j] = (x[j] - top[j]) - log_total[j]
+        x[j] -= log_total[j]
 
 
 @step
@@ -40,11 +55,16 @@ def _inverse(x: Any) -> None:
 def _softmax(tile: Any, top: Any, total: Any, log_total: Any, p: Any) -> None:
     """Logits become their log-softmax, and `p` the softmax."""
     n = top.size
-    exponentials(tile, 0, top.size, tile.size // top.size, top, total, p)
+    fill(top, f32(-np.inf))
+    for k in range(tile.size // n):
+        maximum(row(tile, k, n, n), top)
+    fill(total, f32(0.0))
+    for k in range(tile.size // n):
+        _below(row(tile, k, n, n), top, total, row(p, k, n, n))
     logarithm(total, log_total)
     _inverse(total)
     for k in range(tile.size // n):
-        _less(row(tile, k, n, n), top, log_total)
+        _less(row(tile, k, n, n), log_total)
         _over(row(p, k, n, n), total)
 
 

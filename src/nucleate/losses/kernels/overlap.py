@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nucleate.losses.autograd import Twin, applied
+from nucleate.losses.autograd import Twin, applied, save
 from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
 from nucleate.losses.kernels.labels import count, count_selected, narrow, read_labels
@@ -250,7 +250,7 @@ class _OverlapJob:
                 narrow, begin, end, sums,
             )  # fmt: skip
 
-        found = over_blocks(at.blocks, self.images * (3 * at.classes + 2), work).reshape(self.images, -1)
+        found = over_blocks(at.blocks, self.images * (3 * at.classes + 2), work, at.least).reshape(self.images, -1)
         return found, replace(self, labels=(narrow, 1, np.empty(0, np.bool_), IGNORED, True)) if fits else self
 
     def gradient(self, logits: Tensor, by_counts: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class _OverlapJob:
                 *self.labels, by_both, by_predicted, begin, end,
             )  # fmt: skip
 
-        over_blocks(at.blocks, 1, work)
+        over_blocks(at.blocks, 1, work, at.least)
         return result
 
 
@@ -282,7 +282,20 @@ def region_counts(
     found, job = job.count(logits)
     if found[:, -1].any():
         return None
-    sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, layout.classes)).float()
+    return counted(found, layout.classes, job, twin, logits, target, mask)
+
+
+class Job(Protocol):
+    """What counted knows how to give the gradient, too."""
+
+    def gradient(self, logits: Tensor, by_counts: Tensor) -> Tensor: ...
+
+
+def counted(
+    found: NDArray[np.float64], classes: int, job: Job, twin: Twin, logits: Tensor, target: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The columns of `found` as tensors: overlap and predicted with their gradient, labelled, selected."""
+    sums = torch.from_numpy(found[:, :-2].reshape(len(logits), 3, classes)).float()
     both = applied(_Counts, sums[:, :2].contiguous(), job, twin, logits, target, mask)
     return both, sums[:, 2], torch.from_numpy(found[:, -2]).float()
 
@@ -291,10 +304,9 @@ def region_counts(
 class _Counts(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, job: _OverlapJob, twin: Twin, logits: Tensor, target: Tensor, mask: Tensor | None
+        ctx: Any, value: Tensor, job: Job, twin: Twin, logits: Tensor, target: Tensor, mask: Tensor | None
     ) -> Tensor:
-        # Target and mask for PyTorch's error where they were changed in place before the backward pass.
-        ctx.save_for_backward(logits, target, mask)
+        save(ctx, [logits], [target, mask])
         ctx.job, ctx.twin = job, twin
         return value
 

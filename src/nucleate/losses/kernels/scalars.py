@@ -60,6 +60,26 @@ def log(x: Any) -> Any:
     return choose(x == x, value, x)
 
 
+# log(1 + e) / e on [0, 1] by a Chebyshev fit, relative error 3e-8 before rounding.
+_P0, _P1, _P2 = f32(0.9999999705), f32(-0.4999950152), f32(0.3331927134)
+_P3, _P4, _P5 = f32(-0.2484436989), f32(0.1911143108), f32(-0.1367476971)
+_P6, _P7, _P8 = f32(0.0783616680), f32(-0.0295885074), f32(0.0052534578)
+
+
+@inline
+def log_of_one_plus(e: Any) -> Any:
+    """log(1 + e) for e in 0..1, to the last digits of a small e; NaN stays NaN."""
+    p = _P8 * e + _P7
+    p = p * e + _P6
+    p = p * e + _P5
+    p = p * e + _P4
+    p = p * e + _P3
+    p = p * e + _P2
+    p = p * e + _P1
+    p = p * e + _P0
+    return p * e
+
+
 @inline
 def float_of_bfloat16(bits: Any) -> Any:
     """The float32 of a bfloat16 held as an int16: the upper half of its bits."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from nucleate.losses.autograd import total
 from nucleate.losses.kernels.compiler import kernel, step
 from nucleate.losses.kernels.intrinsics import borrowed, choose, fence, keep_alive, larger, part
-from nucleate.losses.kernels.memory import Layout, class_shares, empty_like, flat_mask, flat_weights, words
+from nucleate.losses.kernels.memory import Layout, class_shares, empty_like, flat_mask, flat_weights, reciprocal, words
 from nucleate.losses.kernels.scalars import f32, i32
+from nucleate.losses.kernels.target_values import laid_out, load_numbers
 from nucleate.losses.kernels.threads import over_blocks
 from nucleate.losses.kernels.tiles import (
     add_up,
@@ -73,6 +74,15 @@ def _select(mask: Any, chosen: Any) -> None:
 def _weigh_by(each: Any, chosen: Any, pixel: Any) -> None:
     for j in range(chosen.size):
         pixel[j] = choose(chosen[j] == 0, f32(0.0), each[j])
+        chosen[j] = choose(pixel[j] == 0, f32(0.0), chosen[j])
+
+
+@step
+def _silence(share: Any, chosen: Any, pixel: Any) -> None:
+    """A pixel whose classes weigh 0 is not selected."""
+    for j in range(chosen.size):
+        pixel[j] = choose(share[j] == 0, f32(0.0), pixel[j])
+        chosen[j] = choose(share[j] == 0, f32(0.0), chosen[j])
 
 
 @step
@@ -115,12 +125,12 @@ def _gradient(e: Any, s: Any, slope: Any, pixel: Any, out: Any) -> None:
 
 
 @kernel(
-    "void(int16[::1], int16[::1], int16[::1], boolean, boolean, boolean, int64, int64, int64, "
+    "void(int16[::1], uint8[::1], int16[::1], boolean, int64, boolean, boolean, int64, int64, int64, "
     "boolean[::1], float32[::1], float32[::1], float32, float32, boolean, float32, int64, int64, float32, boolean, "
     "float64[::1])"
 )
 def soft_tiles(
-    x: Any, target: Any, gradient: Any, narrow_x: bool, narrow_t: bool, rows: bool, classes: int, plane: int,
+    x: Any, target: Any, gradient: Any, narrow_x: bool, kind: int, rows_t: bool, rows: bool, classes: int, plane: int,
     block: int, mask: Any, each: Any, weight: Any, keep: float, spread: float, by_weight: bool, tolerance: float,
     begin: int, end: int, scale: float, wanted: bool, out: Any,
 ) -> None:  # fmt: skip
@@ -142,7 +152,7 @@ def soft_tiles(
         begins, apart = (first, plane) if direct else (0, n)
         if not direct:
             load(x, narrow_x, rows, first, plane, tile, e, n)
-        load(target, narrow_t, rows, first, plane, soft, e, n)
+        load_numbers(target, kind, rows_t, block_at(b, plane, block, classes, rows_t)[3], plane, soft, e, n)
         _chosen(mask, each, pixel0, chosen, pixel)
         exponentials(logits, begins, apart, classes, top, total, e)
         for zeros in (shared, share, sums):
@@ -155,6 +165,7 @@ def soft_tiles(
             _gather(s, part(logits, begins + c * apart, n), top, share, shared)
         logarithm(total, slope)
         out[2] += _wrong(sums, below, chosen, tolerance)
+        _silence(share, chosen, pixel)
         out[0] += _cost(slope, share, shared, pixel)
         out[1] += _weight(share, pixel) if by_weight else add_up(chosen)
         if wanted:
@@ -180,37 +191,37 @@ def fused_total(
     normalize: str,
     mean: bool,
     twin: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, float] | None:
     """(total, weight) as the plain version gives it, for a target of probabilities in the shape of the logits.
 
     None for a target whose sums are off by more than `tolerance`: the plain version says what is wrong with it.
     """
     shares = class_shares(weight, at.classes)
     chosen, pixel = flat_mask(mask), flat_weights(each)
-    narrow = [x.dtype == torch.bfloat16 for x in (logits, target)]
-    sources = [words(x, at.rows, dim) for x in (logits, target)]
+    narrow, source = logits.dtype == torch.bfloat16, words(logits, at.rows, dim)
+    numbers, kind, rows = laid_out(target, dim, at)
     wanted = logits.requires_grad and torch.is_grad_enabled()
 
     def run(factor: float, write: bool) -> tuple[NDArray[np.float64], Tensor | None]:
         gradient = empty_like(logits.detach()) if write else None
-        into = sources[0] if gradient is None else words(gradient, at.rows, dim)
+        into = source if gradient is None else words(gradient, at.rows, dim)
 
         def work(begin: int, end: int, sums: NDArray[np.float64]) -> None:
             soft_tiles(
-                *sources, into, *narrow, at.rows, at.classes, at.plane, at.block, chosen, pixel, shares,
-                np.float32(1 - smoothing), np.float32(smoothing / at.classes), normalize == "weight",
-                np.float32(tolerance), begin, end, np.float32(factor), write, sums,
+                source, numbers, into, narrow, kind, rows, at.rows, at.classes, at.plane, at.block, chosen, pixel,
+                shares, np.float32(1 - smoothing), np.float32(smoothing / at.classes),
+                normalize == "weight", np.float32(tolerance), begin, end, np.float32(factor), write, sums,
             )  # fmt: skip
 
-        return over_blocks(at.blocks, 3, work), gradient
+        return over_blocks(at.blocks, 3, work, at.least), gradient
 
     # Without class weights a target weighs 1, so the weight is known before the pass that would count it.
     simple = mean and weight is None and mask is None and each is None
-    scale = float(1 / torch.tensor(at.pixels, dtype=torch.float32)) if simple else 1.0
+    scale = reciprocal(at.pixels) if simple else 1.0
     (value, amount, wrong), gradient = run(scale, wanted)
     if wrong:
         return None
-    weighed = torch.tensor(at.pixels if simple else amount, dtype=torch.float32)
+    weighed = float(at.pixels if simple else amount)
     scalar = torch.tensor(value, dtype=torch.float32)
     if not wanted:
         return scalar, weighed

@@ -69,16 +69,22 @@ def _together(run: Callable[[], None], threads: int) -> None:
 
 
 def over_blocks(
-    blocks: int, columns: int, work: Callable[[int, int, NDArray[np.float64]], None]
+    blocks: int, columns: int, work: Callable[[int, int, NDArray[np.float64]], None], least: int = 1
 ) -> NDArray[np.float64]:
     """Call work(begin, end, sums) over pieces of range(blocks) and return the sums of all pieces.
 
-    The pieces do not depend on the number of threads, so neither does the result.
+    The pieces do not depend on the number of threads, so neither does the result. A piece has `least` blocks or more:
+    each call costs microseconds.
     """
-    edges = np.linspace(0, blocks, min(blocks, _PIECES) + 1).astype(int).tolist()
-    sums = np.zeros((len(edges) - 1, columns))
-    threads = max(1, min(torch.get_num_threads(), len(sums)))
-    pieces = iter(range(len(sums)))  # each thread takes the next one when it is free
+    count = max(1, min(blocks // least, _PIECES))
+    sums = np.zeros((count, columns))
+    if count == 1:
+        work(0, blocks, sums[0])
+        first: NDArray[np.float64] = sums[0]
+        return first
+    edges = [blocks * k // count for k in range(count + 1)]
+    threads = max(1, min(torch.get_num_threads(), count))
+    pieces = iter(range(count))  # each thread takes the next one when it is free
 
     def run() -> None:
         for piece in pieces:

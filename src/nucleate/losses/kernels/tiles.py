@@ -154,6 +154,15 @@ def _transpose(source: Any, lines: int, out: Any) -> None:
 
 
 @step
+def transpose(source: Any, n: int, out: Any) -> None:
+    """Rows of n pixels become one row for each class."""
+    if out.size <= 3 * n:
+        _take_apart(source, n, out)
+    else:
+        _transpose(source, n, out)
+
+
+@step
 def load(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: Any, spare: Any, n: int) -> None:
     """n pixels of every class into `tile`, class c from c * n on; `spare` has the same size.
 
@@ -166,10 +175,7 @@ def load(words: Any, bfloat16: bool, rows: bool, first: int, plane: int, tile: A
     if bfloat16:
         read(words, True, first, spare)
     source = spare if bfloat16 else part(words, 2 * first, 2 * tile.size).view(np.float32)
-    if tile.size <= 3 * n:
-        _take_apart(source, n, tile)
-    else:
-        _transpose(source, n, tile)
+    transpose(source, n, tile)
 
 
 @step
