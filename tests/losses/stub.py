@@ -24,10 +24,10 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from nucleate.losses.distributed import Group
 from nucleate.losses.distribution import Distribution
 from nucleate.losses.options import *
 from nucleate.losses.registry import Loss
+from nucleate.parallel.communicator import Group
 
 __all__ = [
 {listed}

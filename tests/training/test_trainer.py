@@ -13,6 +13,7 @@ from nucleate.data.augment import AugmentationConfig
 from nucleate.errors import ModelError, TrainingError
 from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import Architecture
+from nucleate.parallel import SingleProcess
 from nucleate.training.checkpoint import Checkpoint
 from nucleate.training.config import Limits, TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
@@ -62,7 +63,7 @@ class Unlabelled:
         self.criterion, self.identity, self.batch = self.inner.criterion, self.inner.identity, self.inner.batch
         self.formats, self.networks = [], []
 
-    def evaluate(self, network, *, bfloat16, parallel):
+    def evaluate(self, network, *, bfloat16, parallel, ranks):
         epoch = len(self.formats)
         self.formats.append(bfloat16)
         self.networks.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
@@ -173,11 +174,13 @@ class Several(Serial):
         self.count = count
 
 
-def test_a_run_of_other_threads_is_not_resumed(tmp_path):
+def test_a_run_may_be_resumed_with_other_threads(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path, parallel=Several(2), observe=stopping_at(3))
-    with pytest.raises(ModelError, match=r"threads \(2 then, 3 now\)"):
-        run(folder=tmp_path, parallel=Several(3), resume=True)
+    resumed, straight = run(folder=tmp_path, parallel=Several(3), resume=True), run(parallel=Several(2))
+    assert [row["train_loss"] for row in resumed.state.history] == pytest.approx(
+        [row["train_loss"] for row in straight.state.history], rel=1e-3
+    )
 
 
 def test_side_by_side_is_in_turn():
@@ -191,8 +194,8 @@ def test_side_by_side_is_in_turn():
             )
 
 
-class Second(Serial):
-    """A process that is not the first: it goes by another one's clock and number format."""
+class Second(SingleProcess):
+    """Alone, but told what another process has: its clock and number format."""
 
     def __init__(self):
         self.agreed = []
@@ -203,11 +206,11 @@ class Second(Serial):
 
 
 def test_time_and_number_format_are_those_of_the_first_process():
-    parallel = Second()
-    state = run(parallel=parallel, bfloat16=True, limits=Limits(SHORT, clock=Clock(1000.0))).state
-    assert parallel.agreed[0] is True and "bfloat16" not in str(state)
-    assert state.seconds == 0.25 * len(parallel.agreed) < 1000
-    one = trainer(parallel=Second(), bfloat16=True)
+    ranks = Second()
+    state = run(ranks=ranks, bfloat16=True, limits=Limits(SHORT, clock=Clock(1000.0))).state
+    assert ranks.agreed[0] is True and "bfloat16" not in str(state)
+    assert state.seconds == 0.25 * len(ranks.agreed) < 1000
+    one = trainer(ranks=Second(), bfloat16=True)
     assert one.bfloat16 is False and one.identity["number format"] == "float32"
 
 

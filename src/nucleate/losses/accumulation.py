@@ -17,7 +17,7 @@ from nucleate.parallel import communicator_of
 if TYPE_CHECKING:
     from torch.amp import GradScaler
 
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["Accumulation"]
 
@@ -78,8 +78,8 @@ class Accumulation:
     ) -> None:
         if isinstance(group, (Iterable, int, float)):
             raise LossInputError(
-                f"Accumulation: group must be a process group or a communicator of mpi4py, got {group!r}; say factors= or "
-                "weights="
+                f"Accumulation: group must be a process group or a communicator of mpi4py, got {group!r}; say factors= "
+                "or weights="
             )
         self._factors = _numbers("factors", factors, -sys.float_info.max)
         said = _numbers("weights", weights, 0.0)

@@ -28,7 +28,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 _FEWEST = 1 << 11  # numbers, below which the call of the kernel costs more than the plain version
 

@@ -19,7 +19,7 @@ from nucleate.losses.targets import selection, weigh
 from nucleate.losses.validation import require_floating, require_shape, shape, transforming
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["boundary", "signed_distance"]
 

@@ -29,7 +29,7 @@ from nucleate.losses.registry import loss
 from nucleate.losses.validation import number, require_between, require_floating, shape
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["clip_loss", "decoupled", "info_nce", "nt_xent", "siglip"]
 

@@ -41,7 +41,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 _NO_LABEL = -(1 << 62)  # PyTorch's own default leaves labels of -100 out
 

@@ -14,12 +14,7 @@ from nucleate.losses.autograd import applied
 from nucleate.parallel import communicator_of
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Intracomm
-    from torch.distributed import ProcessGroup
-
-    from nucleate.parallel import Communicator
-
-    Group = ProcessGroup | Intracomm | Communicator
+    from nucleate.parallel.communicator import Group
 
 
 def sum_across(x: Tensor, group: Group | None) -> Tensor:

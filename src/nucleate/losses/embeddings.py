@@ -30,7 +30,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 _FEWEST = 1 << 20  # numbers, from which on the backward pass of `unit` saves memory
 _ROWS = 4096  # at a time

@@ -28,7 +28,7 @@ from nucleate.losses.targets import (
 from nucleate.losses.validation import checking, require_between, require_choice, require_tensor
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["focal", "sigmoid_focal"]
 

@@ -38,7 +38,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["linear_cross_entropy"]
 

@@ -29,7 +29,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["lovasz_hinge", "lovasz_softmax"]
 

@@ -19,7 +19,7 @@ from nucleate.losses.targets import class_axis, class_target, position_weights, 
 from nucleate.losses.validation import checking, require_choice, require_mask, require_shape, shape
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["entropy", "expected_calibration_error", "information", "mutual_information", "perplexity"]
 

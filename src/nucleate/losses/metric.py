@@ -19,7 +19,7 @@ from nucleate.losses.targets import weigh, without_zeros
 from nucleate.losses.validation import require_between, require_positive, require_shape, require_tensor
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["circle", "multi_similarity"]
 

@@ -22,7 +22,7 @@ from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between, require_choice
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["dice", "focal_tversky", "generalized_dice", "jaccard", "tversky"]
 

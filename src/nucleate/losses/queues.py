@@ -12,7 +12,7 @@ from nucleate.losses.distributed import gather
 from nucleate.losses.validation import require_floating, shape
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["Queue"]
 

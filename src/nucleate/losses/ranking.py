@@ -39,7 +39,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["margin_ranking", "multiclass_hinge", "triplet_margin"]
 

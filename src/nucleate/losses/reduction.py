@@ -20,7 +20,7 @@ from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["TotalAndWeight", "mean_of", "total_and_weight"]
 

@@ -18,7 +18,7 @@ from nucleate.losses.registry import loss
 from nucleate.losses.validation import require_between
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["barlow_twins", "vicreg"]
 

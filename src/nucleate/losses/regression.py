@@ -36,7 +36,7 @@ from nucleate.losses.validation import (
 )
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["gaussian_nll", "huber", "l1", "log_cosh", "mse", "poisson_nll", "quantile", "smooth_l1"]
 

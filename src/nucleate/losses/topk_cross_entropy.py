@@ -18,7 +18,7 @@ from nucleate.losses.targets import class_axis, class_target, class_weights, pos
 from nucleate.losses.validation import checking, require_between, require_choice
 
 if TYPE_CHECKING:
-    from nucleate.losses.distributed import Group
+    from nucleate.parallel.communicator import Group
 
 __all__ = ["topk_cross_entropy"]
 

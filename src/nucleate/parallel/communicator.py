@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast, final
 
 if TYPE_CHECKING:  # the command line asks for ranks before torch is loaded
     import torch
+    from mpi4py.MPI import Intracomm
     from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+    Group: TypeAlias = "ProcessGroup | Intracomm | Communicator"
+    """What `communicator_of` takes."""
 
 Value = TypeVar("Value")
 
@@ -85,7 +90,7 @@ def summed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def communicator_of(group: Any) -> Communicator:
+def communicator_of(group: Group | None) -> Communicator:
     """The ranks of `group`: None for this process alone, a communicator of mpi4py or of this package, or a torch
     process group.
 
@@ -100,7 +105,7 @@ def communicator_of(group: Any) -> Communicator:
     if hasattr(group, "Allreduce") and hasattr(group, "Get_rank"):
         from nucleate.parallel.mpi import MPICommunicator
 
-        return MPICommunicator(group)
+        return MPICommunicator(cast("Intracomm", group))
     if hasattr(group, "rank") and hasattr(group, "size"):
         from nucleate.parallel.process_group import ProcessGroupCommunicator
 
