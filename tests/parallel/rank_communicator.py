@@ -33,6 +33,23 @@ def check(ranks: Communicator) -> None:
     ranks.barrier()
 
 
+def check_messages(ranks: Communicator) -> None:
+    """Every rank sends every other one two messages; they come in the order in which they were sent."""
+    others = [rank for rank in range(ranks.size) if rank != ranks.rank]
+    for number in range(2):
+        for other in others:
+            ranks.send(other, {"number": number, "from": ranks.rank, "long": "x" * 100_000 * number})
+    found: dict[int, list[int]] = {other: [] for other in others}
+    while sum(map(len, found.values())) < 2 * len(others):
+        came = ranks.receive()
+        if came is not None:
+            assert came[1]["from"] == came[0]
+            found[came[0]].append(came[1]["number"])
+    assert all(numbers == [0, 1] for numbers in found.values())
+    ranks.barrier()
+    assert ranks.receive() is None
+
+
 def _rows(n: int, shape: tuple[int, ...], dtype: torch.dtype, rank: int) -> Tensor:
     return (torch.arange(n * 6).reshape(n, 2, 3)[(slice(None), *[0] * (2 - len(shape)))] + rank).to(dtype)
 
@@ -42,6 +59,7 @@ if __name__ == "__main__":
         from nucleate.parallel.mpi import MPICommunicator
 
         check(MPICommunicator())
+        check_messages(MPICommunicator())
     else:
         import torch.distributed as dist
 

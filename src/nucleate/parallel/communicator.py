@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
+
+from nucleate.errors import NucleateError
 
 if TYPE_CHECKING:  # the command line asks for ranks before torch is loaded
     import torch
@@ -15,6 +17,11 @@ if TYPE_CHECKING:  # the command line asks for ranks before torch is loaded
     """What `communicator_of` takes."""
 
 Value = TypeVar("Value")
+
+
+class RanksLost(NucleateError):
+    """Another rank ended. Each call on the communicator raises it, on every rank that lives, until they go on with the
+    one that `survivors` gives."""
 
 
 class Communicator(ABC):
@@ -50,6 +57,18 @@ class Communicator(ABC):
     def barrier(self) -> None:
         """Wait until every rank is here."""
 
+    @abstractmethod
+    def send(self, to: int, value: object) -> None:
+        """Send rank `to`, not this one, a small value that JSON can hold; does not wait until it is received."""
+
+    @abstractmethod
+    def receive(self) -> tuple[int, Any] | None:
+        """The rank and the value of a message that has come; None where there is none yet. Not collective."""
+
+    @abstractmethod
+    def survivors(self) -> Communicator:
+        """After `RanksLost`: the ranks that live, numbered anew in their order."""
+
     def exclusive_scan(self, amount: int) -> int:
         """The sum of the amounts of the ranks before this one: where this rank's numbers begin."""
         return sum(self.all(amount)[: self.rank])
@@ -81,6 +100,15 @@ class SingleProcess(Communicator):
 
     def barrier(self) -> None:
         """There is nobody to wait for."""
+
+    def send(self, to: int, value: object) -> None:
+        raise ValueError(f"there is no rank {to}")
+
+    def receive(self) -> None:
+        return None
+
+    def survivors(self) -> SingleProcess:
+        return self
 
 
 def summed_in(dtype: torch.dtype) -> torch.dtype:

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, TypeVar, final
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from nucleate.parallel.communicator import Communicator, summed_in
+from nucleate.parallel.communicator import Communicator, RanksLost, summed_in
 
+Given = ParamSpec("Given")
 Value = TypeVar("Value")
+
+
+LOST = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
+"""The classes of errors by which MPI says that a rank ended."""
+
+MESSAGE = 1
+"""The tag of messages between two ranks."""
+
+
+def _told_of_losses(call: Callable[Given, Value]) -> Callable[Given, Value]:
+    """The same call, with `RanksLost` for MPI's own words for it."""
+
+    @wraps(call)
+    def told(*args: Given.args, **options: Given.kwargs) -> Value:
+        try:
+            return call(*args, **options)
+        except MPI.Exception as error:
+            if error.Get_error_class() not in LOST:
+                raise
+            raise RanksLost("a rank of this job ended: start again with --resume.") from error
+
+    return told
 
 
 @final
@@ -26,12 +51,15 @@ class MPICommunicator(Communicator):
     def __init__(self, of: MPI.Intracomm | None = None) -> None:
         self.of = MPI.COMM_WORLD if of is None else of
         self.rank, self.size = self.of.Get_rank(), self.of.Get_size()
+        self._sent: list[tuple[MPI.Request, bytes]] = []  # messages under way, whose bytes must not move
 
+    @_told_of_losses
     def sum(self, values: Tensor) -> Tensor:
         total = values.detach().to("cpu", summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
         self.of.Allreduce(MPI.IN_PLACE, total.numpy(), op=MPI.SUM)
         return total.to(values.device, values.dtype)
 
+    @_told_of_losses
     def gather(self, rows: Tensor) -> list[Tensor]:
         sent = rows.detach().cpu().contiguous()
         counts = self._integers(len(sent))
@@ -46,6 +74,7 @@ class MPICommunicator(Communicator):
             kind.Free()
         return list(every.to(rows.device).split(counts))
 
+    @_told_of_losses
     def agree(self, value: Value) -> Value:
         text = json.dumps(value).encode() if self.rank == 0 else b""
         length = np.array([len(text)], np.int64)
@@ -55,10 +84,12 @@ class MPICommunicator(Communicator):
         agreed: Value = json.loads(held.tobytes())
         return agreed
 
+    @_told_of_losses
     def all(self, value: Value) -> list[Value]:
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         return [json.loads(one.numpy().tobytes()) for one in self.gather(text)]
 
+    @_told_of_losses
     def barrier(self) -> None:
         # Asked now and then: MPI's own waiting takes a core, which the others may need.
         request, pause = self.of.Ibarrier(), 1e-5
@@ -66,8 +97,31 @@ class MPICommunicator(Communicator):
             time.sleep(pause)
             pause = min(0.05, 1.5 * pause)
 
+    @_told_of_losses
     def exclusive_scan(self, amount: int) -> int:
         return sum(self._integers(amount)[: self.rank])
+
+    @_told_of_losses
+    def send(self, to: int, value: object) -> None:
+        self._sent = [(request, held) for request, held in self._sent if not request.Test()]
+        text = json.dumps(value).encode()
+        self._sent.append((self.of.Isend([text, MPI.BYTE], to, MESSAGE), text))
+
+    @_told_of_losses
+    def receive(self) -> tuple[int, Any] | None:
+        status = MPI.Status()
+        message = self.of.Improbe(MPI.ANY_SOURCE, MESSAGE, status)
+        if message is None:
+            return None
+        held = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+        message.Recv([held, MPI.BYTE])
+        return status.Get_source(), json.loads(held.tobytes())
+
+    def survivors(self) -> MPICommunicator:
+        self.of.Revoke()
+        shrunk = self.of.Shrink()
+        assert isinstance(shrunk, MPI.Intracomm)
+        return MPICommunicator(shrunk)
 
     def _integers(self, number: int) -> list[int]:
         every = np.empty(self.size, np.int64)

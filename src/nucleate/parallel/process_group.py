@@ -46,6 +46,15 @@ class ProcessGroupCommunicator(Communicator):
     def barrier(self) -> None:
         barrier(group=self.of)
 
+    def send(self, to: int, value: object) -> None:
+        raise NotImplementedError("messages between single ranks go by MPI")
+
+    def receive(self) -> None:
+        raise NotImplementedError("messages between single ranks go by MPI")
+
+    def survivors(self) -> Communicator:
+        raise NotImplementedError("a process group cannot go on without one of its ranks")
+
     def _integers(self, number: int) -> list[int]:
         mine = torch.tensor([number], device=self._device)
         every = [torch.zeros_like(mine) for _ in range(self.size)]
