@@ -272,6 +272,7 @@ def train(
     phase: Phase | None = None,
     warn: Callable[[str], None] = warnings.warn,
     ranks: Communicator | None = None,
+    parent: str | PathLike[str] | None = None,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -291,6 +292,7 @@ def train(
         phase: is told, in a few words, which part of the work begins.
         warn: told each thing that may be wrong with the images, as a sentence.
         ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
+        parent: the model that training starts from, a folder or fluorescence or brightfield; by default none.
 
     Returns:
         The trained model, ready to segment.
@@ -317,6 +319,7 @@ def train(
         warn=warn,
         extra_files=model_files,
         ranks=ranks,
+        parent=None if parent is None else locate(str(parent)),
     )
     return load(out)
 

@@ -121,6 +121,9 @@ def check(folder: Folder, masks: MasksOption = "auto") -> None:
 def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
+    parent: Annotated[
+        str | None, typer.Option("--from", help="Start from this model folder, or fluorescence or brightfield.")
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="Folder of labelled images to choose on.")] = None,
     loss: Annotated[
         str,
@@ -160,6 +163,7 @@ def train(
             phase=progress.phase,
             warn=_warn,
             ranks=ranks,
+            parent=parent,
         )
     needed: list[str | Path] = [] if channel is None else ["--channel", channel]
     needed += [] if validation is None else ["--validation", validation]

@@ -45,7 +45,8 @@ class TrainingConfig:
         cool_down: The part of a run up to a limit in which the learning rate falls to zero; where the stopping rule
             ends the run, this part of its steps is added.
         variation: How samples are varied; by default what suits the number of images.
-        widths: Channels of the network's levels; see `Architecture`.
+        widths: Channels of the network's levels; see `Architecture`. Not asked where training starts from a model.
+        parent: Checksum of the weights of the model that training starts from, if any.
     """
 
     seed: int = 0
@@ -61,6 +62,7 @@ class TrainingConfig:
     cool_down: float = 0.3
     variation: AugmentationConfig | None = None
     widths: tuple[int, ...] = Architecture().widths
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples:

@@ -46,6 +46,7 @@ from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, new_network
+from nucleate.training.warm_start import LEARNING_RATE, warm_start
 from nucleate.types import Labels, Maps, Thresholds
 
 
@@ -188,6 +189,7 @@ def fit(
     source: str | None = None,
     extra_files: ExtraFiles | None = None,
     ranks: Communicator | None = None,
+    parent: Path | None = None,
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -207,6 +209,7 @@ def fit(
         extra_files: Makes further files of the model folder, such as its card (`report.model_files.model_files`).
         ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and
             calls `warn`.
+        parent: The model folder that training starts from; by default it starts from random weights.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -219,6 +222,7 @@ def fit(
     """
     ranks, phase, warn = ranks or SingleProcess(), phase or (lambda _: None), warn or (lambda _: None)
     check_output(out, resume=resume)
+    start = None if parent is None else store.read(parent)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
     require_same(ranks, {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()})
@@ -231,10 +235,15 @@ def fit(
     if not judged and config.minutes is None and config.epochs is None:
         config = replace(config, epochs=UNJUDGED)
     phase(f"training on {count(data.labelled, 'labelled image')} with {count(data.nuclei, 'nucleus', 'nuclei')}")
-    architecture = Architecture(channels=len(data.channels), widths=config.widths)
-    network = new_network(architecture, config.seed)
+    if start is None:
+        network = new_network(Architecture(channels=len(data.channels), widths=config.widths), config.seed)
+    else:
+        begun = warm_start(start, data.training, len(data.channels))
+        network, rate = begun.network, LEARNING_RATE * config.learning_rate
+        config = replace(config, learning_rate=rate, parent=start.manifest.weights_sha256)
+        phase(begun.sentence())
     task = SegmentationTask(
-        data.training, ValidationSet(data.validation or data.training), config, architecture.classes
+        data.training, ValidationSet(data.validation or data.training), config, network.architecture.classes
     )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
@@ -255,11 +264,12 @@ def fit(
         }
     manifest = Manifest(
         name=name or out.name,
-        architecture=architecture_part(architecture),
+        architecture=architecture_part(network.architecture),
         normalisation=NormalisationPart(**asdict(Normalisation())),
         thresholds=ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
         data=data.part(source or folder.name),
+        lineage=() if start is None else begun.lineage,
         trainings=(_training_part(config, state, judged=judged),),
         scores=scores,
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
