@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
 
 from nucleate.errors import NucleateError
@@ -43,7 +44,11 @@ class Communicator(ABC):
 
     @abstractmethod
     def gather(self, rows: Tensor) -> list[Tensor]:
-        """The rows of each rank, in rank order; ranks may hold different numbers of them, or none."""
+        """The rows of each rank, in rank order; ranks may hold different numbers of them, or none.
+
+        Raises:
+            ValueError: on every rank, where the rows of two have different sizes.
+        """
 
     @abstractmethod
     def agree(self, value: Value) -> Value:
@@ -118,6 +123,21 @@ def summed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+def counts_of_rows(ranks: Sequence[Sequence[int]]) -> list[int]:
+    """How many rows each rank gathers, of the (rows, bytes of a row) that each said.
+
+    Raises:
+        ValueError: rows of different sizes, on every rank.
+    """
+    for rank, (_, width) in enumerate(ranks):
+        if width != ranks[0][1]:
+            raise ValueError(
+                f"the rows of rank {rank} have {width} bytes and those of rank 0 {ranks[0][1]}; give every rank "
+                "tensors of one type whose shapes differ along the first axis alone"
+            )
+    return [rows for rows, _ in ranks]
+
+
 def communicator_of(group: Group | None) -> Communicator:
     """The ranks of `group`: None for this process alone, a communicator of mpi4py or of this package, or a torch
     process group.
@@ -131,10 +151,14 @@ def communicator_of(group: Group | None) -> Communicator:
         return group
     # Told apart by what they can do: importing mpi4py would start MPI.
     if hasattr(group, "Allreduce") and hasattr(group, "Get_rank"):
+        if not group:
+            raise TypeError("group is a communicator of MPI that was freed; give one that is in use")
+        if not hasattr(group, "Create_cart"):
+            raise TypeError("group joins two groups of ranks (an intercommunicator); group.Merge() makes one of them")
         from nucleate.parallel.mpi import MPICommunicator
 
         return MPICommunicator(cast("Intracomm", group))
-    if hasattr(group, "rank") and hasattr(group, "size"):
+    if callable(getattr(group, "rank", None)) and callable(getattr(group, "size", None)):
         from nucleate.parallel.process_group import ProcessGroupCommunicator
 
         return ProcessGroupCommunicator(group)

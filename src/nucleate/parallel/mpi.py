@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -13,7 +14,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from nucleate.parallel.communicator import Communicator, RanksLost, summed_in
+from nucleate.parallel.communicator import Communicator, RanksLost, counts_of_rows, summed_in
 
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
@@ -21,6 +22,9 @@ Value = TypeVar("Value")
 
 LOST = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
 """The classes of errors by which MPI says that a rank ended."""
+
+MOST = 2**31 - 1
+"""How far MPI counts in one message; newer ones count further."""
 
 MESSAGE = 1
 """The tag of messages between two ranks."""
@@ -55,23 +59,24 @@ class MPICommunicator(Communicator):
 
     @_told_of_losses
     def sum(self, values: Tensor) -> Tensor:
-        total = values.detach().to("cpu", summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
-        self.of.Allreduce(MPI.IN_PLACE, total.numpy(), op=MPI.SUM)
+        total = values.detach().to("cpu", summed_in(values.dtype), copy=True, memory_format=torch.contiguous_format)
+        for part in total.reshape(-1).split(MOST):
+            self.of.Allreduce(MPI.IN_PLACE, part.numpy(), op=MPI.SUM)
         return total.to(values.device, values.dtype)
 
     @_told_of_losses
     def gather(self, rows: Tensor) -> list[Tensor]:
         sent = rows.detach().cpu().contiguous()
-        counts = self._integers(len(sent))
-        row = sent[:1].nbytes if len(sent) else sent.new_empty((1, *sent.shape[1:])).nbytes
+        width = sent.element_size() * math.prod(sent.shape[1:])
+        counts = counts_of_rows(self._integers(len(sent), width))
         every = torch.empty((sum(counts), *sent.shape[1:]), dtype=sent.dtype)
-        # As bytes: MPI has no name for bfloat16.
-        kind = MPI.BYTE.Create_contiguous(max(row, 1)).Commit()
-        try:
-            begins = np.concatenate(([0], np.cumsum(counts)[:-1]))
-            self.of.Allgatherv([_bytes(sent), len(sent), kind], [_bytes(every), counts, begins, kind])
-        finally:
-            kind.Free()
+        if every.numel():
+            # By rows of bytes: MPI has no name for bfloat16, and counts no further than MOST.
+            kind = MPI.BYTE.Create_contiguous(width).Commit()
+            try:
+                self.of.Allgatherv([_bytes(sent), len(sent), kind], [_bytes(every), counts, kind])
+            finally:
+                kind.Free()
         return list(every.to(rows.device).split(counts))
 
     @_told_of_losses
@@ -99,7 +104,7 @@ class MPICommunicator(Communicator):
 
     @_told_of_losses
     def exclusive_scan(self, amount: int) -> int:
-        return sum(self._integers(amount)[: self.rank])
+        return sum(n for (n,) in self._integers(amount)[: self.rank])
 
     @_told_of_losses
     def send(self, to: int, value: object) -> None:
@@ -123,11 +128,13 @@ class MPICommunicator(Communicator):
         assert isinstance(shrunk, MPI.Intracomm)
         return MPICommunicator(shrunk)
 
-    def _integers(self, number: int) -> list[int]:
-        every = np.empty(self.size, np.int64)
-        self.of.Allgather(np.array([number], np.int64), every)
-        return [int(n) for n in every]
+    def _integers(self, *mine: int) -> list[list[int]]:
+        every = np.empty((self.size, len(mine)), np.int64)
+        self.of.Allgather(np.array(mine, np.int64), every)
+        found: list[list[int]] = every.tolist()
+        return found
 
 
 def _bytes(tensor: Tensor) -> Any:
-    return tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy()
+    # Flat, whatever its strides: a contiguous tensor may have any along an axis of one number or none.
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()
