@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,21 @@ def test_ranks_give_the_loss_and_the_derivatives_of_one_process(
         absolute = close * max(1e-3, np.abs(expected).max(initial=0))
         for found in of_ranks:
             np.testing.assert_allclose(found, expected, rtol=close, atol=absolute, err_msg=name)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "losses-in-parallel.md"
+
+
+@needs_mpi
+def test_the_script_of_the_page_prints_the_losses_of_one_process(tmp_path: Path) -> None:
+    (script,) = re.findall(r"^```python\n(import torch\nfrom mpi4py.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    (tmp_path / "train.py").write_text(script, encoding="utf-8")
+    printed = []
+    for count in (1, 2, 3):
+        done = mpirun(count, ["-m", "mpi4py", tmp_path / "train.py"])
+        assert done.returncode == 0, done.stderr
+        printed.append([float(number) for number in re.findall(r"epoch \d: (\S+)", done.stdout)])
+    assert len(printed[0]) == 3
+    assert printed[0] == sorted(set(printed[0]), reverse=True)  # it learns
+    assert printed[1] == pytest.approx(printed[0], abs=2e-5)
+    assert printed[2] == pytest.approx(printed[0], abs=2e-5)

@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -23,6 +24,11 @@ def check(ranks: Communicator) -> None:
         expected = torch.full((4, 3), ranks.size * (ranks.size + 1) / 2, dtype=dtype)
         assert torch.equal(ranks.sum(mine), expected)
         assert (mine == 1 + ranks.rank).all()
+    for rows in (torch.ones(ranks.rank, 0), torch.ones(0, 7).T, torch.ones(1, 7).T, torch.ones(4, 3, 2)[:, 1].T):
+        assert torch.equal(ranks.gather(rows)[ranks.rank], rows)  # whatever their strides
+    if ranks.size > 1:
+        with pytest.raises(ValueError, match="the rows of rank 1 have 8 bytes and those of rank 0 4"):
+            ranks.gather(torch.ones(2, 2 if ranks.rank == 1 else 1))
     thirds = torch.full((1001,), 1 / 3 + ranks.rank)
     assert all(torch.equal(one, ranks.sum(thirds)) for one in ranks.gather(ranks.sum(thirds)[None]) for one in one)
     said = {"seconds": 0.5 * ranks.rank, "why": "Ångström"}
@@ -56,8 +62,11 @@ def _rows(n: int, shape: tuple[int, ...], dtype: torch.dtype, rank: int) -> Tens
 
 if __name__ == "__main__":
     if sys.argv[1] == "mpi":
+        from nucleate.parallel import mpi
         from nucleate.parallel.mpi import MPICommunicator
 
+        check(MPICommunicator())
+        mpi.MOST = 5  # sums in several messages
         check(MPICommunicator())
         check_messages(MPICommunicator())
     else:

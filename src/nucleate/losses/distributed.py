@@ -7,7 +7,9 @@ other, and the derivative of each is the other one of its pair, so that second d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -20,15 +22,35 @@ if TYPE_CHECKING:
     from nucleate.parallel.communicator import Group
 
 
+Given = ParamSpec("Given")
+Value = TypeVar("Value")
+
+
+def _uncompiled(call: Callable[Given, Value]) -> Callable[Given, Value]:
+    """The same call, which torch.compile leaves to Python: it would look into what sends the messages."""
+
+    @wraps(call)
+    def plain(*args: Given.args, **options: Given.kwargs) -> Value:
+        if torch.compiler.is_compiling():
+            return torch._dynamo.disable(call)(*args, **options)  # type: ignore[no-any-return]
+        return call(*args, **options)
+
+    return plain
+
+
 def require_group(loss: str, group: Group | None) -> None:
     """Refuse what is no group, and a group inside the transformations of torch.func."""
-    if group is None:
-        return
+    if group is not None:
+        _require_group(loss, group)
+
+
+@_uncompiled
+def _require_group(loss: str, group: Group) -> None:
     try:
         communicator_of(group)
     except TypeError as error:
         raise LossInputError(f"{loss}: {error}") from None
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch._C._functorch.peek_interpreter_stack() is not None:
         raise LossInputError(
             f"{loss}: group= sends values, and vmap, grad and the like of torch.func hold none; call it outside of "
             "them, or use torch.autograd"
@@ -40,8 +62,11 @@ def sum_across(x: Tensor, group: Group | None) -> Tensor:
 
     The gradient is there on every rank as soon as one of them asks for it, so that all may call `backward`.
     """
-    if group is None:
-        return x
+    return x if group is None else _sum_across(x, group)
+
+
+@_uncompiled
+def _sum_across(x: Tensor, group: Group) -> Tensor:
     # In float64, which hides that a rank without rows holds another type. The last number asks for a gradient.
     sent = (x.detach().cpu() if x.is_mps else x.detach()).double().reshape(-1)
     found = communicator_of(group).sum(torch.cat((sent, sent.new_full((1,), _asks(x)))))
@@ -58,8 +83,11 @@ def gather(x: Tensor, group: Group | None, *, replicated: bool = False) -> Tenso
         LossInputError: some ranks ask for a gradient, and others are inside torch.no_grad(): they would not be there
             in the backward pass, where the ranks meet again. Or their rows have different sizes.
     """
-    if group is None:
-        return x
+    return x if group is None else _gather(x, group, replicated)
+
+
+@_uncompiled
+def _gather(x: Tensor, group: Group, replicated: bool) -> Tensor:
     if x.is_floating_point():
         mine = torch.tensor([_asks(x), not torch.is_grad_enabled()], dtype=torch.int64)
         asking, without = communicator_of(group).sum(mine).tolist()
@@ -77,6 +105,11 @@ def gather(x: Tensor, group: Group | None, *, replicated: bool = False) -> Tenso
 
 def first_row(rows: int, group: Group | None) -> int:
     """Where this rank's rows begin in what `gather` returns."""
+    return 0 if group is None else _first_row(rows, group)
+
+
+@_uncompiled
+def _first_row(rows: int, group: Group) -> int:
     return communicator_of(group).exclusive_scan(rows)
 
 
