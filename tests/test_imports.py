@@ -27,11 +27,12 @@ ALLOWED = {
     "postprocess.matching": {"types", "errors"},
     "postprocess.scores": {"errors", "postprocess.matching"},
     "postprocess": {"types", "errors", "compilation", "postprocess.matching"},
-    "data": {"types", "errors", "io", "postprocess"},
+    "data": {"types", "errors", "io", "postprocess", "parallel"},
     "networks": {"version", "types", "errors", "losses", "io", "data"},
     "report.overlay": {"types", "io", "data"},
     "inference": {
         *("version", "types", "errors", "losses", "io", "postprocess", "data", "networks", "report.overlay"),
+        "parallel",
     },
     "evaluation": {"types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data"},
     "training": {

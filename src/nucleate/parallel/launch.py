@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 
-from nucleate.errors import NucleateError
+from nucleate.errors import NucleateError, OutputError
 from nucleate.parallel.communicator import Communicator, SingleProcess
 
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
@@ -18,6 +20,9 @@ _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_TASKS_PER_NODE")
 
+
+LATE = 15.0
+"""Seconds that a file of another machine may take to appear."""
 
 GRACE = 1.0
 """Seconds that the other ranks leave rank 0 for a sentence that all of them have."""
@@ -93,6 +98,16 @@ def one_voice() -> Iterator[None]:
         yield
 
 
+def without_lost(ranks: Communicator) -> Communicator:
+    """After `RanksLost`: the ranks that live, the first of which says so and speaks from now on."""
+    left = ranks.survivors()
+    if left.rank == 0:
+        sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
+        ended = ranks.size - left.size
+        print(f"nucleate: {ended} of {ranks.size} ranks ended; going on with {left.size}.", file=sys.stderr, flush=True)
+    return left
+
+
 def as_said_by_rank(sentence: str) -> str:
     """The last sentence of this rank; others than rank 0 first give it the time to say the same, and so to end all."""
     rank = rank_of_launcher()
@@ -131,6 +146,45 @@ def require_same(ranks: Communicator, facts: Mapping[str, str]) -> None:
             raise NucleateError(
                 f"rank {listed} has other {name} than rank 0: give every rank the same, from one shared folder."
             )
+
+
+def require_shared(ranks: Communicator, folder: Path) -> None:
+    """Refuse a folder that does not show every rank what rank 0 writes there.
+
+    Raises:
+        NucleateError: ranks that do not see it are named, with their machines.
+    """
+    if ranks.size == 1:
+        return
+    mark = folder / f".shared-{ranks.agree(os.getpid())}"
+    ranks.by_first(partial(_touch, mark))
+    seen = ranks.all([platform.node(), _appears(mark)])
+    ranks.barrier()
+    if ranks.rank == 0:
+        mark.unlink(missing_ok=True)
+    blind = [f"{rank} on {node}" for rank, (node, found) in enumerate(seen) if not found]
+    if blind:
+        raise NucleateError(
+            f"{folder} is not the same folder for all machines: rank {', '.join(blind[:3])} does not see what rank 0 "
+            f"on {seen[0][0]} writes there; give a folder that they share."
+        )
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        raise OutputError(f"{path.parent} cannot be written ({error.strerror}): choose another --out.") from error
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there, or comes within some seconds: a network file system may show it late."""
+    until = time.monotonic() + LATE
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+        with suppress(OSError), os.scandir(path.parent):
+            pass  # asks the server anew
+    return path.exists()
 
 
 def _cores() -> int:
