@@ -21,7 +21,7 @@ ALLOWED = {
     "code_folder": set(),
     "compilation": {"errors", "code_folder"},
     "types": set(),
-    "parallel": {"errors"},
+    "parallel": {"errors", "signals"},
     "losses": {"errors", "code_folder", "compilation", "parallel"},
     "io": {"types", "errors"},
     "postprocess.matching": {"types", "errors"},
@@ -37,7 +37,7 @@ ALLOWED = {
     "evaluation": {"types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data"},
     "training": {
         *("version", "types", "errors", "losses", "io", "postprocess.matching", "postprocess.scores"),
-        *("postprocess", "data", "networks", "inference", "parallel"),
+        *("postprocess", "data", "networks", "inference", "parallel", "signals"),
     },
     "curves": {"errors", "io", "training"},
     "report": {

@@ -200,7 +200,7 @@ class _Run:
         self.predictor, self.out, self.request, self.earlier, self.observe = predictor, out, request, earlier, observe
         self.fingerprints: dict[Path, str] = {}
         self.lock = threading.Lock()
-        self.environment = predictor.environment()  # here, as the threads of the pool have fewer
+        self.environment = predictor.environment()
 
     def results(self, images: Sequence[Source]) -> Generator[tuple[Source, ImageResult], None, None]:
         """Each image and what became of it, as they are done.
@@ -331,8 +331,7 @@ class _Run:
         return {
             "image": image,
             **self.predictor.identity(),
-            # Results do not depend on the number of threads.
-            **{key.replace("_", " "): one for key, one in asdict(self.environment).items() if key != "threads"},
+            **{key.replace("_", " "): value for key, value in asdict(self.environment).items()},
             **self.request.identity(),
         }
 

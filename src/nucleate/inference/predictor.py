@@ -73,8 +73,8 @@ class Predictor:
         }
 
     def environment(self) -> Environment:
-        """With what it computes, in the calling thread."""
-        return Environment(**self.engine.describe(), threads=torch.get_num_threads(), versions=versions())
+        """With what it computes."""
+        return Environment(**self.engine.describe(), versions=versions())
 
     def segment(self, image: Image) -> Segmentation:
         """The nuclei of an image in memory; none where the image is constant."""

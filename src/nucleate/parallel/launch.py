@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from functools import partial
 from pathlib import Path
 
+from nucleate import signals
 from nucleate.errors import NucleateError, OutputError
 from nucleate.parallel.communicator import Communicator, SingleProcess
 
@@ -53,13 +54,15 @@ def join() -> Communicator:
         raise NucleateError(
             f"this was started by mpirun or srun, but MPI cannot be loaded ({error}): pip install 'nucleate[mpi]'."
         ) from error
-    ranks = MPICommunicator()
+    ranks = MPICommunicator.of_job()
     tasks = _number("SLURM_STEP_NUM_TASKS", 1)
     if ranks.size == 1 and tasks > 1:
         raise NucleateError(
             f"srun started {tasks} tasks, but each of them is alone for MPI: start them by srun --mpi=pmix, or by "
             "mpirun inside the job."
         )
+    if ranks.rank > 0:
+        signals.leave_to_first()
     return ranks
 
 

@@ -53,6 +53,13 @@ class MPICommunicator(Communicator):
         self.rank, self.size = self.of.Get_rank(), self.of.Get_size()
         self._sent: list[tuple[MPI.Request, bytes]] = []  # messages under way, whose bytes must not move
 
+    @classmethod
+    def of_job(cls) -> MPICommunicator:
+        """All ranks that `mpirun` started, apart from what others send on MPI.COMM_WORLD."""
+        own = MPI.COMM_WORLD.Dup()
+        own.Set_errhandler(MPI.ERRORS_RETURN)
+        return cls(own)
+
     @_told_of_losses
     def sum(self, values: Tensor) -> Tensor:
         total = values.detach().to("cpu", summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
