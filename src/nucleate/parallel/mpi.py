@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -131,3 +132,12 @@ class MPICommunicator(Communicator):
 
 def _bytes(tensor: Tensor) -> Any:
     return tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy()
+
+
+def described() -> str:
+    """The MPI that mpi4py uses: its name and version, how many ranks it has, and what it can do."""
+    level = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+    ulfm = "on" if os.environ.get("OMPI_MCA_mpi_ft_enable", "0") not in ("0", "false") else "off"  # noqa: SIM112
+    library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip("\0 ")
+    threads = level.get(MPI.Query_thread(), "multiple")
+    return f"{library}, ranks {MPI.COMM_WORLD.Get_size()}, threads {threads}, ULFM {ulfm}"

@@ -225,6 +225,8 @@ def fit(
     if ranks.rank == 0:
         for sentence in data.warnings:
             warn(sentence)
+        if ranks.size > config.batch:
+            warn(f"{ranks.size} ranks share batches of {count(config.batch, 'image')}: start {config.batch} at most.")
         prepare_output(out)
     ranks.barrier()
     judged = bool(data.validation)
