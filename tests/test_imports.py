@@ -48,13 +48,14 @@ ALLOWED = {
     "api": {
         *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report", "parallel"),
     },
+    "doctor": {"version", "networks", "inference", "parallel"},
     "demo": {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
         *("training",),
     },
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "web", "signals", "out_of_memory", "parallel"),
+        *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel"),
     },
     "__main__": {"cli", "signals", "out_of_memory"},
 }

@@ -355,10 +355,13 @@ def doctor() -> None:
     """Show what this machine has, and which engine is used on it."""
     from rich.console import Console
 
-    from nucleate.inference.doctor import examine
+    from nucleate.doctor import examine, examine_ranks
     from nucleate.report.console import print_facts
 
-    print_facts(examine(), Console(width=None if sys.stdout.isatty() else 160))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    print_facts(examine(), console)
+    if launch.launched():
+        print_facts(examine_ranks(launch.join()), console)
 
 
 @app.command()

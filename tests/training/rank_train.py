@@ -1,6 +1,6 @@
 """One rank of the tests of training: a small network on discs. Writes RANK.safetensors and RANK.json, its history.
 
-OUT [--epochs N] [--samples N] [--batch N] [--warm-up N] [--bfloat16] [--kill RANK STEP ...] [--checkpoint] [--resume] [--pause S]
+RANK STEP of --kill end that rank after that step.
 """
 
 import argparse

@@ -23,8 +23,9 @@ def history(out, rank=0):
 
 
 def far(one, other):
-    """The largest distance of a tensor of weights from the other's, as a part of its length."""
-    return max(((one[name] - other[name]).norm() / other[name].norm().clamp_min(1e-9)).item() for name in other)
+    """The distance of all weights from the other ones, as a part of their length."""
+    one, other = (torch.cat([tensor.flatten() for tensor in weights.values()]) for weights in (one, other))
+    return ((one - other).norm() / other.norm()).item()
 
 
 def losses(out, rank=0):

@@ -59,7 +59,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank is here. It ends well on all ranks or on none, so that none leaves the others."""
 
     @abstractmethod
     def send(self, to: int, value: object) -> None:

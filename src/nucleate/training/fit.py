@@ -226,6 +226,8 @@ def fit(
     if ranks.rank == 0:
         for sentence in data.warnings:
             warn(sentence)
+        if ranks.size > config.batch:
+            warn(f"{ranks.size} ranks share batches of {count(config.batch, 'image')}: start {config.batch} at most.")
     ranks.by_first(partial(prepare_output, out))
     require_shared(ranks, out)
     judged = bool(data.validation)
