@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nucleate import losses
 from nucleate.losses.kernels import row_blocks
+from nucleate.parallel import communicator_of
 
 ROWS = 7
 SPLITS = {1: [7], 2: [5, 2], 3: [4, 0, 3]}
@@ -87,7 +88,31 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
             ("query", "key"),
             {"negatives": negatives, "temperature": 0.2},
         )
-    return cases
+    shares = {"p": logits, "q": logits.flip(1), "mask": mask}
+    for loss in ("entropy", "perplexity"):
+        cases[loss] = (loss, {"p": shares["p"], "mask": mask}, ("p",), {})
+    for loss in ("kl_divergence", "total_variation", "hellinger", "renyi", "generalized_kl", "wasserstein_1d"):
+        cases[loss] = (loss, shares, ("p", "q"), {})
+    binary = {"score": score, "target": label}
+    for loss in ("squared_hinge", "smoothed_hinge", "modified_huber", "logistic", "exponential", "perceptron", "ramp"):
+        cases[loss] = (loss, binary, ("score",), {})
+    measured = {"prediction": score, "target": score.flip(1).abs()}
+    for loss in ("l1", "mse", "huber", "log_cosh", "quantile", "poisson_nll"):
+        cases[loss] = (loss, measured, ("prediction",), {})
+    for loss in ("jaccard", "tversky", "focal_tversky"):
+        cases[loss] = (loss, {**field, "mask": mask}, ("prediction",), {"over": "batch"})
+    for loss in ("generalized_cross_entropy", "multiclass_hinge"):
+        cases[loss] = (loss, {"logits": logits, "target": target, "mask": mask}, ("logits",), {"class_weight": weight})
+    features = {"features": normal(ROWS, 6, 4), "target": target, "mask": mask}
+    return cases | {
+        "information": ("information", {"p": shares["p"], "outcome": target, "mask": mask}, ("p",), {}),
+        "zero_one": ("zero_one", binary, (), {}),
+        "sigmoid_focal": ("sigmoid_focal", {"logits": score, "target": label}, ("logits",), {}),
+        "linear_cross_entropy": ("linear_cross_entropy", features, ("features",), {"projection": normal(3, 6)}),
+        "margin_ranking": ("margin_ranking", {"first": a, "second": b, "target": (a > b).long()}, ("first",), {}),
+        "triplet_margin": ("triplet_margin", {"anchor": a, "positive": b, "negative": a.flip(1)}, ("anchor",), {}),
+        "gaussian_nll": ("gaussian_nll", {**measured, "variance": score.abs() + 1}, ("prediction", "variance"), {}),
+    }
 
 
 def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -109,9 +134,10 @@ def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any
         for k in grad:
             found[f"{name}/{k}"] = mine[k].grad.numpy()
         if learnt:
-            if group is not None:
-                torch.distributed.all_reduce(heat.grad, group=group)
-            found[f"{name}/temperature"] = heat.grad.numpy()
+            found[f"{name}/temperature"] = communicator_of(group).sum(heat.grad).numpy()
+    shares = all_cases()["kl_divergence"][1]
+    members = torch.stack([shares["p"], shares["q"]])[:, rows]  # the rows are those of the second axis
+    found["mutual_information/value"] = losses.by_name("mutual_information")(members, group=group).numpy()
     center = losses.DINOCenter(3).double()
     for _ in range(2):
         center.update(all_cases()["dino"][1]["teacher"][rows], mask=all_cases()["dino"][1]["mask"][rows], group=group)
@@ -161,16 +187,18 @@ def _accumulate(rows: slice, group: Any) -> tuple[Any, Any]:
 def main(folder: Path, rank: int | None = None, world: int | None = None) -> None:
     """With rank and number of ranks over gloo; without, started by MPI, over MPI."""
     torch.set_num_threads(1)
-    meeting = f"file://{folder}/meet"
+    group: Any
     if rank is None or world is None:
-        from mpi_group import join
+        from mpi4py import MPI
 
-        rank, world = join(meeting)
+        group = MPI.COMM_WORLD
+        rank, world = group.Get_rank(), group.Get_size()
     else:
-        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=world)
-    found = evaluate(rank, world, torch.distributed.group.WORLD)
-    np.savez(folder / f"{rank}.npz", **found)
-    torch.distributed.destroy_process_group()
+        torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+        group = torch.distributed.group.WORLD
+    np.savez(folder / f"{rank}.npz", **evaluate(rank, world, group))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

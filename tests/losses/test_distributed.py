@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.ranks import environment, mpirun, needs_mpi
+
+from nucleate import losses
 
 WORKER = Path(__file__).with_name("rank_worker.py")
-
-needs_mpich = pytest.mark.skipif(
-    sys.platform == "win32", reason="the package mpich, whose mpiexec starts the ranks, does not exist for Windows"
-)
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +28,29 @@ def worker() -> ModuleType:
     return module
 
 
-def start(transport: str, world: int, folder: Path) -> list[subprocess.Popen[bytes]]:
+def run(transport: str, world: int, folder: Path) -> None:
     """So many ranks, each started by itself, or all by MPI."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    if transport == "gloo":
-        commands = [[sys.executable, WORKER, folder, str(rank), str(world)] for rank in range(world)]
-    else:
-        beside = Path(sys.executable).with_name("mpiexec")
-        launcher = beside if beside.exists() else shutil.which("mpiexec")
-        assert launcher is not None, "mpiexec is missing: pip install mpich"
-        # What Open MPI asks for where there are fewer cores than ranks, or the user is root; others do not know it.
-        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        environment["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
-        commands = [[launcher, "-n", str(world), sys.executable, WORKER, folder]]
-    return [subprocess.Popen(command, env=environment) for command in commands]
+    if transport == "mpi":
+        done = mpirun(world, [WORKER, folder])
+        assert done.returncode == 0, done.stderr
+        return
+    commands = [[sys.executable, WORKER, folder, str(rank), str(world)] for rank in range(world)]
+    started = [subprocess.Popen(command, env=environment()) for command in commands]
+    assert [process.wait(timeout=240) for process in started] == [0] * world
 
 
-@pytest.mark.parametrize("transport", ["gloo", pytest.param("mpi", marks=needs_mpich)])
+def test_every_loss_that_takes_a_group_is_among_them(worker: ModuleType) -> None:
+    tried = {loss for loss, *_ in worker.all_cases().values()} | {"mutual_information"}
+    takes = {one.name for one in losses.catalogue() if "group" in inspect.signature(one.function).parameters}
+    assert takes - tried == set()
+
+
+@pytest.mark.parametrize("transport", ["gloo", pytest.param("mpi", marks=needs_mpi)])
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_give_the_loss_and_gradient_of_one_process(
     world: int, transport: str, worker: ModuleType, tmp_path: Path
 ) -> None:
-    started = start(transport, world, tmp_path)
-    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
+    run(transport, world, tmp_path)
     one = worker.evaluate(0, 1, None)
     begin = 0
     for rank, rows in enumerate(worker.SPLITS[world]):

@@ -26,6 +26,7 @@ parser.add_argument("out", type=Path)
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--samples", type=int, default=8)
 parser.add_argument("--batch", type=int, default=4)
+parser.add_argument("--widths", type=int, nargs="+", default=[16, 16])
 parser.add_argument("--warm-up", type=int, default=3)
 parser.add_argument("--bfloat16", action="store_true")
 parser.add_argument("--kill", type=int, nargs=2, action="append", default=[], help="rank, and the step after which")
@@ -40,7 +41,7 @@ first = ranks.rank
 time.sleep(options.pause * ranks.rank)
 # Of eight channels, a bias before a standardised kernel changes nothing, and rounding alone would move it.
 config = dataclasses.replace(
-    SHORT, widths=(16, 16), epochs=options.epochs, samples=options.samples, batch=options.batch
+    SHORT, widths=tuple(options.widths), epochs=options.epochs, samples=options.samples, batch=options.batch
 )
 config = dataclasses.replace(config, warm_up=options.warm_up)
 

@@ -154,7 +154,7 @@ class MPICommunicator(Communicator):
 
 
 def _bytes(tensor: Tensor) -> Any:
-    return tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy()
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def tolerant() -> bool:
