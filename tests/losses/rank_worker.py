@@ -91,8 +91,10 @@ def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]
     shares = {"p": logits, "q": logits.flip(1), "mask": mask}
     for loss in ("entropy", "perplexity"):
         cases[loss] = (loss, {"p": shares["p"], "mask": mask}, ("p",), {})
-    for loss in ("kl_divergence", "total_variation", "hellinger", "renyi", "generalized_kl", "wasserstein_1d"):
+    for loss in ("kl_divergence", "total_variation", "hellinger", "renyi", "wasserstein_1d"):
         cases[loss] = (loss, shares, ("p", "q"), {})
+    amounts = {"p": logits.exp(), "q": logits.flip(1).exp(), "mask": mask}
+    cases["generalized_kl"] = ("generalized_kl", amounts, ("p", "q"), {})
     binary = {"score": score, "target": label}
     for loss in ("squared_hinge", "smoothed_hinge", "modified_huber", "logistic", "exponential", "perceptron", "ramp"):
         cases[loss] = (loss, binary, ("score",), {})
