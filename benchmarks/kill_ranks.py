@@ -4,8 +4,8 @@
     python benchmarks/kill_ranks.py prediction --trials 100
 
 With --ulfm (Open MPI) the others must finish with a right result; without, all must end within 30 s, and the same
-command with --resume must finish. Small data and a small network, drawn here. Needs `pip install 'nucleate[mpi]'`. A trial whose
-run was over before the rank was killed is repeated.
+command with --resume must finish. Small data and a small network, drawn here. Needs `pip install 'nucleate[mpi]'`. A
+trial whose run was over before the rank was killed is repeated.
 """
 
 from __future__ import annotations
@@ -169,9 +169,8 @@ def main() -> None:
             seconds.append(found[1])
             print(f"{done}/{options.trials}: {found[0] or 'right'}, {found[1]:.1f} s", flush=True)
     how = "the others went on" if options.ulfm else "all ended and were resumed"
-    print(
-        f"\n| {options.what}, {how} | trials | right | longest end, s | median end, s |\n| --- | ---: | ---: | ---: | ---: |"
-    )
+    print(f"\n| {options.what}, {how} | trials | right | longest end, s | median end, s |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     right, median = options.trials - len(faults), statistics.median(seconds)
     print(f"| {options.ranks} ranks | {options.trials} | {right} | {max(seconds):.1f} | {median:.1f} |")
     print("\n".join(faults))
