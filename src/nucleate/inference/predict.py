@@ -448,6 +448,8 @@ class _SharedRun:
     def _large(self, ranks: Communicator, source: Source) -> ImageResult:
         try:
             image = ranks.together(partial(self._run.open, source))
+        except RanksLost:
+            raise
         except NucleateError as error:
             return Failed(str(error))
         result = self._run.finish(source, image, ranks)
