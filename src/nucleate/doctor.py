@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import tempfile
 import webbrowser
 from collections.abc import Iterator
@@ -57,7 +56,7 @@ def examine_ranks(ranks: Communicator) -> Iterator[tuple[str, str]]:
     kind = processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = f"nucleate {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    here = f"{socket.gethostname()}: {kind.name}, cores {cores}, "
+    here = f"{platform.node()}: {kind.name}, cores {cores}, "
     here += f"threads {torch.get_num_threads()}, {_memory()}, {versions}"
     for rank, found in enumerate(ranks.all(here)):
         yield f"rank {rank}", found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import platform
 import sys
 import time
 import traceback
@@ -158,7 +158,7 @@ def require_same(ranks: Communicator, facts: Mapping[str, str]) -> None:
     Raises:
         NucleateError: the odd rank and the fact are named.
     """
-    every = ranks.all({**facts, "host": socket.gethostname()})
+    every = ranks.all({**facts, "host": platform.node()})
     for name in facts:
         odd = [rank for rank, one in enumerate(every) if one[name] != every[0][name]]
         if odd:
@@ -178,7 +178,7 @@ def require_shared(ranks: Communicator, folder: Path) -> None:
         return
     mark = folder / f".shared-{ranks.agree(os.getpid())}"
     ranks.by_first(partial(_touch, mark))
-    seen = ranks.all([socket.gethostname(), _appears(mark)])
+    seen = ranks.all([platform.node(), _appears(mark)])
     ranks.barrier()
     if ranks.rank == 0:
         mark.unlink(missing_ok=True)
