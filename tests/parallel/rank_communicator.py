@@ -19,6 +19,8 @@ def check(ranks: Communicator) -> None:
             for one, expected in zip(found, rows, strict=True):
                 assert one.dtype == dtype
                 assert torch.equal(one, expected)
+    column = torch.arange(12.0).reshape(4, 3)[:, :1]  # contiguous, though its last step in memory is 3
+    assert all(torch.equal(one, column) for one in ranks.gather(column))
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64):
         mine = torch.full((3, 4), 1.0 + ranks.rank, dtype=dtype).T
         expected = torch.full((4, 3), ranks.size * (ranks.size + 1) / 2, dtype=dtype)

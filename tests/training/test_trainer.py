@@ -113,12 +113,13 @@ def test_an_interrupted_run_comes_to_the_same_weights(straight, tmp_path, steps)
     assert_same(run(folder=tmp_path, resume=True), straight)
 
 
-def test_a_run_interrupted_before_its_first_epoch_has_nothing_to_go_on_from(tmp_path):
+def test_an_interruption_loses_no_step(straight, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path, observe=stopping_at(1))
-    assert not (tmp_path / "training.safetensors").exists()
-    with pytest.raises(ModelError, match="--resume"):
-        run(folder=tmp_path, resume=True)
+    steps = []
+    resumed = run(folder=tmp_path, resume=True, observe=lambda state, loss: steps.append(state.step))
+    assert steps == list(range(2, straight.state.step + 1))
+    assert_same(resumed, straight)
 
 
 def dropped(tensors, name):

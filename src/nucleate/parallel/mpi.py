@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, final
 
@@ -19,6 +21,8 @@ from nucleate.parallel.communicator import Communicator, RanksLost, counts_of_ro
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
 
+
+_LOST = "a rank of this job ended: start again with --resume."
 
 LOST = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
 """The classes of errors by which MPI says that a rank ended."""
@@ -40,7 +44,7 @@ def _told_of_losses(call: Callable[Given, Value]) -> Callable[Given, Value]:
         except MPI.Exception as error:
             if error.Get_error_class() not in LOST:
                 raise
-            raise RanksLost("a rank of this job ended: start again with --resume.") from error
+            raise RanksLost(_LOST) from error
 
     return told
 
@@ -55,7 +59,15 @@ class MPICommunicator(Communicator):
     def __init__(self, of: MPI.Intracomm | None = None) -> None:
         self.of = MPI.COMM_WORLD if of is None else of
         self.rank, self.size = self.of.Get_rank(), self.of.Get_size()
+        self._agreed = False  # whether this rank said in `barrier` how it ended
         self._sent: list[tuple[MPI.Request, bytes]] = []  # messages under way, whose bytes must not move
+
+    @classmethod
+    def of_job(cls) -> MPICommunicator:
+        """All ranks that `mpirun` started, apart from what others send on MPI.COMM_WORLD."""
+        own = MPI.COMM_WORLD.Dup()
+        own.Set_errhandler(MPI.ERRORS_RETURN)
+        return cls(own)
 
     @_told_of_losses
     def sum(self, values: Tensor) -> Tensor:
@@ -101,6 +113,12 @@ class MPICommunicator(Communicator):
         while not request.Test():
             time.sleep(pause)
             pause = min(0.05, 1.5 * pause)
+        if tolerant() and self.size > 1:
+            # The wait may end well here and not elsewhere, so all say how it ended; see `survivors`.
+            self._agreed = True
+            if not self.of.Agree(1):
+                raise RanksLost(_LOST)
+            self._agreed = False
 
     @_told_of_losses
     def exclusive_scan(self, amount: int) -> int:
@@ -123,9 +141,15 @@ class MPICommunicator(Communicator):
         return status.Get_source(), json.loads(held.tobytes())
 
     def survivors(self) -> MPICommunicator:
+        # Who waits in another call is woken by the revocation. Who comes out of `barrier` unharmed asks there whether
+        # all did; this is the answer, given once by each rank that lives, before they shrink together.
         self.of.Revoke()
+        if not self._agreed:
+            with suppress(MPI.Exception):
+                self.of.Agree(0)
         shrunk = self.of.Shrink()
         assert isinstance(shrunk, MPI.Intracomm)
+        shrunk.Set_errhandler(MPI.ERRORS_RETURN)
         return MPICommunicator(shrunk)
 
     def _integers(self, *mine: int) -> list[list[int]]:
@@ -138,3 +162,17 @@ class MPICommunicator(Communicator):
 def _bytes(tensor: Tensor) -> MPI.buffer:
     """The memory of a contiguous tensor."""
     return MPI.buffer.fromaddress(tensor.data_ptr(), tensor.nbytes)
+
+
+def tolerant() -> bool:
+    """Whether ranks live on where another one ends: Open MPI started with `mpirun --with-ft ulfm`."""
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0") not in ("0", "false")  # noqa: SIM112
+
+
+def described() -> str:
+    """The MPI that mpi4py uses: its name and version, how many ranks it has, and what it can do."""
+    level = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+    ulfm = "on" if tolerant() else "off"
+    library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip("\0 ")
+    threads = level.get(MPI.Query_thread(), "multiple")
+    return f"{library}, ranks {MPI.COMM_WORLD.Get_size()}, threads {threads}, ULFM {ulfm}"
