@@ -72,7 +72,7 @@ class MPICommunicator(Communicator):
     @_told_of_losses
     def sum(self, values: Tensor) -> Tensor:
         total = values.detach().to("cpu", summed_in(values.dtype), copy=True, memory_format=torch.contiguous_format)
-        for part in total.reshape(-1).split(MOST):
+        for part in (total,) if total.numel() <= MOST else total.view(-1).split(MOST):
             self.of.Allreduce(MPI.IN_PLACE, part.numpy(), op=MPI.SUM)
         return total.to(values.device, values.dtype)
 
