@@ -53,7 +53,7 @@ def test_weights_and_losses_are_those_of_one_process(count, straight, tmp_path):
     # Nearly always below 1e-6; where rounding turns a step of AdamW, whose first ones know the sign alone, 3e-5.
     assert far(found["0"], weights) < 1e-4
     for row, wanted in zip(losses(tmp_path / "out"), expected, strict=True):
-        assert row == pytest.approx(wanted, rel=1e-5)
+        assert row == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_same_run_twice_is_the_same_bit_for_bit(tmp_path):
