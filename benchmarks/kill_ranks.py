@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucleate import signals
 from nucleate.data.augment import AugmentationConfig
 from nucleate.data.synthetic.microscopy import write_folder
 from nucleate.inference.predict import Request, predict
@@ -53,6 +54,7 @@ def work(what: str, data: Path, out: Path, *, resume: bool) -> None:
     except BaseException as error:
         launch.end_others(error, 1)
         raise
+    signals.leave(0, at_once=launch.has_lost())
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ ALLOWED = {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
         *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel"),
     },
-    "__main__": {"cli", "signals", "out_of_memory"},
+    "__main__": {"cli", "signals", "out_of_memory", "parallel"},
 }
 """Part -> the parts that it may import, besides itself. Each stands below all that it may import.
 

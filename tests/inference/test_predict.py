@@ -77,6 +77,14 @@ def manifest(weights, network, **changes):
     )
 
 
+def write_model(folder):
+    """The model folder of `brightness_network`."""
+    network = brightness_network()
+    weights = store.encode_weights(network)
+    store.write(folder, manifest(weights, network), weights, [])
+    return folder
+
+
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
     folder, network = tmp_path_factory.mktemp("model"), brightness_network()
@@ -349,7 +357,7 @@ def test_each_image_is_opened_once_and_few_at_a_time(predictor, images, tmp_path
         large = number % 3 == 0
         tifffile.imwrite(images[0].parent / f"mixed {number:02}.tif", np.tile(pixels, (3, 3)) if large else pixels)
     threads(count)
-    monkeypatch.setattr("nucleate.inference.predict.open_image", counting)
+    monkeypatch.setattr("nucleate.inference.run.open_image", counting)
     mixed = sorted(images[0].parent.glob("mixed*"))
     summary = predict(Predictor(predictor.model, bfloat16=False, side=96), mixed, tmp_path / "out")
     assert [*summary.results] == [path.stem for path in mixed] and summary.failed == []

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from tests.inference.test_predict import brightness_network, domes, manifest
+from tests.inference.test_predict import domes, write_model
 from tests.inference.test_slides import write_slide
-from tests.ranks import mpirun, needs_mpi
+from tests.ranks import mpirun, needs_mpi, open_mpi
 
 from nucleate.inference.summary import Failed, Segmented, Skipped, from_json, to_json
-from nucleate.networks import store
 
 pytestmark = needs_mpi
 RANK = "tests/inference/rank_predict.py"
@@ -18,10 +17,7 @@ RANK = "tests/inference/rank_predict.py"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder, network = tmp_path_factory.mktemp("model"), brightness_network()
-    weights = store.encode_weights(network)
-    store.write(folder, manifest(weights, network), weights, [])
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +63,15 @@ def test_what_was_interrupted_is_resumed_by_another_number_of_ranks(model, image
     assert run(2, model, images, out, "--stop", "slide").returncode != 0
     assert run(3, model, images, out, "--resume").returncode == 0
     assert contents(out) == expected
+
+
+@pytest.mark.skipif(not open_mpi(), reason="only Open MPI goes on when a rank ended")
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("moment", ["first", "slide", "writing"])
+def test_with_ulfm_the_others_do_the_work_of_one_that_ended(victim, moment, model, images, expected, tmp_path):
+    done = run(3, model, images, tmp_path / "out", "--kill", str(victim), moment, options=["--with-ft", "ulfm"])
+    assert done.stdout.splitlines() == ["7 130 1"] * 2 and "going on with 2" in done.stderr, done.stderr
+    assert contents(tmp_path / "out") == expected
 
 
 def test_results_are_sent_whole():

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tests.training.test_trainer import SHORT, task_of
 
+from nucleate import signals
 from nucleate.networks.unet import Architecture
 from nucleate.parallel import launch
 from nucleate.training.checkpoint import Checkpoint
@@ -77,6 +78,7 @@ def main():
     except BaseException as error:
         launch.end_others(error, 1)
         raise
+    signals.leave(0, at_once=launch.has_lost())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def _uncompiled(call: Callable[Given, Value]) -> Callable[Given, Value]:
     @wraps(call)
     def plain(*args: Given.args, **options: Given.kwargs) -> Value:
         if torch.compiler.is_compiling():
-            return torch._dynamo.disable(call)(*args, **options)  # type: ignore[no-any-return]
+            left: Callable[Given, Value] = torch.compiler.disable(call)
+            return left(*args, **options)
         return call(*args, **options)
 
     return plain

@@ -118,9 +118,19 @@ def one_voice() -> Iterator[None]:
         yield
 
 
+_has_lost = False
+
+
+def has_lost() -> bool:
+    """Whether a rank ended and others went on. MPI at its end may then wait for the one that is gone, for ever: a process
+    should leave by os._exit when it is done."""
+    return _has_lost
+
+
 def without_lost(ranks: Communicator) -> Communicator:
     """After `RanksLost`: the ranks that live, the first of which says so and speaks from now on."""
-    left = ranks.survivors()
+    global _has_lost
+    _has_lost, left = True, ranks.survivors()
     if left.rank == 0:
         sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
         ended = ranks.size - left.size

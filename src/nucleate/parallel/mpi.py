@@ -166,7 +166,7 @@ def _bytes(tensor: Tensor) -> MPI.buffer:
 
 def tolerant() -> bool:
     """Whether ranks live on where another one ends: Open MPI started with `mpirun --with-ft ulfm`."""
-    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0") not in ("0", "false")  # noqa: SIM112
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0") not in ("0", "false")  # noqa: SIM112 - Open MPI spells it so
 
 
 def described() -> str:
