@@ -15,7 +15,7 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 test: export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test test-mpich check docs bench clean
 
 help:
 	@echo "make demo    draw images, train, segment and score for about two minutes; writes demo/report.html"
@@ -33,6 +33,18 @@ demo: $(READY)
 test: $(READY)
 	@echo "Runs every test and every example in the documentation, two files at a time; the slowest are named at the end."
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
+
+# The tests that start ranks, once more with MPICH: two MPIs cannot share an environment.
+test-mpich: .venv/mpich/.ready
+	.venv/mpich/bin/python -m pytest -p no:cacheprovider tests/parallel tests/losses/test_distributed.py \
+	  $$(find tests -name 'test_ranks*.py' -o -name test_faults.py)
+
+.venv/mpich/.ready: $(READY)
+	@$(BIN)/python -m venv --clear .venv/mpich
+	@.venv/mpich/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt mpi4py mpich
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(.venv/mpich/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nucleate.pth"
+	@touch $@
 
 check: $(READY)
 	$(BIN)/ruff check

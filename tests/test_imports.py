@@ -21,22 +21,23 @@ ALLOWED = {
     "code_folder": set(),
     "compilation": {"errors", "code_folder"},
     "types": set(),
-    "parallel": {"errors"},
+    "parallel": {"errors", "signals"},
     "losses": {"errors", "code_folder", "compilation", "parallel"},
     "io": {"types", "errors"},
     "postprocess.matching": {"types", "errors"},
     "postprocess.scores": {"errors", "postprocess.matching"},
     "postprocess": {"types", "errors", "compilation", "postprocess.matching"},
-    "data": {"types", "errors", "io", "postprocess"},
+    "data": {"types", "errors", "io", "postprocess", "parallel"},
     "networks": {"version", "types", "errors", "losses", "io", "data"},
     "report.overlay": {"types", "io", "data"},
     "inference": {
         *("version", "types", "errors", "losses", "io", "postprocess", "data", "networks", "report.overlay"),
+        "parallel",
     },
     "evaluation": {"types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data"},
     "training": {
         *("version", "types", "errors", "losses", "io", "postprocess.matching", "postprocess.scores"),
-        *("postprocess", "data", "networks", "inference", "parallel"),
+        *("postprocess", "data", "networks", "inference", "parallel", "signals"),
     },
     "curves": {"errors", "io", "training"},
     "report": {
@@ -47,15 +48,16 @@ ALLOWED = {
     "api": {
         *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report", "parallel"),
     },
+    "doctor": {"version", "networks", "inference", "parallel"},
     "demo": {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
         *("training",),
     },
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "web", "signals", "out_of_memory", "parallel"),
+        *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel"),
     },
-    "__main__": {"cli", "signals", "out_of_memory"},
+    "__main__": {"cli", "signals", "out_of_memory", "parallel"},
 }
 """Part -> the parts that it may import, besides itself. Each stands below all that it may import.
 

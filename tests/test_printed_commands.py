@@ -132,6 +132,8 @@ def test_every_command_of_the_documentation_is_understood(line):
 def test_every_option_that_is_named_exists():
     options = {option for command in COMMANDS.values() for one in command.params for option in one.opts}
     options |= {"--help", "--version", "--nproc-per-node"}  # the last one is torchrun's
+    # Those of mpirun, srun and pip.
+    options |= {"--mpi", "--with-ft", "--bind-to", "--map-by", "--cpus-per-task", "--no-binary"}
     # Names of colours in a style sheet begin with two dashes, too; pages name options of benchmarks in their calls.
     texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "plots.py"}
     texts |= {page: re.sub(r".*benchmarks/.*", "", page.read_text(encoding="utf-8")) for page in PAGES}

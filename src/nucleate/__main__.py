@@ -3,6 +3,7 @@
 import sys
 
 from nucleate import out_of_memory, signals
+from nucleate.parallel import launch
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
         sentence, code = signals.verdict()
         print(sentence, file=sys.stderr)
     finally:
-        signals.leave(code if isinstance(code, int) else 1, at_once=out_of_memory.met)
+        signals.leave(code if isinstance(code, int) else 1, at_once=out_of_memory.met or launch.has_lost())
 
 
 if __name__ == "__main__":

@@ -241,9 +241,12 @@ def predict(
         _warn(sentence)
     tta = tta if views is None else views
     _say_which(model)
+    ranks = launch.join()
     predictor = api.load(model, engine=engine, tta=tta, min_area=min_size).predictor
+    facts = {"version": __version__, "options": str((request, tta)), "images": str([path.name for path in files])}
+    launch.require_same(ranks, {**facts, "model or engine": str((predictor.identity(), predictor.engine.describe()))})
     with PredictionProgress(files, out) as progress:
-        done = predict(predictor, files, out, request, observe=progress.observe)
+        done = predict(predictor, files, out, request, observe=progress.observe, ranks=ranks)
     for sentence in sentences(done):
         print(f"nucleate: {printable(sentence)}", file=sys.stderr)
     if done.nuclei:
@@ -356,10 +359,13 @@ def doctor() -> None:
     """Show what this machine has, and which engine is used on it."""
     from rich.console import Console
 
-    from nucleate.inference.doctor import examine
+    from nucleate.doctor import examine, examine_ranks
     from nucleate.report.console import print_facts
 
-    print_facts(examine(), Console(width=None if sys.stdout.isatty() else 160))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    print_facts(examine(), console)
+    if launch.launched():
+        print_facts(examine_ranks(launch.join()), console)
 
 
 @app.command()

@@ -21,6 +21,7 @@ _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
 _received: int | None = None
 _ending = False
+_left_to_first = False
 
 
 @contextmanager
@@ -62,6 +63,36 @@ def leave(code: int, *, at_once: bool = False) -> None:
         os._exit(code)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Within it nothing interrupts the calling thread; a signal that comes is handled at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in handlers:
+        signal.signal(number, lambda *signal: came.append(signal))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came[:1]:
+            handler = handlers[number]
+            if callable(handler):
+                handler(number, frame)
+            elif handler == signal.SIG_DFL:
+                os.kill(os.getpid(), number)
+
+
+def leave_to_first() -> None:
+    """From now on the first signal is noted, no more: the launcher sends it to all ranks, and rank 0 ends them when it
+    has saved its work."""
+    global _left_to_first
+    _left_to_first = True
+
+
 def interrupted() -> bool:
     """Whether a signal has come."""
     return _received is not None
@@ -78,6 +109,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     global _received
     if _received is None and not _ending:
         _received = number
+        if _left_to_first:
+            return
         raise KeyboardInterrupt
     with suppress(OSError):
         cursor = _SHOW_CURSOR if os.isatty(2) else ""

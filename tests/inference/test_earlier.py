@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import tifffile
-from tests.inference.test_predict import PLACES, brightness_network, domes, manifest
+from tests.inference.test_predict import PLACES, domes, write_model
 from tests.inference.test_sources import write_series
 
 from nucleate.cli import main
@@ -29,10 +29,7 @@ EVERY = (*FORMATS,)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder, network = tmp_path_factory.mktemp("model"), brightness_network()
-    weights = store.encode_weights(network)
-    store.write(folder, manifest(weights, network), weights, [])
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ it is brightest. So what must be found in an image of domes is known without any
 
 import csv
 import hashlib
-import json
 import math
 
 import numpy as np
@@ -76,6 +75,14 @@ def manifest(weights, network, **changes):
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         **changes,
     )
+
+
+def write_model(folder):
+    """The model folder of `brightness_network`."""
+    network = brightness_network()
+    weights = store.encode_weights(network)
+    store.write(folder, manifest(weights, network), weights, [])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -212,14 +219,6 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def without_threads(files):
-    """The same, but for what NAME.json says of the number of threads."""
-    records = {name: json.loads(content) for name, content in files.items() if name.endswith(".json")}
-    for record in records.values():
-        record["identity"] = record["environment"]["threads"] = None
-    return files | records
-
-
 @pytest.mark.parametrize("overlay", [False, True])
 def test_files_of_a_run(predictor, images, tmp_path, overlay):
     seen = []
@@ -304,7 +303,7 @@ def test_images_at_once_give_the_files_of_one_after_the_other(predictor, images,
     )
     assert found == expected
     assert sorted(seen[0]) == sorted(seen[1]) and len(seen[0]) == 6
-    assert without_threads(files_of(tmp_path / "found")) == without_threads(files_of(tmp_path / "expected"))
+    assert files_of(tmp_path / "found") == files_of(tmp_path / "expected")
     assert torch.get_num_threads() == count
 
 
@@ -321,11 +320,10 @@ def test_nothing_to_do(predictor, tmp_path):
     assert summary.nuclei == {} and summary.failed == []
 
 
-def test_the_record_says_with_what_an_image_was_segmented(predictor, images, tmp_path, threads):
-    threads(2)
+def test_the_record_says_with_what_an_image_was_segmented(predictor, images, tmp_path):
     predict(predictor, images, tmp_path / "out")
     environment = read_record(tmp_path / "out" / "plate 0.json").environment
-    assert (environment.engine, environment.number_format, environment.threads) == ("torch", "float32", 2)
+    assert (environment.engine, environment.number_format) == ("torch", "float32")
     assert environment.versions.keys() >= {"nucleate", "torch", "numpy"}
     assert environment.versions["numpy"] == np.__version__
 
@@ -359,7 +357,7 @@ def test_each_image_is_opened_once_and_few_at_a_time(predictor, images, tmp_path
         large = number % 3 == 0
         tifffile.imwrite(images[0].parent / f"mixed {number:02}.tif", np.tile(pixels, (3, 3)) if large else pixels)
     threads(count)
-    monkeypatch.setattr("nucleate.inference.predict.open_image", counting)
+    monkeypatch.setattr("nucleate.inference.run.open_image", counting)
     mixed = sorted(images[0].parent.glob("mixed*"))
     summary = predict(Predictor(predictor.model, bfloat16=False, side=96), mixed, tmp_path / "out")
     assert [*summary.results] == [path.stem for path in mixed] and summary.failed == []

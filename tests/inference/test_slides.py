@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 import tifffile
-from tests.inference.test_predict import brightness_network, domes, manifest
+from tests.inference.test_predict import domes, write_model
 
 from nucleate.cli import main
 from nucleate.errors import InputError, OutputError
@@ -24,10 +24,7 @@ EVERY = tuple(FORMATS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder, network = tmp_path_factory.mktemp("model"), brightness_network()
-    weights = store.encode_weights(network)
-    store.write(folder, manifest(weights, network), weights, [])
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One of two ranks of the test in test_both_paths.py: losses at the sizes of kernels, on both paths."""
+"""One of three ranks of the test in test_both_paths.py: losses at the sizes of kernels, on both paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nucleate import losses
 
-ROWS = (3, 1)
+ROWS = (3, 0, 1)
 Inputs = dict[str, Tensor]
 
 
@@ -46,9 +46,18 @@ def cases() -> list[tuple[str, Inputs, tuple[str, ...], dict[str, Any]]]:
     ]
 
 
-def main(folder: Path, rank: int) -> None:
+def main(folder: Path, rank: int | None = None) -> None:
+    """With a rank over gloo, without over MPI."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    group: Any
+    if rank is None:
+        from mpi4py import MPI
+
+        group = MPI.COMM_WORLD
+        rank = group.Get_rank()
+    else:
+        torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=len(ROWS))
+        group = torch.distributed.group.WORLD
     assert losses.warm_up()
     for name, inputs, grad, options in cases():
         loss, rows = losses.by_name(name), len(next(iter(inputs.values())))
@@ -59,14 +68,15 @@ def main(folder: Path, rank: int) -> None:
                 expected = loss(**whole, **options)
                 expected.backward()
                 mine = {k: x[begin:end].clone().requires_grad_(k in grad) for k, x in inputs.items()}
-                found = loss(**mine, **options, group=torch.distributed.group.WORLD)
+                found = loss(**mine, **options, group=group)
                 found.backward()
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
             for k in grad:
                 x, y = mine[k].grad, whole[k].grad[begin:end]
                 assert (x - y).norm() <= 1e-4 * y.norm(), (name, fast, k)
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

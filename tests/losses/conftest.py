@@ -5,8 +5,6 @@ import torch
 
 from nucleate import losses
 
-collect_ignore = ["mpi_group.py"]  # it starts MPI, and only where that is installed
-
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:

@@ -1,176 +1,144 @@
-"""One rank of the test in test_distributed.py: every loss on this rank's rows, values and gradients to a file."""
+"""One rank of the test in test_distributed.py: every loss on this rank's rows, values and derivatives to a file."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rank_cases import CASES, SPLITS, Case
+from rank_traps import check
 from torch import Tensor
 
 from nucleate import losses
 from nucleate.losses.kernels import row_blocks
+from nucleate.parallel import communicator_of
 
-ROWS = 7
-SPLITS = {1: [7], 2: [5, 2], 3: [4, 0, 3]}
-Inputs = dict[str, Tensor]
+Found = dict[str, np.ndarray[Any, Any]]
+"""A name that ends in "/rows" holds this rank's rows, in "/shared" this rank's term of a sum; others are the same on
+all ranks."""
 
-
-def all_cases() -> dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]]:
-    """name -> (loss, inputs with rows along the first axis, those with a gradient, options)."""
-    g = torch.Generator().manual_seed(3)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    logits, target = normal(ROWS, 3, 4), torch.randint(0, 3, (ROWS, 4), generator=g)
-    target[1] = 0
-    mask = torch.rand(ROWS, 4, generator=g) > 0.4
-    mask[5:] = False  # with two ranks the second one holds nothing that counts
-    score, label = normal(ROWS, 5), torch.randint(0, 2, (ROWS, 5), generator=g)
-    a, b = normal(ROWS, 6), normal(ROWS, 6)
-    labels = torch.tensor([0, 1, 2, 0, 3, 1, 0])
-    match = torch.randint(-1, 4, (ROWS, 4), generator=g)
-    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
-    field = {"prediction": logits, "target": target}
-    two = {"first": a, "second": b}
-    cases: dict[str, tuple[str, Inputs, tuple[str, ...], dict[str, Any]]] = {
-        "cross_entropy": ("cross_entropy", {"logits": logits, "target": target, "mask": mask}, ("logits",),
-                          {"class_weight": weight, "label_smoothing": 0.1}),
-        "focal": ("focal", {"logits": logits, "target": target}, ("logits",), {"ignore_index": 0}),
-        "binary_cross_entropy": ("binary_cross_entropy", {"logits": score, "target": label}, ("logits",), {}),
-        "jensen_shannon": ("jensen_shannon", {"p": logits, "q": logits.flip(1), "mask": mask}, ("p", "q"), {}),
-        "calibration": ("expected_calibration_error", {"p": logits, "target": target}, (), {"bins": 4}),
-        "hinge": ("hinge", {"score": score, "target": label}, ("score",), {}),
-        "boundary": ("boundary", field, ("prediction",), {}),
-        "vicreg": ("vicreg", two, ("first", "second"), {}),
-        "barlow_twins": ("barlow_twins", two, ("first", "second"), {}),
-        "sup_con": ("sup_con", {"features": a, "labels": labels}, ("features",), {}),
-        "smooth_l1": ("smooth_l1", {"prediction": logits, "target": logits.flip(1), "mask": mask}, ("prediction",),
-                      {"channel_dim": 1}),
-        "ordinal": ("ordinal", {"logits": logits[:, :2], "target": target, "mask": mask}, ("logits",),
-                    {"class_weight": weight}),
-        "info_nce_masked": ("info_nce", {"query": a, "key": b, "mask": labels > 0}, ("query", "key"), {}),
-    }  # fmt: skip
-    for over in ("image", "batch"):
-        hardest = {"logits": logits, "target": target, "mask": mask}
-        cases[f"topk_{over}"] = ("topk_cross_entropy", hardest, ("logits",), {"k": 0.4, "over": over})
-        for loss in ("dice", "generalized_dice", "lovasz_softmax"):
-            cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
-        cases[f"lovasz_hinge_{over}"] = ("lovasz_hinge", {"score": score, "target": label}, ("score",), {"over": over})
-    views = {"first_prediction": a, "first_projection": b, "second_prediction": b.flip(1), "second_projection": a + 1}
-    vectors = {"projection": normal(4, 6), "class_weight": torch.tensor([0.2, 1.0, 3.0, 0.5], dtype=torch.float64)}
-    cases |= {
-        "byol": ("byol", {"prediction": a, "target": b, "mask": labels > 0}, ("prediction",), {}),
-        "simsiam": ("simsiam", views, ("first_prediction", "second_prediction"), {}),
-        "dino": ("dino", {"student": logits, "teacher": logits.flip(0), "mask": mask}, ("student",), {}),
-        "cosface": ("cosface", {"features": a, "target": labels}, ("features",), vectors),
-        "arcface": ("arcface", {"features": a, "target": labels}, ("features",), vectors),
-        "circle": ("circle", {"features": a, "labels": labels}, ("features",), {"scale": 4.0}),
-        "multi_similarity": ("multi_similarity", {"features": a, "labels": labels}, ("features",), {"mining": 0.1}),
-    }
-    for over in ("image", "batch"):
-        for loss in ("cl_dice", "hausdorff_dt"):
-            cases[f"{loss}_{over}"] = (loss, {**field, "mask": mask}, ("prediction",), {"over": over})
-    for loss in ("clip_loss", "nt_xent", "siglip", "decoupled"):
-        cases[loss] = (loss, two, ("first", "second"), {"temperature": 0.2})
-    cases["info_nce"] = ("info_nce", {"query": a, "key": b}, ("query", "key"), {"temperature": 0.05})
-    cases["queue"] = ("info_nce", {"query": a, "key": b}, ("query", "key"),
-                      {"temperature": 0.2, "negatives": normal(5, 6), "hardness": 0.5})  # fmt: skip
-    for negatives in ("image", "batch"):
-        dense = {"query": normal(ROWS, 3, 4), "key": normal(ROWS, 3, 4), "match": match}
-        cases[f"dense_{negatives}"] = (
-            "dense_info_nce",
-            dense,
-            ("query", "key"),
-            {"negatives": negatives, "temperature": 0.2},
-        )
-    return cases
+BLOCKS = ("info_nce", "clip_loss", "nt_xent", "decoupled", "siglip", "sup_con", "dense_info_nce, image",
+          "dense_info_nce, batch")  # fmt: skip
 
 
-def evaluate(rank: int, world: int, group: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """The value of every loss and the gradient at this rank's rows."""
+def evaluate(rank: int, world: int, group: Any) -> Found:
     begin = sum(SPLITS[world][:rank])
-    rows = slice(begin, begin + SPLITS[world][rank])
-    found: dict[str, np.ndarray[Any, Any]] = {}
-    for name, (loss, inputs, grad, options) in all_cases().items():
-        mine = {k: v[rows].clone().requires_grad_(k in grad) for k, v in inputs.items()}
-        heat = torch.tensor(options.get("temperature", 0.1), dtype=torch.float64, requires_grad=True)
-        learnt = {"temperature": heat} if "temperature" in options else {}
-        fn = losses.by_name(loss)
-        found[f"{name}/pair"] = losses.total_and_weight(fn, **mine, **{**options, **learnt}, group=group)
-        found[f"{name}/pair"] = torch.stack(found[f"{name}/pair"]).detach().numpy()
-        value = fn(**mine, **{**options, **learnt}, group=group)
-        found[f"{name}/value"] = value.detach().numpy()
-        if grad:
-            value.backward()
-        for k in grad:
-            found[f"{name}/{k}"] = mine[k].grad.numpy()
-        if learnt:
-            if group is not None:
-                torch.distributed.all_reduce(heat.grad, group=group)
-            found[f"{name}/temperature"] = heat.grad.numpy()
-    center = losses.DINOCenter(3).double()
-    for _ in range(2):
-        center.update(all_cases()["dino"][1]["teacher"][rows], mask=all_cases()["dino"][1]["mask"][rows], group=group)
-    found["center/value"] = center.value.numpy()
-    found.update(_in_blocks(rows, group))
-    queue = losses.Queue(9, features=6)
-    for _ in range(2):
-        queue.enqueue(all_cases()["info_nce"][1]["key"][rows], group=group)
-    found["kept keys/value"] = queue.keys().numpy()
-    found["accumulated/value"], found["accumulated/gradient"] = _accumulate(rows, group)
-    return found
+    rows, found = slice(begin, begin + SPLITS[world][rank]), {}
 
+    def add(title: str, more: Found) -> None:
+        found.update({f"{title}/{name}": x for name, x in more.items()})
 
-def _in_blocks(rows: slice, group: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """The losses of many rows once more, a few rows at a time."""
-    found = {}
-    names = ("info_nce", "clip_loss", "nt_xent", "decoupled", "siglip", "sup_con", "dense_image", "dense_batch")
+    for name, case in CASES.items():
+        add(f"float64/{name}", derivatives(case, rows, torch.float64, group))
+        add(f"float64/{name}, masked", derivatives(case, rows, torch.float64, group, mask=case.mask()[rows]))
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            add(f"{str(dtype)[6:]}/{name}", derivatives(case, rows, dtype, group))
     before = row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS
-    row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = 1, 8, 2
-    for name in names:
-        loss, inputs, grad, options = all_cases()[name]
-        mine = {k: v[rows].clone().requires_grad_(k in grad) for k, v in inputs.items()}
-        value = losses.by_name(loss)(**mine, **options, group=group)
-        value.backward()
-        found[f"{name}, blocks/value"] = value.detach().numpy()
-        found.update({f"{name}, blocks/{k}": mine[k].grad.numpy() for k in grad})
+    row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = 1, 8, 2  # the losses of many rows, a few at a time
+    for name in BLOCKS:
+        add(f"float64/{name}, blocks", derivatives(CASES[name], rows, torch.float64, group))
     row_blocks.FEWEST, row_blocks._BLOCK, row_blocks._ROWS = before
+    add("float64/kept", kept(rows, group))
+    for how in ("one", "several", "known", "averaged"):
+        add(f"float64/accumulated, {how}", accumulated(rows, group, how))
     return found
 
 
-def _accumulate(rows: slice, group: Any) -> tuple[Any, Any]:
-    """Two accumulation steps of ragged sizes on this rank; the second may be empty."""
-    _, inputs, _, options = all_cases()["cross_entropy"]
+def derivatives(case: Case, rows: slice, dtype: torch.dtype, group: Any, **mask: Tensor) -> Found:
+    """Pair, value and first derivatives; in float64 also the derivatives of their product with fixed numbers."""
+    mine, shared = case.on_rows(rows, dtype), case.in_common(dtype)
+    given, fn = {**mine, **shared, **case.options, **mask}, losses.by_name(case.loss)
+    value = fn(**given, group=group)
+    pair = losses.total_and_weight(fn, **given, group=group)
+    found = {"pair": torch.stack(pair).detach().numpy(), "value": value.detach().numpy()}
+    wanted = {name: mine[name] for name in case.grad} | shared
+
+    def keep(title: str, gradients: Sequence[Tensor]) -> None:
+        for name, x in zip(wanted, gradients, strict=True):
+            held = x.detach().double().numpy(force=True)
+            found[f"{title} by {name}/{'shared' if name in shared else 'rows'}"] = (
+                held if name in shared else np.moveaxis(held, case.axis, 0)
+            )
+
+    def gradients(of: Tensor, again: bool) -> Sequence[Tensor]:
+        every = list(wanted.values())
+        return torch.autograd.grad(of, every, create_graph=again, allow_unused=True, materialize_grads=True)
+
+    if wanted:
+        first = gradients(value, again=dtype == torch.float64)
+        keep("first", first)
+        whole = {**case.inputs, **shared}
+        numbers = {name: torch.arange(whole[name].numel()).cos().reshape(whole[name].shape) for name in wanted}
+        along = [x if name in shared else x.movedim(case.axis, 0)[rows].movedim(0, case.axis)
+                 for name, x in numbers.items()]  # fmt: skip
+        product = torch.stack([(x * y).sum() for x, y in zip(first, along, strict=True)]).sum()
+        if product.requires_grad:
+            keep("second", gradients(product, again=False))
+    return found
+
+
+def kept(rows: slice, group: Any) -> Found:
+    """What is remembered from call to call, and a mean over parts."""
+    case = CASES["dino"]
+    center, queue = losses.DINOCenter(3).double(), losses.Queue(9, features=6).double()
+    for _ in range(2):
+        center.update(case.inputs["teacher"][rows], mask=case.mask()[rows], group=group)
+        queue.enqueue(CASES["info_nce"].inputs["key"][rows], group=group)
+    mine = CASES["cross_entropy"].on_rows(rows, torch.float64)
+    parts = [{name: x[part] for name, x in mine.items()} for part in (slice(0, 3), slice(3, None))]
+    mean = losses.mean_of([losses.total_and_weight(losses.cross_entropy, **part) for part in parts], group)
+    (gradient,) = torch.autograd.grad(mean, [mine["logits"]])
+    return {
+        "center": center.value.numpy(),
+        "queue": queue.keys().numpy(),
+        "mean_of": mean.detach().numpy(),
+        "mean_of by logits/rows": gradient.numpy(),
+    }
+
+
+def accumulated(rows: slice, group: Any, how: str) -> Found:
+    """Two parts of ragged sizes on this rank, the second of which may be empty, of one or two losses."""
+    case, ranks = CASES["cross_entropy"], communicator_of(group)
+    mine, mask = {name: x[rows] for name, x in case.inputs.items()}, case.mask()[rows]
+    fns = (losses.cross_entropy, losses.dice)[: 1 if how == "one" else 2]
     w = torch.full((3, 1), 0.5, dtype=torch.float64, requires_grad=True)
-    steps = losses.Accumulation(group)
-    mine = {k: v[rows] for k, v in inputs.items()}
+
+    def pairs(logits: Tensor, part: slice) -> list[losses.TotalAndWeight]:
+        return [losses.total_and_weight(fn, logits, mine["target"][part], mask=mask[part]) for fn in fns]
+
+    known = [pair.weight for pair in pairs(mine["logits"], slice(None))] if how in ("known", "averaged") else None
+    steps = losses.Accumulation(group, factors=(1.0, 0.5)[: len(fns)], weights=known)
     for part in (slice(0, 3), slice(3, None)):
-        x = mine["logits"][part] * w
-        pair = losses.total_and_weight(
-            losses.cross_entropy, x, mine["target"][part], mask=mine["mask"][part], **options
-        )
-        steps.backward(pair)
-    value = steps.finish([w])
-    return np.array(value), w.grad.numpy()
+        steps.backward(*pairs(mine["logits"][part] * w, part))
+    averaged = how == "averaged" and group is not None
+    if averaged:  # as a wrapper does
+        assert w.grad is not None
+        w.grad.copy_(ranks.sum(w.grad) / ranks.size)
+    value = steps.finish([w], averaged=averaged)
+    assert w.grad is not None
+    return {"value": np.array([value, *steps.means]), "gradient": w.grad.numpy()}
 
 
 def main(folder: Path, rank: int | None = None, world: int | None = None) -> None:
     """With rank and number of ranks over gloo; without, started by MPI, over MPI."""
     torch.set_num_threads(1)
-    meeting = f"file://{folder}/meet"
+    group: Any
     if rank is None or world is None:
-        from mpi_group import join
+        from mpi4py import MPI
 
-        rank, world = join(meeting)
+        group = MPI.COMM_WORLD
+        rank, world = group.Get_rank(), group.Get_size()
     else:
-        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=world)
-    found = evaluate(rank, world, torch.distributed.group.WORLD)
-    np.savez(folder / f"{rank}.npz", **found)
-    torch.distributed.destroy_process_group()
+        torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+        group = torch.distributed.group.WORLD
+    np.savez(folder / f"{rank}.npz", **evaluate(rank, world, group))
+    check(group)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

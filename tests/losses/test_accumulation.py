@@ -327,7 +327,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "losses-in-parallel.md"
 
 def test_the_script_of_the_page_runs_on_two_ranks(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    text = "\n".join(blocks)
+    text = "\n".join(block for block in blocks if "mpi4py" not in block)
     assert text.count("\ncheck(") >= 7
     meet = "torch.distributed.init_process_group"
     started = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from tests.losses.test_every_loss import CASES, Case, call
+from tests.ranks import environment, mpirun, needs_mpi
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -351,12 +351,20 @@ def test_sizes_around_the_thresholds(loss: str, given: dict[str, Tensor], monkey
 
 
 # over ranks
-def test_two_ranks_give_on_both_paths_what_one_process_gives(tmp_path: Path) -> None:
-    command = [sys.executable, Path(__file__).with_name("both_paths_worker.py"), tmp_path]
-    environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
+WORKER = Path(__file__).with_name("both_paths_worker.py")
+
+
+def test_ranks_give_on_both_paths_what_one_process_gives(tmp_path: Path) -> None:
     started = [
-        subprocess.Popen([*command, str(rank)], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
+        subprocess.Popen([sys.executable, WORKER, tmp_path, str(rank)], env=environment(), stderr=subprocess.PIPE,
+                         text=True)
+        for rank in range(3)
+    ]  # fmt: skip
     errors = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
+    assert [process.returncode for process in started] == [0, 0, 0], "\n".join(errors)
+
+
+@needs_mpi
+def test_ranks_of_mpi_give_on_both_paths_what_one_process_gives(tmp_path: Path) -> None:
+    done = mpirun(3, ["-m", "mpi4py", WORKER, tmp_path])
+    assert done.returncode == 0, done.stderr

@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.ranks import environment, mpirun, needs_mpi
+
+from nucleate import losses
 
 WORKER = Path(__file__).with_name("rank_worker.py")
-
-needs_mpich = pytest.mark.skipif(
-    sys.platform == "win32", reason="the package mpich, whose mpiexec starts the ranks, does not exist for Windows"
-)
+CLOSE = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
+"""Of each number and of the largest beside it: the last digits of the type in which a gradient is handed over."""
 
 
 @pytest.fixture(scope="module")
 def worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rank_worker", WORKER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    folder = str(WORKER.parent)
+    sys.path.insert(0, folder)
+    try:
+        import rank_worker
+    finally:
+        sys.path.remove(folder)
+    return rank_worker
 
 
-def start(transport: str, world: int, folder: Path) -> list[subprocess.Popen[bytes]]:
-    """So many ranks, each started by itself, or all by MPI."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    if transport == "gloo":
-        commands = [[sys.executable, WORKER, folder, str(rank), str(world)] for rank in range(world)]
-    else:
-        beside = Path(sys.executable).with_name("mpiexec")
-        launcher = beside if beside.exists() else shutil.which("mpiexec")
-        assert launcher is not None, "mpiexec is missing: pip install mpich"
-        # What Open MPI asks for where there are fewer cores than ranks, or the user is root; others do not know it.
-        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        environment["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
-        commands = [[launcher, "-n", str(world), sys.executable, WORKER, folder]]
-    return [subprocess.Popen(command, env=environment) for command in commands]
+@pytest.fixture(scope="module")
+def one_process(worker: ModuleType) -> dict[str, Any]:
+    found: dict[str, Any] = worker.evaluate(0, 1, None)
+    return found
 
 
-@pytest.mark.parametrize("transport", ["gloo", pytest.param("mpi", marks=needs_mpich)])
+def run(transport: str, world: int, folder: Path) -> None:
+    """So many ranks to their end, each started by itself, or all by MPI."""
+    if transport == "mpi":
+        done = mpirun(world, ["-m", "mpi4py", WORKER, folder])  # an error on one rank ends all
+        assert done.returncode == 0, done.stderr
+        return
+    commands = [[sys.executable, WORKER, folder, str(rank), str(world)] for rank in range(world)]
+    started = [subprocess.Popen(command, env=environment()) for command in commands]
+    assert [process.wait(timeout=240) for process in started] == [0] * world
+
+
+def test_every_loss_takes_a_group_and_is_tried(worker: ModuleType) -> None:
+    assert all("group" in inspect.signature(entry.function).parameters for entry in losses.catalogue())
+    assert {case.loss for case in worker.CASES.values()} == {entry.name for entry in losses.catalogue()}
+
+
+@pytest.mark.parametrize("transport", ["gloo", pytest.param("mpi", marks=needs_mpi)])
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_give_the_loss_and_gradient_of_one_process(
-    world: int, transport: str, worker: ModuleType, tmp_path: Path
+def test_ranks_give_the_loss_and_the_derivatives_of_one_process(
+    world: int, transport: str, one_process: dict[str, Any], tmp_path: Path
 ) -> None:
-    started = start(transport, world, tmp_path)
-    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
-    one = worker.evaluate(0, 1, None)
-    begin = 0
-    for rank, rows in enumerate(worker.SPLITS[world]):
+    run(transport, world, tmp_path)
+    every = []
+    for rank in range(world):
         with np.load(tmp_path / f"{rank}.npz", allow_pickle=False) as found:
-            assert set(found.files) == set(one)
-            for name, expected in one.items():
-                whole = name.rsplit("/")[1] in ("value", "pair", "temperature") or name.startswith("accumulated")
-                part = expected if whole else expected[begin : begin + rows]
-                np.testing.assert_allclose(found[name], part, rtol=1e-9, atol=1e-12, err_msg=f"{name}, rank {rank}")
-        begin += rows
+            every.append(dict(found))
+    for name, expected in one_process.items():
+        close, kind = CLOSE[name.split("/")[0]], name.split("/")[-1]
+        of_ranks = [found[name] for found in every]
+        if kind == "rows":
+            of_ranks = [np.concatenate(of_ranks)]
+        elif kind == "shared":
+            of_ranks = [np.sum(of_ranks, 0)]
+        absolute = close * max(1e-3, np.abs(expected).max(initial=0))
+        for found in of_ranks:
+            np.testing.assert_allclose(found, expected, rtol=close, atol=absolute, err_msg=name)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "losses-in-parallel.md"
+
+
+@needs_mpi
+def test_the_script_of_the_page_prints_the_losses_of_one_process(tmp_path: Path) -> None:
+    (script,) = re.findall(r"^```python\n(import torch\nfrom mpi4py.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    (tmp_path / "train.py").write_text(script, encoding="utf-8")
+    printed = []
+    for count in (1, 2, 3):
+        done = mpirun(count, ["-m", "mpi4py", tmp_path / "train.py"])
+        assert done.returncode == 0, done.stderr
+        printed.append([float(number) for number in re.findall(r"epoch \d: (\S+)", done.stdout)])
+    assert len(printed[0]) == 3
+    assert printed[0] == sorted(set(printed[0]), reverse=True)  # it learns
+    assert printed[1] == pytest.approx(printed[0], abs=2e-5)
+    assert printed[2] == pytest.approx(printed[0], abs=2e-5)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from tests.losses import stub
@@ -197,6 +198,18 @@ def test_an_option_of_another_type_is_refused_with_its_name_and_value(entry: los
         for wrong in (object(), [1]):
             with pytest.raises(losses.LossInputError, match=re.escape(f"{entry.name}: {p.name} must be ")):
                 entry.function(**inputs, **{p.name: wrong})
+
+
+@pytest.mark.parametrize("entry", losses.catalogue(), ids=lambda e: e.name)
+def test_what_is_no_group_is_refused(entry: losses.Entry) -> None:
+    parameters = inspect.signature(entry.function).parameters.values()
+    inputs = {p.name: torch.zeros(2, 3) for p in parameters if p.default is p.empty}
+    for wrong, kind in (("a", "str"), (3, "int"), ([1], "list"), (torch.ones(2), "Tensor"), (np.ones(2), "ndarray")):
+        said = f"group must be a torch process group, a communicator of mpi4py or None, got {kind}"
+        with pytest.raises(losses.LossInputError, match=f"^{entry.name}: {said}$"):
+            entry.function(**inputs, group=wrong)
+        with pytest.raises(losses.LossInputError, match=f"^{entry.module.__name__}: {said}$"):
+            entry.module(group=wrong)
 
 
 def test_options_at_the_call_of_a_module_by_their_earlier_names() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -18,11 +19,18 @@ def check(ranks: Communicator) -> None:
             for one, expected in zip(found, rows, strict=True):
                 assert one.dtype == dtype
                 assert torch.equal(one, expected)
+    column = torch.arange(12.0).reshape(4, 3)[:, :1]  # contiguous, though its last step in memory is 3
+    assert all(torch.equal(one, column) for one in ranks.gather(column))
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64):
         mine = torch.full((3, 4), 1.0 + ranks.rank, dtype=dtype).T
         expected = torch.full((4, 3), ranks.size * (ranks.size + 1) / 2, dtype=dtype)
         assert torch.equal(ranks.sum(mine), expected)
         assert (mine == 1 + ranks.rank).all()
+    for rows in (torch.ones(ranks.rank, 0), torch.ones(0, 7).T, torch.ones(1, 7).T, torch.ones(4, 3, 2)[:, 1].T):
+        assert torch.equal(ranks.gather(rows)[ranks.rank], rows)  # whatever their strides
+    if ranks.size > 1:
+        with pytest.raises(ValueError, match="the rows of rank 1 have 8 bytes and those of rank 0 4"):
+            ranks.gather(torch.ones(2, 2 if ranks.rank == 1 else 1))
     thirds = torch.full((1001,), 1 / 3 + ranks.rank)
     assert all(torch.equal(one, ranks.sum(thirds)) for one in ranks.gather(ranks.sum(thirds)[None]) for one in one)
     said = {"seconds": 0.5 * ranks.rank, "why": "Ångström"}
@@ -56,8 +64,11 @@ def _rows(n: int, shape: tuple[int, ...], dtype: torch.dtype, rank: int) -> Tens
 
 if __name__ == "__main__":
     if sys.argv[1] == "mpi":
+        from nucleate.parallel import mpi
         from nucleate.parallel.mpi import MPICommunicator
 
+        check(MPICommunicator())
+        mpi.MOST = 5  # sums in several messages
         check(MPICommunicator())
         check_messages(MPICommunicator())
     else:

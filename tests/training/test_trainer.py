@@ -14,7 +14,7 @@ from nucleate.errors import ModelError, TrainingError
 from nucleate.inference.backends import TorchBackend
 from nucleate.networks.unet import Architecture
 from nucleate.parallel import SingleProcess
-from nucleate.training.checkpoint import Checkpoint
+from nucleate.training.checkpoint import Checkpoint, encode
 from nucleate.training.config import Limits, TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.parallel import Serial, Threads
@@ -113,12 +113,13 @@ def test_an_interrupted_run_comes_to_the_same_weights(straight, tmp_path, steps)
     assert_same(run(folder=tmp_path, resume=True), straight)
 
 
-def test_a_run_interrupted_before_its_first_epoch_has_nothing_to_go_on_from(tmp_path):
+def test_an_interruption_loses_no_step(straight, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path, observe=stopping_at(1))
-    assert not (tmp_path / "training.safetensors").exists()
-    with pytest.raises(ModelError, match="--resume"):
-        run(folder=tmp_path, resume=True)
+    steps = []
+    resumed = run(folder=tmp_path, resume=True, observe=lambda state, loss: steps.append(state.step))
+    assert steps == list(range(2, straight.state.step + 1))
+    assert_same(resumed, straight)
 
 
 def dropped(tensors, name):
@@ -460,3 +461,40 @@ def test_a_run_is_resumed_with_the_same_loss_however_it_is_typed(tmp_path):
         run(dataclasses.replace(SHORT, loss="cross_entropy+0.6*dice"), folder=tmp_path, resume=True)
     same = dataclasses.replace(SHORT, loss="1*cross_entropy + .5*dice")
     assert run(same, folder=tmp_path, resume=True).state.finished
+
+
+class Behind(SingleProcess):
+    """Lost a rank, and lives on beside one that is ahead: `ahead` is its trainer."""
+
+    def __init__(self, ahead):
+        self.ahead, self.size = ahead, 2
+
+    def survivors(self):
+        self.size = 1
+        return self
+
+    def all(self, value):
+        state = self.ahead.state
+        return [value, [state.step, len(state.history)]]
+
+    def gather(self, rows):
+        assert len(rows) == 0, "one that is behind sends nothing"
+        content = encode(self.ahead.tensors(), self.ahead.state, self.ahead.identity)
+        return [rows, torch.frombuffer(bytearray(content), dtype=torch.uint8)]
+
+
+def test_after_the_loss_of_a_rank_one_that_is_behind_takes_the_state_of_the_furthest():
+    ahead, one = trainer(), trainer()
+    for _ in range(3):
+        ahead.step(ahead.batches())
+    one.step(one.batches())
+    one.network.encoder.stem.bias.grad = torch.ones_like(one.network.encoder.stem.bias)
+    one.ranks = Behind(ahead)
+    one._go_on_without()
+    assert one.state == ahead.state and one.state.step == 3
+    assert all(torch.equal(own, ahead.tensors()[name]) for name, own in one.tensors().items())
+    assert all(parameter.grad is None for parameter in one.network.parameters())
+    for each in (ahead, one):
+        each.ranks = SingleProcess()
+        each.step(each.batches())
+    assert all(torch.equal(own, ahead.tensors()[name]) for name, own in one.tensors().items())

@@ -17,6 +17,7 @@ from nucleate.errors import ImageError
 from nucleate.io.axes import RGB
 from nucleate.io.base import Reader
 from nucleate.io.formats.progress import Observe
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.types import Image, Pixels
 
 LOWEST, HIGHEST = -1.0, 4.0
@@ -83,7 +84,7 @@ def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:
     >>> percentiles(np.array([1, 2, 3, 5], np.uint8), (0, 50, 100)).tolist()
     [1.0, 2.5, 5.0]
     """
-    below, above, part = ranks(pixels.size, q)
+    below, above, part = ordinals(pixels.size, q)
     if _countable(pixels):
         values = pixels.reshape(-1)
         size = int(values.max()) + 1
@@ -97,11 +98,11 @@ def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:
     return interpolated(ranked[below], ranked[above], part)
 
 
-def ranks(count: int, q: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def ordinals(count: int, q: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Where percentiles lie among `count` sorted values, the first of rank 0: the rank below each, the rank above, and
     the part of the way from one to the other.
 
-    >>> [part.tolist() for part in ranks(4, (0, 50, 100))]
+    >>> [part.tolist() for part in ordinals(4, (0, 50, 100))]
     [[0, 1, 3], [1, 2, 3], [0.0, 0.5, 0.0]]
     """
     position = np.asarray(q, dtype=np.float64) / 100 * (count - 1)
@@ -170,11 +171,12 @@ class Statistics:
         channels: int,
         normalisation: Normalisation | None = None,
         observe: Observe | None = None,
+        ranks: Communicator | None = None,
     ) -> Statistics:
         """The statistics of the whole image behind a reader, exactly those that `normalise` takes.
 
         One pass for integers, two for floats (four where floats are added up to grey), a few pieces of the image in
-        memory at once. `observe` is told the share that is done.
+        memory at once. `observe` is told the share that is done. Each of `ranks` reads its part of the image.
 
         Raises `ImageError` where the number of channels does not fit or a pixel cannot be read.
 
@@ -185,8 +187,8 @@ class Statistics:
         Statistics(channels=1, low=0.0, high=50.0, constant=False)
         """
         normalisation = normalisation or Normalisation()
-        boxes = list(reader.pieces())
-        first = reader.read(boxes[0])[:1, :1]
+        ranks, every = ranks or SingleProcess(), list(reader.pieces())
+        first, boxes = ranks.together(lambda: reader.read(every[0])[:1, :1]), every[ranks.rank :: ranks.size]
         mixed = with_channels(first, reader.channels, channels, reader.path or reader.name)
         bits, done, constant = _bits(first, mixed), 0, True
 
@@ -201,10 +203,10 @@ class Statistics:
                     observe(done / (passes(bits) * len(boxes)))
 
         height, width = reader.shape
-        below, above, part = ranks(height * width * mixed.shape[2], (normalisation.low, normalisation.high))
-        values = select(stream, np.concatenate([below, above]), mixed.dtype, bits)
+        below, above, part = ordinals(height * width * mixed.shape[2], (normalisation.low, normalisation.high))
+        values = select(stream, np.concatenate([below, above]), mixed.dtype, bits, ranks)
         low, high = interpolated(values[:2], values[2:], part)
-        return cls(channels, float(low), float(high), constant)
+        return cls(channels, float(low), float(high), all(ranks.all(constant)))
 
     def normalise(self, pixels: Pixels, names: Sequence[str]) -> NDArray[np.float32]:
         """Pixels (height, width, channels as `names` has them) of any box as the network sees them, float32 of shape
@@ -218,9 +220,13 @@ def passes(bits: int) -> int:
 
 
 def select(
-    stream: Callable[[], Iterator[NDArray[Any]]], ranks: NDArray[np.int64], dtype: np.dtype[Any], bits: int
+    stream: Callable[[], Iterator[NDArray[Any]]],
+    places: NDArray[np.int64],
+    dtype: np.dtype[Any],
+    bits: int,
+    ranks: Communicator | None = None,
 ) -> NDArray[np.float64]:
-    """The values of the given ranks (0 the smallest) among all that a stream gives, found digit by digit.
+    """The values at the given places (0 the smallest) among all that a stream gives, found digit by digit.
 
     The values, unsigned or floats, have an order that is that of their `bits`. Each pass over the stream counts one
     digit of them, the highest first, among the values that share the digits that are known already.
@@ -229,29 +235,44 @@ def select(
     >>> select(lambda: iter([numbers[:2], numbers[2:]]), np.array([0, 2]), numbers.dtype, 32).tolist()
     [-1.0, 2.5]
     """
-    digit = -(-bits // passes(bits))
-    known = np.zeros(len(ranks), dtype=np.uint64)
-    left = ranks.copy()
+    ranks, digit = ranks or SingleProcess(), -(-bits // passes(bits))
+    known = np.zeros(len(places), dtype=np.uint64)
+    left = places.copy()
     highest = (passes(bits) - 1) * digit
     for shift in range(highest, -1, -digit):
         prefixes = np.unique(known)
-        counts = np.zeros((len(prefixes), 2**digit), dtype=np.int64)
-        for values in stream():
-            keys = _ordered(values.reshape(-1))
-            if passes(bits) == 1:
-                counts[0] += np.bincount(keys, minlength=2**digit)
-                continue
-            heads = keys >> shift
-            tails = (heads & (2**digit - 1)).astype(np.intp)
-            for row, prefix in zip(counts, prefixes, strict=True):
-                # Above the highest digit there is none to share.
-                chosen = tails if shift == highest else tails[heads >> digit == prefix]
-                row += np.bincount(chosen, minlength=2**digit)
+
+        def counted(shift: int = shift, prefixes: NDArray[np.uint64] = prefixes) -> NDArray[np.int64]:
+            counts = np.zeros((len(prefixes), 2**digit), dtype=np.int64)
+            for values in stream():
+                keys = _ordered(values.reshape(-1))
+                if passes(bits) == 1:
+                    counts[0] += np.bincount(keys, minlength=2**digit)
+                    continue
+                heads = keys >> shift
+                tails = (heads & (2**digit - 1)).astype(np.intp)
+                for row, prefix in zip(counts, prefixes, strict=True):
+                    # Above the highest digit there is none to share.
+                    chosen = tails if shift == highest else tails[heads >> digit == prefix]
+                    row += np.bincount(chosen, minlength=2**digit)
+            return counts
+
+        counts = _over(ranks.together(counted), ranks)
         reached = np.cumsum(counts, axis=1)[np.searchsorted(prefixes, known)]
         found = [int(np.searchsorted(row, rank, side="right")) for row, rank in zip(reached, left, strict=True)]
         left -= [row[place - 1] if place else 0 for row, place in zip(reached, found, strict=True)]
         known = (known << np.uint64(digit)) | np.array(found, dtype=np.uint64)
     return _values(known, dtype)
+
+
+def _over(counts: NDArray[np.int64], ranks: Communicator) -> NDArray[np.int64]:
+    """The sum of what the ranks counted."""
+    if ranks.size == 1:
+        return counts
+    import torch  # reading and counting alone need none
+
+    summed: NDArray[np.int64] = ranks.sum(torch.from_numpy(counts)).numpy()
+    return summed
 
 
 def _ordered(values: NDArray[Any]) -> NDArray[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
+import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -84,10 +86,13 @@ class FolderBlockStore(BlockStore):
 
     Files are renamed into place but not forced to the disk: after a power cut one may be damaged. Its checksum tells,
     and it counts as not there.
+
+    Where other machines write into the folder, too, a file that must be there is waited for `patience` seconds: a
+    network file system may show it late.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, patience: float = 0.0) -> None:
+        self.folder, self.patience = folder, patience
         self._lock = threading.Lock()
         self._written: set[str] = set()  # by this process, and so known to be whole
 
@@ -122,6 +127,14 @@ class FolderBlockStore(BlockStore):
             return _unpacked(name, data, check=not known)
         except (ValueError, KeyError, TypeError, struct.error, RecursionError, imagecodecs.ZstdError):
             return None
+
+    def __getitem__(self, name: str) -> Arrays:
+        until = time.monotonic() + self.patience
+        while (found := self.get(name)) is None and time.monotonic() < until:
+            time.sleep(0.05)
+            with suppress(OSError), os.scandir(self.folder):
+                pass  # asks the server anew what the folder holds
+        return super().__getitem__(name) if found is None else found
 
     def drop(self, name: str) -> None:
         with suppress(OSError):

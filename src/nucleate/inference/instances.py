@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from nucleate.inference.block_store import BlockStore
 from nucleate.inference.measurements import Measured, mask_bytes
 from nucleate.io.cache import Cache
 from nucleate.io.instances import Instance, Instances
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.postprocess import kernels
 from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.types import Box, Nucleus
@@ -23,7 +25,9 @@ _MEASURES = ("y", "x", "area", "mean", "score", "entropy")
 _KEPT, _FEWEST = 2**26, 3  # bytes of rows of tiles that are kept decoded, and how many of them at least
 
 
-def relabel_sequential(store: BlockStore, rows: Iterable[Sequence[str]]) -> list[int]:
+def relabel_sequential(
+    store: BlockStore, rows: Sequence[Sequence[str]], ranks: Communicator | None = None
+) -> list[int]:
     """Put the nuclei of all tiles in the order of their centres, in which they are numbered 1..N.
 
     The centres of a row of tiles lie below those of the rows before, so that sorting row by row sorts them all.
@@ -31,12 +35,22 @@ def relabel_sequential(store: BlockStore, rows: Iterable[Sequence[str]]) -> list
     Args:
         store: holds the nuclei of each tile; it is given those of each row, as row-0, row-1 ...
         rows: the names of the tiles of each row.
+        ranks: the processes that share the rows, and see one store.
 
     Returns:
         How many nuclei each row has.
     """
+    ranks = ranks or SingleProcess()
+    begin, end = (len(rows) * share // ranks.size for share in (ranks.rank, ranks.rank + 1))
+    return [
+        count for part in ranks.all(ranks.together(partial(_relabel, store, rows, range(begin, end)))) for count in part
+    ]
+
+
+def _relabel(store: BlockStore, rows: Sequence[Sequence[str]], wanted: Iterable[int]) -> list[int]:
     counts = []
-    for index, tiles in enumerate(rows):
+    for index in wanted:
+        tiles = rows[index]
         name = f"row-{index}"
         parts = [store[tile] for tile in tiles]
         ordered = _ordered(np.concatenate([p["rows"] for p in parts]), np.concatenate([p["masks"] for p in parts]))

@@ -11,11 +11,12 @@ region is that of the whole image, cut out.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,15 @@ from nucleate.inference.block_store import Arrays, BlockStore
 from nucleate.inference.instances import FURTHEST, StoredInstances, relabel_sequential
 from nucleate.inference.measurements import Measured, measure, names, nucleus_type, reaches_bound
 from nucleate.inference.reduced import ReducedReader, coarse, enlarge, fine, suitable_factor
-from nucleate.inference.scheduler import Schedule, do_all
+from nucleate.inference.scheduler import WORKERS, Schedule, ScheduleQueue, do_all
 from nucleate.inference.sliding_window import SIDE, BlankCache, ForwardPass, SlidingWindow
 from nucleate.inference.tiling import tiles
 from nucleate.io.cache import Cache
 from nucleate.io.formats.progress import Observe
 from nucleate.io.reader import Reader
 from nucleate.networks.decode import to_entropy, to_maps
+from nucleate.parallel import Communicator, SingleProcess
+from nucleate.parallel.deal import deal
 from nucleate.postprocess.instances_from_maps import (
     MAX_DISTANCE,
     Candidates,
@@ -114,36 +117,88 @@ class Pipeline:
             for j, (x, right) in enumerate(columns)
         }
 
-    def run(self, pool: Executor | None = None, observe: Observe | None = None) -> None:
-        """Segment every tile; with a pool, its threads do it. `observe` is told the share that is done."""
+    def run(
+        self, pool: Executor | None = None, observe: Observe | None = None, ranks: Communicator | None = None
+    ) -> None:
+        """Segment every tile.
+
+        Args:
+            pool: its threads do it; by default the calling one.
+            observe: is told the share that is done.
+            ranks: the processes that share the work, each with a pool of its own, and a store that all of them see.
+        """
+        ranks = ranks or SingleProcess()
         if not self.statistics.constant:
             network = BlankCache(self.network)
-            self.seen = self._reduced(network)
+            self.seen = self._reduced(network, ranks)
             self.window = SlidingWindow.plan(network, self.seen.shape, self.read_seen, side=self.config.side)
-        needs = {
-            tile: self.window.meeting(coarse(box, self.reduction).grown(EXAMINED, within=self.seen.shape))
-            for tile, box in self._tiles.items()
-            if self.store.get(tile) is None
-        }
-        missing = self._missing({block for blocks in needs.values() for block in blocks})
+        if ranks.size > 1:
+            assert pool is not None
+            self._run_over(ranks, pool, observe)
+            return
+        needs, missing = self._plan()
         schedule = Schedule(needs, missing)
 
         def finish(tile: str) -> None:
-            self._segment_tile(tile, needs[tile])
+            self._segment_tile(tile, self._extent(needs[tile]))
             for block in schedule.tile_done(tile):
                 self.store.drop(f"votes-{block}")
 
         def step(block: int) -> None:
-            self._run_block(block)
+            self._keep_extent(block, self._run_block(block))
             for tile in schedule.block_done(block):
                 finish(tile)
 
         work = [*(partial(finish, tile) for tile in schedule.ready()), *(partial(step, block) for block in missing)]
         do_all(work, pool, observe)
 
-    def instances(self, name: str, *, downsample: float = 1.0, pixel_size: float | None = None) -> StoredInstances:
-        """The nuclei, numbered, once `run` has returned; the arguments are as in `io.instances`."""
-        counts = relabel_sequential(self.store, self._rows)
+    def _run_over(self, ranks: Communicator, pool: Executor, observe: Observe | None) -> None:
+        """The same by all ranks: the first deals out blocks, and tiles as soon as their blocks are done."""
+
+        def extent_of(tile: str) -> list[int] | None:
+            extent = self._extent(needs[tile])
+            return None if extent is None else [extent.vote, extent.assign, extent.nms]
+
+        def done(item: list[Any], result: list[int] | None) -> None:
+            kind, which = item[:2]
+            if kind == "block":
+                self._keep_extent(which, Extent(*(result or ())))
+            else:
+                for block in queue.schedule.tile_done(which):
+                    self.store.drop(f"votes-{block}")
+
+        def work(item: list[Any]) -> list[int] | None:
+            kind, which, *more = item
+            if kind == "tile":
+                self._segment_tile(which, None if more[0] is None else Extent(*more[0]))
+                return None
+            extent = self._run_block(which)
+            return [extent.vote, extent.assign, extent.nms]
+
+        needs, missing = self._plan() if ranks.rank == 0 else ({}, [])
+        queue = ScheduleQueue(Schedule(needs, missing), missing, len(needs), extent_of, done, observe)
+        deal(ranks, queue, work, pool, min(WORKERS, torch.get_num_threads()))
+
+    def _plan(self) -> tuple[dict[str, list[int]], list[int]]:
+        """The tiles that are not done, with the blocks that each needs; and those of these blocks that are not."""
+        needs = {
+            tile: self.window.meeting(coarse(box, self.reduction).grown(EXAMINED, within=self.seen.shape))
+            for tile, box in self._tiles.items()
+            if self.store.get(tile) is None
+        }
+        return needs, self._missing({block for blocks in needs.values() for block in blocks})
+
+    def instances(
+        self,
+        name: str,
+        *,
+        downsample: float = 1.0,
+        pixel_size: float | None = None,
+        ranks: Communicator | None = None,
+    ) -> StoredInstances:
+        """The nuclei, numbered, once `run` has returned; the arguments are as in `io.instances`, and `ranks` number
+        them together."""
+        counts = relabel_sequential(self.store, self._rows, ranks)
         region = self.config.region
         return StoredInstances(
             name,
@@ -178,13 +233,20 @@ class Pipeline:
         """The whole factor by which the image is reduced before all else; 1 but where nuclei are very large."""
         return self.seen.factor if isinstance(self.seen, ReducedReader) else 1
 
-    def _reduced(self, network: ForwardPass) -> Reader:
+    def _reduced(self, network: ForwardPass, ranks: Communicator) -> Reader:
         """The image, reduced where its nuclei are too large for the network."""
-        kept = self.store.get("reduction")
-        factor = 1 if kept is None else int(kept["factor"])
-        if kept is None and self.config.reduce:
-            factor = suitable_factor(network, self.reader, self.statistics)
-            self.store.put("reduction", {"factor": np.array(factor)})
+
+        def suitable() -> int:
+            kept = self.store.get("reduction")
+            if kept is not None:
+                return int(kept["factor"])
+            if not self.config.reduce:
+                return 1
+            found = suitable_factor(network, self.reader, self.statistics)
+            self.store.put("reduction", {"factor": np.array(found)})
+            return found
+
+        factor = ranks.by_first(suitable)
         return ReducedReader(self.reader, factor) if factor > 1 else self.reader
 
     def read_seen(self, box: Box) -> torch.Tensor:
@@ -213,8 +275,8 @@ class Pipeline:
                 missing.append(index)
         return missing
 
-    def _run_block(self, index: int) -> None:
-        """Run the network on a block, and keep its votes and entropy."""
+    def _run_block(self, index: int) -> Extent:
+        """Run the network on a block, keep its votes and entropy, and give how far they reach."""
         block, classes = self.window.blocks[index], self.network.architecture.classes
         region, context = block.write_region, block.context
         raw = self.window.forward(block, self.read_seen(block.read_region))
@@ -234,18 +296,23 @@ class Pipeline:
                 "extent": np.array([extent.vote, extent.assign, extent.nms]),
             },
         )
-        with self._lock:
-            self._extents[index] = extent
+        return extent
 
-    def _segment_tile(self, name: str, blocks: Sequence[int]) -> None:
-        """Turn the votes around a tile, all from these blocks, into its nuclei, and keep them."""
+    def _keep_extent(self, block: int, extent: Extent) -> None:
+        with self._lock:
+            self._extents[block] = extent
+
+    def _extent(self, blocks: Sequence[int]) -> Extent | None:
+        """How far the votes of these blocks reach; None of no block."""
+        return reduce(operator.or_, (self._extents[block] for block in blocks)) if blocks else None
+
+    def _segment_tile(self, name: str, reaching: Extent | None) -> None:
+        """Turn the votes around a tile, which reach so far, into its nuclei, and keep them."""
         tile, factor, shape = self._tiles[name], self.reduction, self.seen.shape
         seen = coarse(tile, factor)
-        extent = Extent(0, 0, 0)
-        for block in blocks:
-            extent |= self._extents[block]
+        extent = reaching or Extent(0, 0, 0)
         box = seen.grown(extent.context + extent.nucleus + (factor > 1), within=shape)
-        votes = self._votes(box) if blocks else None  # there are none in a constant image
+        votes = None if reaching is None else self._votes(box)  # there are none in a constant image
         done = Measured(np.zeros(0, dtype=nucleus_type(len(self.channels))), np.zeros(0, dtype=np.uint8))
         if votes is not None and len(votes.candidates.position):
             wide = seen.grown(extent.nucleus, within=shape)

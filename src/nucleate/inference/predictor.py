@@ -18,7 +18,7 @@ from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import BlockStore, MemoryBlockStore
 from nucleate.inference.image_input import ChannelReader
 from nucleate.inference.pipeline import Pipeline, PipelineConfig
-from nucleate.inference.scheduler import thread_pool
+from nucleate.inference.scheduler import WORKERS, thread_pool
 from nucleate.inference.select import choose
 from nucleate.inference.sliding_window import SIDE, ForwardPass, whole_pixels
 from nucleate.inference.tta import TestTimeAugmentation
@@ -27,11 +27,9 @@ from nucleate.io.prediction_json import Environment
 from nucleate.io.reader import MemoryReader, Reader
 from nucleate.networks.runtime import one_heap
 from nucleate.networks.store import Model
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.postprocess.rescale import LARGEST
 from nucleate.types import Box, Image, Segmentation
-
-WORKERS = 2
-"""Blocks that are in work at once: while one is with the network, the other may be read, grouped or written."""
 
 _STATISTICS = 0.05  # of the work on an image
 
@@ -75,8 +73,8 @@ class Predictor:
         }
 
     def environment(self) -> Environment:
-        """With what it computes, in the calling thread."""
-        return Environment(**self.engine.describe(), threads=torch.get_num_threads(), versions=versions())
+        """With what it computes."""
+        return Environment(**self.engine.describe(), versions=versions())
 
     def segment(self, image: Image) -> Segmentation:
         """The nuclei of an image in memory; none where the image is constant."""
@@ -96,6 +94,7 @@ class Predictor:
         entropy: bool = False,
         channel: str | int | None = None,
         observe: Observe | None = None,
+        ranks: Communicator | None = None,
     ) -> Pipeline:
         """Segment an image; a small one in the calling thread.
 
@@ -105,6 +104,8 @@ class Predictor:
             region, tile, entropy: as in `PipelineConfig`.
             channel: which of several is segmented; see `data.channels.choose_channels`.
             observe: is told the share that is done.
+            ranks: the processes that share the work, each of which calls this with the same image, and a store that
+                all of them see; by default this one alone.
 
         Returns:
             The pipeline, which has run and gives the results.
@@ -114,7 +115,8 @@ class Predictor:
         every = reader if has_several(reader) else None
         if places != tuple(range(len(reader.channels))):
             reader = ChannelReader(reader, places)
-        statistics = self._statistics(reader, store, observe)
+        ranks = ranks or SingleProcess()
+        statistics = self._statistics(reader, store, observe, ranks)
         # A model that learnt from very large nuclei knows them as they are.
         reduce = manifest.data.median_diameter <= LARGEST
         config = PipelineConfig(region, tile, entropy, self.side, reduce)
@@ -123,25 +125,35 @@ class Predictor:
         told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))
         threads = torch.get_num_threads()
         workers: AbstractContextManager[Executor | None] = (
-            nullcontext() if self.is_small(reader) else thread_pool(min(WORKERS, threads), max(1, threads // WORKERS))
+            nullcontext()
+            if self.is_small(reader) and ranks.size == 1
+            else thread_pool(min(WORKERS, threads), max(1, threads // WORKERS))
         )
         with workers as pool:
-            pipeline.run(pool, told)
+            pipeline.run(pool, told, ranks)
         return pipeline
 
     def is_small(self, reader: Reader) -> bool:
         """Whether an image is about one block of the network, and so done in one piece."""
         return reader.shape[0] * reader.shape[1] <= whole_pixels(self.side)
 
-    def _statistics(self, reader: Reader, store: BlockStore, observe: Observe | None) -> Statistics:
+    def _statistics(
+        self, reader: Reader, store: BlockStore, observe: Observe | None, ranks: Communicator
+    ) -> Statistics:
         channels = self.model.manifest.architecture.channels
-        kept = store.get("statistics")
-        if kept is not None:
-            return Statistics(channels, float(kept["low"]), float(kept["high"]), bool(kept["constant"]))
+
+        def kept() -> tuple[float, float, bool] | None:
+            found = store.get("statistics")
+            return None if found is None else (float(found["low"]), float(found["high"]), bool(found["constant"]))
+
+        before = ranks.by_first(kept)
+        if before is not None:
+            return Statistics(channels, *before)
         told = None if observe is None else (lambda share: observe(_STATISTICS * share))
-        found = Statistics.of(reader, channels, self.model.normalisation, told)
-        values = {"low": found.low, "high": found.high, "constant": found.constant}
-        store.put("statistics", {name: np.array(value) for name, value in values.items()})
+        found = Statistics.of(reader, channels, self.model.normalisation, told, ranks)
+        if ranks.rank == 0:
+            values = {"low": found.low, "high": found.high, "constant": found.constant}
+            store.put("statistics", {name: np.array(value) for name, value in values.items()})
         return found
 
 

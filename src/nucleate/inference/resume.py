@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from nucleate.errors import ImageError, OutputError
 from nucleate.inference.block_store import FolderBlockStore
 from nucleate.io.atomic import write_json
 from nucleate.io.digest import digest_of
+from nucleate.parallel import Communicator, SingleProcess
+
+PATIENCE = 60.0
+"""Seconds that a rank waits for what another one has written."""
 
 BEGUN, WRITING = "begun.json", "writing"
 
@@ -60,20 +65,25 @@ def end_work(out: Path, name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStore:
+def open_work(out: Path, name: str, identity: dict[str, Any], ranks: Communicator | None = None) -> FolderBlockStore:
     """The store of an image, new or resumed.
 
     Args:
         out: where the results go.
         name: of the image.
         identity: what the results depend on, for JSON.
+        ranks: the processes that share the work; the first one makes the folder.
 
     Raises:
         OutputError: where an unfinished run was begun with another image, model, engine or options.
     """
-    folder = work_folder(out, name)
+    folder, ranks = work_folder(out, name), ranks or SingleProcess()
+    ranks.by_first(partial(_begin, folder, json.loads(json.dumps(identity))))
+    return FolderBlockStore(folder, patience=PATIENCE if ranks.size > 1 else 0.0)
+
+
+def _begin(folder: Path, identity: dict[str, Any]) -> None:
     begun = _begun(folder / BEGUN)
-    identity = json.loads(json.dumps(identity))
     if begun is None:
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / BEGUN, identity)
@@ -82,7 +92,6 @@ def open_work(out: Path, name: str, identity: dict[str, Any]) -> FolderBlockStor
         raise OutputError(
             f"{folder} was begun with another {other}: use the same, or delete that folder to begin anew."
         )
-    return FolderBlockStore(folder)
 
 
 def _begun(path: Path) -> dict[str, Any] | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from nucleate.io.formats.progress import Observe
 from nucleate.networks.runtime import return_memory
+from nucleate.parallel.deal import Queue
+
+WORKERS = 2
+"""Blocks that are in work at once: while one is with the network, the other may be read, grouped or written."""
 
 SUBMITTED = 16
 """Pieces of work, several for each thread of the pool; after as many, freed memory is given back."""
@@ -70,6 +74,51 @@ class Schedule:
         with self._lock:
             self._users.subtract(self._needs[tile])
             return [block for block in self._needs[tile] if not self._users[block]]
+
+
+class ScheduleQueue(Queue):
+    """The tiles and blocks of a schedule as rank 0 deals them out: ["tile", name, extent] of tiles whose blocks are
+    done, before ["block", number].
+
+    Args:
+        schedule: of which tiles wait for which blocks.
+        missing: the blocks to compute, in order.
+        tiles: how many tiles there are.
+        extent_of: gives what a tile's work is told of its blocks.
+        told: hears what came of each item, before tiles that waited for it are dealt out.
+        observe: is told the share that is done.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        missing: Sequence[int],
+        tiles: int,
+        extent_of: Callable[[str], Any],
+        told: Callable[[list[Any], Any], None],
+        observe: Observe | None,
+    ) -> None:
+        self.schedule, self._extent_of, self._told, self._observe = schedule, extent_of, told, observe
+        self._ready, self._blocks = deque(schedule.ready()), deque(missing)
+        self._all = self._left = len(missing) + tiles
+
+    def take(self) -> list[Any] | None:
+        if self._ready:
+            tile = self._ready.popleft()
+            return ["tile", tile, self._extent_of(tile)]
+        return ["block", self._blocks.popleft()] if self._blocks else None
+
+    def done(self, item: list[Any], result: Any) -> None:
+        self._told(item, result)
+        if item[0] == "block":
+            self._ready += self.schedule.block_done(item[1])
+        self._left -= 1
+        if self._observe is not None:
+            self._observe(1 - self._left / self._all)
+
+    @property
+    def left(self) -> bool:
+        return self._left > 0
 
 
 def do_all(work: Sequence[Callable[[], None]], pool: Executor | None, observe: Observe | None) -> None:

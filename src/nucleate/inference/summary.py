@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,24 @@ class Failed:
 
 
 ImageResult = Segmented | Skipped | Failed
+
+
+def to_json(result: ImageResult) -> dict[str, Any]:
+    """A result as JSON can hold it.
+
+    >>> from_json(to_json(Failed("x.tif is cut.")))
+    Failed(reason='x.tif is cut.')
+    """
+    return {"kind": type(result).__name__, **asdict(result)}
+
+
+def from_json(sent: dict[str, Any]) -> ImageResult:
+    """The result of which `to_json` was sent."""
+    kinds: dict[str, Callable[..., ImageResult]] = {kind.__name__: kind for kind in (Segmented, Skipped, Failed)}
+    values: dict[str, Any] = {
+        name: tuple(one) if isinstance(one, list) else one for name, one in sent.items() if name != "kind"
+    }
+    return kinds[sent["kind"]](**values)
 
 
 @dataclass(frozen=True, slots=True)

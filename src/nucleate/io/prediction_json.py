@@ -20,11 +20,11 @@ KIND = "nucleate prediction"
 @dataclass(frozen=True, slots=True)
 class Environment:
     """With what an image was segmented: the `engine` that ran the network, the `number_format` of its products,
-    PyTorch's `threads`, and the `versions` of the packages that the result depends on."""
+    and the `versions` of the packages that the result depends on. It does not depend on the number of threads or
+    processes."""
 
     engine: str
     number_format: str
-    threads: int
     versions: dict[str, str]
 
 
@@ -176,7 +176,6 @@ def _is_environment(value: dict[str, Any]) -> bool:
     return (
         isinstance(value.get("engine"), str)
         and isinstance(value.get("number_format"), str)
-        and _whole(value.get("threads"))
         and isinstance(versions, dict)
         and all(isinstance(one, str) for one in versions.values())
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
+from nucleate.losses.distributed import require_group
 from nucleate.losses.reduction import TotalAndWeight, is_nothing, require_parts
 from nucleate.parallel import communicator_of
 
@@ -81,6 +82,7 @@ class Accumulation:
                 f"Accumulation: group must be a process group or a communicator of mpi4py, got {group!r}; say factors= "
                 "or weights="
             )
+        require_group("Accumulation", group)
         self._factors = _numbers("factors", factors, -sys.float_info.max)
         said = _numbers("weights", weights, 0.0)
         if self._factors is not None and said is not None and len(self._factors) != len(said):

@@ -85,7 +85,6 @@ def cross_entropy(
             their number. The rule is the same for indices and for probabilities.
         reduction: "mean", "sum", or "none" for the weighted value of each position, 0 where not selected.
         check: read the values for mistakes; None follows `losses.use_checks`.
-        group: the ranks over which the mean or the sum is taken.
 
     Returns:
         float32, or float64 for float64 logits. 0 with a zero gradient where nothing is selected.

@@ -49,7 +49,8 @@ ARGUMENTS = {
     "reduction": '"mean", "sum", "none" for one value at each position, or "pair" for the tensor (total, weight) whose '
     "quotient is the mean.",
     "check": "read the values for mistakes; None follows `losses.use_checks`.",
-    "group": "the ranks over which the mean or the sum is taken: a torch process group, or a communicator of mpi4py.",
+    "group": "the ranks over which the mean or the sum is taken: a torch process group, or a communicator of mpi4py. "
+    "Every rank makes the same call, one without rows too.",
 }
 OF_FAMILY = {
     "margin": {

@@ -155,7 +155,8 @@ def dense_info_nce(
         _matched(q, pixels, partner, here, likely, t, similarity)
         for q, pixels, partner, here, likely in zip(queries, columns, wanted, where, expected, strict=True)
     ]
-    values = torch.cat(found).reshape(match.shape)
+    # `cat` cuts tensors without numbers off the graph, and with them the ranks' second backward pass.
+    values = (torch.cat(found) if match.numel() else torch.stack(found).sum(0)).reshape(match.shape)
     weights = select(torch.ones_like(values) if each is None else each.to(values.dtype), anchor)
     values = values if each is None else times(weights, values)
     return reduce(name, values, weights, reduction=reduction, check=read, group=group)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distributed import gather
+from nucleate.losses.distributed import gather, require_group
 from nucleate.losses.validation import require_floating, shape
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Queue(nn.Module):
             group: the ranks whose keys enter, in the order of the ranks, so that all hold the same queue. Every rank
                 must call, also one without keys.
         """
+        require_group("Queue", group)
         require_floating("Queue", "keys", keys)
         if keys.ndim != 2 or keys.shape[1] != self.rows.shape[1]:
             raise LossInputError(

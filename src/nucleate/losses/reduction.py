@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distributed import sum_across
+from nucleate.losses.distributed import require_group, sum_across
 from nucleate.losses.options import Reduction
 from nucleate.losses.validation import require_choice
 
@@ -132,6 +132,7 @@ def mean_of(pairs: Iterable[tuple[Tensor, Tensor] | tuple[int, int]], group: Gro
     >>> mean_of([(torch.tensor(6.0), torch.tensor(3.0)), (torch.tensor(0.0), torch.tensor(1.0))]).item()
     1.5
     """
+    require_group("mean_of", group)
     if isinstance(pairs, TotalAndWeight):
         raise LossInputError("mean_of: pairs must be a list of (total, weight), got one pair; give [pair]")
     parts = list(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import inspect
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nucleate.errors import LossInputError
+from nucleate.losses.distributed import require_group
 from nucleate.losses.docstrings import completed
 from nucleate.losses.options import accepts, classes_of, described, is_of
 from nucleate.losses.validation import outdated
@@ -67,6 +69,8 @@ class Loss(nn.Module, ABC):
         super().__setattr__(name, value)
 
     def _check(self, name: str, value: Any) -> None:
+        if name == "group":
+            require_group(type(self).__name__, value)
         kind = _types_of(self.function)[name]
         if not accepts(kind, value):
             raise LossInputError(f"{type(self).__name__}: {name} must be {described(kind)}, got {value!r}")
@@ -79,6 +83,13 @@ class Loss(nn.Module, ABC):
                 **_renamed(type(self).__name__, self.function, given),
             }
         return self.function(*inputs, **{**{name: getattr(self, name) for name in self.defaults}, **named})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Loss:
+        """A copy that speaks to the same group: the ranks of a group cannot be copied."""
+        memo[id(self.__dict__.get("group"))] = self.__dict__.get("group")
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     def extra_repr(self) -> str:
         options = {name: getattr(self, name) for name in self.defaults}
@@ -184,6 +195,7 @@ def _with_checked_options(function: Function, renamed: Mapping[str, str]) -> Fun
         for name, value in options.items():
             if name in usual and type(value) not in usual[name] and not is_of(kinds[name], value):
                 raise LossInputError(f"{function.__name__}: {name} must be {described(kinds[name])}, got {value!r}")
+        require_group(function.__name__, options.get("group"))
         return function(*inputs, **options)
 
     call.renamed = renamed  # type: ignore[attr-defined]

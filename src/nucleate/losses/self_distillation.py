@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nucleate.errors import LossInputError
-from nucleate.losses.distributed import sum_across
+from nucleate.losses.distributed import require_group, sum_across
 from nucleate.losses.embeddings import rows, unit
 from nucleate.losses.options import Positive, Reduction, Share
 from nucleate.losses.reduction import held, quotient, reduce, select, times
@@ -234,6 +234,7 @@ class DINOCenter(nn.Module):
             LossInputError: shapes or types that do not fit.
         """
         name, scores = "DINOCenter", len(self.value)
+        require_group(name, group)
         require_floating(name, "teacher", teacher)
         if not -teacher.ndim <= class_dim < teacher.ndim or teacher.shape[class_dim] != scores:
             raise LossInputError(

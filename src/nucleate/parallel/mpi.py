@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, final
 
@@ -13,14 +16,19 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from nucleate.parallel.communicator import Communicator, RanksLost, summed_in
+from nucleate.parallel.communicator import Communicator, RanksLost, counts_of_rows, summed_in
 
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
 
 
+_LOST = "a rank of this job ended: start again with --resume."
+
 LOST = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
 """The classes of errors by which MPI says that a rank ended."""
+
+MOST = 2**31 - 1
+"""How far MPI counts in one message; newer ones count further."""
 
 MESSAGE = 1
 """The tag of messages between two ranks."""
@@ -36,7 +44,7 @@ def _told_of_losses(call: Callable[Given, Value]) -> Callable[Given, Value]:
         except MPI.Exception as error:
             if error.Get_error_class() not in LOST:
                 raise
-            raise RanksLost("a rank of this job ended: start again with --resume.") from error
+            raise RanksLost(_LOST) from error
 
     return told
 
@@ -51,27 +59,36 @@ class MPICommunicator(Communicator):
     def __init__(self, of: MPI.Intracomm | None = None) -> None:
         self.of = MPI.COMM_WORLD if of is None else of
         self.rank, self.size = self.of.Get_rank(), self.of.Get_size()
+        self._agreed = False  # whether this rank said in `barrier` how it ended
         self._sent: list[tuple[MPI.Request, bytes]] = []  # messages under way, whose bytes must not move
+
+    @classmethod
+    def of_job(cls) -> MPICommunicator:
+        """All ranks that `mpirun` started, apart from what others send on MPI.COMM_WORLD."""
+        own = MPI.COMM_WORLD.Dup()
+        own.Set_errhandler(MPI.ERRORS_RETURN)
+        return cls(own)
 
     @_told_of_losses
     def sum(self, values: Tensor) -> Tensor:
-        total = values.detach().to("cpu", summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
-        self.of.Allreduce(MPI.IN_PLACE, total.numpy(), op=MPI.SUM)
+        total = values.detach().to("cpu", summed_in(values.dtype), copy=True, memory_format=torch.contiguous_format)
+        for part in (total,) if total.numel() <= MOST else total.view(-1).split(MOST):
+            self.of.Allreduce(MPI.IN_PLACE, part.numpy(), op=MPI.SUM)
         return total.to(values.device, values.dtype)
 
     @_told_of_losses
     def gather(self, rows: Tensor) -> list[Tensor]:
         sent = rows.detach().cpu().contiguous()
-        counts = self._integers(len(sent))
-        row = sent[:1].nbytes if len(sent) else sent.new_empty((1, *sent.shape[1:])).nbytes
+        width = sent.element_size() * math.prod(sent.shape[1:])
+        counts = counts_of_rows(self._integers(len(sent), width))
         every = torch.empty((sum(counts), *sent.shape[1:]), dtype=sent.dtype)
-        # As bytes: MPI has no name for bfloat16.
-        kind = MPI.BYTE.Create_contiguous(max(row, 1)).Commit()
-        try:
-            begins = np.concatenate(([0], np.cumsum(counts)[:-1]))
-            self.of.Allgatherv([_bytes(sent), len(sent), kind], [_bytes(every), counts, begins, kind])
-        finally:
-            kind.Free()
+        if every.numel():
+            # By rows of bytes: MPI has no name for bfloat16, and counts no further than MOST.
+            kind = MPI.BYTE.Create_contiguous(width).Commit()
+            try:
+                self.of.Allgatherv([_bytes(sent), len(sent), kind], [_bytes(every), counts, kind])
+            finally:
+                kind.Free()
         return list(every.to(rows.device).split(counts))
 
     @_told_of_losses
@@ -96,10 +113,16 @@ class MPICommunicator(Communicator):
         while not request.Test():
             time.sleep(pause)
             pause = min(0.05, 1.5 * pause)
+        if tolerant() and self.size > 1:
+            # The wait may end well here and not elsewhere, so all say how it ended; see `survivors`.
+            self._agreed = True
+            if not self.of.Agree(1):
+                raise RanksLost(_LOST)
+            self._agreed = False
 
     @_told_of_losses
     def exclusive_scan(self, amount: int) -> int:
-        return sum(self._integers(amount)[: self.rank])
+        return sum(n for (n,) in self._integers(amount)[: self.rank])
 
     @_told_of_losses
     def send(self, to: int, value: object) -> None:
@@ -118,16 +141,38 @@ class MPICommunicator(Communicator):
         return status.Get_source(), json.loads(held.tobytes())
 
     def survivors(self) -> MPICommunicator:
+        # Who waits in another call is woken by the revocation. Who comes out of `barrier` unharmed asks there whether
+        # all did; this is the answer, given once by each rank that lives, before they shrink together.
         self.of.Revoke()
+        if not self._agreed:
+            with suppress(MPI.Exception):
+                self.of.Agree(0)
         shrunk = self.of.Shrink()
         assert isinstance(shrunk, MPI.Intracomm)
+        shrunk.Set_errhandler(MPI.ERRORS_RETURN)
         return MPICommunicator(shrunk)
 
-    def _integers(self, number: int) -> list[int]:
-        every = np.empty(self.size, np.int64)
-        self.of.Allgather(np.array([number], np.int64), every)
-        return [int(n) for n in every]
+    def _integers(self, *mine: int) -> list[list[int]]:
+        every = np.empty((self.size, len(mine)), np.int64)
+        self.of.Allgather(np.array(mine, np.int64), every)
+        found: list[list[int]] = every.tolist()
+        return found
 
 
-def _bytes(tensor: Tensor) -> Any:
-    return tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy()
+def _bytes(tensor: Tensor) -> MPI.buffer:
+    """The memory of a contiguous tensor."""
+    return MPI.buffer.fromaddress(tensor.data_ptr(), tensor.nbytes)
+
+
+def tolerant() -> bool:
+    """Whether ranks live on where another one ends: Open MPI started with `mpirun --with-ft ulfm`."""
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0") not in ("0", "false")  # noqa: SIM112 - Open MPI spells it so
+
+
+def described() -> str:
+    """The MPI that mpi4py uses: its name and version, how many ranks it has, and what it can do."""
+    level = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+    ulfm = "on" if tolerant() else "off"
+    library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip("\0 ")
+    threads = level.get(MPI.Query_thread(), "multiple")
+    return f"{library}, ranks {MPI.COMM_WORLD.Get_size()}, threads {threads}, ULFM {ulfm}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup, all_gather, all_reduce, barrier, get_backend
 
-from nucleate.parallel.communicator import Communicator, summed_in
+from nucleate.parallel.communicator import Communicator, counts_of_rows, summed_in
 
 Value = TypeVar("Value")
 
@@ -23,12 +24,14 @@ class ProcessGroupCommunicator(Communicator):
         self.rank, self.size = of.rank(), of.size()
 
     def sum(self, values: Tensor) -> Tensor:
-        total = values.detach().to(self._device, summed_in(values.dtype)).clone(memory_format=torch.contiguous_format)
+        total = values.detach().to(
+            self._device, summed_in(values.dtype), copy=True, memory_format=torch.contiguous_format
+        )
         all_reduce(total, group=self.of)
         return total.to(values.device, values.dtype)
 
     def gather(self, rows: Tensor) -> list[Tensor]:
-        counts = self._integers(len(rows))
+        counts = counts_of_rows(self._integers(len(rows), rows.element_size() * math.prod(rows.shape[1:])))
         # Collectives want equal shapes: pad to the longest rank, cut afterwards.
         padded = rows.new_zeros((max(counts), *rows.shape[1:]), device=self._device)
         padded[: len(rows)] = rows.detach()
@@ -55,11 +58,11 @@ class ProcessGroupCommunicator(Communicator):
     def survivors(self) -> Communicator:
         raise NotImplementedError("a process group cannot go on without one of its ranks")
 
-    def _integers(self, number: int) -> list[int]:
-        mine = torch.tensor([number], device=self._device)
+    def _integers(self, *numbers: int) -> list[list[int]]:
+        mine = torch.tensor(numbers, device=self._device)
         every = [torch.zeros_like(mine) for _ in range(self.size)]
         all_gather(every, mine, group=self.of)
-        return [int(n) for n in every]
+        return [one.tolist() for one in every]
 
     @property
     def _device(self) -> torch.device:

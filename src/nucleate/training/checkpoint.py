@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from nucleate.errors import ModelError
@@ -46,7 +46,8 @@ class TrainingState:
     """Where a run stands, beside its tensors.
 
     Once the end is decided: the cool-down is steps `cool_start` to `cool_end`, after epoch `stop_epoch`; over-fitting
-    began after epoch `over_fitting`, if at all. `validation_seconds` is what the last validation took.
+    began after epoch `over_fitting`, if at all. `validation_seconds` is what the last validation took. `losses` are
+    those of the steps of an epoch that is not over.
     """
 
     step: Count = 0
@@ -59,6 +60,7 @@ class TrainingState:
     why: str = ""
     best_epoch: Count = 0
     best_score: float = -1.0
+    losses: list[float] = field(default_factory=list)
     history: list[Annotated[dict[str, Any], AfterValidator(_complete)]] = field(default_factory=list)
 
     @property
@@ -93,15 +95,9 @@ class Checkpoint:
     def path(self) -> Path:
         return self.folder / FILE
 
-    def write(self, tensors: dict[str, Tensor], state: TrainingState, identity: Mapping[str, Any]) -> None:
+    def write(self, tensors: Mapping[str, Tensor], state: TrainingState, identity: Mapping[str, Any]) -> None:
         """Write the file anew."""
-        # The file holds rows after rows; which tensors were channels-last is noted beside, since an optimiser that
-        # walks weights and moments in the order of memory needs both in the same.
-        last = [name for name, t in tensors.items() if not t.is_contiguous() and _is_channels_last(t)]
-        tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        run = {"format": FORMAT, "state": asdict(state), "identity": dict(identity), "channels_last": last}
-        text = json.dumps(run)
-        content = save(tensors, {"run": text, "sha256": _checksum(tensors, text)})
+        content = encode(tensors, state, identity)
         with atomic(self.path) as file:
             file.write(content)
 
@@ -114,17 +110,9 @@ class Checkpoint:
         if not self.path.exists():
             raise ModelError(f"{self.folder} holds no unfinished run ({FILE} is missing): train without --resume.")
         try:
-            with safe_open(self.path, framework="pt") as file:
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-                header = file.metadata()
-            if header["sha256"] != _checksum(tensors, header["run"]):
-                raise ValueError("altered")
-            run = json.loads(header["run"])
+            tensors, run = decode(self.path.read_bytes())
             self._expect(run, identity)
-            for name in run["channels_last"]:
-                tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
-            return tensors, _STATE.validate_python(run["state"])
+            return tensors, state_of(run)
         except ValidationError as error:
             raise self.damaged(fault(error)) from error
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -149,6 +137,37 @@ class Checkpoint:
                 f"The run in {self.folder} was begun with another choice of {', '.join(differs)}: give the same images "
                 f"and options to resume it, or delete {self.path}."
             )
+
+
+def encode(tensors: Mapping[str, Tensor], state: TrainingState, identity: Mapping[str, Any]) -> bytes:
+    """A run as the bytes of a file."""
+    # The file holds rows after rows; which tensors were channels-last is noted beside, since an optimiser that
+    # walks weights and moments in the order of memory needs both in the same.
+    last = [name for name, t in tensors.items() if not t.is_contiguous() and _is_channels_last(t)]
+    held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps({"format": FORMAT, "state": asdict(state), "identity": dict(identity), "channels_last": last})
+    content: bytes = save(held, {"run": text, "sha256": _checksum(held, text)})
+    return content
+
+
+def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, their order in memory included, and what else `encode` was given.
+
+    Raises SafetensorError, KeyError, TypeError or ValueError where the bytes are others.
+    """
+    tensors: dict[str, Tensor] = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    if header["sha256"] != _checksum(tensors, header["run"]):
+        raise ValueError("altered")
+    run: dict[str, Any] = json.loads(header["run"])
+    for name in run["channels_last"]:
+        tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
+    return tensors, run
+
+
+def state_of(run: Mapping[str, Any]) -> TrainingState:
+    """The state in what `decode` gave."""
+    return _STATE.validate_python(run["state"])
 
 
 def _difference(name: str, before: object, now: object) -> str:

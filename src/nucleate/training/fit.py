@@ -7,6 +7,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
 from nucleate.networks import store
 from nucleate.networks.manifest import (
+    Ancestor,
     DataPart,
     EnginesPart,
     Manifest,
@@ -32,8 +34,8 @@ from nucleate.networks.manifest import (
     architecture_part,
 )
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.parallel import Communicator, SingleProcess
-from nucleate.parallel.launch import require_same
+from nucleate.parallel import Communicator, RanksLost, SingleProcess
+from nucleate.parallel.launch import require_same, require_shared, without_lost
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
 from nucleate.sentences import count
@@ -45,7 +47,7 @@ from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
-from nucleate.training.trainer import Observer, Trainer, new_network
+from nucleate.training.trainer import Observer, Trainer, TrainingResult, new_network
 from nucleate.training.warm_start import LEARNING_RATE, warm_start
 from nucleate.types import Labels, Maps, Thresholds
 
@@ -225,21 +227,26 @@ def fit(
     start = None if parent is None else store.read(parent)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
-    require_same(ranks, {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()})
+    same = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
+    same["--from"] = "" if start is None else start.manifest.weights_sha256
+    require_same(ranks, same)
     if ranks.rank == 0:
         for sentence in data.warnings:
             warn(sentence)
-        prepare_output(out)
-    ranks.barrier()
+        if ranks.size > config.batch:
+            warn(f"{ranks.size} ranks share batches of {count(config.batch, 'image')}: start {config.batch} at most.")
+    ranks.by_first(partial(prepare_output, out))
+    require_shared(ranks, out)
     judged = bool(data.validation)
     if not judged and config.minutes is None and config.epochs is None:
         config = replace(config, epochs=UNJUDGED)
     phase(f"training on {count(data.labelled, 'labelled image')} with {count(data.nuclei, 'nucleus', 'nuclei')}")
+    lineage: tuple[Ancestor, ...] = ()
     if start is None:
         network = new_network(Architecture(channels=len(data.channels), widths=config.widths), config.seed)
     else:
         begun = warm_start(start, data.training, len(data.channels))
-        network, rate = begun.network, LEARNING_RATE * config.learning_rate
+        network, lineage, rate = begun.network, begun.lineage, LEARNING_RATE * config.learning_rate
         config = replace(config, learning_rate=rate, parent=start.manifest.weights_sha256)
         phase(begun.sentence())
     task = SegmentationTask(
@@ -249,9 +256,34 @@ def fit(
     with Threads() as threads:
         trainer = Trainer(network, task, config, parallel=threads, ranks=ranks, checkpoint=checkpoint, observe=observe)
         result = trainer.train(resume=resume)
-    if ranks.rank > 0:
-        ranks.barrier()
-        return store.read_manifest(out)
+    ranks, manifest = trainer.ranks, None
+    while True:
+        if ranks.rank == 0 and manifest is None:
+            manifest = _finish(
+                result, task, data, config, lineage, out, phase, judged, name, source or folder.name, extra_files
+            )
+        try:
+            ranks.barrier()  # polite, as choosing thresholds takes its time
+            found = ranks.agree(None if manifest is None else manifest.model_dump_json())
+            return manifest or Manifest.model_validate_json(found or "")
+        except RanksLost:
+            ranks = without_lost(ranks)
+
+
+def _finish(
+    result: TrainingResult,
+    task: SegmentationTask,
+    data: LabelledImages,
+    config: TrainingConfig,
+    lineage: tuple[Ancestor, ...],
+    out: Path,
+    phase: Phase,
+    judged: bool,
+    name: str | None,
+    source: str,
+    extra_files: ExtraFiles | None,
+) -> Manifest:
+    """From trained weights to the model folder."""
     state, weights = result.state, store.encode_weights(result.network)
     thresholds, scores, engines = Thresholds(), dict[str, dict[str, object]](), None
     maps: Sequence[Maps] = ()
@@ -259,17 +291,15 @@ def fit(
         thresholds, own, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
         phase("comparing with the models of the package")
         others = compare_pretrained(task.validation, task.criterion, len(data.channels))
-        scores = {
-            name: one.as_dict() | {"mean_ap": mean_ap(one)} for name, one in {"validation": own, **others}.items()
-        }
+        scores = {key: one.as_dict() | {"mean_ap": mean_ap(one)} for key, one in {"validation": own, **others}.items()}
     manifest = Manifest(
         name=name or out.name,
-        architecture=architecture_part(network.architecture),
+        architecture=architecture_part(result.network.architecture),
         normalisation=NormalisationPart(**asdict(Normalisation())),
         thresholds=ThresholdsPart(**asdict(thresholds)),
         pixel_size=data.pixel_size,
-        data=data.part(source or folder.name),
-        lineage=() if start is None else begun.lineage,
+        data=data.part(source),
+        lineage=lineage,
         trainings=(_training_part(config, state, judged=judged),),
         scores=scores,
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -281,8 +311,7 @@ def fit(
     trained = Trained(out, manifest, state.history, data.validation, data.names, found)
     extra = extra_files(trained) if extra_files is not None else {}
     store.write(out, manifest, weights, state.history, extra)
-    checkpoint.path.unlink(missing_ok=True)
-    ranks.barrier()
+    Checkpoint(out).path.unlink(missing_ok=True)
     return manifest
 
 

@@ -45,8 +45,8 @@ class Backpropagation:
         """Add the gradient of the criterion over the `batches` of all ranks together to the parameters' `grad`.
 
         Each total is divided by the weight of all batches, so it does not matter how samples are spread over them;
-        nor does the order in which parallel batches end. Each step sends two messages: the weights, a few numbers, and
-        the gradient with the totals, one flat buffer in float32.
+        nor does the order in which parallel batches end. Ranks send the weights and the totals, a few numbers each, and
+        the gradient, one flat buffer in float32.
 
         Args:
             criterion: The loss.

@@ -1,7 +1,7 @@
 """Off-line (batch) learning: the whole training set, many passes, until the run says that it is enough.
 
 The plan of a run (which sample at which step) is a function of the seed; the state that `--resume` needs is saved at
-the end of each epoch, so that an interrupted run comes to the same weights, bit for bit.
+the end of each epoch and at an interruption, so that an interrupted run comes to the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nucleate import signals
 from nucleate.data.augment import Batch, joined
 from nucleate.data.sampler import split
 from nucleate.errors import TrainingError
 from nucleate.networks.equivariant import ORDER
 from nucleate.networks.runtime import device, keep_memory, place, prefers_bfloat16
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.parallel import Communicator, SingleProcess
-from nucleate.training.checkpoint import Checkpoint, TrainingState
+from nucleate.parallel import Communicator, RanksLost, SingleProcess
+from nucleate.parallel.launch import without_lost
+from nucleate.training.checkpoint import Checkpoint, TrainingState, decode, encode, state_of
 from nucleate.training.config import Limits, TrainingConfig
 from nucleate.training.criterion import Criterion
 from nucleate.training.early_stopping import select_epoch
@@ -46,6 +48,9 @@ class TaskEvaluation(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, float]: ...
+
+
+_NOTHING = torch.empty(0, dtype=torch.uint8)
 
 
 class Task(Protocol):
@@ -124,6 +129,7 @@ class Trainer:
         self.average = ExponentialMovingAverage(network)
         self.best = _copy(self.average.network)
         self.state = TrainingState()
+        self._broken = False  # the loss is not finite any more
 
     def train(self, *, resume: bool = False) -> TrainingResult:
         """Train until a limit or the stopping rule ends the run.
@@ -142,29 +148,63 @@ class Trainer:
                 self.load_state(tensors, state)
             except (KeyError, ValueError, RuntimeError) as error:
                 raise self.checkpoint.damaged("its tensors are not those of the network") from error
-        state, elapsed = self.state, self.limits.stopwatch(self.state.seconds)
-        losses: list[float] = []
-        while not state.finished:
-            self.limits.plan_end(state)
+        elapsed = self.limits.stopwatch(self.state.seconds)
+        while not self._is_over():
             try:
-                losses.append(self.step(self.batches()))
-            except TrainingError:
-                if not state.best_epoch:
-                    raise
-                state.why = f"Training error is not finite any more in epoch {len(state.history) + 1}."
-                break
-            state.seconds = self.ranks.agree(elapsed())
-            if self.observe is not None:
-                self.observe(state, losses[-1])
-            if state.step % self.config.steps == 0 or state.finished:
-                self.end_epoch(sum(losses) / len(losses))
-                losses.clear()
-                seconds = self.ranks.agree(elapsed())
-                state.seconds, state.validation_seconds = seconds, seconds - state.seconds
-                if self.checkpoint is not None and self.ranks.rank == 0:
-                    self.checkpoint.write(self.tensors(), state, self.identity)
+                self._advance(elapsed)
+            except RanksLost:
+                self._go_on_without()
+            except KeyboardInterrupt:
+                self._save()
+                raise
         self.average.network.load_state_dict(self.best)
-        return TrainingResult(self.average.network, state)
+        return TrainingResult(self.average.network, self.state)
+
+    def _is_over(self) -> bool:
+        return self._broken or (self.state.finished and not self._is_epoch_due())
+
+    def _is_epoch_due(self) -> bool:
+        """Whether the steps of an epoch are done, but not its evaluation."""
+        state = self.state
+        done = state.history[-1]["step"] if state.history else 0
+        return state.step > done and (state.step % self.config.steps == 0 or state.finished)
+
+    def _advance(self, elapsed: Callable[[], float]) -> None:
+        """One step, or the end of an epoch. The state changes at the end of either, all at once: so an interruption,
+        or the loss of a rank, at any moment leaves the state before or the state after."""
+        if self._is_epoch_due():
+            self.end_epoch(elapsed)
+            self._save()
+            return
+        self.limits.plan_end(self.state)
+        try:
+            loss = self.step(self.batches(), elapsed)
+        except TrainingError:
+            if not self.state.best_epoch:
+                raise
+            self.state.why = f"Training error is not finite any more in epoch {len(self.state.history) + 1}."
+            self._broken = True
+            return
+        if self.observe is not None:
+            self.observe(self.state, loss)
+
+    def _save(self) -> None:
+        if self.checkpoint is not None and self.ranks.rank == 0 and self.state.step:
+            self.checkpoint.write(self.tensors(), self.state, self.identity)
+
+    def _go_on_without(self) -> None:
+        """After the loss of a rank: those that live take the state of the one that is furthest."""
+        self.ranks = without_lost(self.ranks)
+        self.network.zero_grad()
+        stages = self.ranks.all([self.state.step, len(self.state.history)])
+        furthest = max(stages)
+        content = b""
+        if self.ranks.rank == stages.index(furthest):
+            content = encode(self.tensors(), self.state, self.identity)
+        rows = self.ranks.gather(torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else _NOTHING)
+        if stages[self.ranks.rank] != furthest:
+            tensors, run = decode(torch.cat(rows).numpy().tobytes())
+            self.load_state(tensors, state_of(run))
 
     def batches(self) -> list[Batch]:
         """This rank's samples of the next step: a part for each worker; a GPU takes them whole.
@@ -180,44 +220,59 @@ class Trainer:
         batches = self.parallel.map(self.task.batch, parts)
         return [joined(batches)] if self.device.type == "cuda" else batches
 
-    def step(self, batches: Sequence[Batch]) -> float:
-        """One step over these batches together; gives its loss."""
+    def step(self, batches: Sequence[Batch], elapsed: Callable[[], float] = lambda: 0.0) -> float:
+        """One step over these batches together; gives its loss. `elapsed` are the run's seconds."""
         loss = self.backpropagation.backward(
             self.task.criterion, batches, bfloat16=self.bfloat16, parallel=self.parallel, ranks=self.ranks
         )
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        self.optimiser.step(self.learning_rate(self.state.step))
-        self.average.update(self.network, self.state.step)
-        self.state.step += 1
+        seconds = self._agreed(elapsed())
+        with signals.held():
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+            self.optimiser.step(self.learning_rate(self.state.step))
+            self.average.update(self.network, self.state.step)
+            self.state.step += 1
+            self.state.seconds = seconds
+            self.state.losses.append(loss)
         return loss
+
+    def _agreed(self, seconds: float) -> float:
+        """Those of rank 0."""
+        if self.ranks.size == 1:
+            return self.ranks.agree(seconds)
+        own = seconds if self.ranks.rank == 0 else 0.0
+        return float(self.ranks.sum(torch.tensor(own, dtype=torch.float64)))
 
     def learning_rate(self, step: int) -> float:
         """See `schedule`."""
         config = self.config
         return learning_rate(step, config.learning_rate, warm_up=config.warm_up, cool_down=self.state.cool_down)
 
-    def end_epoch(self, loss: float) -> None:
+    def end_epoch(self, elapsed: Callable[[], float]) -> None:
         """Evaluate the averaged weights, keep them where `select_epoch` says so, and note the epoch in the history."""
         state, epoch = self.state, len(self.state.history) + 1
         found = self.task.evaluate(
             self.average.network, bfloat16=self.bfloat16, parallel=self.parallel, ranks=self.ranks
         )
-        if select_epoch([*(row["valid_loss"] for row in state.history), found.loss]) == epoch:
-            state.best_epoch, state.best_score = epoch, found.score
-            self.best = _copy(self.average.network)
-        state.history.append(
-            {
-                "epoch": epoch,
-                "step": state.step,
-                "train_loss": loss,
-                "valid_loss": found.loss,
-                "score": found.score,
-                **found.metrics,
-                "learning_rate": self.learning_rate(state.step - 1),
-                "seconds": state.seconds,
-            }
-        )
-        self.limits.ask_rule(state)
+        seconds = self._agreed(elapsed())
+        with signals.held():
+            if select_epoch([*(row["valid_loss"] for row in state.history), found.loss]) == epoch:
+                state.best_epoch, state.best_score = epoch, found.score
+                self.best = _copy(self.average.network)
+            state.history.append(
+                {
+                    "epoch": epoch,
+                    "step": state.step,
+                    "train_loss": sum(state.losses) / len(state.losses),
+                    "valid_loss": found.loss,
+                    "score": found.score,
+                    **found.metrics,
+                    "learning_rate": self.learning_rate(state.step - 1),
+                    "seconds": state.seconds,
+                }
+            )
+            state.losses = []
+            self.limits.ask_rule(state)
+            state.seconds, state.validation_seconds = seconds, seconds - state.seconds
 
     @property
     def identity(self) -> dict[str, Any]:
