@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_cases import CASES, SPLITS
+from tests.losses.rank_cases import CASES, SPLITS
 from torch import Tensor
 
 from nucleate import losses

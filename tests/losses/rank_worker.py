@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rank_cases import CASES, SPLITS, Case
-from rank_traps import check
+from tests.losses.rank_cases import CASES, SPLITS, Case
+from tests.losses.rank_traps import check
 from torch import Tensor
 
 from nucleate import losses

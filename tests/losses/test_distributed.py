@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.losses import rank_worker
 from tests.ranks import environment, mpirun, needs_mpi
 
 from nucleate import losses
@@ -22,19 +22,8 @@ CLOSE = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}
 
 
 @pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    folder = str(WORKER.parent)
-    sys.path.insert(0, folder)
-    try:
-        import rank_worker
-    finally:
-        sys.path.remove(folder)
-    return rank_worker
-
-
-@pytest.fixture(scope="module")
-def one_process(worker: ModuleType) -> dict[str, Any]:
-    found: dict[str, Any] = worker.evaluate(0, 1, None)
+def one_process() -> dict[str, Any]:
+    found: dict[str, Any] = rank_worker.evaluate(0, 1, None)
     return found
 
 
@@ -49,9 +38,9 @@ def run(transport: str, world: int, folder: Path) -> None:
     assert [process.wait(timeout=240) for process in started] == [0] * world
 
 
-def test_every_loss_takes_a_group_and_is_tried(worker: ModuleType) -> None:
+def test_every_loss_takes_a_group_and_is_tried() -> None:
     assert all("group" in inspect.signature(entry.function).parameters for entry in losses.catalogue())
-    assert {case.loss for case in worker.CASES.values()} == {entry.name for entry in losses.catalogue()}
+    assert {case.loss for case in rank_worker.CASES.values()} == {entry.name for entry in losses.catalogue()}
 
 
 @pytest.mark.parametrize("transport", ["gloo", pytest.param("mpi", marks=needs_mpi)])

@@ -124,7 +124,7 @@ _has_lost = False
 def has_lost() -> bool:
     """Whether a rank ended and others went on.
 
-    At its end MPI may then wait for ever for the one that is gone, so a process should leave by os._exit when it is done.
+    At its end MPI may then wait for ever for the one that is gone: a process should leave by os._exit when it is done.
     """
     return _has_lost
 
