@@ -35,10 +35,11 @@ from nucleate.types import Box
 if TYPE_CHECKING:
     from nucleate.evaluation import Evaluation
     from nucleate.training.config import TrainingConfig
+    from nucleate.training.contrast import PretrainingConfig
     from nucleate.training.fit import Phase
     from nucleate.training.trainer import Observer
 
-__all__ = ["Result", "Segmenter", "evaluate", "load", "train"]
+__all__ = ["Result", "Segmenter", "evaluate", "load", "pretrain", "train"]
 
 COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
     ("id", np.int64),
@@ -322,6 +323,70 @@ def train(
         parent=None if parent is None else locate(str(parent)),
     )
     return load(out)
+
+
+def pretrain(
+    folder: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    contrast: float = 1.0,
+    reconstruction: float = 1.0,
+    config: TrainingConfig | None = None,
+    what: PretrainingConfig | None = None,
+    channel: str | int | None = None,
+    resume: bool = False,
+    observe: Observer | None = None,
+    phase: Phase | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+    ranks: Communicator | None = None,
+    parent: str | PathLike[str] | None = None,
+) -> Manifest:
+    """Learn from all images of a folder, without their labels; `train(parent=out)` starts from what was learnt.
+
+    Args:
+        folder: holds images, in one of the layouts that `nucleate check` knows; masks are not read.
+        out: the model folder to write.
+        minutes, epochs: train no longer than this.
+        seed: the same seed gives the same run.
+        contrast: weight of telling views of images, and places in them, apart; 0 leaves it out.
+        reconstruction: weight of reconstructing what was hidden in a view, or noisy; 0 leaves it out.
+        config: how the run goes, in place of minutes, epochs and seed.
+        what: what is learnt, in place of contrast and reconstruction.
+        channel: the channel to learn from, by its name or its number from 1, where images have several.
+        resume: resume the interrupted run in `out`.
+        observe: called after each step with the state of the run and the loss.
+        phase: is told, in a few words, which part of the work begins.
+        warn: told each thing that may be wrong with the images, as a sentence.
+        ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
+        parent: the model to start from, a folder or fluorescence or brightfield; by default none.
+
+    Returns:
+        The manifest of the model, which cannot segment yet.
+
+    Raises:
+        NucleateError: the images cannot be used, the folder not written, or the embeddings collapsed.
+    """
+    from nucleate.report.pretraining import pretraining_files
+    from nucleate.training.contrast import PretrainingConfig
+    from nucleate.training.pretrain import pretrain, run_config
+
+    return pretrain(
+        Path(folder),
+        Path(out),
+        config or run_config(seed=seed, minutes=minutes, epochs=epochs),
+        what or PretrainingConfig.of(contrast, reconstruction),
+        channel=channel,
+        resume=resume,
+        observe=observe,
+        phase=phase,
+        warn=warn,
+        extra_files=pretraining_files,
+        ranks=ranks,
+        parent=None if parent is None else locate(str(parent)),
+    )
 
 
 def evaluate(predicted: Any, truth: Any, *, masks: str = "auto") -> Evaluation:

@@ -172,6 +172,59 @@ def train(
 
 
 @app.command()
+def pretrain(
+    folder: Annotated[Path, typer.Argument(help="Folder of images; masks are not read.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
+    parent: Annotated[
+        str | None, typer.Option("--from", help="Start from this model folder, or fluorescence or brightfield.")
+    ] = None,
+    contrast: Annotated[float, typer.Option(help="Weight of telling images and places apart; 0 leaves it out.")] = 1.0,
+    reconstruction: Annotated[
+        float, typer.Option(help="Weight of reconstructing hidden and noisy parts; 0 leaves it out.")
+    ] = 1.0,
+    minutes: Annotated[float | None, typer.Option(min=0.05, help="Train no longer than this.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this many epochs.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+) -> None:
+    """Learn from images without labels; train --from starts from what was learnt."""
+    with _busy():
+        from nucleate import api
+        from nucleate.networks.store import REPORT, read_history
+        from nucleate.report.training_progress import TrainingProgress
+        from nucleate.training.contrast import PretrainingConfig
+        from nucleate.training.pretrain import run_config
+
+    what = PretrainingConfig.of(contrast, reconstruction)
+    config = run_config(seed=seed, minutes=minutes, epochs=epochs)
+    ranks = launch.join()
+    with TrainingProgress(config, out) as progress:
+        manifest = api.pretrain(
+            folder,
+            out,
+            config=config,
+            what=what,
+            channel=channel,
+            resume=resume,
+            observe=progress.observe,
+            phase=progress.phase,
+            warn=_warn,
+            ranks=ranks,
+            parent=parent,
+        )
+    training = manifest.training
+    print(f"{training.stopped} The weights of epoch {training.best_epoch} are kept.")
+    score = read_history(out)[training.best_epoch - 1]["score"]
+    print(f"The other view of a held-out crop is the nearest in {score:.1%} of all cases.")
+    print(f"Wrote {printable(out)}; {printable(out / REPORT)} shows what it learnt.")
+    print(f"Next: {command('train', folder, '--from', out, '--out', Path('model'))}")
+
+
+@app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", show_default=False)],
@@ -351,7 +404,7 @@ def info(
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    print_model(read(folder), read_history(folder), console)
+    print_model(read(folder, whole=False), read_history(folder), console)
 
 
 @app.command()

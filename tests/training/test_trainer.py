@@ -60,7 +60,7 @@ class Unlabelled:
 
     def __init__(self, losses, scores=None, config=SHORT):
         self.inner, self.losses, self.scores = task_of(config), losses, scores
-        self.criterion, self.identity, self.batch = self.inner.criterion, self.inner.identity, self.inner.batch
+        self.backward, self.identity, self.batch = self.inner.backward, self.inner.identity, self.inner.batch
         self.formats, self.networks = [], []
 
     def evaluate(self, network, *, bfloat16, parallel, ranks):
@@ -449,7 +449,7 @@ def test_only_a_long_gradient_is_clipped(length, expected):
     def step(rate):
         norms.append(torch.cat([parameter.grad.flatten() for parameter in parameters]).norm().item())
 
-    one.backpropagation, one.optimiser = SimpleNamespace(backward=backward), SimpleNamespace(step=step)
+    one.backward, one.optimiser = backward, SimpleNamespace(step=step)
     one.step([])
     assert norms == [pytest.approx(expected, rel=1e-4)]
 

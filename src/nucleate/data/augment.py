@@ -10,15 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
 from nucleate.postprocess.rescale import true_diameter, zoom
 from nucleate.postprocess.targets import Centres, Targets, centres, encode, importance
 from nucleate.types import Labels
+
+Samples = TypeVar("Samples")
+"""A batch: a dataclass of tensors, and of further such dataclasses, whose first axis are the samples."""
 
 MANY_IMAGES = 100
 """Labelled images, from which on each is varied less; see `AugmentationConfig.suited`."""
@@ -109,19 +114,24 @@ def draw_parameters(
     size = np.array(shapes[index], dtype=float)
     slack = np.abs(size / 2 - reach)
     centre = (size - 1) / 2 + rng.uniform(-1, 1, 2) * slack
+    return CropParameters(
+        index, np.concatenate([linear, centre[:, None]], axis=1), **draw_intensities(rng, v, channels=channels)
+    )
+
+
+def draw_intensities(rng: Generator, v: AugmentationConfig, *, channels: int) -> dict[str, Any]:
+    """The changes of intensity of `CropParameters`, by their names there."""
     tints = rng.normal(0, v.stain if channels > 1 else 0.0, channels)
     gain = math.exp(rng.normal(0, v.gain))
     shift = rng.normal(0, v.shift) + (rng.normal(0, v.stain / 3, channels) if channels > 1 else np.zeros(channels))
-    return CropParameters(
-        index=index,
-        matrix=np.concatenate([linear, centre[:, None]], axis=1),
-        blur=float(rng.uniform(0.3, v.blur)) if rng.random() < v.blurred else 0.0,
-        gamma=math.exp(rng.normal(0, v.gamma)),
-        gain=tuple(gain * np.exp(tints)),
-        shift=tuple(shift),
-        noise=float(rng.uniform(0, v.noise)) if rng.random() < 0.5 else 0.0,
-        noise_seed=int(rng.integers(2**62)),
-    )
+    return {
+        "blur": float(rng.uniform(0.3, v.blur)) if rng.random() < v.blurred else 0.0,
+        "gamma": math.exp(rng.normal(0, v.gamma)),
+        "gain": tuple(gain * np.exp(tints)),
+        "shift": tuple(shift),
+        "noise": float(rng.uniform(0, v.noise)) if rng.random() < 0.5 else 0.0,
+        "noise_seed": int(rng.integers(2**62)),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,28 +176,21 @@ def make_batch(sources: Sequence[TrainingImage], draws: Sequence[CropParameters]
     return Batch(image, encode(labels, places[:, :2], places[:, 2:], weight))
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
+def joined(batches: Sequence[Samples]) -> Samples:
     """The samples of all these batches in one, in their order."""
-    targets = (
-        torch.cat([getattr(batch.targets, part.name) for batch in batches]) for part in fields(batches[0].targets)
-    )
-    return Batch(torch.cat([batch.image for batch in batches]), Targets(*targets))
+    first: Any = batches[0]
+    parts = ([getattr(batch, part.name) for batch in batches] for part in fields(first))
+    whole: Samples = type(first)(*(torch.cat(one) if isinstance(one[0], Tensor) else joined(one) for one in parts))
+    return whole
 
 
 def _sample(source: TrainingImage, draw: CropParameters, crop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Image (channels, crop, crop); labels, weights (crop, crop); offset and radius at each pixel (3, crop, crop)."""
-    height, width = source.shape
-    matrix = torch.from_numpy(draw.matrix).float()
-    line = torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2
-    # Image coordinates of every crop pixel, in the units of grid_sample: -1 and 1 are the outer edges.
-    y = torch.add((matrix[0, 0] * line + matrix[0, 2])[:, None], matrix[0, 1] * line)
-    x = torch.add((matrix[1, 0] * line + matrix[1, 2])[:, None], matrix[1, 1] * line)
-    y.mul_(2).add_(1).div_(height).sub_(1)
-    x.mul_(2).add_(1).div_(width).sub_(1)
-    grid = torch.stack([x, y], dim=-1)[None]
+    matrix, line = torch.from_numpy(draw.matrix).float(), _line(crop)
+    grid = positions(matrix, crop, source.shape)
     # Labels are exact in float32 below 2^24; they are raised by 2 so that 0 is outside the image and 1 is unknown.
     raised, weight = F.grid_sample(source.raised, grid, mode="nearest", align_corners=False)[0]
-    image = _vary(F.grid_sample(source.image[None], grid, mode="bilinear", align_corners=False)[0], draw)
+    image = vary(F.grid_sample(source.image[None], grid, mode="bilinear", align_corners=False)[0], draw)
     # At prediction there is nothing but zeros beyond the border of an image: so here.
     image.mul_(raised > 0)
     # Each nucleus' centre and radius in the crop's own frame, then looked up at every pixel.
@@ -201,8 +204,24 @@ def _sample(source: TrainingImage, draw: CropParameters, crop: int) -> tuple[Ten
     return image, labels, weight, places
 
 
-def _vary(image: Tensor, draw: CropParameters) -> Tensor:
-    """Blur, gamma, gain and shift, noise."""
+def _line(crop: int) -> Tensor:
+    """The pixels along a crop, counted from its centre."""
+    return torch.arange(crop, dtype=torch.float32) - (crop - 1) / 2
+
+
+def positions(matrix: Tensor, crop: int, shape: tuple[int, int]) -> Tensor:
+    """Where in an image of this (height, width) each pixel of a crop lies, (1, crop, crop, 2), as (x, y) in the units
+    of grid_sample: -1 and 1 are the outer edges."""
+    (height, width), line = shape, _line(crop)
+    y = torch.add((matrix[0, 0] * line + matrix[0, 2])[:, None], matrix[0, 1] * line)
+    x = torch.add((matrix[1, 0] * line + matrix[1, 2])[:, None], matrix[1, 1] * line)
+    y.mul_(2).add_(1).div_(height).sub_(1)
+    x.mul_(2).add_(1).div_(width).sub_(1)
+    return torch.stack([x, y], dim=-1)[None]
+
+
+def vary(image: Tensor, draw: CropParameters, *, noise: bool = True) -> Tensor:
+    """Blur, gamma, gain and shift, and unless it is not wanted noise."""
     channels = image.shape[0]
     if draw.blur:
         image = _blur(image, draw.blur)
@@ -211,7 +230,7 @@ def _vary(image: Tensor, draw: CropParameters) -> Tensor:
     gain = torch.tensor(draw.gain, dtype=torch.float32).view(channels, 1, 1)
     shift = torch.tensor(draw.shift, dtype=torch.float32).view(channels, 1, 1)
     image.mul_(gain).add_(shift)
-    if draw.noise:
+    if draw.noise and noise:
         random = torch.Generator().manual_seed(draw.noise_seed)
         image.add_(torch.randn(image.shape, generator=random), alpha=draw.noise)
     return image

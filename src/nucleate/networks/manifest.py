@@ -17,6 +17,9 @@ from pydantic import (
 
 from nucleate.networks.unet import Architecture, UNet
 
+FORMAT = 2
+"""Of model.json, as it is written."""
+
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -78,6 +81,7 @@ class DataPart(_Part):
     source: str
     licence: str = ""
     labelled: Count
+    unlabelled: Count = 0
     nuclei: Count
     median_diameter: float = Field(ge=0)
     validation: str
@@ -235,7 +239,7 @@ class EpochRow(BaseModel):
     train_loss: float
     valid_loss: float
     score: float
-    panoptic_quality: float
+    panoptic_quality: float | None = None
 
 
 def fault(error: ValidationError) -> str:

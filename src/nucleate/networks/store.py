@@ -28,8 +28,19 @@ from torch import nn
 from nucleate.data.normalization import Normalisation
 from nucleate.errors import ModelError
 from nucleate.io.atomic import atomic
-from nucleate.networks.manifest import PARTS, ArchitecturePart, EpochRow, Manifest, PartName, fault, renamed, upgraded
+from nucleate.networks.manifest import (
+    FORMAT,
+    PARTS,
+    ArchitecturePart,
+    EpochRow,
+    Manifest,
+    PartName,
+    fault,
+    renamed,
+    upgraded,
+)
 from nucleate.networks.unet import Architecture, UNet
+from nucleate.sentences import command
 from nucleate.types import Thresholds
 
 WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT = (
@@ -134,7 +145,8 @@ def read(folder: Path, *, whole: bool = True) -> Model:
     part = manifest.architecture
     if whole and part.parts != PARTS:
         raise ModelError(
-            f"{folder} holds the {' and '.join(part.parts)} of a network alone: train a model from it first."
+            f"{folder} is pre-trained and finds no nuclei yet (it holds the {' and '.join(part.parts)} of a network"
+            f" alone): train a model from it, {command('train', 'FOLDER', '--from', folder, '--out', 'MODEL')}."
         )
     network = _network(manifest.architecture, content, path)
     if manifest.engines is not None:
@@ -177,7 +189,13 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists() and (folder / UNFINISHED).exists():
         raise ModelError(f"{folder} holds a training that is not finished: run its command again with --resume.")
     try:
-        return Manifest.model_validate(upgraded(json.loads(_content(path))), strict=False)
+        found = upgraded(json.loads(_content(path)))
+        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+            raise ModelError(
+                f"{path} was written by a newer version of Nucleate (format {found['format']}, known up to {FORMAT}):"
+                " install that version."
+            )
+        return Manifest.model_validate(found, strict=False)
     except ValidationError as error:
         raise ModelError(f"{path} is cut or altered at {fault(error)}: copy the model again.") from error
     except (ValueError, RecursionError) as error:

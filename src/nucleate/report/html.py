@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from math import isfinite
@@ -43,20 +44,27 @@ def page(report: Report) -> str:
     >>> "<h1>Run &lt;3&gt;</h1>" in page(Report(title="Run <3>"))
     True
     """
-    here = files("nucleate.report")
-    parts = [_facts(report.facts)] if report.facts else []
-    parts += [_section("Scores", _accuracy(report.accuracy) + _table(report.scores))] if report.scores else []
-    parts += [_section("Images", _table(report.images))] if report.images else []
-    parts += [_section("Learning curves", _curves(report.curves))] if report.curves and report.curves.epochs else []
+    parts = [facts(report.facts)] if report.facts else []
+    parts += [section("Scores", _accuracy(report.accuracy) + _table(report.scores))] if report.scores else []
+    parts += [section("Images", _table(report.images))] if report.images else []
+    parts += [section("Learning curves", _curves(report.curves))] if report.curves and report.curves.epochs else []
     if report.pictures:
         rows = [article(picture, number) for number, picture in enumerate(report.pictures, start=1)]
-        parts.append(_section("Pictures", legend(report.pictures) + "\n".join(rows)))
+        parts.append(section("Pictures", legend(report.pictures) + "\n".join(rows)))
+    return document(report.title, report.summary, report.headline, parts)
+
+
+def document(
+    title: str, summary: str, headline: Sequence[tuple[str, Value]], sections: Sequence[str], style: str = ""
+) -> str:
+    """A whole page: its head, and below it `sections` as `section` makes them; `style` is added to that of all."""
+    here = files("nucleate.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(report.title),
-        style=(here / "page.css").read_text(encoding="utf-8"),
-        summary=f'<p class="summary">{escape(report.summary)}</p>' if report.summary else "",
-        headline=_headline(report.headline),
-        body="\n".join(parts),
+        title=escape(title),
+        style=(here / "page.css").read_text(encoding="utf-8") + style,
+        summary=f'<p class="summary">{escape(summary)}</p>' if summary else "",
+        headline=_headline(headline),
+        body="\n".join(sections),
     )
 
 
@@ -77,20 +85,22 @@ def shown(value: Value) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """A part of a page under its title; `content` is HTML."""
     return f"<section><h2>{escape(title)}</h2>\n{content}</section>"
 
 
-def _headline(numbers: tuple[tuple[str, Value], ...]) -> str:
+def _headline(numbers: Sequence[tuple[str, Value]]) -> str:
     if not numbers:
         return ""
     tiles = "".join(f"<div><dt>{escape(label)}</dt><dd>{shown(value)}</dd></div>" for label, value in numbers)
     return f'<dl class="headline">{tiles}</dl>'
 
 
-def _facts(facts: tuple[tuple[str, Value], ...]) -> str:
-    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{shown(value)}</dd></div>" for label, value in facts)
-    return _section("The run", f'<dl class="facts">{rows}</dl>')
+def facts(known: Sequence[tuple[str, Value]]) -> str:
+    """Names and values as a part of a page."""
+    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{shown(value)}</dd></div>" for label, value in known)
+    return section("The run", f'<dl class="facts">{rows}</dl>')
 
 
 def _table(table: Table) -> str:

@@ -115,6 +115,27 @@ def accuracy_svg(scores: Scores) -> str:
     return _svg(figure, "accuracy", f"Average precision over IoU: AP {said}")
 
 
+def lines_svg(title: str, lines: Mapping[str, Sequence[float]], level: tuple[str, float] | None = None) -> str:
+    """Values against the epoch, from 1, as an `svg` element; `level` is drawn across, by its name.
+
+    >>> "spread from 0.5 to 0.25" in lines_svg("Spread", {"spread": [0.5, 0.25]})
+    True
+    """
+    figure = Figure(figsize=_INCHES, dpi=144, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for (name, values), colour in zip(lines.items(), (SCORE, TRAINING, VALIDATION), strict=False):
+        epochs = range(1, len(values) + 1)
+        dots = "o" if len(values) <= 40 else ""
+        axes.plot(epochs, values, color=colour, label=name, linewidth=2, marker=dots, markersize=3.5)
+    if level is not None:
+        axes.axhline(level[1], color=MARK, linewidth=1.2, linestyle=(0, (4, 3)), label=level[0])
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _dress(axes, title, "Epoch")
+    said = ", ".join(f"{name} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in lines.items())
+    return _svg(figure, title, f"{title} over {count(max(map(len, lines.values())), 'epoch')}: {said}")
+
+
 def _svg(figure: Figure, salt: str, description: str) -> str:
     """A figure as an `svg` element in the style of the page."""
     text = StringIO()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from nucleate.networks.unet import UNet
@@ -16,9 +18,7 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, network: UNet, decay: float = 0.998) -> None:
-        self.network = UNet(network.architecture).requires_grad_(False)
-        self.network.load_state_dict(network.state_dict())
-        self.network.to(next(network.parameters()).device)
+        self.network = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()

@@ -224,7 +224,7 @@ def fit(
     """
     ranks, phase, warn = ranks or SingleProcess(), phase or (lambda _: None), warn or (lambda _: None)
     check_output(out, resume=resume)
-    start = None if parent is None else store.read(parent)
+    start = None if parent is None else store.read(parent, whole=False)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
     same = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
@@ -245,7 +245,7 @@ def fit(
     if start is None:
         network = new_network(Architecture(channels=len(data.channels), widths=config.widths), config.seed)
     else:
-        begun = warm_start(start, data.training, len(data.channels))
+        begun = warm_start(start, data.training, len(data.channels), config.seed)
         network, lineage, rate = begun.network, begun.lineage, LEARNING_RATE * config.learning_rate
         config = replace(config, learning_rate=rate, parent=start.manifest.weights_sha256)
         phase(begun.sentence())
@@ -300,7 +300,7 @@ def _finish(
         pixel_size=data.pixel_size,
         data=data.part(source),
         lineage=lineage,
-        trainings=(_training_part(config, state, judged=judged),),
+        trainings=(training_part(config, state, judged=judged),),
         scores=scores,
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
@@ -315,7 +315,8 @@ def _finish(
     return manifest
 
 
-def _training_part(config: TrainingConfig, state: TrainingState, *, judged: bool) -> TrainingPart:
+def training_part(config: TrainingConfig, state: TrainingState, *, judged: bool) -> TrainingPart:
+    """How a run went, as the manifest tells it."""
     return TrainingPart(
         seed=config.seed,
         loss=config.loss,

@@ -65,26 +65,34 @@ class Backpropagation:
         batches = [_to(batch, self._leaves[0].device) for batch in batches]
         terms = criterion.terms
         own = parallel.map(lambda batch: criterion.weights(batch.targets), batches)
-        weights = _across(sum_terms(own, terms), ranks)
+        weights = across(sum_terms(own, terms), ranks)
         shares = {name: share / weights[name] if weights[name] > 0 else 0.0 for name, share in terms.items()}
         if not any(shares.values()):
             return 0.0
-        made = parallel.map(self._make, range(len(self._convolutions)))
+        made = self.make_kernels(parallel)
         parts = parallel.map(lambda batch: self._derivatives(criterion, batch, shares, bfloat16), batches)
         totals = sum_terms([totals for totals, _ in parts], terms)
-        gradients = [parallel.sum(of_leaf) for of_leaf in zip(*(found for _, found in parts), strict=True)]
-        if ranks.size > 1:
-            totals = _across(totals, ranks)
-            gradients = self._summed(gradients, ranks)
-        value = weighted_mean(totals, weights, terms)
-        if not math.isfinite(value):
-            raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
-
-        def carry_back(index: int) -> None:
-            torch.autograd.backward(made[index], gradients[2 * index : 2 * index + 2])
-
-        parallel.map(carry_back, range(len(made)))
+        gradients = self.summed([found for _, found in parts], parallel, ranks)
+        value = require_finite(weighted_mean(across(totals, ranks), weights, terms))
+        self.carry_back(made, gradients, parallel)
         return value
+
+    def make_kernels(self, parallel: Parallel) -> list[tuple[Tensor, Tensor]]:
+        """Kernel and bias of each convolution as they follow from what is learnt, also put into the plain network."""
+        return parallel.map(self._make, range(len(self._convolutions)))
+
+    def summed(self, parts: Sequence[tuple[Tensor, ...]], parallel: Parallel, ranks: Communicator) -> Sequence[Tensor]:
+        """The gradients at the kernels and biases, one part for each batch, over all batches of all ranks."""
+        gradients = [parallel.sum(of_leaf) for of_leaf in zip(*parts, strict=True)]
+        return gradients if ranks.size == 1 else self._summed(gradients, ranks)
+
+    def carry_back(
+        self, made: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor], parallel: Parallel
+    ) -> None:
+        """From the gradients at kernels and biases to those at what is learnt."""
+        parallel.map(
+            lambda index: torch.autograd.backward(made[index], gradients[2 * index : 2 * index + 2]), range(len(made))
+        )
 
     def _summed(self, gradients: Sequence[Tensor], ranks: Communicator) -> list[Tensor]:
         """The gradients at the leaves over all ranks, from one message; a rank without a batch adds nothing."""
@@ -111,7 +119,14 @@ class Backpropagation:
         return totals, torch.autograd.grad(packed, self._leaves, gradient)
 
 
-def _across(terms: Mapping[str, float], ranks: Communicator) -> dict[str, float]:
+def require_finite(value: float) -> float:
+    """The value of a loss; raises TrainingError where it is no number."""
+    if not math.isfinite(value):
+        raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
+    return value
+
+
+def across(terms: Mapping[str, float], ranks: Communicator) -> dict[str, float]:
     """The same terms, each summed over the ranks."""
     if ranks.size == 1:
         return dict(terms)

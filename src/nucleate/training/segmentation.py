@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,11 @@ from nucleate.postprocess.scores import Scores, mean_ap, pool
 from nucleate.postprocess.targets import Targets, whole
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion, sum_terms, weighted_mean
+from nucleate.training.gradient import Backpropagation
 from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
 from nucleate.training.pixel_loss import parse
+from nucleate.training.trainer import Backward
 from nucleate.types import Labels, Maps, Thresholds
 
 _MATCHING = TypeAdapter(Matching)
@@ -151,6 +154,10 @@ class SegmentationTask:
     def batch(self, samples: range) -> Batch:
         """The samples of these numbers."""
         return self.sampler.batch(samples)
+
+    def backward(self, network: UNet) -> Backward[Batch]:
+        """The gradient of the criterion."""
+        return partial(Backpropagation(network).backward, self.criterion)
 
     def evaluate(
         self, network: UNet, *, bfloat16: bool, parallel: Parallel, ranks: Communicator | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from nucleate import signals
-from nucleate.data.augment import Batch, joined
+from nucleate.data.augment import joined
 from nucleate.data.sampler import split
 from nucleate.errors import TrainingError
 from nucleate.networks.equivariant import ORDER
@@ -25,10 +25,8 @@ from nucleate.parallel import Communicator, RanksLost, SingleProcess
 from nucleate.parallel.launch import without_lost
 from nucleate.training.checkpoint import Checkpoint, TrainingState, decode, encode, state_of
 from nucleate.training.config import Limits, TrainingConfig
-from nucleate.training.criterion import Criterion
 from nucleate.training.early_stopping import select_epoch
 from nucleate.training.ema import ExponentialMovingAverage
-from nucleate.training.gradient import Backpropagation
 from nucleate.training.optimiser import Optimiser
 from nucleate.training.parallel import Parallel, Serial
 from nucleate.training.schedule import learning_rate
@@ -53,18 +51,32 @@ class TaskEvaluation(Protocol):
 _NOTHING = torch.empty(0, dtype=torch.uint8)
 
 
-class Task(Protocol):
-    """What is learnt: samples, a criterion, and an evaluation on data that are held out."""
+Samples = TypeVar("Samples")
+"""A batch as a task makes it: a dataclass of tensors whose first axis are the samples (`data.augment.joined`)."""
 
-    @property
-    def criterion(self) -> Criterion: ...
+Given = TypeVar("Given", contravariant=True)
+
+
+class Backward(Protocol[Given]):
+    """Adds the gradient over the batches of all ranks to the `grad` of a network's parameters, and gives the loss."""
+
+    def __call__(
+        self, batches: Sequence[Given], *, bfloat16: bool, parallel: Parallel | None, ranks: Communicator | None
+    ) -> float: ...
+
+
+class Task(Protocol[Samples]):
+    """What is learnt: samples, the gradient of a loss, and an evaluation on data that are held out."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What of the data must be the same for a run to be resumed; fit for JSON."""
 
-    def batch(self, samples: range) -> Batch:
+    def batch(self, samples: range) -> Samples:
         """The samples of these numbers, a function of the numbers alone."""
+
+    def backward(self, network: UNet) -> Backward[Samples]:
+        """What takes the gradient at the parameters of this network."""
 
     def evaluate(
         self, network: UNet, *, bfloat16: bool, parallel: Parallel, ranks: Communicator | None = None
@@ -90,7 +102,7 @@ def new_network(architecture: Architecture, seed: int) -> UNet:
     return place(UNet(architecture), device())
 
 
-class Trainer:
+class Trainer(Generic[Samples]):
     """One training run.
 
     Args:
@@ -108,7 +120,7 @@ class Trainer:
     def __init__(
         self,
         network: UNet,
-        task: Task,
+        task: Task[Samples],
         config: TrainingConfig,
         *,
         limits: Limits | None = None,
@@ -124,7 +136,7 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.bfloat16 = self.ranks.agree(prefers_bfloat16(self.device) if bfloat16 is None else bfloat16)
         self.checkpoint, self.observe = checkpoint, observe
-        self.backpropagation = Backpropagation(network)
+        self.backward = task.backward(network)
         self.optimiser = Optimiser(network, config.weight_decay)
         self.average = ExponentialMovingAverage(network)
         self.best = _copy(self.average.network)
@@ -206,7 +218,7 @@ class Trainer:
             tensors, run = decode(torch.cat(rows).numpy().tobytes())
             self.load_state(tensors, state_of(run))
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[Samples]:
         """This rank's samples of the next step: a part for each worker; a GPU takes them whole.
 
         Which samples a step has does not depend on the number of ranks; beyond one sample a rank, ranks have none.
@@ -220,11 +232,9 @@ class Trainer:
         batches = self.parallel.map(self.task.batch, parts)
         return [joined(batches)] if self.device.type == "cuda" else batches
 
-    def step(self, batches: Sequence[Batch], elapsed: Callable[[], float] = lambda: 0.0) -> float:
+    def step(self, batches: Sequence[Samples], elapsed: Callable[[], float] = lambda: 0.0) -> float:
         """One step over these batches together; gives its loss. `elapsed` are the run's seconds."""
-        loss = self.backpropagation.backward(
-            self.task.criterion, batches, bfloat16=self.bfloat16, parallel=self.parallel, ranks=self.ranks
-        )
+        loss = self.backward(batches, bfloat16=self.bfloat16, parallel=self.parallel, ranks=self.ranks)
         seconds = self._agreed(elapsed())
         with signals.held():
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from nucleate.errors import ModelError
 from nucleate.inference.backends import TorchBackend
-from nucleate.networks.manifest import Ancestor
+from nucleate.networks.manifest import PARTS, Ancestor
 from nucleate.networks.runtime import device, place
 from nucleate.networks.store import Model
 from nucleate.networks.unet import UNet
@@ -24,15 +26,17 @@ LEARNING_RATE = 0.5
 @dataclass(frozen=True, slots=True)
 class WarmStart:
     """Where training begins: a `network`, its `lineage`, how well it does untrained on the labelled images (mean AP),
-    and whether bright and dark were `exchanged` in it."""
+    and whether bright and dark were `exchanged` in it. A pre-trained one has no score."""
 
     network: UNet
     lineage: tuple[Ancestor, ...]
-    score: float
+    score: float | None
     exchanged: bool
 
     def sentence(self) -> str:
         """What was taken, for a person."""
+        if self.score is None:
+            return f"Training starts from {self.lineage[-1].name}, which is pre-trained; its last layer is new."
         how = ", with bright and dark exchanged" if self.exchanged else ""
         return (
             f"Training starts from {self.lineage[-1].name}{how}, which scores {self.score:.3f} on the labelled images"
@@ -40,7 +44,7 @@ class WarmStart:
         )
 
 
-def warm_start(model: Model, pairs: Sequence[Pair], channels: int) -> WarmStart:
+def warm_start(model: Model, pairs: Sequence[Pair], channels: int, seed: int = 0) -> WarmStart:
     """The network of `model` for images of so many channels.
 
     A model of bright nuclei on dark ground serves images of the opposite kind with the sign of its first layer
@@ -50,6 +54,7 @@ def warm_start(model: Model, pairs: Sequence[Pair], channels: int) -> WarmStart:
         model: what training starts from.
         pairs: the labelled images, normalised.
         channels: of the images.
+        seed: of the last layer, where the model is pre-trained and has none.
 
     Raises:
         ModelError: the model cannot learn on, or tells other classes of pixels apart.
@@ -61,6 +66,12 @@ def warm_start(model: Model, pairs: Sequence[Pair], channels: int) -> WarmStart:
             " two: train without --from."
         )
     own = with_channels(unfolded(model.network), channels)
+    parent = Ancestor(name=model.manifest.name, weights_sha256=model.manifest.weights_sha256)
+    lineage = (*model.manifest.lineage, parent)
+    if model.manifest.architecture.parts != PARTS:
+        torch.manual_seed(seed)
+        own.heads.load_state_dict(UNet(own.architecture).heads.state_dict())
+        return WarmStart(place(own, device()), lineage, None, False)
     labelled, criterion = ValidationSet(pairs), SegmentationCriterion()
     candidates = [(own, False), (negated(own), True)]
     scores = [
@@ -69,5 +80,4 @@ def warm_start(model: Model, pairs: Sequence[Pair], channels: int) -> WarmStart:
     ]
     best = scores.index(max(scores))
     network, exchanged = candidates[best]
-    parent = Ancestor(name=model.manifest.name, weights_sha256=model.manifest.weights_sha256)
-    return WarmStart(place(network, device()), (*model.manifest.lineage, parent), scores[best], exchanged)
+    return WarmStart(place(network, device()), lineage, scores[best], exchanged)
