@@ -23,7 +23,7 @@ from nucleate.data.augment import AugmentationConfig, CropParameters, draw_inten
 VISIBLE, TRIES = 0.05, 8
 """The standard deviation of intensities from which on a place shows something, and how often another one is drawn."""
 
-VARIATION = AugmentationConfig(crop=128, scale=1.2, blurred=0.3)
+VARIATION = AugmentationConfig(crop=64, scale=1.2, blurred=0.3)
 """How far views differ."""
 
 
@@ -43,8 +43,8 @@ class ViewConfig:
     variation: AugmentationConfig = field(default_factory=lambda: VARIATION)
     place: float = 0.08
     points: int = 64
-    hidden: float = 0.25
-    square: int = 16
+    hidden: float = 0.2
+    square: int = 8
     visible: float = 0.1
 
 

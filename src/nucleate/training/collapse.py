@@ -51,14 +51,21 @@ def effective_rank(embeddings: Tensor) -> float:
     return float(torch.special.entr(shares).sum().exp())
 
 
-def require_spread(embeddings: Tensor) -> tuple[float, float]:
+def require_spread(embeddings: Tensor, before: tuple[float, float] | None = None) -> tuple[float, float]:
     """Spread and effective rank of embeddings.
 
+    Args:
+        embeddings: (N, D).
+        before: Both of the network that training began with. With random weights all images look rather alike, which
+            is no collapse: that is a fall below half of it.
+
     Raises:
-        TrainingError: they have collapsed.
+        TrainingError: They have collapsed.
     """
-    found = spread(embeddings), effective_rank(embeddings)
-    if found[0] >= SPREAD and found[1] >= RANK:
+    found, bounds = (spread(embeddings), effective_rank(embeddings)), (SPREAD, RANK)
+    if before is not None:
+        bounds = min(SPREAD, before[0] / 2), min(RANK, before[1] / 2)
+    if found[0] >= bounds[0] and found[1] >= bounds[1]:
         return found
     raise TrainingError(
         f"The embeddings have collapsed: to the network all crops look alike (spread {found[0]:.3f}, effective rank "

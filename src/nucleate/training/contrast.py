@@ -46,10 +46,10 @@ class PretrainingConfig:
     """
 
     views: float = 1.0
-    places: float = 0.5
-    reconstruction: float = 2.0
-    variance: float = 0.5
-    covariance: float = 0.02
+    places: float = 0.3
+    reconstruction: float = 1.0
+    variance: float = 0.2
+    covariance: float = 0.01
     temperature: float = 0.1
     crops: int = 256
     view: ViewConfig = field(default_factory=ViewConfig)
@@ -68,7 +68,7 @@ class PretrainingConfig:
         """The usual weights, those of each kind times a factor.
 
         >>> PretrainingConfig.of(contrast=0.0).places, PretrainingConfig.of(reconstruction=2.0).reconstruction
-        (0.0, 4.0)
+        (0.0, 2.0)
         """
         if not (contrast >= 0 and reconstruction >= 0):
             raise InputError(

@@ -49,7 +49,7 @@ PARTS: tuple[PartName, ...] = ("encoder", "decoder")
 SMALLEST = 32
 """Pixels; the side of the smallest crops."""
 
-BATCH, SAMPLES = 16, 512
+BATCH, SAMPLES = 32, 1024
 """Pairs of views a step, and an epoch."""
 
 
@@ -150,9 +150,11 @@ def pretrain(
             f"The images in {folder} are too few or too small to hold out two crops of {what.view.variation.crop}"
             " pixels: give more of them, or larger ones."
         )
-    task = PretrainingTask(data.training, held_out, config, what)
-    phase(f"training on {count(data.count, 'image')} without labels")
+    bfloat16 = ranks.agree(prefers_bfloat16(device()))
     with Threads() as threads:
+        before = held_out.evaluate(network, bfloat16=bfloat16, parallel=threads, ranks=ranks)
+        phase(f"training on {count(data.count, 'image')} without labels")
+        task = PretrainingTask(data.training, held_out, config, what, before)
         trainer = Trainer(
             network, task, config, parallel=threads, ranks=ranks, checkpoint=Checkpoint(out), observe=observe
         )
@@ -161,9 +163,8 @@ def pretrain(
     while True:
         if ranks.rank == 0 and manifest is None:
             phase("writing the model")
-            before = _begin(start, len(data.channels), config)
             manifest = _finish(
-                result, before, held_out, data, config, what, lineage, out, name, source or folder.name, extra_files
+                result, before, held_out, data, config, lineage, out, name, source or folder.name, extra_files
             )
         try:
             ranks.barrier()
@@ -216,11 +217,10 @@ def _ancestor(start: store.Model) -> Ancestor:
 
 def _finish(
     result: TrainingResult,
-    before: PretrainingNetwork,
+    before: PretrainingResult,
     held_out: HeldOut,
     data: UnlabelledImages,
     config: TrainingConfig,
-    what: PretrainingConfig,
     lineage: tuple[Ancestor, ...],
     out: Path,
     name: str | None,
@@ -241,22 +241,17 @@ def _finish(
         pixel_size=data.pixel_size,
         data=data.part(source),
         lineage=lineage,
-        trainings=(training_part(replace(config), state, judged=True).model_copy(update={"loss": terms}),),
+        trainings=(training_part(config, state, judged=True).model_copy(update={"loss": terms}),),
         scores={},
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     extra: Mapping[str, bytes] = {}
     if extra_files is not None:
-        judge = partial(
-            held_out.evaluate,
-            bfloat16=prefers_bfloat16(device()),
-            parallel=Serial(),
-            ranks=SingleProcess(),
-            watch=False,
-        )
+        bfloat16 = prefers_bfloat16(device())
+        after = held_out.evaluate(network, bfloat16=bfloat16, parallel=Serial(), ranks=SingleProcess())
         crops, images = held_out.views().image, [index for index, _, _ in held_out.places]
-        pretrained = Pretrained(out, manifest, state.history, judge(before), judge(network), crops, images)
+        pretrained = Pretrained(out, manifest, state.history, before, after, crops, images)
         extra = extra_files(pretrained)
     store.write(out, manifest, weights, state.history, extra)
     Checkpoint(out).path.unlink(missing_ok=True)

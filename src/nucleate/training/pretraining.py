@@ -125,13 +125,8 @@ class HeldOut:
         bfloat16: bool,
         parallel: Parallel,
         ranks: Communicator,
-        watch: bool = True,
     ) -> PretrainingResult:
-        """The groups of pairs are dealt out to `ranks`, all of which get the same result.
-
-        Raises:
-            TrainingError: the embeddings have collapsed, unless nobody is to `watch`.
-        """
+        """The groups of pairs are dealt out to `ranks`, all of which get the same result."""
         folded = network.folded()
         assert isinstance(folded, PretrainingNetwork)
         where = next(folded.parameters()).device
@@ -156,14 +151,15 @@ class HeldOut:
         known = [values for values in every if values]
         terms = {name: sum(values[name] for values in known) / len(known) for name in known[0]}
         flat = embeddings.flatten(0, 1)
-        found = require_spread(flat) if watch else (spread(flat), effective_rank(flat))
+        found = spread(flat), effective_rank(flat)
         return PretrainingResult(self.criterion.loss(terms), retrieval(embeddings), *found, terms, embeddings)
 
     def _across(self, made: Sequence[Tensor], ranks: Communicator, parts: int) -> Tensor:
         """The embeddings of all parts in their order, of which each rank made every one of its turn."""
         if ranks.size == 1:
             return torch.cat(list(made))
-        width = made[0].shape[1:] if made else torch.Size(ranks.agree([0, 0]))
+        # Rank 0 made the first part; others may have made none.
+        width = ranks.agree(list(made[0].shape[1:]) if made else [])
         own = torch.cat(list(made)) if made else torch.zeros(0, *width)
         gathered = [list(rows.split(self.group)) for rows in ranks.gather(own)]
         return torch.cat([gathered[number % ranks.size][number // ranks.size] for number in range(parts)])
@@ -177,6 +173,7 @@ class PretrainingTask:
         held_out: what the network is evaluated on after each epoch.
         config: seed and batch of the run.
         what: what is learnt.
+        before: what the held-out crops said of the network that training begins with, if that is known.
     """
 
     def __init__(
@@ -185,11 +182,13 @@ class PretrainingTask:
         held_out: HeldOut,
         config: TrainingConfig,
         what: PretrainingConfig,
+        before: PretrainingResult | None = None,
     ) -> None:
         losses.warm_up("nt_xent", "dense_info_nce", "vicreg", "l1")
         images = [torch.from_numpy(image) for image in training]
         self.sampler, self.held_out = ViewSampler(images, config.seed, what.view), held_out
         self.criterion = PretrainingCriterion(what)
+        self._before = None if before is None else (before.spread, before.effective_rank)
         self.identity: dict[str, Any] = {
             "pretraining": asdict(what),
             "images": [list(image.shape[1:]) for image in images],
@@ -208,8 +207,14 @@ class PretrainingTask:
     def evaluate(
         self, network: UNet, *, bfloat16: bool, parallel: Parallel | None = None, ranks: Communicator | None = None
     ) -> PretrainingResult:
-        """How well the other view of a held-out crop is found."""
+        """How well the other view of a held-out crop is found.
+
+        Raises:
+            TrainingError: the embeddings have collapsed.
+        """
         assert isinstance(network, PretrainingNetwork)
-        return self.held_out.evaluate(
+        found = self.held_out.evaluate(
             network, bfloat16=bfloat16, parallel=parallel or Serial(), ranks=ranks or SingleProcess()
         )
+        require_spread(found.embeddings.flatten(0, 1), self._before)
+        return found
