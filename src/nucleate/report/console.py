@@ -152,11 +152,9 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
     data, training, thresholds = manifest.data, manifest.training, manifest.thresholds
     facts = Table(title=manifest.name, show_header=False, title_justify="left")
     facts.add_row("data", f"{data.source} {data.licence}".strip())
-    facts.add_row(
-        "",
-        f"{count(data.labelled, 'labelled image')}, {count(data.nuclei, 'nucleus', 'nuclei')},"
-        f" median diameter {data.median_diameter} px",
-    )
+    labelled = f"{count(data.labelled, 'labelled image')}, {count(data.nuclei, 'nucleus', 'nuclei')}"
+    without = f"{count(data.unlabelled, 'image')} without labels: pre-trained, it finds no nuclei yet"
+    facts.add_row("", without if data.unlabelled else f"{labelled}, median diameter {data.median_diameter} px")
     facts.add_row("validation", data.validation)
     facts.add_row("pixel size", f"{manifest.pixel_size} µm" if manifest.pixel_size else "not known")
     facts.add_row("channels", ", ".join(data.channels))
@@ -193,7 +191,8 @@ def _model_scores(name: str, scores: Mapping[str, Any]) -> Table:
 def _epochs(history: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
     """At most twelve epochs, spread over the run, the last one among them; with their scores on held-out nuclei."""
     table = Table(title="History", title_justify="left")
-    keys = ("epoch", "train_loss", "valid_loss", *(("score", "panoptic_quality") if scored else ()))
+    more = ("score", "panoptic_quality") if scored else ("score", "spread", "effective_rank")
+    keys = ("epoch", "train_loss", "valid_loss", *(more if all(key in row for row in history for key in more) else ()))
     _columns(table, *(key.replace("_", " ") for key in keys))
     every = max(1, -(-len(history) // 12))
     for row in history[::-1][::every][::-1]:
