@@ -32,9 +32,10 @@ from nucleate.networks.manifest import (
     TrainingPart,
     architecture_part,
 )
+from nucleate.networks.runtime import device, prefers_bfloat16
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.parallel import Communicator, RanksLost, SingleProcess
-from nucleate.parallel.launch import require_same, require_shared, without_lost
+from nucleate.parallel import Communicator, SingleProcess
+from nucleate.parallel.launch import done_by_living, require_same, require_shared
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
 from nucleate.sentences import count
@@ -222,14 +223,23 @@ def fit(
     check_output(out, resume=resume)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
-    require_same(ranks, {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()})
+    facts = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
+
+    def begin(ranks: Communicator) -> bool:
+        require_same(ranks, facts)
+        ranks.by_first(partial(prepare_output, out))
+        require_shared(ranks, out)
+        return ranks.agree(prefers_bfloat16(device()))
+
+    ranks, bfloat16 = done_by_living(ranks, begin)
     if ranks.rank == 0:
         for sentence in data.warnings:
             warn(sentence)
         if ranks.size > config.batch:
-            warn(f"{ranks.size} ranks share batches of {count(config.batch, 'image')}: start {config.batch} at most.")
-    ranks.by_first(partial(prepare_output, out))
-    require_shared(ranks, out)
+            warn(
+                f"{ranks.size} ranks share batches of {count(config.batch, 'sample')}, so that only {config.batch} of "
+                f"them work: start no more, or give a larger --batch."
+            )
     judged = bool(data.validation)
     if not judged and config.minutes is None and config.epochs is None:
         config = replace(config, epochs=UNJUDGED)
@@ -241,18 +251,28 @@ def fit(
     )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
-        trainer = Trainer(network, task, config, parallel=threads, ranks=ranks, checkpoint=checkpoint, observe=observe)
+        trainer = Trainer(
+            network,
+            task,
+            config,
+            parallel=threads,
+            ranks=ranks,
+            bfloat16=bfloat16,
+            checkpoint=checkpoint,
+            observe=observe,
+        )
         result = trainer.train(resume=resume)
-    ranks, manifest = trainer.ranks, None
-    while True:
+    manifest: Manifest | None = None
+
+    def finish(ranks: Communicator) -> Manifest:
+        nonlocal manifest
         if ranks.rank == 0 and manifest is None:
             manifest = _finish(result, task, data, config, out, phase, judged, name, source or folder.name, extra_files)
-        try:
-            ranks.barrier()  # polite, as choosing thresholds takes its time
-            found = ranks.agree(None if manifest is None else manifest.model_dump_json())
-            return manifest or Manifest.model_validate_json(found or "")
-        except RanksLost:
-            ranks = without_lost(ranks)
+        ranks.barrier()  # polite, as choosing thresholds takes its time
+        found = ranks.agree(None if manifest is None else manifest.model_dump_json())
+        return manifest or Manifest.model_validate_json(found or "")
+
+    return done_by_living(trainer.ranks, finish)[1]
 
 
 def _finish(
