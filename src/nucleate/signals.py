@@ -16,7 +16,7 @@ from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Those that ask a program to end. A job scheduler can send SIGUSR1 before a time limit, and `mpirun` passes it on to the
+"""Those that ask a program to end. A job scheduler can send SIGUSR1 before a time limit, and `mpirun` passes it on to
 ranks; on SIGTERM it kills them within a second."""
 
 _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
