@@ -4,9 +4,10 @@
 #     sudo PYTHON=.venv/bin/python benchmarks/two_hosts.sh [--mpich] COMMAND ...
 #
 # runs `COMMAND ...` as two ranks, one on each host: `benchmarks/two_hosts.sh .venv/bin/nucleate train ...`. Ranks of the
-# first host start those of the second through `ip netns exec` in the place of ssh; messages go through TCP over the
-# cable, whose bytes are printed at the end. Needs root, and Open MPI beside $PYTHON, with --mpich MPICH. CABLE holds what
-# `tc qdisc add dev DEVICE root` is given, say "netem rate 1gbit delay 50us"; RANKS the ranks (2).
+# first host are started, and start those of the second, through `ip netns exec` in the place of ssh. Bytes over the cable
+# are printed at the end: all messages of Open MPI go there by TCP; MPICH finds shared memory between the two hosts, so
+# its launcher is tried, not its messages. Needs root, and Open MPI beside $PYTHON, with --mpich MPICH. CABLE holds what
+# `tc qdisc add dev DEVICE root` is given, say "netem rate 1gbit delay 50us" (not tried); RANKS the ranks (2).
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "two_hosts.sh makes network namespaces: run it as root." >&2; exit 2; }
 implementation=openmpi
