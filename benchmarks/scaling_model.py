@@ -159,9 +159,7 @@ def main() -> None:
             whole = epoch(fast, network, 1, 4) / (ranks * epoch(fast, network, ranks, batch))
             print(f"| {name} | {ranks} | {weak:.2f} | {strong:.2f} | {whole:.2f} |")
     segment, write = (part * SLIDE / options.node_speed for part in measured_slide())
-    print(
-        f"\nA slide of {SLIDE:,.0f} megapixels on one node: {segment / 60:.0f} min to segment, {write / 60:.0f} to write.\n"
-    )
+    print(f"\nA slide of {SLIDE:,.0f} megapixels: {segment / 60:.0f} min to segment, {write / 60:.0f} min to write.\n")
     print("| nodes | one slide, min | efficiency | efficiency with as many slides as nodes |")
     print("| ---: | ---: | ---: | ---: |")
     for ranks in (8, 64, 512):

@@ -67,3 +67,13 @@ def test_more_ranks_than_samples_a_step_are_named_once(cells, tmp_path):
     done = mpirun(3, [*TRAIN, cells, "--out", tmp_path / "model", "--epochs", "1", "--batch", "2"])
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("3 ranks share batches of 2 samples, so that only 2 of them work") == 1
+
+
+@pytest.mark.parametrize(("fault", "sentence"), [("1:memory", "memory"), ("0:mpi", "pip install 'nucleate[mpi]'")])
+def test_what_one_rank_lacks_ends_all_with_one_sentence(fault, sentence, cells, tmp_path):
+    done = mpirun(2, [*TRAIN, cells, "--out", tmp_path / "model"], more={"FAULT": fault})
+    said = [line for line in done.stderr.splitlines() if line.startswith("nucleate: ")]
+    assert done.returncode != 0
+    assert len(said) == 1, done.stderr
+    assert sentence in said[0]
+    assert "Traceback" not in done.stderr
