@@ -34,10 +34,12 @@ test: $(READY)
 	@echo "Runs every test and every example in the documentation, two files at a time; the slowest are named at the end."
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
-# The tests that start ranks, once more with MPICH: two MPIs cannot share an environment.
+# What ranks do, once more with MPICH: two MPIs cannot share an environment.
+test-mpich: export OMP_WAIT_POLICY := passive
 test-mpich: .venv/mpich/.ready
-	.venv/mpich/bin/python -m pytest -p no:cacheprovider tests/parallel tests/losses/test_distributed.py \
-	  $$(find tests -name 'test_ranks*.py' -o -name test_faults.py)
+	.venv/mpich/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider tests/parallel tests/losses/test_distributed.py \
+	  tests/training/test_ranks.py tests/inference/test_ranks.py tests/test_commands_over_ranks.py \
+	  -k "mpi or parallel or weights_and_losses or files_are_those or writes_the_model or SIGUSR1"
 
 .venv/mpich/.ready: $(READY)
 	@$(BIN)/python -m venv --clear .venv/mpich

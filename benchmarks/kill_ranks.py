@@ -36,6 +36,9 @@ from nucleate.training.config import TrainingConfig
 LONGEST = 30.0
 """Seconds within which the ranks must end when one is gone."""
 
+RESULT = {"training": store.MANIFEST, "prediction": ""}
+"""A file that is there at the end."""
+
 CONFIG = TrainingConfig(epochs=6, samples=32, batch=4, variation=AugmentationConfig(crop=64), widths=(16, 16))
 
 
@@ -124,6 +127,8 @@ def trial(job: Job, out: Path, expected: Path, wait: float, victim: int) -> tupl
         begun.kill()
         return "it did not end", time.monotonic() - killed
     seconds = time.monotonic() - killed
+    if job.ulfm and not (out / RESULT[job.what]).exists():
+        return f"it ended with code {begun.returncode} and no result: {said[-2000:]}", seconds
     if not job.ulfm:
         again = job.start(out, resume=unfinished(job, out), ranks=random.choice([1, 2, 3]))
         _, said = again.communicate(timeout=600)

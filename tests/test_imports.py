@@ -44,7 +44,7 @@ ALLOWED = {
         *("types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data", "networks"),
         *("losses", "inference", "evaluation", "training", "curves", "report.overlay"),
     },
-    "web": {"types", "errors", "io", "data", "report.overlay"},
+    "web": {"types", "errors", "io", "data", "report.overlay", "signals"},
     "api": {
         *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report", "parallel"),
     },

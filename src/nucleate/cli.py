@@ -131,6 +131,7 @@ def train(
     ] = "cross_entropy",
     minutes: Annotated[float | None, typer.Option(min=0.05, help="Train no longer than this.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this many epochs.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples a step, which the ranks of MPI share.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
     channel: Annotated[
         str | None,
@@ -148,7 +149,7 @@ def train(
         from nucleate.report.training_progress import TrainingProgress
         from nucleate.training.config import TrainingConfig
 
-    config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    config = TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs, batch=batch)
     ranks = launch.join()
     with TrainingProgress(config, out) as progress:
         model = api.train(

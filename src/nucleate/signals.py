@@ -1,4 +1,4 @@
-"""How Ctrl-C, SIGTERM and SIGHUP end a command.
+"""How Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end a command.
 
 The first one raises KeyboardInterrupt, whereupon what is in work is put in order. The second ends the process at once:
 files are there whole or not at all at any moment, so nothing is lost. The exit code is 128 and the signal's number.
@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Those that ask a program to end."""
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Those that ask a program to end. A job scheduler can send SIGUSR1 before a time limit, and `mpirun` passes it on to
+ranks; on SIGTERM it kills them within a second."""
 
 _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
@@ -88,7 +90,7 @@ def held() -> Iterator[None]:
 
 def leave_to_first() -> None:
     """From now on the first signal is noted, no more: the launcher sends it to all ranks, and rank 0 ends them when it
-    has saved its work."""
+    has saved its work. The second one ends the process without a word."""
     global _left_to_first
     _left_to_first = True
 
@@ -112,6 +114,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
         if _left_to_first:
             return
         raise KeyboardInterrupt
+    if _left_to_first:
+        os._exit(128 + number)
     with suppress(OSError):
         cursor = _SHOW_CURSOR if os.isatty(2) else ""
         os.write(2, f"{cursor}nucleate: ended at once; what was finished is kept.\n".encode())

@@ -43,8 +43,9 @@ def test_every_loss_takes_a_group_and_is_tried() -> None:
     assert {case.loss for case in rank_worker.CASES.values()} == {entry.name for entry in losses.catalogue()}
 
 
-@pytest.mark.parametrize("transport", ["gloo", pytest.param("mpi", marks=needs_mpi)])
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(
+    ("transport", "world"), [("gloo", 2), *(pytest.param("mpi", world, marks=needs_mpi) for world in (2, 3))]
+)
 def test_ranks_give_the_loss_and_the_derivatives_of_one_process(
     world: int, transport: str, one_process: dict[str, Any], tmp_path: Path
 ) -> None:

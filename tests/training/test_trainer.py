@@ -196,23 +196,20 @@ def test_side_by_side_is_in_turn():
 
 
 class Second(SingleProcess):
-    """Alone, but told what another process has: its clock and number format."""
+    """Alone, but told the time of another process."""
 
     def __init__(self):
         self.agreed = []
 
     def agree(self, value):
         self.agreed.append(value)
-        return False if isinstance(value, bool) else 0.25 * len(self.agreed)
+        return 0.25 * len(self.agreed)
 
 
-def test_time_and_number_format_are_those_of_the_first_process():
+def test_the_time_is_that_of_the_first_process():
     ranks = Second()
-    state = run(ranks=ranks, bfloat16=True, limits=Limits(SHORT, clock=Clock(1000.0))).state
-    assert ranks.agreed[0] is True and "bfloat16" not in str(state)
+    state = run(ranks=ranks, limits=Limits(SHORT, clock=Clock(1000.0))).state
     assert state.seconds == 0.25 * len(ranks.agreed) < 1000
-    one = trainer(ranks=Second(), bfloat16=True)
-    assert one.bfloat16 is False and one.identity["number format"] == "float32"
 
 
 def test_a_finished_run_resumed_is_finished(straight, tmp_path):

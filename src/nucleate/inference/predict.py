@@ -20,7 +20,7 @@ from nucleate.inference.summary import Failed, ImageResult, Summary
 from nucleate.io.prediction_json import record_file
 from nucleate.networks.runtime import keep_memory
 from nucleate.parallel import Communicator, SingleProcess
-from nucleate.parallel.launch import require_shared
+from nucleate.parallel.launch import done_by_living, require_shared
 
 
 def predict(
@@ -62,9 +62,14 @@ def predict(
     too_long = {one.name: too_long_name(one, request.files(one.stem).values()) for one in found}
     results: dict[str, ImageResult] = {name: Failed(why) for name, why in too_long.items() if why is not None}
     wanted = [one for one in found if one.name not in results]
-    earlier = ranks.together(partial(_earlier, wanted, images, out, request))
-    ranks.by_first(partial(_make_folders, wanted, out))
-    require_shared(ranks, out)
+
+    def begin(ranks: Communicator) -> dict[str, Earlier]:
+        earlier = ranks.together(partial(_earlier, wanted, images, out, request))
+        ranks.by_first(partial(_make_folders, wanted, out))
+        require_shared(ranks, out)
+        return earlier
+
+    ranks, earlier = done_by_living(ranks, begin)
     if observe is not None:
         for one in found:
             observe(one.name, float(one.name in results), 0.0)

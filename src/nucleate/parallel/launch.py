@@ -8,14 +8,15 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from nucleate import signals
 from nucleate.errors import NucleateError, NucleateWarning, OutputError
-from nucleate.parallel.communicator import Communicator, SingleProcess
+from nucleate.parallel.communicator import Communicator, RanksLost, SingleProcess
 from nucleate.sentences import count
 
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
@@ -26,6 +27,8 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 _LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_TASKS_PER_NODE")
 
+
+Made = TypeVar("Made")
 
 LATE = 15.0
 """Seconds that a file of another machine may take to appear."""
@@ -140,6 +143,20 @@ def without_lost(ranks: Communicator) -> Communicator:
     return left
 
 
+def done_by_living(ranks: Communicator, work: Callable[[Communicator], Made]) -> tuple[Communicator, Made]:
+    """What `work` gives to each of the ranks, and these: begun anew by those that live as often as one of them ended.
+
+    A rank may have done its part when another hears of the loss, so all must have done theirs before any goes on.
+    """
+    while True:
+        try:
+            found = work(ranks)
+            ranks.barrier()
+            return ranks, found
+        except RanksLost:
+            ranks = without_lost(ranks)
+
+
 def as_said_by_rank(sentence: str) -> str:
     """The last sentence of this rank; others than rank 0 first give it the time to say the same, and so to end all."""
     rank = rank_of_launcher()
@@ -154,7 +171,7 @@ def end_others(error: BaseException, code: int) -> None:
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized() or mpi.COMM_WORLD.Get_size() == 1:
         return
-    if isinstance(error, SystemExit):
+    if isinstance(error, SystemExit) and not code:
         if not error.code:
             return
         code = error.code if isinstance(error.code, int) else 1

@@ -66,7 +66,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.samples:
-            raise InputError(f"batch={self.batch}, samples={self.samples}: an epoch needs one batch or more.")
+            raise InputError(f"--batch is {_short(self.batch)}: give a number from 1 to {self.samples}.")
         object.__setattr__(self, "loss", spelled(parse(self.loss)))  # a resumed run may be typed otherwise
         if self.minutes is not None and not 0 < self.minutes <= LONGEST:
             raise InputError(f"--minutes is {self.minutes:g}: give minutes, up to {LONGEST:,}, or none for no limit.")

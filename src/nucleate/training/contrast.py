@@ -211,9 +211,8 @@ class PairBackpropagation(Backpropagation):
             found = torch.autograd.grad(outputs, self._leaves, inputs, allow_unused=True, materialize_grads=True)
             return found
 
-        gradients = self.summed(parallel.map(back, given), parallel, ranks)
         require_finite(value)
-        self.carry_back(made, gradients, parallel)
+        self.add_gradient(made, parallel.map(back, given), parallel, ranks)
         return value
 
     def _at_embeddings(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from nucleate.data.channels import common
 from nucleate.data.inspect import labelled
 from nucleate.data.masks import Masks
 from nucleate.data.normalization import Normalisation, normalise
-from nucleate.errors import DatasetError, ModelError, OutputError
+from nucleate.errors import DatasetError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
 from nucleate.networks import store
@@ -34,8 +32,7 @@ from nucleate.networks.manifest import (
     architecture_part,
 )
 from nucleate.networks.unet import Architecture, UNet
-from nucleate.parallel import Communicator, RanksLost, SingleProcess
-from nucleate.parallel.launch import require_same, require_shared, without_lost
+from nucleate.parallel import Communicator, SingleProcess
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.postprocess.scores import Scores, mean_ap
 from nucleate.sentences import count
@@ -44,6 +41,7 @@ from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
 from nucleate.training.hold_out import Pair, hold_out
+from nucleate.training.output import begin_together, check_output, too_many_ranks, written_by_first
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
@@ -227,16 +225,14 @@ def fit(
     start = None if parent is None else store.read(parent, whole=False)
     phase("reading the images")
     data = load_labelled(folder, validation, channel, masks)
-    same = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
-    same["--from"] = "" if start is None else start.manifest.weights_sha256
-    require_same(ranks, same)
+    facts = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
+    facts["--from"] = "" if start is None else start.manifest.weights_sha256
+    ranks, bfloat16 = begin_together(ranks, facts, out)
     if ranks.rank == 0:
         for sentence in data.warnings:
             warn(sentence)
         if ranks.size > config.batch:
-            warn(f"{ranks.size} ranks share batches of {count(config.batch, 'image')}: start {config.batch} at most.")
-    ranks.by_first(partial(prepare_output, out))
-    require_shared(ranks, out)
+            warn(too_many_ranks(ranks, config, "sample"))
     judged = bool(data.validation)
     if not judged and config.minutes is None and config.epochs is None:
         config = replace(config, epochs=UNJUDGED)
@@ -254,20 +250,24 @@ def fit(
     )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
-        trainer = Trainer(network, task, config, parallel=threads, ranks=ranks, checkpoint=checkpoint, observe=observe)
+        trainer = Trainer(
+            network,
+            task,
+            config,
+            parallel=threads,
+            ranks=ranks,
+            bfloat16=bfloat16,
+            checkpoint=checkpoint,
+            observe=observe,
+        )
         result = trainer.train(resume=resume)
-    ranks, manifest = trainer.ranks, None
-    while True:
-        if ranks.rank == 0 and manifest is None:
-            manifest = _finish(
-                result, task, data, config, lineage, out, phase, judged, name, source or folder.name, extra_files
-            )
-        try:
-            ranks.barrier()  # polite, as choosing thresholds takes its time
-            found = ranks.agree(None if manifest is None else manifest.model_dump_json())
-            return manifest or Manifest.model_validate_json(found or "")
-        except RanksLost:
-            ranks = without_lost(ranks)
+
+    def finish() -> Manifest:
+        return _finish(
+            result, task, data, config, lineage, out, phase, judged, name, source or folder.name, extra_files
+        )
+
+    return written_by_first(trainer.ranks, finish)
 
 
 def _finish(
@@ -353,20 +353,6 @@ def compare_engines(
     )
 
 
-def check_output(out: Path, *, resume: bool) -> None:
-    """Refuse a folder that holds a model, or another run, or that can be none, before anything is read."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise OutputError(f"{out} cannot be written ({there} is a file): choose another --out.")
-    if (out / store.MANIFEST).exists():
-        raise ModelError(f"{out} already holds a finished model: choose another --out, or delete it first.")
-    if Checkpoint(out).path.exists() and not resume:
-        raise ModelError(f"{out} holds an unfinished run: resume it with --resume, or delete {Checkpoint(out).path}.")
-    others = [] if Checkpoint(out).path.exists() else [out / name for name in store.FILES if (out / name).exists()]
-    if others:
-        raise OutputError(f"{others[0]} is there already and belongs to no model: choose another --out.")
-
-
 def _stopped(state: TrainingState) -> str:
     """Why the run ended, and what its cool-down changed."""
     stop = len(state.history) if state.stop_epoch is None else state.stop_epoch
@@ -377,15 +363,6 @@ def _stopped(state: TrainingState) -> str:
     change = f"{'rose' if state.best_score > score else 'fell'} from {score:.3f} to {state.best_score:.3f}"
     change = f"stayed at {score:.3f}" if state.best_score == score else change
     return f"{state.why} In {count(epochs, 'epoch')} of cool-down the validation score {change}."
-
-
-def prepare_output(out: Path) -> None:
-    """Make the model's folder, or say before anything is computed that it cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
 
 
 def _numbered(labels: Labels) -> Labels:

@@ -23,12 +23,13 @@ class Backpropagation:
 
     The kernels of a step are made once (`Convolution.applied`) and copied into a network of plain convolutions, the
     one that predicts (`UNet.folded`). All batches of the step read it side by side; the gradients at its parameters
-    are summed and carried back to what is learnt.
+    are summed and carried back to what is learnt, where those of other ranks are added.
     """
 
     def __init__(self, network: UNet) -> None:
         named = [(name, one) for name, one in network.named_modules() if isinstance(one, Convolution)]
         self._convolutions = [one for _, one in named]
+        self._parameters = [learnt for one in self._convolutions for learnt in one.parameters()]
         self._folded = network.folded().requires_grad_()
         self._plain = [_convolution(self._folded, name) for name, _ in named]
         self._leaves = [leaf for one in self._plain for leaf in (one.weight, one.bias) if leaf is not None]
@@ -71,35 +72,45 @@ class Backpropagation:
             return 0.0
         made = self.make_kernels(parallel)
         parts = parallel.map(lambda batch: self._derivatives(criterion, batch, shares, bfloat16), batches)
-        totals = sum_terms([totals for totals, _ in parts], terms)
-        gradients = self.summed([found for _, found in parts], parallel, ranks)
-        value = require_finite(weighted_mean(across(totals, ranks), weights, terms))
-        self.carry_back(made, gradients, parallel)
+        totals = across(sum_terms([totals for totals, _ in parts], terms), ranks)
+        value = require_finite(weighted_mean(totals, weights, terms))
+        self.add_gradient(made, [found for _, found in parts], parallel, ranks)
         return value
 
     def make_kernels(self, parallel: Parallel) -> list[tuple[Tensor, Tensor]]:
         """Kernel and bias of each convolution as they follow from what is learnt, also put into the plain network."""
         return parallel.map(self._make, range(len(self._convolutions)))
 
-    def summed(self, parts: Sequence[tuple[Tensor, ...]], parallel: Parallel, ranks: Communicator) -> Sequence[Tensor]:
-        """The gradients at the kernels and biases, one part for each batch, over all batches of all ranks."""
-        gradients = [parallel.sum(of_leaf) for of_leaf in zip(*parts, strict=True)]
-        return gradients if ranks.size == 1 else self._summed(gradients, ranks)
-
-    def carry_back(
-        self, made: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor], parallel: Parallel
+    def add_gradient(
+        self,
+        made: Sequence[tuple[Tensor, Tensor]],
+        parts: Sequence[tuple[Tensor, ...]],
+        parallel: Parallel,
+        ranks: Communicator,
     ) -> None:
-        """From the gradients at kernels and biases to those at what is learnt."""
-        parallel.map(
-            lambda index: torch.autograd.backward(made[index], gradients[2 * index : 2 * index + 2]), range(len(made))
-        )
+        """Carry the gradients at kernels and biases, one part for each batch, back to what is learnt, and add those of
+        all ranks to the parameters' `grad`."""
+        at_leaves = [parallel.sum(of_leaf) for of_leaf in zip(*parts, strict=True)]
+
+        def carry_back(index: int) -> tuple[Tensor, ...]:
+            learnt = [*self._convolutions[index].parameters()]
+            return torch.autograd.grad(made[index], learnt, at_leaves[2 * index : 2 * index + 2])
+
+        gradients = [one for found in parallel.map(carry_back, range(len(made) if parts else 0)) for one in found]
+        if ranks.size > 1:
+            gradients = self._summed(gradients, ranks)
+        for parameter, gradient in zip(self._parameters, map(_laid_out, gradients), strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def _summed(self, gradients: Sequence[Tensor], ranks: Communicator) -> list[Tensor]:
-        """The gradients at the leaves over all ranks, from one message; a rank without a batch adds nothing."""
-        mine = gradients or [torch.zeros_like(leaf) for leaf in self._leaves]
+        """The gradients over all ranks, from one message; a rank without a batch adds nothing.
+
+        Those at what is learnt are summed, as the symmetry makes the ones at the kernels eight times as many numbers.
+        """
+        mine = gradients or [torch.zeros_like(one) for one in self._parameters]
         flat = ranks.sum(torch.cat([one.reshape(-1) for one in mine]))
-        parts = flat.split([leaf.numel() for leaf in self._leaves])
-        return [part.view_as(leaf) for part, leaf in zip(parts, self._leaves, strict=True)]
+        parts = flat.split([one.numel() for one in self._parameters])
+        return [part.view_as(one) for part, one in zip(parts, self._parameters, strict=True)]
 
     def _make(self, index: int) -> tuple[Tensor, Tensor]:
         """Kernel and bias of a convolution as they follow from what is learnt, also put into its plain twin."""
@@ -124,6 +135,11 @@ def require_finite(value: float) -> float:
     if not math.isfinite(value):
         raise TrainingError("The loss is not finite any more: train again with a lower learning rate.")
     return value
+
+
+def _laid_out(gradient: Tensor) -> Tensor:
+    """Kernels with their channels last, wherever they come from: the optimiser rounds by the order in memory."""
+    return gradient.contiguous(memory_format=torch.channels_last) if gradient.dim() == 4 else gradient
 
 
 def across(terms: Mapping[str, float], ranks: Communicator) -> dict[str, float]:

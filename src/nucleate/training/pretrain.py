@@ -6,7 +6,6 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,14 @@ from nucleate.networks.pretraining import PretrainingNetwork
 from nucleate.networks.runtime import device, place, prefers_bfloat16
 from nucleate.networks.unet import Architecture
 from nucleate.networks.unfold import unfolded, with_channels
-from nucleate.parallel import Communicator, RanksLost, SingleProcess
-from nucleate.parallel.launch import require_same, require_shared, without_lost
+from nucleate.parallel import Communicator, SingleProcess
+from nucleate.parallel.launch import done_by_living
 from nucleate.sentences import count
 from nucleate.training.checkpoint import Checkpoint
 from nucleate.training.config import TrainingConfig
 from nucleate.training.contrast import PretrainingConfig
-from nucleate.training.fit import Phase, check_output, prepare_output, training_part
+from nucleate.training.fit import Phase, training_part
+from nucleate.training.output import begin_together, check_output, too_many_ranks, written_by_first
 from nucleate.training.parallel import Serial, Threads
 from nucleate.training.pretraining import HeldOut, PretrainingResult, PretrainingTask
 from nucleate.training.trainer import Observer, Trainer, TrainingResult
@@ -129,16 +129,14 @@ def pretrain(
     phase("reading the images")
     data = load_unlabelled(folder, channel)
     what, warnings = fitting(what, data, folder)
-    same = {"version": nucleate.__version__, "options": str((config, what, resume)), "images": data.digest()}
-    same["--from"] = "" if start is None else start.manifest.weights_sha256
-    require_same(ranks, same)
+    facts = {"version": nucleate.__version__, "options": str((config, what, resume)), "images": data.digest()}
+    facts["--from"] = "" if start is None else start.manifest.weights_sha256
+    ranks, bfloat16 = begin_together(ranks, facts, out)
     if ranks.rank == 0:
         for sentence in (*data.warnings, *warnings):
             warn(sentence)
         if ranks.size > config.batch:
-            warn(f"{ranks.size} ranks share batches of {count(config.batch, 'pair')}: start {config.batch} at most.")
-    ranks.by_first(partial(prepare_output, out))
-    require_shared(ranks, out)
+            warn(too_many_ranks(ranks, config, "pair"))
     network, lineage = _begin(start, len(data.channels), config), tuple[Ancestor, ...]()
     if start is not None:
         lineage = (*start.manifest.lineage, _ancestor(start))
@@ -150,28 +148,29 @@ def pretrain(
             f"The images in {folder} are too few or too small to hold out two crops of {what.view.variation.crop}"
             " pixels: give more of them, or larger ones."
         )
-    bfloat16 = ranks.agree(prefers_bfloat16(device()))
     with Threads() as threads:
-        before = held_out.evaluate(network, bfloat16=bfloat16, parallel=threads, ranks=ranks)
+        ranks, before = done_by_living(
+            ranks, lambda ranks: held_out.evaluate(network, bfloat16=bfloat16, parallel=threads, ranks=ranks)
+        )
         phase(f"training on {count(data.count, 'image')} without labels")
         task = PretrainingTask(data.training, held_out, config, what, before)
         trainer = Trainer(
-            network, task, config, parallel=threads, ranks=ranks, checkpoint=Checkpoint(out), observe=observe
+            network,
+            task,
+            config,
+            parallel=threads,
+            ranks=ranks,
+            bfloat16=bfloat16,
+            checkpoint=Checkpoint(out),
+            observe=observe,
         )
         result = trainer.train(resume=resume)
-    ranks, manifest = trainer.ranks, None
-    while True:
-        if ranks.rank == 0 and manifest is None:
-            phase("writing the model")
-            manifest = _finish(
-                result, before, held_out, data, config, lineage, out, name, source or folder.name, extra_files
-            )
-        try:
-            ranks.barrier()
-            found = ranks.agree(None if manifest is None else manifest.model_dump_json())
-            return manifest or Manifest.model_validate_json(found or "")
-        except RanksLost:
-            ranks = without_lost(ranks)
+
+    def finish() -> Manifest:
+        phase("writing the model")
+        return _finish(result, before, held_out, data, config, lineage, out, name, source or folder.name, extra_files)
+
+    return written_by_first(trainer.ranks, finish)
 
 
 def fitting(what: PretrainingConfig, data: UnlabelledImages, folder: Path) -> tuple[PretrainingConfig, tuple[str, ...]]:

@@ -112,7 +112,7 @@ class Trainer(Generic[Samples]):
         limits: When it ends; by default what `config` says, by the system's clock.
         parallel: Computes the parts of a batch side by side; by default in turn.
         ranks: The processes that share each batch, of which the first one writes; by default this one alone.
-        bfloat16: Whether products are in bfloat16; by default where they are the faster ones.
+        bfloat16: Whether products are in bfloat16, on every rank; by default where they are the faster ones here.
         checkpoint: Where the state of the unfinished run is kept, if anywhere.
         observe: Called after each step.
     """
@@ -134,7 +134,7 @@ class Trainer(Generic[Samples]):
         self.limits, self.parallel = limits or Limits(config), parallel or Serial()
         self.ranks = ranks or SingleProcess()
         self.device = next(network.parameters()).device
-        self.bfloat16 = self.ranks.agree(prefers_bfloat16(self.device) if bfloat16 is None else bfloat16)
+        self.bfloat16 = prefers_bfloat16(self.device) if bfloat16 is None else bfloat16
         self.checkpoint, self.observe = checkpoint, observe
         self.backward = task.backward(network)
         self.optimiser = Optimiser(network, config.weight_decay)

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from nucleate.errors import InputError, NucleateError
+from nucleate.signals import SIGNALS
 from nucleate.web.access import ADDRESS, Access
 from nucleate.web.gallery import Gallery
 from nucleate.web.measurements import Filter
@@ -162,23 +163,23 @@ def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: C
             webbrowser.open(address + access.open_once())
         server = uvicorn.Server(configuration(access))
         # Ctrl-C is how a person ends it; some versions of uvicorn raise it again.
-        with suppress(KeyboardInterrupt), _hang_up(server):
+        with suppress(KeyboardInterrupt), _ended_by_signals(server):
             server.run(sockets=[listener])
     gallery.close()
 
 
 @contextmanager
-def _hang_up(server: uvicorn.Server) -> Iterator[None]:
-    """End the server by SIGHUP as by the signals that it knows: what a signal raises within a request would be lost."""
-    number = getattr(signal, "SIGHUP", None)
-    if number is None or signal.getsignal(number) is signal.SIG_IGN:
-        yield
-        return
-    before = signal.signal(number, server.handle_exit)
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """End the server by every signal as by those that it knows: what a signal raises within a request would be lost."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, server.handle_exit)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def configuration(access: Access) -> uvicorn.Config:
