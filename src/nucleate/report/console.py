@@ -170,6 +170,8 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
     if manifest.engines:
         qualities = (f"{name} {score:.3f}" for name, score in manifest.engines.panoptic_quality.items())
         facts.add_row("engines", f"panoptic quality on the validation images: {', '.join(qualities)}")
+    if model.prototypes is not None:
+        facts.add_row("unlike images", model.prototypes.measured.sentence())
     console.print(facts)
     for name, scores in manifest.scores.items():
         console.print(_model_scores(name, scores))

@@ -33,6 +33,7 @@ from nucleate.networks.manifest import (
     TrainingPart,
     architecture_part,
 )
+from nucleate.networks.prototypes import prototypes_of
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.parallel import Communicator, RanksLost, SingleProcess
 from nucleate.parallel.launch import require_same, require_shared, without_lost
@@ -292,6 +293,9 @@ def _finish(
         phase("comparing with the models of the package")
         others = compare_pretrained(task.validation, task.criterion, len(data.channels))
         scores = {key: one.as_dict() | {"mean_ap": mean_ap(one)} for key, one in {"validation": own, **others}.items()}
+    phase("measuring how alike the images are")
+    prototypes = prototypes_of(result.network, [image for image, _ in data.training])
+    kept = {} if prototypes is None else {store.PROTOTYPES: prototypes.encoded()}
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(result.network.architecture),
@@ -305,12 +309,13 @@ def _finish(
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
+        prototypes_sha256=hashlib.sha256(kept[store.PROTOTYPES]).hexdigest() if kept else None,
     )
     phase("writing the model")
     found = [instances_from_maps(one, thresholds).labels for one in maps]
     trained = Trained(out, manifest, state.history, data.validation, data.names, found)
     extra = extra_files(trained) if extra_files is not None else {}
-    store.write(out, manifest, weights, state.history, extra)
+    store.write(out, manifest, weights, state.history, {**extra, **kept})
     Checkpoint(out).path.unlink(missing_ok=True)
     return manifest
 
