@@ -104,7 +104,11 @@ def options(
 
 
 @app.command()
-def check(folder: Folder, masks: MasksOption = "auto") -> None:
+def check(
+    folder: Folder,
+    masks: MasksOption = "auto",
+    validation: Annotated[Path | None, typer.Option(help="Folder for validation: what both hold is named.")] = None,
+) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
@@ -113,7 +117,7 @@ def check(folder: Folder, masks: MasksOption = "auto") -> None:
     from nucleate.report.console import print_folder_report
 
     with _busy("reading the images"):
-        report = inspect(folder, choice(masks))
+        report = inspect(folder, choice(masks), validation)
     print_folder_report(report, Console())
 
 

@@ -16,6 +16,7 @@ import torch
 
 import nucleate
 from nucleate.data.channels import common
+from nucleate.data.duplicates import shared
 from nucleate.data.inspect import labelled
 from nucleate.data.masks import Masks
 from nucleate.data.normalization import Normalisation, normalise
@@ -122,7 +123,9 @@ def load_labelled(
             f"None of the {len(read)} labelled images in {folder} shows anything, each has one value throughout:"
             " export them again."
         )
+    leaks: list[str] = []
     if validation:
+        leaks = shared([image for image, _ in found.pairs], [image for image, _ in given.pairs] if given else [])
         kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
         nuclei = sum(_areas(labels).size for _, labels in held)
         if not nuclei:
@@ -145,7 +148,7 @@ def load_labelled(
         labelled=len(read),
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
-        warnings=found.warnings + (given.warnings if given else ()),
+        warnings=(*found.warnings, *(given.warnings if given else ()), *leaks),
     )
 
 
