@@ -122,6 +122,45 @@ def check(
 
 
 @app.command()
+def suggest(
+    folder: Folder,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder, or fluorescence or brightfield; by default the one of these that fits."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images to suggest.")] = 5,
+    channel: Annotated[
+        str | None, typer.Option(help="Of several the channel that is looked at, by name or by number from 1.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the suggestions to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
+) -> None:
+    """Say which unlabelled images of a folder to label first, and why."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from nucleate.inference.suggest import KIND, fitting, suggest
+    from nucleate.io.atomic import write_json
+    from nucleate.io.ownership import refuse_replacing
+    from nucleate.networks.store import locate, read
+    from nucleate.report.console import print_suggestions
+
+    if json is not None:
+        refuse_replacing(json, KIND.encode(), overwrite=overwrite)
+    with _busy("looking at the images"):
+        model = model or fitting(folder)
+        found = suggest(folder, read(locate(model)), number, channel)
+    _say_which(model)
+    if json is not None:
+        write_json(json, {"kind": KIND, **asdict(found)})
+        print(f"Wrote {json}.")
+    print_suggestions(found, Console())
+    more: list[str | Path] = [] if channel is None else ["--channel", channel]
+    print(f"Label every nucleus of these images. Then: {command('train', folder, '--out', Path('model'), *more)}")
+
+
+@app.command()
 def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],

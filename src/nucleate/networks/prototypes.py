@@ -148,7 +148,12 @@ def prototypes_of(network: UNet, images: Iterable[NDArray[np.float32]]) -> Proto
     return Prototypes.of([embed_array(plain, image) for image in images])
 
 
-def k_centre(points: NDArray[Any], count: int, covered: NDArray[Any] | None = None) -> tuple[list[int], list[float]]:
+def k_centre(
+    points: NDArray[Any],
+    count: int,
+    covered: NDArray[Any] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> tuple[list[int], list[float]]:
     """Greedy k-centre: of these points (N, D) so many, each the farthest from all that were chosen before.
 
     What is chosen covers all within twice the radius that the best choice would need (Gonzalez, "Clustering to minimize
@@ -158,6 +163,7 @@ def k_centre(points: NDArray[Any], count: int, covered: NDArray[Any] | None = No
         points: to choose from; the first of two that are as far.
         count: of points to choose at most; none is chosen that equals another one.
         covered: (M, D), points that count as chosen; without one the first is the nearest to the mean.
+        weights: (N,), above 0; with them the point is chosen whose distance times its weight is the largest.
 
     Returns:
         The rows that were chosen, in their order, and how far each was from those before: root mean square over D; 0 of
@@ -176,8 +182,9 @@ def k_centre(points: NDArray[Any], count: int, covered: NDArray[Any] | None = No
     else:
         chosen, far = [], []
         nearest = np.min([_distances(points, one) for one in covered], axis=0)
+    value = np.ones(len(points)) if weights is None else weights
     while len(chosen) < count and nearest.max() > 0:
-        chosen.append(int(nearest.argmax()))
+        chosen.append(int((nearest * value).argmax()))
         far.append(float(nearest[chosen[-1]]))
         nearest = np.minimum(nearest, _distances(points, points[chosen[-1]]))
     return chosen, far
