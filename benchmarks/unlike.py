@@ -49,9 +49,9 @@ def text(draw: np.random.Generator) -> NDArray[np.float64]:
         while left < SIDE - 12:
             for _ in range(int(draw.integers(2, 9))):  # letters of a word
                 letter = ndimage.binary_dilation(draw.random((height, max(3, height // 2))) < 0.12)
-                right = min(SIDE, left + letter.shape[1])
-                paper[top : top + height, left:right][letter[:, : right - left]] = draw.uniform(10, 60)
-                left = right + 2
+                part = paper[top : top + height, left : left + letter.shape[1]]
+                part[letter[:, : part.shape[1]]] = draw.uniform(10, 60)
+                left += letter.shape[1] + 2
             left += height // 2
     return paper
 
