@@ -17,22 +17,19 @@ from nucleate.io.prediction_json import read_record
 from nucleate.networks import store
 from nucleate.report.prediction_progress import sentences
 
-SIDE = 256
-"""Pixels; images above it are done in tiles here."""
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     tifffile.imwrite(folder / "nuclei.tif", fluorescence(seed=1, height=128, width=128)[0].pixels[..., 0])
     tifffile.imwrite(folder / "tissue.tif", STYLES["tissue"](1, height=128, width=128)[0].pixels)
-    tifffile.imwrite(folder / "noise.tif", np.random.default_rng(0).integers(0, 255, (450, 500), dtype=np.uint8))
+    tifffile.imwrite(folder / "noise.tif", np.random.default_rng(0).integers(0, 255, (300, 280), dtype=np.uint8))
     tifffile.imwrite(folder / "flat.tif", np.full((64, 64), 7, np.uint8))
     return folder
 
 
 def run(model, images, out, **options):
-    ready = Predictor(model, engine="torch", bfloat16=False, side=SIDE)
+    ready = Predictor(model, engine="torch", bfloat16=False)
     return predict(ready, sorted(images.iterdir()), out, Request(tile=64, **options))
 
 
