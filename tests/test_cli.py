@@ -283,6 +283,7 @@ def test_train_predict_evaluate_info(run, cells, tmp_path):
         "curves.png",
         "README.md",
         "report.html",
+        "prototypes.safetensors",
     }
 
     code, printed, _ = run("predict", model, cells, "--out", out, "--overlay")
@@ -656,7 +657,7 @@ def test_evaluate_refuses_what_does_not_fit(refused, tmp_path):
 
 
 def test_an_interrupted_command_says_so(run, cells, monkeypatch):
-    def interrupt(folder, masks):
+    def interrupt(folder, masks, validation):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nucleate.data.inspect.inspect", interrupt)

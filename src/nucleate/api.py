@@ -23,12 +23,13 @@ from nucleate.errors import InputError
 from nucleate.inference.block_store import FolderBlockStore, MemoryBlockStore
 from nucleate.inference.hints import remarks
 from nucleate.inference.image_input import OpenImage, Selection, open_image, select_region
+from nucleate.inference.novelty import novelty_of, remark
 from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
 from nucleate.io.array import ArrayReader
 from nucleate.io.formats.table import intensity_columns
 from nucleate.networks.manifest import Manifest
-from nucleate.networks.store import locate, read
+from nucleate.networks.store import Model, locate, read
 from nucleate.parallel import Communicator
 from nucleate.types import Box
 
@@ -62,15 +63,19 @@ class Result:
     What was found in a large image is kept in a temporary folder as long as the result lives. `labels` and `entropy`
     are made into arrays when they are asked for; `read` gives a part of the labels of an image that does not fit into
     memory.
+
+    `novelty` says how far the image lies from those that the model was trained on: above 1 it looks unlike them; None
+    where the model does not know.
     """
 
     def __init__(
-        self, name: str, pipeline: Pipeline, manifest: Manifest, pixel_size: float | None, folder: Path | None
+        self, name: str, pipeline: Pipeline, model: Model, pixel_size: float | None, folder: Path | None
     ) -> None:
-        self._pipeline, self._manifest = pipeline, manifest
+        self._pipeline, self._model = pipeline, model
         if folder is not None:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._instances = pipeline.instances(name, pixel_size=pixel_size)
+        self.novelty = novelty_of(pipeline, model)
         self.pixel_size = pixel_size
 
     @property
@@ -116,7 +121,8 @@ class Result:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the result: which channel was taken, why there may be no nucleus."""
-        return (*self._pipeline.notes, *remarks(self._pipeline, self._manifest, len(self)))
+        found = remarks(self._pipeline, self._model.manifest, len(self))
+        return (*self._pipeline.notes, *found, *remark(self.novelty))
 
     @cached_property
     def entropy(self) -> NDArray[np.float32] | None:
@@ -207,7 +213,7 @@ class Segmenter:
                     channel=channel,
                     observe=observe,
                 )
-                return Result(reader.name, pipeline, self.manifest, opened.pixel_size, folder)
+                return Result(reader.name, pipeline, self.predictor.model, opened.pixel_size, folder)
             except BaseException:
                 if folder is not None:
                     shutil.rmtree(folder, ignore_errors=True)

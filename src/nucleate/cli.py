@@ -104,7 +104,11 @@ def options(
 
 
 @app.command()
-def check(folder: Folder, masks: MasksOption = "auto") -> None:
+def check(
+    folder: Folder,
+    masks: MasksOption = "auto",
+    validation: Annotated[Path | None, typer.Option(help="Folder for validation: what both hold is named.")] = None,
+) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
@@ -113,8 +117,47 @@ def check(folder: Folder, masks: MasksOption = "auto") -> None:
     from nucleate.report.console import print_folder_report
 
     with _busy("reading the images"):
-        report = inspect(folder, choice(masks))
+        report = inspect(folder, choice(masks), validation)
     print_folder_report(report, Console())
+
+
+@app.command()
+def suggest(
+    folder: Folder,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder, or fluorescence or brightfield; by default the one of these that fits."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images to suggest.")] = 5,
+    channel: Annotated[
+        str | None, typer.Option(help="Of several the channel that is looked at, by name or by number from 1.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the suggestions to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
+) -> None:
+    """Say which unlabelled images of a folder to label first, and why."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from nucleate.inference.suggest import KIND, fitting, suggest
+    from nucleate.io.atomic import write_json
+    from nucleate.io.ownership import refuse_replacing
+    from nucleate.networks.store import locate, read
+    from nucleate.report.console import print_suggestions
+
+    if json is not None:
+        refuse_replacing(json, KIND.encode(), overwrite=overwrite)
+    with _busy("looking at the images"):
+        model = model or fitting(folder)
+        found = suggest(folder, read(locate(model)), number, channel)
+    _say_which(model)
+    if json is not None:
+        write_json(json, {"kind": KIND, **asdict(found)})
+        print(f"Wrote {json}.")
+    print_suggestions(found, Console())
+    more: list[str | Path] = [] if channel is None else ["--channel", channel]
+    print(f"Label every nucleus of these images. Then: {command('train', folder, '--out', Path('model'), *more)}")
 
 
 @app.command()

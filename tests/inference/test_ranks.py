@@ -1,5 +1,6 @@
 """Prediction by several ranks: the files of one process, byte for byte."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,6 +11,9 @@ from tests.inference.test_slides import write_slide
 from tests.ranks import mpirun, needs_mpi, open_mpi
 
 from nucleate.inference.summary import Failed, Segmented, Skipped, from_json, to_json
+from nucleate.networks import store
+from nucleate.networks.embedding import statistics
+from nucleate.networks.prototypes import Measured, Prototypes
 
 pytestmark = needs_mpi
 RANK = "tests/inference/rank_predict.py"
@@ -17,7 +21,16 @@ RANK = "tests/inference/rank_predict.py"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
+    """A model that knows how far images lie from those of its training."""
+    folder = write_model(tmp_path_factory.mktemp("model"))
+    before = store.read(folder)
+    size = statistics(before.manifest.architecture.widths)
+    zeros, ones = np.zeros((1, size), np.float32), np.ones(size, np.float32)
+    content = Prototypes(zeros, zeros[0], ones, Measured(9, 9, 9, 0.05)).encoded()
+    manifest = before.manifest.model_copy(update={"prototypes_sha256": hashlib.sha256(content).hexdigest()})
+    weights = (folder / store.WEIGHTS).read_bytes()
+    store.write(folder, manifest, weights, store.read_history(folder), {store.PROTOTYPES: content})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +58,9 @@ def expected(model, images, tmp_path_factory):
     out = tmp_path_factory.mktemp("one") / "out"
     done = run(1, model, images, out)
     assert done.returncode == 0 and done.stdout.split() == ["7", "130", "1"], done.stderr
-    return contents(out)
+    found = contents(out)
+    assert all(json.loads(found[f"{name}.json"])["novelty"] > 0 for name in ("small0", "small4", "slide"))
+    return found
 
 
 @pytest.mark.parametrize("count", [2, 4])

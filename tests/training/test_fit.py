@@ -37,7 +37,7 @@ SMALL = dataclasses.replace(SHORT, widths=(8, 8))
 """With a small network, where the network does not matter."""
 
 OPTIONS = {"height": 64, "width": 96, "diameter": 16}
-FILES = {store.WEIGHTS, store.MANIFEST, store.HISTORY, store.CURVES, store.CARD, store.REPORT}
+FILES = {*store.FILES, store.REPORT}
 
 
 @pytest.fixture(scope="module")

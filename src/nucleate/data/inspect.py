@@ -6,7 +6,6 @@ train on and refuses what surely is a mistake. What is wrong with a mask is foun
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from nucleate.data.channels import question as channel_question
 from nucleate.data.dataset import find
+from nucleate.data.duplicates import Pictures, listed
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
@@ -88,10 +88,11 @@ class LabelledPairs:
     warnings: tuple[str, ...]
 
 
-def inspect(folder: Path, masks: Masks = "auto") -> FolderReport:
+def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None) -> FolderReport:
     """Read every image and mask of a folder and report on them.
 
-    An unreadable file is reported, not raised; `DatasetError` is raised where `nucleate.data.dataset.find` does.
+    Images that show the same picture are named, also those that are among the labelled ones of `validation`, too. An
+    unreadable file is reported, not raised; `DatasetError` is raised where `nucleate.data.dataset.find` does.
     The report is JSON-able through `dataclasses.asdict`.
     """
     dataset = find(folder)
@@ -107,6 +108,11 @@ def inspect(folder: Path, masks: Masks = "auto") -> FolderReport:
         together.add(looked)
         reports.append(_image_report(looked))
         areas.append(looked.areas)
+    for sample in find(validation).labelled if validation is not None else ():
+        try:
+            together.hold(sample.name, read_image(sample.image))
+        except (ImageError, OSError) as error:
+            unreadable.append(str(error))
     every = np.concatenate(areas)
     return FolderReport(
         folder=str(folder),
@@ -148,7 +154,7 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
         raise _refusal(wrong, len(dataset.labelled))
     if not pairs:
         raise DatasetError(f"No labelled image of {folder} can be read. {warnings[-1]}")
-    warnings += [*together.oddities(), *(f"{_listed(names)}: {oddity}" for oddity, names in odd.items())]
+    warnings += [*together.oddities(), *(f"{listed(names)}: {oddity}" for oddity, names in odd.items())]
     return LabelledPairs(pairs, tuple(warnings))
 
 
@@ -200,20 +206,24 @@ def _image_report(looked: _Looked) -> ImageReport:
 
 
 class _Together:
-    """What is odd about images together: several kinds in one folder, and copies."""
+    """What is odd about images together: several kinds in one folder, and one picture several times."""
 
     def __init__(self) -> None:
         self.channels, self.types = list[str](), list[str]()
-        self.copies: dict[str, list[str]] = defaultdict(list)
+        self.pictures = Pictures()
 
     def add(self, looked: _Looked) -> None:
         self.channels.append(" + ".join(looked.image.channels))
         self.types.append(looked.image.pixels.dtype.name)
-        self.copies[_digest(looked.image)].append(looked.sample.name)
+        self.pictures.add(looked.sample.name, looked.image)
+
+    def hold(self, name: str, image: Image) -> None:
+        """An image that is kept for validation."""
+        self.pictures.add(name, image, held=True)
 
     def oddities(self) -> list[str]:
-        copies = (f"{', '.join(names)} are the same file." for names in self.copies.values() if len(names) > 1)
-        return [*_mixed("channels", self.channels), *_mixed("types of number", self.types), *copies]
+        mixed = [*_mixed("channels", self.channels), *_mixed("types of number", self.types)]
+        return [*mixed, *self.pictures.sentences()]
 
 
 def _no_masks(dataset: Dataset) -> DatasetError:
@@ -226,17 +236,6 @@ def _refusal(wrong: Sequence[tuple[Path, Mistake]], total: int) -> DatasetError:
     (path, first), others = wrong[0], len({path for path, _ in wrong}) - 1
     more = f" (and {others} more of {total} masks cannot be used)" if others else ""
     return DatasetError(f"{path} {first.what}{more}: {first.mend}.")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _digest(image: Image) -> str:
-    """The same for the same file; for the same pixels, where an image is a folder."""
-    whole = image.path.read_bytes() if image.path is not None and image.path.is_file() else image.pixels.tobytes()
-    return hashlib.sha256(whole).hexdigest()
 
 
 def _image_oddities(image: Image) -> list[str]:

@@ -87,10 +87,12 @@ class StoredInstances(Instances):
         downsample: float = 1.0,
         pixel_size: float | None = None,
         channels: Sequence[str] = (),
+        novelty: float | None = None,
         furthest: int = FURTHEST,
     ) -> None:
         self.name, self.shape, self.origin = name, region.shape, (region.y, region.x)
         self.downsample, self.pixel_size, self.channels = downsample, pixel_size, tuple(channels)
+        self.novelty = novelty
         self.count = int(sum(counts))
         self._store, self._borders, self._furthest = store, borders, furthest
         self._first = [1, *(1 + np.cumsum(counts)).tolist()]

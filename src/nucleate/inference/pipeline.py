@@ -194,6 +194,7 @@ class Pipeline:
         *,
         downsample: float = 1.0,
         pixel_size: float | None = None,
+        novelty: float | None = None,
         ranks: Communicator | None = None,
     ) -> StoredInstances:
         """The nuclei, numbered, once `run` has returned; the arguments are as in `io.instances`, and `ranks` number
@@ -209,6 +210,7 @@ class Pipeline:
             downsample=downsample,
             pixel_size=pixel_size,
             channels=self.channels,
+            novelty=novelty,
             furthest=FURTHEST * self.reduction,
         )
 

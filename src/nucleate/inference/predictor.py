@@ -64,8 +64,10 @@ class Predictor:
 
     def identity(self) -> dict[str, Any]:
         """What its results depend on besides `environment`, for JSON."""
+        known = self.model.manifest.prototypes_sha256
         return {
             "model": self.model.manifest.weights_sha256,
+            **({} if known is None else {"prototypes": known}),
             "test-time augmentation": self.tta,
             "thresholds": asdict(self.thresholds),
             "normalisation": asdict(self.model.normalisation),

@@ -19,6 +19,7 @@ from nucleate.inference.block_store import MemoryBlockStore
 from nucleate.inference.earlier import Earlier
 from nucleate.inference.image_input import OpenImage, open_image
 from nucleate.inference.instances import StoredInstances
+from nucleate.inference.novelty import novelty_of, remark
 from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.request import Observe, Request
@@ -141,7 +142,7 @@ class Run:
             assert earlier.record is not None  # as it is finished
             if ranks.rank == 0 and is_writing(folder, stem):  # the earlier run ended when it had written all
                 end_work(folder, stem)
-            return Skipped(earlier.record.count, image.megapixels)
+            return Skipped(earlier.record.count, image.megapixels, earlier.record.novelty)
         small = self.predictor.is_small(reader)
         pipeline = self.predictor.run(
             reader,
@@ -153,8 +154,13 @@ class Run:
             observe=lambda share: tell(_SEGMENTED * share),
             ranks=ranks,
         )
+        model = self.predictor.model
         nuclei = pipeline.instances(
-            source.name, downsample=reader.levels[reader.level].downsample, pixel_size=image.pixel_size, ranks=ranks
+            source.name,
+            downsample=reader.levels[reader.level].downsample,
+            pixel_size=image.pixel_size,
+            novelty=ranks.by_first(partial(novelty_of, pipeline, model)),
+            ranks=ranks,
         )
 
         def begin() -> list[str]:
@@ -162,13 +168,16 @@ class Run:
             return [*([image.note] if image.note else []), *earlier.set_aside(files)]
 
         def end() -> dict[str, Any]:
-            remarks = (*pipeline.notes, *hints.remarks(pipeline, self.predictor.model.manifest, nuclei.count))
-            removed = self._record(source, reader.level, nuclei, files, digest(identity), remarks)
+            remarks = (*pipeline.notes, *hints.remarks(pipeline, model.manifest, nuclei.count))
+            removed = self._record(
+                source, reader.level, nuclei, files, digest(identity), (*remarks, *remark(nuclei.novelty))
+            )
             if request.overlay and not drawn:
                 notes.append(f"{source.path} is too large for an overlay. To look at it: {command('view', self.out)}")
             bounded = nuclei.bounded()
             end_work(folder, stem)
-            return to_json(Segmented(nuclei.count, image.megapixels, bounded, tuple(notes), tuple(removed), remarks))
+            said = tuple(notes), tuple(removed), remarks
+            return to_json(Segmented(nuclei.count, image.megapixels, bounded, *said, nuclei.novelty))
 
         notes = ranks.by_first(begin)
         self._write(

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nucleate.io.prediction_json import is_unlike
+
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
     """An image that was segmented: how many nuclei it holds, how many of them may be larger than what was found,
-    sentences for the person who asked, the files of an earlier run that no longer fit and were removed, and remarks on
-    the result, which NAME.json has, too."""
+    sentences for the person who asked, the files of an earlier run that no longer fit and were removed, remarks on the
+    result, which NAME.json has, too, and the `novelty` of the image, how far it lies from those of the training."""
 
     count: int
     megapixels: float
@@ -20,6 +22,7 @@ class Segmented:
     notes: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    novelty: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Skipped:
 
     count: int
     megapixels: float
+    novelty: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,12 @@ class Summary:
             f"{name}: {remark}" if count == 1 else f"{count} images, such as {name}: {remark}"
             for count, name, remark in alike
         ]
+
+    @property
+    def unlike(self) -> list[str]:
+        """The images that look unlike anything that the model was trained on, the most unlike first."""
+        known = {name: one.novelty or 0.0 for name, one in self.results.items() if not isinstance(one, Failed)}
+        return sorted((name for name in known if is_unlike(known[name])), key=lambda name: -known[name])
 
     @property
     def bounded(self) -> dict[str, int]:

@@ -28,7 +28,8 @@ class Instances(ABC):
     `shape` is (height, width) in pixels of the level that was segmented; `origin` (y, x) where the region begins in
     that level; `downsample` how many pixels of the whole slide one of its pixels spans; `pixel_size` micrometres a
     pixel of the level, None where it is not known; `channels` those in which each nucleus was measured, where the image
-    has several. Boxes and coordinates count from the region's own first pixel.
+    has several; `novelty` how far the image lies from those that the model was trained on, above 1 where it is unlike
+    them, None where that is not known. Boxes and coordinates count from the region's own first pixel.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Instances(ABC):
     downsample: float = 1.0
     pixel_size: float | None = None
     channels: tuple[str, ...] = ()
+    novelty: float | None = None
     count: int
 
     @abstractmethod

@@ -37,7 +37,8 @@ class PredictionRecord:
 
     `digests` has the SHA-256 of each of the `files` (`io.digest`) as it was written; `relative` is where the image was
     from the record's own folder, None where that cannot be said; `series` which image of its file it was, from 1, None
-    of a file with one; `notes` what a person should know of the result."""
+    of a file with one; `notes` what a person should know of the result; `novelty` how far the image lies from those
+    that the model was trained on, above 1 where it is unlike them, None where that is not known."""
 
     image: str
     level: int
@@ -53,6 +54,7 @@ class PredictionRecord:
     relative: str | None = None
     series: int | None = None
     notes: tuple[str, ...] = ()
+    novelty: float | None = None
 
     def locate(self, folder: Path) -> Path:
         """The image: from the record's own folder, with which it may have been moved, else where it was."""
@@ -91,7 +93,13 @@ class PredictionRecord:
             relative=relative,
             series=series,
             notes=notes,
+            novelty=nuclei.novelty,
         )
+
+
+def is_unlike(novelty: float | None) -> bool:
+    """Whether an image is unlike those that its model was trained on; it is not where that is not known."""
+    return novelty is not None and novelty > 1
 
 
 def relative_to(folder: Path, image: Path) -> str | None:
@@ -168,6 +176,8 @@ def _fits(name: str, value: Any) -> bool:
         )
     if name == "files":
         return isinstance(value, dict) and all(isinstance(one, str) and _plain(one) for one in value.values())
+    if name == "novelty":
+        return value is None or value == 0 or _positive(value)
     return (name == "pixel_size" and value is None) or _positive(value)
 
 

@@ -166,6 +166,7 @@ class Manifest(_Part):
     versions: dict[str, str]
     engines: EnginesPart | None = None
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    prototypes_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @property
     def training(self) -> TrainingPart:

@@ -3,6 +3,7 @@
 weights.safetensors   the folded network: plain convolutions
 model.json            `Manifest`, checked when read; it holds the checksum of the weights and is written last
 history.jsonl         one line an epoch
+prototypes.safetensors  points that stand for the training images (`prototypes`); not needed to predict
 curves.png            the same as a picture; not needed to predict
 README.md             the card: what it was trained on, how it scores, how to use it; not needed either
 report.html           what it finds in the images held out, beside the truth; not needed either
@@ -28,6 +29,7 @@ from torch import nn
 from nucleate.data.normalization import Normalisation
 from nucleate.errors import ModelError
 from nucleate.io.atomic import atomic
+from nucleate.networks.embedding import statistics
 from nucleate.networks.manifest import (
     FORMAT,
     PARTS,
@@ -39,19 +41,21 @@ from nucleate.networks.manifest import (
     renamed,
     upgraded,
 )
+from nucleate.networks.prototypes import Prototypes
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.sentences import command
 from nucleate.types import Thresholds
 
-WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT = (
+WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT, PROTOTYPES = (
     "weights.safetensors",
     "model.json",
     "history.jsonl",
     "curves.png",
     "README.md",
     "report.html",
+    "prototypes.safetensors",
 )
-FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD)
+FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, PROTOTYPES)
 """What may be written into a model folder."""
 
 UNFINISHED = "training.safetensors"
@@ -63,11 +67,13 @@ EMBEDDED = ("fluorescence", "brightfield")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A trained network with its manifest. `folder` is where it was read from."""
+    """A trained network with its manifest. `folder` is where it was read from; `prototypes` stand for the training
+    images, None where the folder holds none."""
 
     network: UNet
     manifest: Manifest
     folder: Path
+    prototypes: Prototypes | None = None
 
     @property
     def thresholds(self) -> Thresholds:
@@ -139,9 +145,7 @@ def read(folder: Path, *, whole: bool = True) -> Model:
     """
     manifest = read_manifest(folder)
     path = folder / WEIGHTS
-    content = _content(path)
-    if hashlib.sha256(content).hexdigest() != manifest.weights_sha256:
-        raise ModelError(f"{path} is not the file that {MANIFEST} describes (cut or altered): copy the model again.")
+    content = _described(path, manifest.weights_sha256)
     part = manifest.architecture
     if whole and part.parts != PARTS:
         raise ModelError(
@@ -157,7 +161,28 @@ def read(folder: Path, *, whole: bool = True) -> Model:
                 f"{folder / MANIFEST} is cut or altered at engines.ranges (the network has no convolution"
                 f" {min(unknown)}): copy the model again."
             )
-    return Model(network, manifest, folder)
+    return Model(network, manifest, folder, _prototypes(folder / PROTOTYPES, manifest))
+
+
+def _described(path: Path, sha256: str) -> bytes:
+    """The content of a file whose checksum the manifest holds."""
+    content = _content(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelError(f"{path} is not the file that {MANIFEST} describes (cut or altered): copy the model again.")
+    return content
+
+
+def _prototypes(path: Path, manifest: Manifest) -> Prototypes | None:
+    if manifest.prototypes_sha256 is None:
+        return None
+    content = _described(path, manifest.prototypes_sha256)
+    try:
+        found = Prototypes.decoded(content)
+        if found.points.shape[1] != statistics(manifest.architecture.widths):
+            raise ValueError("other widths")
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} does not fit the architecture in {MANIFEST}: copy the model again.") from error
+    return found
 
 
 def _network(part: ArchitecturePart, content: bytes, path: Path) -> UNet:

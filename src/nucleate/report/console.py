@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nucleate.curves.history import History
     from nucleate.data.inspect import FolderReport, ImageReport, Range
     from nucleate.evaluation import Evaluation
+    from nucleate.inference.suggest import Suggestions
     from nucleate.losses import Entry
     from nucleate.networks.graph import Node
     from nucleate.networks.store import Model
@@ -70,6 +71,21 @@ def print_folder_report(report: FolderReport, console: Console) -> None:
     console.print(table)
     if wrong := sum(bool(image.mistakes) for image in report.images):
         console.print(f"Training and evaluation refuse {'this mask' if wrong == 1 else f'these {wrong} masks'}.")
+
+
+def print_suggestions(found: Suggestions, console: Console) -> None:
+    """Print which images to label first, in their order, with the reason of each."""
+    of = f"{count(found.unlabelled, 'unlabelled image')}, {found.labelled} labelled; seen by {found.model}"
+    table = Table(title=Text(f"{printable(found.folder)}: {of}"), title_justify="left")
+    table.add_column("")
+    table.add_column("image", overflow="fold")
+    table.add_column("why")
+    for place, one in enumerate(found.images, start=1):
+        table.add_row(str(place), Text(printable(one.name)), one.reason)
+    console.print(table)
+    console.print(found.rule, soft_wrap=True, highlight=False, markup=False)
+    for note in found.notes:
+        console.print(printable(note), soft_wrap=True, highlight=False, markup=False)
 
 
 def _folder_summary(report: FolderReport) -> Table:
@@ -168,6 +184,8 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
     if manifest.engines:
         qualities = (f"{name} {score:.3f}" for name, score in manifest.engines.panoptic_quality.items())
         facts.add_row("engines", f"panoptic quality on the validation images: {', '.join(qualities)}")
+    if model.prototypes is not None:
+        facts.add_row("unlike images", model.prototypes.measured.sentence())
     console.print(facts)
     for name, scores in manifest.scores.items():
         console.print(_model_scores(name, scores))

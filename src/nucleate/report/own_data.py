@@ -16,7 +16,7 @@ from nucleate.data.masks import Masks, interpret, is_outlines
 from nucleate.errors import NucleateError
 from nucleate.evaluation import Evaluation, ImageEvaluation, read_both
 from nucleate.io.axes import name_of
-from nucleate.io.prediction_json import PredictionRecord, read_record, record_file
+from nucleate.io.prediction_json import PredictionRecord, is_unlike, read_record, record_file
 from nucleate.io.reader import open_reader, unmarked
 from nucleate.postprocess.matching import Matching
 from nucleate.postprocess.scores import Scores, pool
@@ -64,6 +64,9 @@ def evaluation_report(evaluation: Evaluation, truth: Path, images: Path | None =
     facts: list[tuple[str, Value]] = [("Truth", str(truth))]
     if evaluation.left_out:
         facts.append(("Left out", f"{count(len(evaluation.left_out), 'prediction')} without true labels"))
+    records = [(one.name, _record(one.predicted)) for one in evaluation.images]
+    if unlike := [name for name, record in records if record is not None and is_unlike(record.novelty)]:
+        facts.append(("Unlike the training images", f"{count(len(unlike), 'image')}: {', '.join(unlike)}"))
     return report_of("Nucleate: predicted and true nuclei", "", tuple(facts), scored)
 
 

@@ -17,6 +17,9 @@ from nucleate.postprocess.instances_from_maps import MAX_DISTANCE
 from nucleate.report.heartbeat import Heartbeat
 from nucleate.sentences import count
 
+LISTED = 20
+"""Images that are named in one sentence."""
+
 
 class PredictionProgress:
     """Shows on standard error how far a prediction is, how fast, how long still; on Ctrl-C it says how to resume it.
@@ -83,6 +86,13 @@ class PredictionProgress:
 def sentences(summary: Summary) -> Iterator[str]:
     """What a person should know of a prediction besides how many nuclei there are."""
     yield from summary.notes
+    if unlike := summary.unlike:
+        listed = ", ".join(unlike[:LISTED]) + (f" and {len(unlike) - LISTED} more" if len(unlike) > LISTED else "")
+        look = "looks" if len(unlike) == 1 else "look"
+        yield (
+            f"{len(unlike)} of {count(len(summary.nuclei), 'image')} {look} unlike anything that the model was trained"
+            f" on: {listed}. Look at what was found there before you use it."
+        )
     if summary.bounded:
         number, name = sum(summary.bounded.values()), next(iter(summary.bounded))
         where = f"in {name}" if len(summary.bounded) == 1 else f"the first in {name}"

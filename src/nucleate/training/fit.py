@@ -14,6 +14,7 @@ import torch
 
 import nucleate
 from nucleate.data.channels import common
+from nucleate.data.duplicates import shared
 from nucleate.data.inspect import labelled
 from nucleate.data.masks import Masks
 from nucleate.data.normalization import Normalisation, normalise
@@ -31,6 +32,7 @@ from nucleate.networks.manifest import (
     TrainingPart,
     architecture_part,
 )
+from nucleate.networks.prototypes import prototypes_of
 from nucleate.networks.unet import Architecture, UNet
 from nucleate.parallel import Communicator, SingleProcess
 from nucleate.postprocess.instances_from_maps import instances_from_maps
@@ -119,7 +121,9 @@ def load_labelled(
             f"None of the {len(read)} labelled images in {folder} shows anything, each has one value throughout:"
             " export them again."
         )
+    leaks: list[str] = []
     if validation:
+        leaks = shared([image for image, _ in found.pairs], [image for image, _ in given.pairs] if given else [])
         kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
         nuclei = sum(_areas(labels).size for _, labels in held)
         if not nuclei:
@@ -142,7 +146,7 @@ def load_labelled(
         labelled=len(read),
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
-        warnings=found.warnings + (given.warnings if given else ()),
+        warnings=(*found.warnings, *(given.warnings if given else ()), *leaks),
     )
 
 
@@ -292,6 +296,9 @@ def _finish(
         phase("comparing with the models of the package")
         others = compare_pretrained(task.validation, task.criterion, len(data.channels))
         scores = {key: one.as_dict() | {"mean_ap": mean_ap(one)} for key, one in {"validation": own, **others}.items()}
+    phase("measuring how alike the images are")
+    prototypes = prototypes_of(result.network, [image for image, _ in data.training])
+    kept = {} if prototypes is None else {store.PROTOTYPES: prototypes.encoded()}
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(result.network.architecture),
@@ -305,12 +312,13 @@ def _finish(
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
+        prototypes_sha256=hashlib.sha256(kept[store.PROTOTYPES]).hexdigest() if kept else None,
     )
     phase("writing the model")
     found = [instances_from_maps(one, thresholds).labels for one in maps]
     trained = Trained(out, manifest, state.history, data.validation, data.names, found)
     extra = extra_files(trained) if extra_files is not None else {}
-    store.write(out, manifest, weights, state.history, extra)
+    store.write(out, manifest, weights, state.history, {**extra, **kept})
     Checkpoint(out).path.unlink(missing_ok=True)
     return manifest
 

@@ -20,8 +20,8 @@ COLUMNS = tuple(field.name for field in fields(Nucleus) if field.name not in ("e
 """The columns that every table has: id, y, x, area, diameter, mean_intensity, score."""
 
 MICROMETRES = ("y_um", "x_um", "area_um2", "diameter_um")
-"""The columns that follow where the pixel size is known; then `mean_intensity_NAME` for each of several channels, and
-`entropy` where it was asked for."""
+"""The columns that follow where the pixel size is known; then `mean_intensity_NAME` for each of several channels,
+`entropy` where it was asked for, and `novelty`, one for all nuclei of an image, where the model knows it."""
 
 
 def intensity_columns(channels: Sequence[str]) -> tuple[str, ...]:
@@ -49,7 +49,8 @@ def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None
     with atomic(path) as file:
         rows = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
         size = MICROMETRES if nuclei.pixel_size else ()
-        rows.writerow((*COLUMNS, *size, *intensity_columns(nuclei.channels), *(("entropy",) if entropy else ())))
+        last = [*(["entropy"] if entropy else []), *(["novelty"] if nuclei.novelty is not None else [])]
+        rows.writerow((*COLUMNS, *size, *intensity_columns(nuclei.channels), *last))
         every = chain(() if first is None else (first,), found)
         for one in observed(every, nuclei.count, observe):
             rows.writerow(_row(one, nuclei))
@@ -64,4 +65,6 @@ def _row(nucleus: Nucleus, nuclei: Instances) -> list[float | int]:
     row += nucleus.channel_means
     if nucleus.entropy is not None:
         row.append(nucleus.entropy)
+    if nuclei.novelty is not None:
+        row.append(nuclei.novelty)
     return row
