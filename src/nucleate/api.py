@@ -280,6 +280,7 @@ def train(
     warn: Callable[[str], None] = warnings.warn,
     ranks: Communicator | None = None,
     parent: str | PathLike[str] | None = None,
+    unlabelled: str = "no",
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -299,7 +300,11 @@ def train(
         phase: is told, in a few words, which part of the work begins.
         warn: told each thing that may be wrong with the images, as a sentence.
         ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
-        parent: the model that training starts from, a folder or fluorescence or brightfield; by default none.
+        parent: the model that training starts from, a folder or fluorescence or brightfield; "auto" takes the one of
+            the package that does best on the labelled images, untrained, or none (`training.warm_start.choose`);
+            by default none.
+        unlabelled: what is done with the images that have no labels: no; pretrain, the network first learns from all
+            images without labels; pseudo, a first model labels them for a second one (`training.self_training`).
 
     Returns:
         The trained model, ready to segment.
@@ -311,12 +316,23 @@ def train(
     from nucleate.data.masks import choice
     from nucleate.report.model_files import model_files
     from nucleate.training.config import TrainingConfig
-    from nucleate.training.fit import fit
+    from nucleate.training.fit import load_labelled
+    from nucleate.training.self_training import chosen, train_in_stages
+    from nucleate.training.warm_start import choose
 
-    fit(
+    start = None
+    if parent == "auto":
+        data = load_labelled(Path(folder), None if validation is None else Path(validation), channel, choice(masks))
+        start, reason = choose(data.training, len(data.channels))
+        if phase is not None:
+            phase(reason)
+    elif parent is not None:
+        start = locate(str(parent))
+    train_in_stages(
         Path(folder),
         Path(out),
         config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs),
+        chosen(unlabelled),
         validation=None if validation is None else Path(validation),
         channel=channel,
         masks=choice(masks),
@@ -326,7 +342,7 @@ def train(
         warn=warn,
         extra_files=model_files,
         ranks=ranks,
-        parent=None if parent is None else locate(str(parent)),
+        parent=start,
     )
     return load(out)
 

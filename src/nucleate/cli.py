@@ -165,8 +165,12 @@ def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
     parent: Annotated[
-        str | None, typer.Option("--from", help="Start from this model folder, or fluorescence or brightfield.")
+        str | None,
+        typer.Option("--from", help="Start from this model folder, fluorescence or brightfield; auto: what fits best."),
     ] = None,
+    unlabelled: Annotated[
+        str, typer.Option(help="What is done with images that have no labels: no, pretrain or pseudo.")
+    ] = "no",
     validation: Annotated[Path | None, typer.Option(help="Folder of labelled images to choose on.")] = None,
     loss: Annotated[
         str,
@@ -208,6 +212,7 @@ def train(
             warn=_warn,
             ranks=ranks,
             parent=parent,
+            unlabelled=unlabelled,
         )
     needed: list[str | Path] = [] if channel is None else ["--channel", channel]
     needed += [] if validation is None else ["--validation", validation]

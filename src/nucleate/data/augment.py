@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -145,9 +146,17 @@ class TrainingImage:
     zoom: float
 
     @classmethod
-    def of(cls, image: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: Labels) -> TrainingImage:
+    def of(
+        cls,
+        image: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+        labels: Labels,
+        unknown: NDArray[np.bool_] | None = None,
+    ) -> TrainingImage:
+        """Of an image and its labels. `unknown` pixels count for the centre and the size of a nucleus, but are not
+        learnt."""
         found, factor = centres(labels), zoom(true_diameter(labels))
-        raised = np.stack([np.maximum(labels, -1) + 2, importance(labels, factor * found.radius)], dtype=np.float32)
+        values = np.maximum(labels, -1) if unknown is None else np.where(unknown, -1, np.maximum(labels, -1))
+        raised = np.stack([values + 2, importance(labels, factor * found.radius)], dtype=np.float32)
         return cls(torch.from_numpy(image), torch.from_numpy(raised)[None], found, factor)
 
     @property

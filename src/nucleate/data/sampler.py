@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
-from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage, draw_parameters, make_batch
+from nucleate.data.augment import (
+    AugmentationConfig,
+    Batch,
+    CropParameters,
+    TrainingImage,
+    draw_parameters,
+    make_batch,
+)
 
 
 class Sampler:
@@ -15,30 +23,40 @@ class Sampler:
         sources: the training images.
         seed: of the run; the same seed and number give the same sample, on any machine.
         variation: how far samples are augmented.
+        others: further images, as those with pseudo-labels: every second sample is one of them.
     """
 
-    def __init__(self, sources: Sequence[TrainingImage], seed: int, variation: AugmentationConfig) -> None:
-        self.sources, self.seed, self.variation = sources, seed, variation
-        self._shapes = [source.shape for source in sources]
-        self._zooms = [source.zoom for source in sources]
-        self._counts = [len(source.centres.radius) - 1 for source in sources]
+    def __init__(
+        self,
+        sources: Sequence[TrainingImage],
+        seed: int,
+        variation: AugmentationConfig,
+        others: Sequence[TrainingImage] = (),
+    ) -> None:
+        self.sources, self.seed, self.variation = [*sources, *others], seed, variation
+        edges = [0, len(sources), len(self.sources)] if others else [0, len(sources)]
+        self._groups = [range(*edge) for edge in itertools.pairwise(edges)]
+        self._shapes = [source.shape for source in self.sources]
+        self._zooms = [source.zoom for source in self.sources]
+        self._counts = [len(source.centres.radius) - 1 for source in self.sources]
 
     def batch(self, samples: range) -> Batch:
         """The samples of these numbers, in their order."""
-        channels = self.sources[0].image.shape[0]
-        chosen = [
-            draw_parameters(
-                self.seed,
-                sample,
-                self._shapes,
-                channels=channels,
-                zooms=self._zooms,
-                counts=self._counts,
-                variation=self.variation,
-            )
-            for sample in samples
-        ]
-        return make_batch(self.sources, chosen, self.variation.crop)
+        return make_batch(self.sources, [self._draw(sample) for sample in samples], self.variation.crop)
+
+    def _draw(self, sample: int) -> CropParameters:
+        group = self._groups[sample % len(self._groups)]
+        part = slice(group.start, group.stop)
+        drawn = draw_parameters(
+            self.seed,
+            sample,
+            self._shapes[part],
+            channels=self.sources[0].image.shape[0],
+            zooms=self._zooms[part],
+            counts=self._counts[part],
+            variation=self.variation,
+        )
+        return replace(drawn, index=group[drawn.index])
 
 
 def split(samples: range, parts: int) -> list[range]:

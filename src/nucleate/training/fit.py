@@ -46,6 +46,7 @@ from nucleate.training.hold_out import Pair, hold_out
 from nucleate.training.output import begin_together, check_output, too_many_ranks, written_by_first
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
+from nucleate.training.pseudo_labels import PseudoLabelled
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, TrainingResult, new_network
 from nucleate.training.warm_start import LEARNING_RATE, warm_start
@@ -194,6 +195,7 @@ def fit(
     extra_files: ExtraFiles | None = None,
     ranks: Communicator | None = None,
     parent: Path | None = None,
+    pseudo: Sequence[PseudoLabelled] = (),
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -214,6 +216,7 @@ def fit(
         ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and
             calls `warn`.
         parent: The model folder that training starts from; by default it starts from random weights.
+        pseudo: Images with pseudo-labels, which are half of each batch.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -250,7 +253,7 @@ def fit(
         config = replace(config, learning_rate=rate, parent=start.manifest.weights_sha256)
         phase(begun.sentence())
     task = SegmentationTask(
-        data.training, ValidationSet(data.validation or data.training), config, network.architecture.classes
+        data.training, ValidationSet(data.validation or data.training), config, network.architecture.classes, pseudo
     )
     checkpoint = Checkpoint(out)
     with Threads() as threads:

@@ -27,6 +27,7 @@ from nucleate.training.gradient import Backpropagation
 from nucleate.training.hold_out import Pair
 from nucleate.training.parallel import Parallel, Serial
 from nucleate.training.pixel_loss import parse
+from nucleate.training.pseudo_labels import PseudoLabelled
 from nucleate.training.trainer import Backward
 from nucleate.types import Labels, Maps, Thresholds
 
@@ -134,21 +135,28 @@ class SegmentationTask:
         validation: What the network is evaluated on after each epoch.
         config: Seed, loss and variation of the samples.
         classes: Classes of pixels, background among them.
+        pseudo: Images with pseudo-labels, which are half of each batch.
     """
 
     def __init__(
-        self, training: Sequence[Pair], validation: ValidationSet, config: TrainingConfig, classes: int = 2
+        self,
+        training: Sequence[Pair],
+        validation: ValidationSet,
+        config: TrainingConfig,
+        classes: int = 2,
+        pseudo: Sequence[PseudoLabelled] = (),
     ) -> None:
         # A run that began without the kernels, and is resumed with them, would differ in the last bits.
         losses.warm_up(*parse(config.loss), "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
-        self.sampler = Sampler(sources, config.seed, variation)
+        others = [TrainingImage.of(one.image, one.labels, one.unknown) for one in pseudo]
+        self.sampler = Sampler(sources, config.seed, variation, others)
         self.validation = validation
         self.criterion = SegmentationCriterion(classes, config.loss)
         self.identity: dict[str, Any] = {
             "variation": asdict(variation),
-            "images": [list(source.shape) for source in sources],
+            "images": [list(source.shape) for source in (*sources, *others)],
         }
 
     def batch(self, samples: range) -> Batch:
