@@ -120,7 +120,9 @@ def test_an_interrupted_run_comes_to_the_same_weights(stop, folder, tmp_path):
     assert [one.name for one in resumed.lineage] == ["out (first stage)"]
 
 
-def test_pre_training_comes_first(folder, tmp_path):
+def test_pre_training_comes_first(folder, tmp_path, monkeypatch):
+    usual = self_training.run_config
+    monkeypatch.setattr(self_training, "run_config", lambda **limits: dataclasses.replace(usual(**limits), samples=32))
     manifest = run(folder, tmp_path / "out", "pretrain")
     assert [one.name for one in manifest.lineage] == ["out (first stage)"]
     assert store.read(tmp_path / "out").manifest.data.labelled == 2

@@ -240,7 +240,10 @@ class EpochRow(BaseModel):
     train_loss: float
     valid_loss: float
     score: float
-    panoptic_quality: float | None = None
+    # What a training has, and what a pre-training has; never null.
+    panoptic_quality: float = 0.0
+    spread: float = 0.0
+    effective_rank: float = 0.0
 
 
 def fault(error: ValidationError) -> str:
