@@ -98,7 +98,8 @@ def test_the_nuclei_are_those_of_their_channel(tmp_path, expected, capsys, form,
     np.testing.assert_array_equal(labels, expected)
     assert [name for name in table[0] if name.startswith("mean_intensity_")] == [f"mean_intensity_{c}" for c in columns]
     assert note in " ".join(record["notes"]) and note in capsys.readouterr().err
-    assert bool(note) == bool(record["notes"])
+    others = [one for one in record["notes"] if "looks unlike" not in one]  # as drawn images may
+    assert bool(note) == bool(others)
 
 
 def test_intensities_are_those_of_each_channel(tmp_path):

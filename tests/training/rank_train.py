@@ -72,7 +72,8 @@ def main():
         )
         result = trainer.train(resume=options.resume)
         options.out.mkdir(exist_ok=True)
-        save_file(result.network.state_dict(), options.out / f"{first}.safetensors")
+        weights = {name: tensor.contiguous() for name, tensor in result.network.state_dict().items()}
+        save_file(weights, options.out / f"{first}.safetensors")
         (options.out / f"{first}.json").write_text(json.dumps(result.state.history))
         trainer.ranks.barrier()
     except BaseException as error:
