@@ -44,7 +44,7 @@ test-mpich: .venv/mpich/.ready
 .venv/mpich/.ready: $(READY)
 	@$(BIN)/python -m venv --clear .venv/mpich
 	@.venv/mpich/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt mpi4py mpich
-	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	  > "$$(.venv/mpich/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nucleate.pth"
 	@touch $@
 
