@@ -14,6 +14,8 @@ from nucleate.training import config
 
 
 def main() -> None:
+    # Names of a module and of a class are given other values, and None stands for a package that is missing: Python
+    # documents both, and types have no way to say it.
     rank, _, fault = os.environ.get("FAULT", "").partition(":")
     if fault == "mpi":
         sys.modules["mpi4py"] = None  # type: ignore[assignment]
