@@ -281,6 +281,7 @@ def train(
     ranks: Communicator | None = None,
     parent: str | PathLike[str] | None = None,
     unlabelled: str = "no",
+    replay: str | PathLike[str] | None = None,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -301,10 +302,12 @@ def train(
         warn: told each thing that may be wrong with the images, as a sentence.
         ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
         parent: the model that training starts from, a folder or fluorescence or brightfield; "auto" takes the one of
-            the package that does best on the labelled images, untrained, or none (`training.warm_start.choose`);
-            by default none.
+            the package that helps most, or none (`training.choice.choose_start`); None or "scratch": random weights.
         unlabelled: what is done with the images that have no labels: no; pretrain, the network first learns from all
-            images without labels; pseudo, a first model labels them for a second one (`training.self_training`).
+            images without labels; pseudo, a first model labels them for a second one; auto, the same where the first
+            model is good enough (`training.self_training`).
+        replay: a folder of labelled images from which `parent` has learnt: half of each batch is drawn from them, so
+            that they are not forgotten.
 
     Returns:
         The trained model, ready to segment.
@@ -315,23 +318,32 @@ def train(
     # Training is loaded where it is asked for: prediction starts a second earlier without it.
     from nucleate.data.masks import choice
     from nucleate.report.model_files import model_files
+    from nucleate.training.choice import choose_start
     from nucleate.training.config import TrainingConfig
     from nucleate.training.fit import load_labelled
     from nucleate.training.self_training import chosen, train_in_stages
-    from nucleate.training.warm_start import choose
 
-    start = None
+    run = config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
+    start, reasons = None, list[str]()
     if parent == "auto":
-        data = load_labelled(Path(folder), None if validation is None else Path(validation), channel, choice(masks))
-        start, reason = choose(data.training, len(data.channels))
+        held = None if validation is None else Path(validation)
+        data = load_labelled(Path(folder), held, channel, choice(masks))
         if phase is not None:
-            phase(reason)
-    elif parent is not None:
+            phase("choosing what to start from")
+        begin = choose_start(data, run, ranks=ranks)
+        start, reasons = begin.parent, [begin.reason]
+        if phase is not None:
+            phase(begin.reason)
+    elif parent is not None and parent != "scratch":
         start = locate(str(parent))
+    if replay is not None and start is None:
+        raise InputError(
+            f"--replay is {replay}, but training starts from scratch: give a model that learnt from it, --from."
+        )
     train_in_stages(
         Path(folder),
         Path(out),
-        config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs),
+        run,
         chosen(unlabelled),
         validation=None if validation is None else Path(validation),
         channel=channel,
@@ -343,6 +355,8 @@ def train(
         extra_files=model_files,
         ranks=ranks,
         parent=start,
+        replay=None if replay is None else Path(replay),
+        reasons=reasons,
     )
     return load(out)
 

@@ -166,11 +166,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
     parent: Annotated[
         str | None,
-        typer.Option("--from", help="Start from this model folder, fluorescence or brightfield; auto: what fits best."),
+        typer.Option(
+            "--from",
+            help="Start from this model folder, fluorescence or brightfield; auto: what helps most; else from scratch.",
+        ),
     ] = None,
     unlabelled: Annotated[
-        str, typer.Option(help="What is done with images that have no labels: no, pretrain or pseudo.")
+        str, typer.Option(help="What is done with images that have no labels: no, pretrain, pseudo or auto.")
     ] = "no",
+    replay: Annotated[
+        Path | None, typer.Option(help="Labelled images that --from has learnt from, so that it does not forget them.")
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="Folder of labelled images to choose on.")] = None,
     loss: Annotated[
         str,
@@ -213,6 +219,7 @@ def train(
             ranks=ranks,
             parent=parent,
             unlabelled=unlabelled,
+            replay=replay,
         )
     needed: list[str | Path] = [] if channel is None else ["--channel", channel]
     needed += [] if validation is None else ["--validation", validation]

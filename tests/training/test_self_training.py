@@ -14,6 +14,7 @@ from nucleate.data.sampler import Sampler
 from nucleate.data.synthetic.microscopy import fluorescence, write_folder
 from nucleate.errors import DatasetError, InputError, ModelError
 from nucleate.networks import store
+from nucleate.report.card import card
 from nucleate.training import pseudo_labels, self_training
 from nucleate.training.config import TrainingConfig
 from nucleate.training.pseudo_labels import PseudoLabelled, doubtful
@@ -129,7 +130,7 @@ def test_pre_training_comes_first(folder, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_used_is_said_at_once(folder, tmp_path):
-    with pytest.raises(InputError, match="choose one of no, pretrain, pseudo"):
+    with pytest.raises(InputError, match="choose one of no, pretrain, pseudo, auto"):
         self_training.chosen("all")
     for image in sorted((folder / "images").iterdir())[2:]:
         image.unlink()
@@ -141,3 +142,40 @@ def test_what_cannot_be_used_is_said_at_once(folder, tmp_path):
 def test_limits_are_shared():
     first, second = self_training._shared(dataclasses.replace(SHORT, minutes=10.0, epochs=5), 0.6)
     assert (first.minutes, second.minutes, first.epochs, second.epochs) == (6.0, 4.0, 3, 2)
+
+
+@pytest.mark.parametrize("teaches", [True, False])
+def test_auto_asks_the_finished_teacher_and_says_why(teaches, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_training, "may_teach", lambda scores: (teaches, "Because of its scores."))
+    pseudo = run(folder, tmp_path / "pseudo", "pseudo")
+    auto = run(folder, tmp_path / "auto", "auto", reasons=["It began so."])
+    assert auto.training.reasons == ("It began so.", "Because of its scores.")
+    assert (auto.weights_sha256 == pseudo.weights_sha256) is teaches
+    assert "Because of its scores." in card(auto, tmp_path / "auto")
+
+
+def test_auto_without_images_that_have_no_labels_is_one_stage(folder, tmp_path):
+    for image in sorted((folder / "images").iterdir())[2:]:
+        image.unlink()
+    alone = run(folder, tmp_path / "no", "no")
+    auto = run(folder, tmp_path / "auto", "auto")
+    assert auto.weights_sha256 == alone.weights_sha256 and not auto.lineage
+    assert auto.training.reasons == ("No image is without labels.",)
+
+
+def test_images_of_a_former_training_are_half_of_each_batch(folder, tmp_path):
+    old = tmp_path / "old"
+    write_folder(old, "fluorescence", 2, seed=7, labelled=2, height=64, width=96, diameter=16)
+    first = run(old, tmp_path / "first", "no")
+    assert first.lineage == ()
+    with_old = run(folder, tmp_path / "with", "no", parent=tmp_path / "first", replay=old)
+    without = run(folder, tmp_path / "without", "no", parent=tmp_path / "first")
+    assert with_old.weights_sha256 != without.weights_sha256
+    assert run(folder, tmp_path / "both", "pseudo", parent=tmp_path / "first", replay=old).training.steps
+
+
+def test_former_images_are_seen_with_the_channels_of_the_network(tmp_path):
+    write_folder(tmp_path / "old", "tissue", 1, seed=0, labelled=1, height=64, width=64)
+    (three,), (one,) = (self_training.former(tmp_path / "old", channels) for channels in (3, 1))
+    assert three.image.shape == (3, 64, 64) and one.image.shape == (1, 64, 64)
+    np.testing.assert_array_equal(one.unknown, one.labels < 0)

@@ -89,7 +89,10 @@ class DataPart(_Part):
 
 
 class TrainingPart(_Part):
-    """How the run went: its end was decided after `stop_epoch`, over-fitting began after epoch `over_fitting`."""
+    """How the run went: its end was decided after `stop_epoch`, over-fitting began after epoch `over_fitting`.
+
+    `reasons` are sentences: why it started from what it did, and why images without labels were used or not.
+    """
 
     seed: Count
     loss: str
@@ -100,6 +103,7 @@ class TrainingPart(_Part):
     stopped: str
     stop_epoch: Count | None = None
     over_fitting: int | None = Field(default=None, ge=1, lt=2**63)
+    reasons: tuple[str, ...] = ()
 
 
 EngineName = Literal["torch", "openvino", "openvino-int8"]

@@ -40,7 +40,7 @@ Finds nuclei in images with {count(len(data.channels), "channel")} ({", ".join(d
 {_scores(manifest, scored)}
 ## Training
 {count(training.epochs, "epoch")}, {steps}, {training.seconds:.0f} s, loss {training.loss}, seed {training.seed};
-the weights of epoch {training.best_epoch} are kept. {training.stopped}
+the weights of epoch {training.best_epoch} are kept. {" ".join((training.stopped, *training.reasons))}
 
 ![curves]({store.CURVES})
 """

@@ -195,7 +195,8 @@ def fit(
     extra_files: ExtraFiles | None = None,
     ranks: Communicator | None = None,
     parent: Path | None = None,
-    pseudo: Sequence[PseudoLabelled] = (),
+    others: Sequence[PseudoLabelled] = (),
+    reasons: Sequence[str] = (),
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -216,7 +217,8 @@ def fit(
         ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and
             calls `warn`.
         parent: The model folder that training starts from; by default it starts from random weights.
-        pseudo: Images with pseudo-labels, which are half of each batch.
+        others: Images with pseudo-labels, or of a former training, which are half of each batch.
+        reasons: Why it is done so, in sentences for the manifest.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -253,7 +255,7 @@ def fit(
         config = replace(config, learning_rate=rate, parent=start.manifest.weights_sha256)
         phase(begun.sentence())
     task = SegmentationTask(
-        data.training, ValidationSet(data.validation or data.training), config, network.architecture.classes, pseudo
+        data.training, ValidationSet(data.validation or data.training), config, network.architecture.classes, others
     )
     checkpoint = Checkpoint(out)
     with Threads() as threads:
@@ -271,7 +273,7 @@ def fit(
 
     def finish() -> Manifest:
         return _finish(
-            result, task, data, config, lineage, out, phase, judged, name, source or folder.name, extra_files
+            result, task, data, config, lineage, reasons, out, phase, judged, name, source or folder.name, extra_files
         )
 
     return written_by_first(trainer.ranks, finish)
@@ -283,6 +285,7 @@ def _finish(
     data: LabelledImages,
     config: TrainingConfig,
     lineage: tuple[Ancestor, ...],
+    reasons: Sequence[str],
     out: Path,
     phase: Phase,
     judged: bool,
@@ -310,7 +313,7 @@ def _finish(
         pixel_size=data.pixel_size,
         data=data.part(source),
         lineage=lineage,
-        trainings=(training_part(config, state, judged=judged),),
+        trainings=(training_part(config, state, judged=judged, reasons=reasons),),
         scores=scores,
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
@@ -326,7 +329,9 @@ def _finish(
     return manifest
 
 
-def training_part(config: TrainingConfig, state: TrainingState, *, judged: bool) -> TrainingPart:
+def training_part(
+    config: TrainingConfig, state: TrainingState, *, judged: bool, reasons: Sequence[str] = ()
+) -> TrainingPart:
     """How a run went, as the manifest tells it."""
     return TrainingPart(
         seed=config.seed,
@@ -338,6 +343,7 @@ def training_part(config: TrainingConfig, state: TrainingState, *, judged: bool)
         stopped=_stopped(state) if judged else state.why,
         stop_epoch=state.stop_epoch,
         over_fitting=state.over_fitting,
+        reasons=tuple(reasons),
     )
 
 

@@ -135,7 +135,7 @@ class SegmentationTask:
         validation: What the network is evaluated on after each epoch.
         config: Seed, loss and variation of the samples.
         classes: Classes of pixels, background among them.
-        pseudo: Images with pseudo-labels, which are half of each batch.
+        others: Images with pseudo-labels, or of a former training, which are half of each batch.
     """
 
     def __init__(
@@ -144,19 +144,19 @@ class SegmentationTask:
         validation: ValidationSet,
         config: TrainingConfig,
         classes: int = 2,
-        pseudo: Sequence[PseudoLabelled] = (),
+        others: Sequence[PseudoLabelled] = (),
     ) -> None:
         # A run that began without the kernels, and is resumed with them, would differ in the last bits.
         losses.warm_up(*parse(config.loss), "binary_cross_entropy")
         sources = [TrainingImage.of(image, labels) for image, labels in training]
         variation = config.variation or AugmentationConfig.suited(len(sources))
-        others = [TrainingImage.of(one.image, one.labels, one.unknown) for one in pseudo]
-        self.sampler = Sampler(sources, config.seed, variation, others)
+        further = [TrainingImage.of(one.image, one.labels, one.unknown) for one in others]
+        self.sampler = Sampler(sources, config.seed, variation, further)
         self.validation = validation
         self.criterion = SegmentationCriterion(classes, config.loss)
         self.identity: dict[str, Any] = {
             "variation": asdict(variation),
-            "images": [list(source.shape) for source in (*sources, *others)],
+            "images": [list(source.shape) for source in (*sources, *further)],
         }
 
     def batch(self, samples: range) -> Batch:

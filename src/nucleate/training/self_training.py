@@ -1,8 +1,13 @@
-"""Learning from the images without labels, too: from a folder to a model in two stages.
+"""Learning from images without labels, and from those of a former training, too: from a folder to a model in stages.
 
 `pseudo` (self-training; Lee, 2013): a teacher learns from the labels; when it is finished, what it says of the other
 images is half of each batch of a student, which starts from the teacher. `pretrain`: the network first learns from all
-images without labels (`training.pretrain`), and then from the labels.
+images without labels (`training.pretrain`), and then from the labels. `auto`: as `pseudo`, but where there is no image
+without labels there is one stage, and where the finished teacher misses too much (`choice.may_teach`) the second stage
+goes on with the labels alone.
+
+`replay` is a folder of labelled images from which the model that training starts from has learnt. Half of each batch is
+drawn from them, so that it does not forget them (experience replay; Robins, 1995).
 
 The first stage is kept in the folder STAGE of the model until the second is finished, so that a run can be resumed at
 any moment of either.
@@ -11,11 +16,16 @@ any moment of either.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from nucleate.data.dataset import find
+from nucleate.data.inspect import labelled
+from nucleate.data.masks import Masks
+from nucleate.data.normalization import normalise
 from nucleate.errors import InputError, ModelError
 from nucleate.inference.backends import TorchBackend
 from nucleate.networks import store
@@ -23,22 +33,24 @@ from nucleate.networks.manifest import Manifest
 from nucleate.parallel import Communicator, SingleProcess
 from nucleate.sentences import count
 from nucleate.training import pseudo_labels
+from nucleate.training.choice import may_teach
 from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import Phase, fit, load_labelled
 from nucleate.training.output import check_output
 from nucleate.training.pretrain import pretrain, run_config
+from nucleate.training.pseudo_labels import PseudoLabelled
 
-Unlabelled = Literal["no", "pretrain", "pseudo"]
+Unlabelled = Literal["no", "pretrain", "pseudo", "auto"]
 """What is done with the images that have no labels."""
 
-CHOICES: tuple[Unlabelled, ...] = ("no", "pretrain", "pseudo")
+CHOICES: tuple[Unlabelled, ...] = ("no", "pretrain", "pseudo", "auto")
 
 STAGE = ".first-stage"
 """Below the model's folder."""
 
 LABELS = "pseudo_labels.safetensors"
 
-SHARES = {"pseudo": 0.6, "pretrain": 0.375}
+SHARES = {"pseudo": 0.6, "auto": 0.6, "pretrain": 0.375}
 """The part of the minutes, or of the epochs, that the first stage takes."""
 
 
@@ -64,31 +76,50 @@ def train_in_stages(
     phase: Phase | None = None,
     ranks: Communicator | None = None,
     parent: Path | None = None,
+    replay: Path | None = None,
+    reasons: Sequence[str] = (),
     **options: Any,
 ) -> Manifest:
     """Train on a folder whose images are labelled in part.
 
     Args:
-        folder, out, config, resume, phase, ranks, parent, options: as of `fit.fit`; `parent` is what the first stage
-            starts from.
+        folder, out, config, resume, phase, ranks, parent, reasons, options: as of `fit.fit`; `parent` is what the
+            first stage starts from.
         how: what is done with the images without labels; see above.
+        replay: labelled images of a former training.
 
     Raises:
         NucleateError: as of `fit.fit`; or no image is without labels.
     """
     ranks, told = ranks or SingleProcess(), phase or (lambda _: None)
+    channel, warn, masks = options.get("channel"), options.get("warn"), options.get("masks", "auto")
+    reasons, old = list(reasons), list[PseudoLabelled]()
+    if how != "no" or replay is not None:
+        # Read before anything is trained: what cannot be used is said at once.
+        check_output(out, resume=resume or (out / STAGE).exists())
+        channels = load_labelled(folder, options.get("validation"), channel, masks).channels
+        old = former(replay, len(channels), masks) if replay is not None else []
+    if how == "auto" and not find(folder).unlabelled:
+        reasons.append("No image is without labels.")
+        how = "no"
     if how == "no":
-        return fit(folder, out, config, resume=resume, phase=phase, ranks=ranks, parent=parent, **options)
-    begun = (out / STAGE).exists()
-    check_output(out, resume=resume or begun)
-    if begun and not resume:
+        return fit(
+            folder,
+            out,
+            config,
+            resume=resume,
+            phase=phase,
+            ranks=ranks,
+            parent=parent,
+            others=old,
+            reasons=reasons,
+            **options,
+        )
+    if (out / STAGE).exists() and not resume:
         raise ModelError(f"{out} holds an unfinished run: resume it with --resume, or delete {out}.")
-    channel, warn = options.get("channel"), options.get("warn")
     stage, first, second = out / STAGE, *_shared(config, SHARES[how])
     common: dict[str, Any] = {"channel": channel, "phase": phase, "ranks": ranks, "warn": warn, "parent": parent}
     common["name"] = f"{out.name} (first stage)"
-    # Read before anything is trained: what cannot be used is said at once.
-    channels = load_labelled(folder, options.get("validation"), channel, options.get("masks", "auto")).channels
     images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels)
     if not (stage / store.MANIFEST).exists():
         again = (stage / store.UNFINISHED).exists()
@@ -98,13 +129,19 @@ def train_in_stages(
             pretrain(folder, stage, mine, resume=again, observe=options.get("observe"), **common)
         else:
             told("first stage: from the labels")
-            fit(folder, stage, first, resume=again, **common, **_without(options, "channel", "warn", "extra_files"))
-    labelled: list[pseudo_labels.PseudoLabelled] = []
-    if how == "pseudo":
+            others = {"others": old, **_without(options, "channel", "warn", "extra_files")}
+            fit(folder, stage, first, resume=again, **common, **others)
+    teaches = how == "pseudo"
+    if how == "auto":
+        teaches, reason = may_teach(store.read_manifest(stage).scores.get("validation"))
+        reasons.append(reason)
+        told(reason)
+    taught = list[PseudoLabelled]()
+    if teaches:
         told(f"labelling {count(len(images), 'image')}")
         of = {"images": pseudo_labels.digest(images), "model": store.read_manifest(stage).weights_sha256}
         ranks.by_first(partial(_label, stage, images, of))
-        labelled = pseudo_labels.read(stage / LABELS, images, of)
+        taught = pseudo_labels.read(stage / LABELS, images, of)
         if warn is not None and ranks.rank == 0:
             for sentence in left_out:
                 warn(sentence)
@@ -119,11 +156,23 @@ def train_in_stages(
         phase=phase,
         ranks=ranks,
         parent=stage,
-        pseudo=labelled,
+        others=[*taught, *old],
+        reasons=reasons,
         **options,
     )
     ranks.by_first(partial(shutil.rmtree, stage))
     return manifest
+
+
+def former(folder: Path, channels: int, masks: Masks = "auto") -> list[PseudoLabelled]:
+    """The labelled images of a former training, as a network of so many channels sees them: grey ones as copies of
+    their channel, red, green and blue ones as their mean where there is one channel.
+
+    Raises:
+        DatasetError, ImageError: they cannot be used, or have another number of channels.
+    """
+    pairs = labelled(folder, masks).pairs
+    return [PseudoLabelled(normalise(image, channels), labels, labels < 0) for image, labels in pairs]
 
 
 def _label(stage: Path, images: list[Any], of: dict[str, str]) -> None:
