@@ -132,7 +132,7 @@ def embedded_pseudo(draw: Draw, out: Path, limit: Limit) -> None:
 
 
 def auto(draw: Draw, out: Path, limit: Limit) -> None:
-    """By the rules of `training.choice`. The package's model of the same modality has seen the images: it is left out."""
+    """By the rules of `training.choice`; the package's model of the same images has seen them, and is left out."""
     data = load_labelled(draw.labelled)
     start = choose_start(data, TrainingConfig(seed=draw.number), [OTHER[draw.modality]])
     print(start.reason)

@@ -140,6 +140,13 @@ def test_a_constant_image_has_no_nuclei(model):
     assert len(found) == 0 and not found.labels.any() and found.table.shape == (0,)
 
 
+def test_a_file_without_nuclei_has_a_note_that_says_why(model, tmp_path):
+    path = tmp_path / "bright.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(200, 210, (64, 64), np.uint8), compression="zlib")
+    result = model.segment(path)
+    assert not len(result) and "no nucleus was found." in result.notes[0]
+
+
 def test_colours_and_channels(model, drawn, expected):
     grey = np.stack([drawn[0]] * 3, axis=2)
     np.testing.assert_array_equal(model.segment(grey).labels, expected.labels)

@@ -64,18 +64,22 @@ class Result:
     are made into arrays when they are asked for; `read` gives a part of the labels of an image that does not fit into
     memory.
 
-    `novelty` says how far the image lies from those that the model was trained on: above 1 it looks unlike them; None
-    where the model does not know.
+    `notes` are sentences that a person should know of: which channel was taken, why there may be no nucleus. `novelty`
+    says how far the image lies from those that the model was trained on: above 1 it looks unlike them; None where the
+    model does not know.
     """
 
     def __init__(
         self, name: str, pipeline: Pipeline, model: Model, pixel_size: float | None, folder: Path | None
     ) -> None:
-        self._pipeline, self._model = pipeline, model
+        self._pipeline = pipeline
         if folder is not None:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._instances = pipeline.instances(name, pixel_size=pixel_size)
         self.novelty = novelty_of(pipeline, model)
+        # Now, while the image is still open.
+        found = remarks(pipeline, model.manifest, len(self))
+        self.notes: tuple[str, ...] = (*pipeline.notes, *found, *remark(self.novelty))
         self.pixel_size = pixel_size
 
     @property
@@ -117,12 +121,6 @@ class Result:
             values = [getattr(nucleus, name) for name, _ in COLUMNS]
             rows[index] = (*values, *nucleus.channel_means, *((nucleus.entropy,) if entropy else ()))
         return rows
-
-    @cached_property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know of the result: which channel was taken, why there may be no nucleus."""
-        found = remarks(self._pipeline, self._model.manifest, len(self))
-        return (*self._pipeline.notes, *found, *remark(self.novelty))
 
     @cached_property
     def entropy(self) -> NDArray[np.float32] | None:
