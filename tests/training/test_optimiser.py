@@ -1,5 +1,8 @@
 """Laws of the orthogonalised step."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 
 from nucleate.networks import equivariant
 from nucleate.networks.unet import Architecture, GroupConvolution, UNet
-from nucleate.training.optimiser import COEFFICIENTS, STEPS, Muon, Optimiser, orthogonalised
+from nucleate.training.optimiser import COEFFICIENTS, STEPS, AdamW, Muon, Optimiser, orthogonalised
 
 
 def plain(matrix: torch.Tensor) -> torch.Tensor:
@@ -78,12 +81,12 @@ def test_a_step_is_its_formula(shape: tuple[int, int, int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(shape, generator=generator)
     kernel = nn.Parameter(start.clone())
-    optimiser = Muon([kernel], lr=0.1, momentum=0.9)
+    optimiser = Muon([kernel], momentum=0.9)
     velocity, expected = torch.zeros(shape), start.clone()
     for _ in range(3):
         gradient = torch.randn(shape, generator=generator)
         kernel.grad = gradient.clone()
-        optimiser.step()
+        optimiser.step(0.1)
         velocity = 0.9 * velocity + 0.1 * gradient
         ahead = 0.1 * gradient + 0.9 * velocity
         rows = plain(whole(ahead))[: shape[0]]
@@ -102,23 +105,41 @@ def test_matrices_of_one_size_and_others_do_not_mix() -> None:
 
 def test_a_kernel_without_a_gradient_stays() -> None:
     kernel = nn.Parameter(torch.ones(2, 8, 1, 1))
-    Muon([kernel]).step()
+    Muon([kernel]).step(0.02)
     assert bool((kernel == 1).all())
 
 
-def test_a_closure_makes_the_gradients_and_its_loss_is_returned() -> None:
-    kernel, other = (nn.Parameter(torch.ones(2, 8, 1, 1)) for _ in range(2))
-    optimiser = Muon([kernel])
+def test_adamw_is_that_of_torch_to_the_last_bit() -> None:
+    generator = torch.Generator().manual_seed(4)
+    shapes = [(3, 8, 3, 3), (5,), (2, 2)]
+    own, other = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    mine = AdamW([(own[:1], 0.02), (own[1:], 0.0)])
+    theirs = torch.optim.AdamW(
+        [{"params": other[:1], "weight_decay": 0.02}, {"params": other[1:], "weight_decay": 0.0}], fused=True
+    )
+    for step in range(4):
+        for one, two in zip(own, other, strict=True):
+            gradient = torch.randn(one.shape, generator=generator)
+            one.grad, two.grad = (gradient, gradient.clone()) if step != 2 or one.ndim > 1 else (None, None)
+        theirs.param_groups[0]["lr"] = theirs.param_groups[1]["lr"] = 0.01 * (step + 1)
+        mine.step(0.01 * (step + 1))
+        theirs.step()
+    for one, two in zip(own, other, strict=True):
+        assert torch.equal(one, two)
 
-    def closure() -> float:
-        loss = kernel.square().sum() / 4
-        loss.backward()
-        return float(loss.detach())
 
-    assert optimiser.step(closure) == 4.0
-    other.grad = torch.full_like(other, 0.5)
-    Muon([other]).step()
-    assert torch.equal(kernel, other) and bool((kernel < 1).all())
+def test_training_does_not_wait_for_the_compiler_of_torch() -> None:
+    script = """
+import sys
+from nucleate.networks.unet import Architecture, UNet
+from nucleate.training.optimiser import Optimiser
+import torch
+network = UNet(Architecture(widths=(8, 8)))
+network(torch.ones(1, 1, 16, 16)).sum().backward()
+Optimiser(network, 0.02).step(0.02)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_it_solves_what_is_badly_scaled() -> None:
@@ -126,13 +147,12 @@ def test_it_solves_what_is_badly_scaled() -> None:
     scales = torch.logspace(-0.5, 1.5, 8).repeat(8)  # of the inputs, alike in all their groups
     kernel = nn.Parameter(torch.zeros(8, 64, 1, 1))
     goal = torch.randn(8, 64, generator=torch.Generator().manual_seed(3))
-    optimiser = Muon([kernel], lr=0.1)
+    optimiser = Muon([kernel])
     for step in range(300):
-        optimiser.param_groups[0]["lr"] = 0.3 * (1 - step / 300)
         difference = (kernel[:, :, 0, 0] - goal) * scales
         (gradient,) = torch.autograd.grad(difference.square().sum(), kernel)
         kernel.grad = gradient
-        optimiser.step()
+        optimiser.step(0.3 * (1 - step / 300))
     assert float((kernel.detach()[:, :, 0, 0] - goal).abs().max()) < 0.1
 
 

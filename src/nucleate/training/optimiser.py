@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import overload
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from nucleate.networks import equivariant
 from nucleate.networks.unet import Convolution, GroupConvolution, UNet
@@ -77,48 +77,93 @@ def _polynomial(grams: Tensor) -> Tensor:
     return value
 
 
-class Muon(torch.optim.Optimizer):
+# Neither is a torch.optim.Optimizer: the base class imports torch._dynamo, which takes each process some seconds.
+class Muon:
     """Orthogonalised steps for `parameters`, weights (outputs / 8, inputs, size, size) of group convolutions.
+
+    `state` holds what it remembers of each: its velocity.
 
     >>> kernel = torch.nn.Parameter(torch.ones(2, 8, 3, 3))
     >>> kernel.grad = torch.ones(2, 8, 3, 3)
-    >>> Muon([kernel], lr=0.1).step()
+    >>> Muon([kernel]).step(0.1)
     >>> bool((kernel < 1).all())
     True
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95) -> None:
-        super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
+    moments = ("velocity",)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def __init__(self, parameters: Iterable[Tensor], momentum: float = 0.95) -> None:
+        self.parameters, self.momentum = list(parameters), momentum
+        self.state: list[dict[str, Tensor]] = [{} for _ in self.parameters]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step with the gradients at hand, or with those that `closure` makes; the loss that it returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            kernels = [one for one in group["params"] if one.grad is not None]
-            matrices, lengths = [], []
-            for one in kernels:
-                if not self.state[one]:
-                    self.state[one]["velocity"] = torch.zeros_like(one)
-                velocity = self.state[one]["velocity"].lerp_(one.grad, 1 - group["momentum"])
-                ahead = one.grad.lerp(velocity, group["momentum"])
-                matrices += equivariant.blocks(ahead)
-                # The length of the kernel, in which each number stands eight times.
-                lengths += [math.sqrt(equivariant.ORDER) * ahead.norm()] * equivariant.BLOCKS
-            steps = iter(orthogonalised(matrices, lengths))
-            for one in kernels:
-                step = equivariant.from_blocks(list(itertools.islice(steps, equivariant.BLOCKS)), one)
-                one.add_(step, alpha=-group["lr"])
-        return loss
+    def step(self, rate: float) -> None:
+        """One step with the gradients at hand, at this learning rate."""
+        kernels, matrices, lengths = [], [], []
+        for one, state in zip(self.parameters, self.state, strict=True):
+            if one.grad is None:
+                continue
+            kernels.append(one)
+            if not state:
+                state["velocity"] = torch.zeros_like(one)
+            velocity = state["velocity"].lerp_(one.grad, 1 - self.momentum)
+            ahead = one.grad.lerp(velocity, self.momentum)
+            matrices += equivariant.blocks(ahead)
+            # The length of the kernel, in which each number stands eight times.
+            lengths += [math.sqrt(equivariant.ORDER) * ahead.norm()] * equivariant.BLOCKS
+        steps = iter(orthogonalised(matrices, lengths))
+        for one in kernels:
+            step = equivariant.from_blocks(list(itertools.islice(steps, equivariant.BLOCKS)), one)
+            one.add_(step, alpha=-rate)
+
+
+class AdamW:
+    """AdamW (Loshchilov and Hutter, 2019), with a weight decay for each of the `groups` of parameters.
+
+    >>> number = torch.nn.Parameter(torch.ones(2))
+    >>> number.grad = torch.tensor([3.0, -0.1])
+    >>> AdamW([([number], 0.0)]).step(0.1)
+    >>> [round(value, 3) for value in number.tolist()]
+    [0.9, 1.1]
+    """
+
+    moments = ("step", "exp_avg", "exp_avg_sq")
+
+    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]]) -> None:
+        self.decays = [decay for parameters, decay in groups for _ in parameters]
+        self.parameters = [one for parameters, _ in groups for one in parameters]
+        self.state: list[dict[str, Tensor]] = [{} for _ in self.parameters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One step with the gradients at hand, at this learning rate."""
+        for decay in dict.fromkeys(self.decays):
+            rows = []
+            for one, state, own in zip(self.parameters, self.state, self.decays, strict=True):
+                if own != decay or one.grad is None:
+                    continue
+                if not state:
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=one.device)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(one), torch.zeros_like(one)
+                rows.append((one, one.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]))
+            if rows:
+                parameters, gradients, means, squares, steps = map(list, zip(*rows, strict=True))
+                adamw(
+                    parameters,
+                    gradients,
+                    means,
+                    squares,
+                    [],
+                    steps,
+                    fused=True,
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    lr=rate,
+                    weight_decay=decay,
+                    eps=1e-8,
+                    maximize=False,
+                )
 
 
 OTHERS = 0.1
@@ -140,35 +185,37 @@ class Optimiser:
         known = {id(one) for one in (*kernels, *images)}
         others = [one for one in network.parameters() if id(one) not in known]
         self._kernels = Muon(kernels)
-        self._others = torch.optim.AdamW(
-            [{"params": images, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}], fused=True
-        )
+        self._others = AdamW([(images, weight_decay), (others, 0.0)])
+        self._parts: dict[str, Muon | AdamW] = {"kernels": self._kernels, "others": self._others}
 
     def step(self, rate: float) -> None:
         """One step with the gradients at hand, which are then gone; `rate` is the kernels' learning rate."""
-        for optimiser, share in ((self._kernels, 1.0), (self._others, OTHERS)):
-            for group in optimiser.param_groups:
-                group["lr"] = share * rate
-        self._kernels.step()
-        self._others.step()
-        self._kernels.zero_grad()
-        self._others.zero_grad()
+        self._kernels.step(rate)
+        self._others.step(OTHERS * rate)
+        for part in self._parts.values():
+            for one in part.parameters:
+                one.grad = None
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All that it remembers of the steps before."""
-        named = (("kernels", self._kernels), ("others", self._others))
-        return {f"{name}.{index}": own for name, one in named for index, own in one.state_dict()["state"].items()}
+        return {
+            f"{name}.{index}": state
+            for name, part in self._parts.items()
+            for index, state in enumerate(part.state)
+            if state
+        }
 
     def restore(self, tensors: dict[str, dict[str, Tensor]]) -> None:
         """Go on from what `tensors` gave; raises ValueError where it is of another network."""
-        for name, one, moments in (
-            ("kernels", self._kernels, {"velocity"}),
-            ("others", self._others, {"step", "exp_avg", "exp_avg_sq"}),
-        ):
-            parameters = [parameter for group in one.param_groups for parameter in group["params"]]
-            state = {index: tensors.get(f"{name}.{index}", {}) for index in range(len(parameters))}
-            for parameter, own in zip(parameters, state.values(), strict=True):
-                wanted = {key: (torch.Size() if key == "step" else parameter.shape, parameter.dtype) for key in moments}
+        for name, part in self._parts.items():
+            found = [tensors.get(f"{name}.{index}", {}) for index in range(len(part.parameters))]
+            for parameter, own in zip(part.parameters, found, strict=True):
+                wanted = {
+                    key: (torch.Size() if key == "step" else parameter.shape, parameter.dtype) for key in part.moments
+                }
                 if {key: (tensor.shape, tensor.dtype) for key, tensor in own.items()} != wanted:
                     raise ValueError(f"{name} of the optimiser do not fit")
-            one.load_state_dict({**one.state_dict(), "state": state})
+            part.state = [
+                {key: tensor.to(parameter.device) for key, tensor in own.items()}
+                for parameter, own in zip(part.parameters, found, strict=True)
+            ]
