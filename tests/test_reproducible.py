@@ -8,12 +8,12 @@ import pytest
 
 from nucleate.data.synthetic import write_folder
 
-PROCESSES = 10
+PROCESSES = 4
 
 SCRIPT = """
 import hashlib, os, sys
 from pathlib import Path
-import torch, torch._dynamo
+import torch
 import nucleate, nucleate.training.fit
 from nucleate.training.config import TrainingConfig
 
@@ -56,7 +56,7 @@ def load():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
-def test_prediction_and_training_give_one_result_in_ten_busy_processes(tmp_path, load):
+def test_prediction_and_training_give_one_result_in_busy_processes(tmp_path, load):
     write_folder(tmp_path / "cells", "fluorescence", 2, 3, height=96, width=128)
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), str(PROCESSES)], check=True)
     found = [(tmp_path / f"{number}.txt").read_text().split() for number in range(PROCESSES)]
