@@ -21,8 +21,8 @@ from nucleate.data.dataset import find
 from nucleate.data.masks import Masks, interpret, is_outlines
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
+from nucleate.io.label_file import as_labels, read_labels, was_changed
 from nucleate.io.ome_zarr import holds_labels, is_zarr
-from nucleate.io.reader import as_labels, read_labels, was_changed
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from nucleate.errors import DatasetError, ImageError, InputError
 from nucleate.io.formats import FORMATS, entropy_tiff
+from nucleate.io.label_file import was_changed
 from nucleate.io.ome_zarr import holds_labels, is_zarr
 from nucleate.io.prediction_json import KIND, read_record
-from nucleate.io.reader import holds_outlines, is_image, was_changed
+from nucleate.io.reader import holds_outlines, is_image
 
 LABEL_FORMATS = ("tif", "zarr", "geojson", "roi")
 """The formats of `nucleate predict` that hold labels, the one to read first."""

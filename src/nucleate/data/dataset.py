@@ -23,8 +23,9 @@ from nucleate.data.layouts import Index, Part, files_below, no_image, parts_of
 from nucleate.data.masks import size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
+from nucleate.io.label_file import read_labels
 from nucleate.io.ome_zarr import is_zarr
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.reader import read_image
 from nucleate.types import Dataset, Image, Labels, Sample
 
 

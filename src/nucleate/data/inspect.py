@@ -20,7 +20,8 @@ from nucleate.data.duplicates import Pictures, listed
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
-from nucleate.io.reader import read_image, read_labels, was_changed
+from nucleate.io.label_file import read_labels, was_changed
+from nucleate.io.reader import read_image
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _SATURATED = 0.05

@@ -1,0 +1,167 @@
+"""COCO: one JSON file with the nuclei of many images, as polygons or as run-length encoded masks.
+
+Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; https://cocodataset.org/#format-data. A crowd
+(`iscrowd`) is a part of the image in which objects were not told apart: it is unknown. The category is not looked at:
+every annotation is a nucleus.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.errors import ImageError
+from nucleate.io.axes import name_of
+from nucleate.io.files import reading
+from nucleate.io.formats import qupath, rle
+from nucleate.io.formats.painting import Canvas
+from nucleate.types import Labels
+
+NUCLEUS = {"id": 1, "name": "nucleus"}
+"""The category that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coco:
+    """A COCO file: the entry of each image by its file's name, and the annotations by the ids of images."""
+
+    path: Path
+    images: Mapping[str, Mapping[str, Any]]
+    annotations: Mapping[Any, Sequence[Mapping[str, Any]]]
+
+    def of(self, image: Path) -> str | None:
+        """The name that an image has in the file, with the folders that both name; None where it is not in it."""
+        parts = image.parts
+        same = [name for name in self.images if _parts(name)[-1] == image.name]
+        same = same or [name for name in self.images if name_of(Path(_parts(name)[-1])) == name_of(image)]
+        longest = [name for name in same if parts[-len(_parts(name)) :] == _parts(name)]
+        found = max(longest, key=lambda name: len(_parts(name)), default=None)
+        return found if found is not None else same[0] if len(same) == 1 else None
+
+
+def is_coco(value: Any) -> bool:
+    """Whether the value of a JSON file is COCO."""
+    return isinstance(value, dict) and isinstance(value.get("images"), list) and "annotations" in value
+
+
+def load(path: Path) -> Coco:
+    """A COCO file; the one that was read last is kept, as it is asked for once for each image.
+
+    Raises:
+        ImageError: it cannot be read, or is no COCO.
+    """
+    with reading(path):
+        found = path.stat()
+    return _load(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, _time: int, _size: int) -> Coco:
+    return parse(qupath.load(path), path)
+
+
+def parse(value: Any, path: Path) -> Coco:
+    """The value of a COCO file; raises `ImageError` where it is none."""
+    try:
+        images = {str(image["file_name"]): image for image in value["images"]}
+        of = defaultdict[Any, list[Mapping[str, Any]]](list)
+        for one in value["annotations"]:
+            of[one["image_id"]].append(one)
+        if not all(image["id"] is not None and _parts(name) for name, image in images.items()):
+            raise ValueError("an image without an id or a name")
+        if len({image["id"] for image in images.values()}) < len(value["images"]):
+            raise ValueError("two images of one name or one id")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(
+            f"{path} is no COCO file of images and annotations ({error!r:.200}): export it again."
+        ) from error
+    return Coco(path, images, dict(of))
+
+
+def paint(coco: Coco, name: str, shape: tuple[int, int] | None = None) -> tuple[Labels, tuple[str, ...]]:
+    """The labels of one image of a COCO file, in the order of its annotations, and what is odd about them.
+
+    Args:
+        coco: the file.
+        name: the image's, one of `coco.images`.
+        shape: (height, width) of the image, which must be what the file says; by default what the file says.
+
+    Raises:
+        ImageError: the image has another size, or an annotation is broken.
+    """
+    entry = coco.images[name]
+    try:
+        said = int(entry["height"]), int(entry["width"])
+        if shape is not None and said != shape:
+            raise ImageError(
+                f"{coco.path} says that {name} is {said[1]} x {said[0]} pixels, and it is {shape[1]} x {shape[0]}:"
+                " export the annotations of this image again."
+            )
+        canvas, unknown = Canvas(said, coco.path), np.zeros(said, np.bool_)
+        for one in coco.annotations.get(entry["id"], ()):
+            if one.get("iscrowd"):
+                unknown |= _mask(one["segmentation"], said)
+            elif isinstance(one["segmentation"], dict):
+                canvas.add_mask(_mask(one["segmentation"], said))
+            else:
+                canvas.add(*([_ring(corners)] for corners in one["segmentation"]))
+        labels = canvas.labels
+        labels[unknown] = -1
+        return labels, canvas.notes()
+    except (AttributeError, KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
+        raise ImageError(f"{coco.path} has a broken annotation of {name} ({error!r:.200}): export it again.") from error
+
+
+def entry(labels: Labels, number: int, first: int) -> list[dict[str, Any]]:
+    """The annotations of a label image: each nucleus, in the order of the labels, and as a crowd what is unknown.
+
+    Args:
+        labels: 0 background, 1..N one nucleus each, negative unknown.
+        number: the id of the image.
+        first: the id of the first annotation.
+    """
+    masks = [(labels == label, 0) for label in np.unique(labels[labels > 0])]
+    masks += [(labels < 0, 1)] if (labels < 0).any() else []
+    return [_annotation(mask, crowd, number, place) for place, (mask, crowd) in enumerate(masks, start=first)]
+
+
+def _annotation(mask: NDArray[np.bool_], crowd: int, image: int, number: int) -> dict[str, Any]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    runs = rle.encode(mask)
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": NUCLEUS["id"],
+        "iscrowd": crowd,
+        "area": int(np.count_nonzero(mask)),
+        "bbox": [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
+        "segmentation": {"size": list(mask.shape), "counts": rle.pack(runs)},
+    }
+
+
+def _mask(segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    if not isinstance(segmentation, dict):
+        canvas = Canvas(shape)
+        canvas.add(*([_ring(corners)] for corners in segmentation))
+        return np.asarray(canvas.labels > 0)
+    if tuple(segmentation["size"]) != shape:
+        raise ValueError(f"a mask of {segmentation['size']} pixels")
+    return rle.decode(segmentation["counts"], *shape)
+
+
+def _ring(corners: Any) -> NDArray[np.float64]:
+    ring = np.asarray(corners, np.float64).reshape(-1, 2)
+    if not np.isfinite(ring).all():
+        raise ValueError("coordinates that are not finite")
+    return ring
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
