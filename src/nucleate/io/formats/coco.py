@@ -35,12 +35,12 @@ class Coco:
     path: Path
     images: Mapping[str, Mapping[str, Any]]
     annotations: Mapping[Any, Sequence[Mapping[str, Any]]]
+    _alike: Mapping[str, Sequence[str]]
 
     def of(self, image: Path) -> str | None:
         """The name that an image has in the file, with the folders that both name; None where it is not in it."""
         parts = image.parts
-        same = [name for name in self.images if _parts(name)[-1] == image.name]
-        same = same or [name for name in self.images if name_of(Path(_parts(name)[-1])) == name_of(image)]
+        same = self._alike.get(image.name) or self._alike.get(name_of(image), ())
         longest = [name for name in same if parts[-len(_parts(name)) :] == _parts(name)]
         found = max(longest, key=lambda name: len(_parts(name)), default=None)
         return found if found is not None else same[0] if len(same) == 1 else None
@@ -74,15 +74,19 @@ def parse(value: Any, path: Path) -> Coco:
         of = defaultdict[Any, list[Mapping[str, Any]]](list)
         for one in value["annotations"]:
             of[one["image_id"]].append(one)
-        if not all(image["id"] is not None and _parts(name) for name, image in images.items()):
-            raise ValueError("an image without an id or a name")
+        alike = defaultdict[str, list[str]](list)
+        for name in images:
+            for key in {_parts(name)[-1], name_of(Path(_parts(name)[-1]))}:
+                alike[key].append(name)
+        if not all(image["id"] is not None for image in images.values()):
+            raise ValueError("an image without an id")
         if len({image["id"] for image in images.values()}) < len(value["images"]):
             raise ValueError("two images of one name or one id")
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ImageError(
             f"{path} is no COCO file of images and annotations ({error!r:.200}): export it again."
         ) from error
-    return Coco(path, images, dict(of))
+    return Coco(path, images, dict(of), dict(alike))
 
 
 def paint(coco: Coco, name: str, shape: tuple[int, int] | None = None) -> tuple[Labels, tuple[str, ...]]:

@@ -28,6 +28,12 @@ def is_mask_file(path: Path) -> bool:
     return is_image(path) or (path.suffix.lower() == ".roi" and not path.name.startswith("."))
 
 
+def holds_masks(folder: Path) -> bool:
+    """Whether a folder holds files that may be masks of single nuclei."""
+    with reading(folder):
+        return any(map(is_mask_file, folder.iterdir()))
+
+
 def read_folder(folder: Path, shape: tuple[int, int] | None = None) -> tuple[Labels, tuple[str, ...]]:
     """The masks of a folder as one label image, numbered in the order of their names, and what is odd about them.
 
