@@ -70,7 +70,7 @@ class FolderReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class Looked:
     """A sample that was read and looked at; `labels` are None where there is no mask that can be used."""
 
     sample: Sample
@@ -107,7 +107,7 @@ def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None)
     together = _Together()
     for sample in samples:
         try:
-            looked = _look(sample, masks)
+            looked = look(sample, masks)
         except (ImageError, OSError) as error:
             unreadable.append(str(error))
             continue
@@ -147,7 +147,7 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
     warnings, odd = list(dataset.notes), defaultdict[str, list[str]](list)
     for sample in dataset.labelled:
         try:
-            looked = _look(sample, masks, strict=True)
+            looked = look(sample, masks, strict=True)
         except (ImageError, OSError) as error:
             warnings.append(f"{sample.name} is left out: {error}")
             continue
@@ -166,7 +166,7 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
     return LabelledPairs(pairs, tuple(warnings), tuple(validation))
 
 
-def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
+def look(sample: Sample, masks: Masks, *, strict: bool = False) -> Looked:
     """Read a sample and look at it; a mask that cannot be read is an oddity, or with `strict` an `ImageError`."""
     image = read_image(sample.image)
     oddities, mistakes, labels, validation = _image_oddities(image), list[Mistake](), None, None
@@ -190,10 +190,10 @@ def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
                 )
             labels = None if mistakes else found.labels
     areas = np.zeros(0, np.int64) if labels is None else np.unique(labels[labels > 0], return_counts=True)[1]
-    return _Looked(sample, image, labels, tuple(mistakes), tuple(oddities), areas, validation)
+    return Looked(sample, image, labels, tuple(mistakes), tuple(oddities), areas, validation)
 
 
-def _image_report(looked: _Looked) -> ImageReport:
+def _image_report(looked: Looked) -> ImageReport:
     sample, image = looked.sample, looked.image
     height, width = image.pixels.shape[:2]
     mask = "The mask" if sample.mask is None else sample.mask.name
@@ -220,7 +220,7 @@ class _Together:
         self.channels, self.types = list[str](), list[str]()
         self.pictures = Pictures()
 
-    def add(self, looked: _Looked) -> None:
+    def add(self, looked: Looked) -> None:
         self.channels.append(" + ".join(looked.image.channels))
         self.types.append(looked.image.pixels.dtype.name)
         self.pictures.add(looked.sample.name, looked.image)

@@ -42,7 +42,7 @@ from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
-from nucleate.training.hold_out import Pair, hold_out
+from nucleate.training.hold_out import Pair, drawn, hold_out, unheld
 from nucleate.training.output import begin_together, check_output, too_many_ranks, written_by_first
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained

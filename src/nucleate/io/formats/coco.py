@@ -108,16 +108,13 @@ def paint(coco: Coco, name: str, shape: tuple[int, int] | None = None) -> tuple[
                 f"{coco.path} says that {name} is {said[1]} x {said[0]} pixels, and it is {shape[1]} x {shape[0]}:"
                 " export the annotations of this image again."
             )
-        canvas, unknown = Canvas(said, coco.path), np.zeros(said, np.bool_)
+        canvas, crowd = Canvas(said, coco.path), Canvas(said, coco.path)
         for one in coco.annotations.get(entry["id"], ()):
             if one.get("iscrowd"):
-                unknown |= _mask(one["segmentation"], said)
-            elif isinstance(one["segmentation"], dict):
-                canvas.add_mask(_mask(one["segmentation"], said))
+                _add(crowd, one["segmentation"])
             else:
-                canvas.add(*([_ring(corners)] for corners in one["segmentation"]))
-        labels = canvas.labels
-        labels[unknown] = -1
+                _add(canvas, one["segmentation"])
+        labels = np.where(crowd.labels > 0, -1, canvas.labels).astype(np.int32)
         return labels, canvas.notes()
     except (AttributeError, KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise ImageError(f"{coco.path} has a broken annotation of {name} ({error!r:.200}): export it again.") from error
@@ -131,33 +128,44 @@ def entry(labels: Labels, number: int, first: int) -> list[dict[str, Any]]:
         number: the id of the image.
         first: the id of the first annotation.
     """
-    masks = [(labels == label, 0) for label in np.unique(labels[labels > 0])]
-    masks += [(labels < 0, 1)] if (labels < 0).any() else []
-    return [_annotation(mask, crowd, number, place) for place, (mask, crowd) in enumerate(masks, start=first)]
+    down = labels.T.ravel()
+    order = np.argsort(down, kind="stable")
+    values, begins = np.unique(down[order], return_index=True)
+    parts = np.split(order, begins[1:])
+    unknown = [part for value, part in zip(values, parts, strict=True) if value < 0]
+    masks = [(part, 0) for value, part in zip(values, parts, strict=True) if value > 0]
+    masks += [(np.sort(np.concatenate(unknown)), 1)] if unknown else []
+    return [
+        _annotation(places, labels.shape, crowd, number, place)
+        for place, (places, crowd) in enumerate(masks, start=first)
+    ]
 
 
-def _annotation(mask: NDArray[np.bool_], crowd: int, image: int, number: int) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    runs = rle.encode(mask)
+def _annotation(
+    places: NDArray[np.int64], shape: tuple[int, ...], crowd: int, image: int, number: int
+) -> dict[str, Any]:
+    height, width = shape
+    columns, rows = np.divmod(places, height)
     return {
         "id": number,
         "image_id": image,
         "category_id": NUCLEUS["id"],
         "iscrowd": crowd,
-        "area": int(np.count_nonzero(mask)),
-        "bbox": [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
-        "segmentation": {"size": list(mask.shape), "counts": rle.pack(runs)},
+        "area": places.size,
+        "bbox": [int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
+        "segmentation": {"size": [height, width], "counts": rle.pack(rle.encode(places, height * width))},
     }
 
 
-def _mask(segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _add(canvas: Canvas, segmentation: Any) -> None:
+    """Paint an annotation: run-length encoded, or polygons, of all of which it consists."""
     if not isinstance(segmentation, dict):
-        canvas = Canvas(shape)
         canvas.add(*([_ring(corners)] for corners in segmentation))
-        return np.asarray(canvas.labels > 0)
-    if tuple(segmentation["size"]) != shape:
+        return
+    height, width = canvas.shape
+    if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"a mask of {segmentation['size']} pixels")
-    return rle.decode(segmentation["counts"], *shape)
+    canvas.add_pixels(rle.decode(segmentation["counts"], height, width))
 
 
 def _ring(corners: Any) -> NDArray[np.float64]:

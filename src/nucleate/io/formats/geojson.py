@@ -7,6 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nucleate.io.atomic import atomic
 from nucleate.io.formats.polygons import Ring, trace
 from nucleate.io.formats.progress import Observe, observed
@@ -51,6 +54,20 @@ def feature(found: Instance, nuclei: Instances) -> dict[str, Any]:
             "classification": CLASSIFICATION,
             "measurements": measurements(found, nuclei),
         },
+    }
+
+
+def shape(mask: NDArray[np.bool_], top: int, left: int, kind: str, classification: dict[str, Any]) -> dict[str, Any]:
+    """A mask, whose first pixel lies at (`top`, `left`), as a GeoJSON Feature of this kind of object and this class."""
+    polygons = [[[(x + left, y + top) for x, y in (*ring, ring[0])] for ring in polygon] for polygon in trace(mask)]
+    several = len(polygons) > 1
+    return {
+        "type": "Feature",
+        "geometry": {
+            "type": "MultiPolygon" if several else "Polygon",
+            "coordinates": polygons if several else polygons[0],
+        },
+        "properties": {"objectType": kind, "classification": classification},
     }
 
 

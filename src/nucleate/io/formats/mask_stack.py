@@ -94,7 +94,7 @@ def _together(
             )
         if work > MOST_WORK:
             raise ImageError(f"{path} holds more than {MOST_WORK} pixels of masks: save one label image.")
-        canvas.add_mask(mask.astype(np.bool_))
+        canvas.add_pixels(np.flatnonzero(mask))
     assert canvas is not None  # as there is a mask
     notes = (note.replace("outlines", "masks").replace("outline", "mask") for note in canvas.notes())
     return canvas.labels, tuple(notes)

@@ -54,7 +54,7 @@ class Canvas:
     def __init__(self, shape: tuple[int, int], path: Path | None = None) -> None:
         self.count = 0
         self._labels: Labels = np.zeros(shape, np.int32)
-        self._shape, self._path, self._work = shape, path, 0
+        self.shape, self._path, self._work = shape, path, 0
         self._pending, self._pending_size = list[_Piece](), 0
         self._covered = 0
         self._painted, self._overlapping = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -69,23 +69,23 @@ class Canvas:
     def add(self, *outlines: Outline) -> None:
         """Paint the next nucleus: all that any of its outlines covers."""
         self.count += 1
-        boxes = [(rings, _bounds(rings, self._shape)) for rings in outlines]
+        boxes = [(rings, _bounds(rings, self.shape)) for rings in outlines]
         if all(box is None for _, box in boxes):
             self._outside.add(self.count)
         for rings, box in boxes:
             if box is not None:
                 self._put_off(rings, box)
 
-    def add_mask(self, inside: NDArray[np.bool_]) -> None:
-        """Paint the next nucleus from a mask of the whole image."""
+    def add_pixels(self, pixels: NDArray[np.int64]) -> None:
+        """Paint the next nucleus from its pixels: their places in the image, counted along the rows."""
         self._flush()
         self.count += 1
-        pixels = np.flatnonzero(inside)
+        self._do(pixels.size)
         self._place(pixels, np.full(pixels.size, self.count))
 
     def area(self, outlines: Iterable[Outline]) -> NDArray[np.bool_]:
         """The pixels that any of these outlines covers, which are no nuclei and are not painted."""
-        other = Canvas(self._shape, self._path)
+        other = Canvas(self.shape, self._path)
         other.add(*outlines)
         return np.asarray(other.labels > 0)
 
@@ -122,13 +122,7 @@ class Canvas:
 
     def _put_off(self, rings: Outline, box: Box) -> None:
         """Keep an outline until there are enough to be filled together; a large one in bands of rows."""
-        work = box.height * box.width + 8 * sum(_rows_crossed(ring, box) for ring in rings)
-        self._work += work
-        if self._work > MOST_WORK:
-            raise ImageError(
-                f"{self._path or 'The outlines'} would take {self._work} steps or more to fill, above the limit of"
-                f" {MOST_WORK}: simplify the outlines, or export fewer of them."
-            )
+        self._do(box.height * box.width + 8 * sum(_rows_crossed(ring, box) for ring in rings))
         band = max(1, _TOGETHER // (box.width + 1))
         for top in range(box.y, box.bottom, band):
             part = Box(top, box.x, min(band, box.bottom - top), box.width)
@@ -136,6 +130,14 @@ class Canvas:
             self._pending_size += part.height * (part.width + 1)
             if self._pending_size >= _TOGETHER:
                 self._flush()
+
+    def _do(self, work: int) -> None:
+        self._work += work
+        if self._work > MOST_WORK:
+            raise ImageError(
+                f"{self._path or 'The file'} would take {self._work} steps or more to fill, above the limit of"
+                f" {MOST_WORK}: simplify the outlines, or export fewer of them."
+            )
 
     def _flush(self) -> None:
         """Fill what was put off."""
@@ -151,7 +153,7 @@ class Canvas:
         piece = np.searchsorted(starts, flat, side="right") - 1
         top, left, width = np.array([(box.y, box.x, box.width + 1) for _, _, box in pieces]).T[:, piece]
         row, column = np.divmod(flat - starts[piece], width)
-        self._place((top + row) * self._shape[1] + left + column, np.array([one.number for one in pieces])[piece])
+        self._place((top + row) * self.shape[1] + left + column, np.array([one.number for one in pieces])[piece])
 
     def _place(self, pixels: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
         """Give pixels, counted along the rows, their numbers; of a pixel that comes twice the later one stays."""

@@ -13,31 +13,37 @@ from numpy.typing import NDArray
 _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48  # a character holds five bits, from "0" on
 
 
-def decode(counts: str | bytes | Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
-    """The mask (height, width) of the runs `counts`, a list of numbers or their packed form.
+def decode(counts: str | bytes | Sequence[int], height: int, width: int) -> NDArray[np.int64]:
+    """The pixels of the mask (height, width) with the runs `counts`, a list of numbers or their packed form: their
+    places, counted along the rows.
 
     Raises:
         ValueError: runs that are negative, or do not sum to the number of pixels.
 
-    >>> decode([1, 2, 3], 2, 3).astype(int).tolist(), (decode("123", 2, 3) == decode([1, 2, 3], 2, 3)).all().item()
-    ([[0, 1, 0], [1, 0, 0]], True)
+    >>> decode([1, 2, 3], 2, 3).tolist(), decode("123", 2, 3).tolist()
+    ([3, 1], [3, 1])
     """
     runs = _unpack(counts) if isinstance(counts, (str, bytes)) else np.asarray(counts, np.int64)
     if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"runs of {runs.sum()} pixels for a mask of {height} x {width}")
-    inside = np.arange(runs.size) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T
+    lengths = runs[1::2]
+    begins = (runs.cumsum() - runs)[1::2]
+    down = np.repeat(begins - (lengths.cumsum() - lengths), lengths) + np.arange(lengths.sum())
+    column, row = np.divmod(down, max(1, height))
+    return np.asarray(row * width + column)
 
 
-def encode(mask: NDArray[np.bool_]) -> list[int]:
-    """The runs of a mask (height, width).
+def encode(places: NDArray[np.int64], size: int) -> list[int]:
+    """The runs of a mask of `size` pixels from the places of those inside, counted down the columns, in order.
 
-    >>> encode(np.array([[0, 1, 0], [1, 0, 0]], bool))
-    [1, 2, 3]
+    >>> encode(np.array([1, 2]), 6), encode(np.array([0]), 1)
+    ([1, 2, 3], [0, 1])
     """
-    along = np.concatenate([[False], np.asarray(mask, np.bool_).T.ravel()])
-    edges = np.concatenate([[0], np.flatnonzero(along[1:] != along[:-1]), [mask.size]])
-    return [int(run) for run in np.diff(edges)]
+    breaks = np.flatnonzero(np.diff(places) > 1)
+    begins, ends = places[np.concatenate([[0], breaks + 1])], places[np.concatenate([breaks, [-1]])] + 1
+    edges = np.concatenate([[0], np.column_stack([begins, ends]).ravel(), [size]])
+    runs = [int(run) for run in np.diff(edges)]
+    return runs if runs[-1] else runs[:-1]
 
 
 def pack(runs: Sequence[int]) -> str:
