@@ -11,9 +11,8 @@ import numpy as np
 from nucleate.data.dataset import find
 from nucleate.data.inspect import look
 from nucleate.data.masks import Masks
-from nucleate.errors import DatasetError, ImageError
+from nucleate.errors import DatasetError, ImageError, OutputError
 from nucleate.io.atomic import atomic
-from nucleate.io.ownership import refuse_replacing
 from nucleate.report.overlay import draw_outlines
 from nucleate.types import Image, Labels
 
@@ -42,7 +41,8 @@ def write_pictures(folder: Path, out: Path, masks: Masks = "auto") -> list[Path]
             refused.append(str(error))
             continue
         path = out / f"{sample.name.replace('/', '_')}_check.png"
-        refuse_replacing(path, _MARK, overwrite=False)
+        if path.exists() and _MARK not in path.read_bytes():
+            raise OutputError(f"{path} is there already and nucleate did not write it: choose another folder.")
         with atomic(path) as file:
             file.write(_png(looked.image, looked.labels))
         written.append(path)
@@ -57,7 +57,7 @@ def _png(image: Image, labels: Labels | None) -> bytes:
         rows, columns = np.indices(labels.shape)
         hatched = (labels < 0) & ((rows + columns) % _STRIPES < _STRIPES // 2)
         picture[hatched] = picture[hatched] // 4 + 96
-    data: bytes = imagecodecs.png_encode(picture, level=6)
+    data = bytes(imagecodecs.png_encode(picture, level=6))
     end = 8 + 25  # the signature and the header; a text follows that says whose picture it is
     chunk = (len(_MARK) - 4).to_bytes(4, "big") + _MARK + zlib.crc32(_MARK).to_bytes(4, "big")
     return data[:end] + chunk + data[end:]

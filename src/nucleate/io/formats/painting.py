@@ -162,10 +162,10 @@ class Canvas:
         over = (under > 0) & (under != numbers)
         labels[pixels] = numbers
         self._painted.append(np.unique(numbers))
-        if (labels[pixels] != numbers).any():
+        if over.any() or (labels[pixels] != numbers).any():
             order = np.argsort(pixels, kind="stable")
-            again = (np.diff(pixels[order]) == 0) & (np.diff(numbers[order]) != 0)
-            over[order[1:][again]] = True
+            again = np.diff(pixels[order]) == 0
+            over[order[1:][again]] = np.diff(numbers[order])[again] != 0
         self._covered += int(np.count_nonzero(over))
         self._overlapping.append(np.unique(numbers[over]))
 
