@@ -54,7 +54,7 @@ def test_painted_together_or_in_parts_is_painted_one_after_the_other(nuclei, tog
 @settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(-2, 11), st.integers(-2, 11)), min_size=3, max_size=6))
 def test_what_shapely_finds_inside_is_inside(corners):
-    ring = np.array(corners) + (0.2371, 0.4113)  # no edge runs through the middle of a pixel
+    ring = np.add(corners, (0.2371, 0.4113))  # no edge runs through the middle of a pixel
     polygon, canvas = shapely.Polygon(ring), painted((9, 8), [[ring]])
     y, x = np.indices((9, 8)) + 0.5
     if polygon.is_valid:
