@@ -16,8 +16,9 @@ import tifffile
 
 from nucleate.errors import NucleateError
 from nucleate.io.base import Reader
+from nucleate.io.label_file import read_labels
 from nucleate.io.prediction_json import read_record
-from nucleate.io.reader import open_reader, read_image, read_labels
+from nucleate.io.reader import open_reader, read_image
 from nucleate.types import Box
 
 Files = dict[str, bytes]

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucleate.io.reader import read_labels
+from nucleate.io.label_file import read_labels
 from nucleate.postprocess.matching import match
 from nucleate.postprocess.scores import Scores, mean_ap, pool
 

@@ -30,7 +30,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from nucleate.data.synthetic.microscopy import fluorescence
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.label_file import read_labels
+from nucleate.io.reader import read_image
 
 TILE = 512
 PATTERN = 4096  # pixels; the side of the mosaic that is repeated, a multiple of TILE

@@ -377,7 +377,7 @@ def test_every_command_finds_the_same_in_masks(run, refused, cells, classes, tmp
     assert run("evaluate", found, classes, "--masks", "binary")[0] == 0
     _, out, _ = run("check", classes, "--masks", "binary")
     assert "single value" not in out and "nuclei" in out
-    assert "choose one of auto, labels, binary" in refused("check", classes, "--masks", "yes")
+    assert "choose one of auto, labels, binary, colours" in refused("check", classes, "--masks", "yes")
 
 
 def test_a_model_without_a_score_says_so_and_is_not_offered_for_prediction(run, tmp_path):

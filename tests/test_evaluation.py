@@ -316,6 +316,8 @@ def test_a_pair_that_cannot_be_read_does_not_end_the_others(tmp_path, true):
 def test_masks_in_another_form_are_named(tmp_path):
     write(tmp_path / "found" / "a_labels.tif", squares())
     write(tmp_path / "data" / "images" / "a.png", grey())
-    (tmp_path / "data" / "annotations.json").write_text('{"images": [{"file_name": "a.png"}], "annotations": []}')
+    (tmp_path / "data" / "annotations.json").write_text(
+        '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}'
+    )
     with pytest.raises(DatasetError, match="COCO"):
         evaluate(tmp_path / "found", tmp_path / "data")

@@ -32,12 +32,13 @@ Folder = Annotated[Path, typer.Argument(help="Folder of images and masks.", show
 MasksOption = Annotated[
     str,
     typer.Option(
-        help="auto: refuse what surely is a mistake; labels: each number is one nucleus; binary: each piece is one."
+        help="auto: refuse what surely is a mistake; labels: each number is one nucleus; binary: each piece is one;"
+        " colours: each colour is one."
     ),
 ]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
-WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
+WITHOUT_TORCH = ("check", "convert", "evaluate", "view", "curves")
 """The commands that need little memory."""
 UNUSABLE = 2
 """Exit code where nothing could."""
@@ -108,6 +109,9 @@ def check(
     folder: Folder,
     masks: MasksOption = "auto",
     validation: Annotated[Path | None, typer.Option(help="Folder for validation: what both hold is named.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Also write the first three images with their labels to this folder.")
+    ] = None,
 ) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
@@ -119,6 +123,33 @@ def check(
     with _busy("reading the images"):
         report = inspect(folder, choice(masks), validation)
     print_folder_report(report, Console())
+    if pictures is not None:
+        from nucleate.report.label_pictures import write_pictures
+
+        for path in write_pictures(folder, pictures, choice(masks)):
+            print(f"Wrote {printable(path)}.")
+
+
+@app.command()
+def convert(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Folder to write to: a new one.", show_default=False)],
+    to: Annotated[
+        str, typer.Option(help="Layout to write: nucleate (images/ and masks/), cellpose, nnunet, qupath or coco.")
+    ] = "nucleate",
+    masks: MasksOption = "auto",
+) -> None:
+    """Write images and masks of any layout in that of another program."""
+    from nucleate.data.convert import convert
+    from nucleate.data.masks import choice
+
+    with _busy("converting"):
+        done = convert(folder, out, to, choice(masks))
+    for note in done.notes:
+        _warn(note)
+    print(f"Wrote {count(done.images, 'image')} with {count(done.nuclei, 'nucleus', 'nuclei')} to {printable(out)}.")
+    if to == "nucleate":
+        print(f"Next: {command('check', out)}")
 
 
 @app.command()

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nucleate.data import names
-from nucleate.data.contents import LABEL_FORMATS, Contents, contents, current
+from nucleate.data.contents import LABEL_FORMATS, Contents, coco_file, contents, current
 from nucleate.data.dataset import find
 from nucleate.data.masks import Masks, interpret, is_outlines
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
+from nucleate.io.label_file import as_labels, read_label_file, was_changed
 from nucleate.io.ome_zarr import holds_labels, is_zarr
-from nucleate.io.reader import as_labels, read_labels, was_changed
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels
@@ -108,7 +108,7 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], m
         raise DatasetError(f"{file} is a file but {folder} is a folder; give two files or two folders.")
     if not _is_folder(predicted):
         written = contents(predicted.absolute().parent).written(predicted)
-        labels = read_both(predicted, truth)
+        labels = read_both(predicted, truth, masks)
         image, warnings = _compare(truth.stem, predicted, truth, labels, thresholds, masks, written=written)
         return Evaluation((image,), pool([image.matching]), warnings=warnings)
     results = _results_in(predicted)
@@ -118,7 +118,7 @@ def _evaluate_paths(predicted: Path, truth: Path, thresholds: Sequence[float], m
     for name in sorted(truths):
         files = predictions[partners[name]], truths[name]
         try:
-            labels = read_both(*files)
+            labels = read_both(*files, masks)
         except (ImageError, OSError) as error:
             failed.append(str(error))
             continue
@@ -199,12 +199,16 @@ def _array(values: Any, which: str, masks: Masks) -> Labels:
     return found.labels
 
 
-def read_both(predicted: Path, truth: Path) -> tuple[Labels, Labels]:
+def read_both(predicted: Path, truth: Path, masks: Masks = "auto") -> tuple[Labels, Labels]:
     """Predicted and true labels of one image, of one size where outlines leave it open."""
-    found, expected = read_labels(predicted), read_labels(truth)
+
+    def read(path: Path, shape: tuple[int, int] | None = None) -> Labels:
+        return read_label_file(path, shape, colours=masks == "colours").labels
+
+    found, expected = read(predicted), read(truth)
     if found.shape != expected.shape:  # outlines do not say how far their image reaches beyond them
         height, width = (max(sides) for sides in zip(found.shape, expected.shape, strict=True))
-        found, expected = read_labels(predicted, (height, width)), read_labels(truth, (height, width))
+        found, expected = read(predicted, (height, width)), read(truth, (height, width))
     return found, expected
 
 
@@ -267,7 +271,13 @@ def _truths_in(folder: Path) -> dict[str, Path]:
         raise DatasetError(f"{folder} holds no label image that is read. {dataset.notes[0]}")
     if not dataset.labelled:
         return _label_files(folder)
-    return {sample.name: sample.mask for sample in dataset.labelled if sample.mask is not None}
+    found = {sample.name: sample.mask for sample in dataset.labelled if sample.mask is not None}
+    if together := next((mask for mask in found.values() if mask.suffix == ".json" and coco_file(mask)), None):
+        raise DatasetError(
+            f"{together} is COCO, which holds the masks of many images: write one for each with nucleate convert, and"
+            " compare with those."
+        )
+    return found
 
 
 def _results_in(folder: Path, prefix: str = "", depth: int = 3) -> dict[str, Path]:

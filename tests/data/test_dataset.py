@@ -156,16 +156,12 @@ def test_equal_stems_keep_their_endings(tmp_path):
 FORMS = {
     "Cellpose": (["a.tif", "a_seg.npy"], "Cellpose"),
     "NumPy": (["images/a.tif", "masks/a.npy"], "imwrite"),
-    "ImageJ": (["a.tif", "a.roi"], "one ZIP"),
     "MATLAB": (["images/a.tif", "labels/a.mat"], "MATLAB"),
-    "COCO": (["images/a.png", "annotations.json"], "own-images.md"),
     "labelme": (["a.png", "a.json"], "own-images.md"),
-    "one mask a nucleus": (["id/images/id.png", "id/masks/1.png"], "one label image"),
     "XML annotations": (["a.png", "a.xml"], "GeoJSON"),
     "YOLO": (["images/a.png", "labels/a.txt"], "YOLO"),
 }
 TEXTS = {
-    "annotations.json": '{"images": [{"file_name": "a.png"}], "annotations": []}',
     "a.json": '{"shapes": [{"points": [[1, 2]]}]}',
     "a.xml": "<Annotations><Annotation/></Annotations>",
     "a.txt": "0 0.1 0.2 0.3 0.4\n",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nucleate.cli import main
 from nucleate.data.synthetic import fluorescence
-from nucleate.io.reader import read_labels
+from nucleate.io.label_file import read_labels
 
 
 def drawn(seed=0):

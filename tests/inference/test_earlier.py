@@ -19,8 +19,8 @@ from nucleate.inference.predictor import Predictor
 from nucleate.inference.resume import begin_writing, work_folder
 from nucleate.inference.summary import Segmented, Skipped
 from nucleate.io.formats import FORMATS
+from nucleate.io.label_file import read_labels
 from nucleate.io.prediction_json import read_record
-from nucleate.io.reader import read_labels
 from nucleate.networks import store
 from nucleate.web.gallery import Gallery
 

@@ -23,8 +23,8 @@ from nucleate.inference.predict import Request, predict
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.summary import Failed, Segmented, Skipped
 from nucleate.io.formats.table import COLUMNS
+from nucleate.io.label_file import read_labels
 from nucleate.io.prediction_json import read_record
-from nucleate.io.reader import read_labels
 from nucleate.networks import store
 from nucleate.networks.manifest import (
     DataPart,

@@ -14,7 +14,8 @@ from nucleate import cli
 from nucleate.errors import ImageError
 from nucleate.io import files
 from nucleate.io.files import open_regular, read_bytes
-from nucleate.io.reader import open_reader, read_image, read_labels
+from nucleate.io.label_file import read_labels
+from nucleate.io.reader import open_reader, read_image
 
 PIXELS = np.arange(1200, dtype=np.uint8).reshape(30, 40)
 

@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from nucleate.errors import ImageError
 from nucleate.io.axes import name_of
-from nucleate.io.reader import IMAGE_SUFFIXES, MemoryReader, is_image, open_reader, read_image, read_labels
+from nucleate.io.label_file import read_labels
+from nucleate.io.reader import IMAGE_SUFFIXES, MemoryReader, is_image, open_reader, read_image
 from nucleate.io.tiff_reader import TiffReader
 from nucleate.types import Box
 

@@ -6,7 +6,8 @@ import tifffile
 
 from nucleate.data.normalization import normalise
 from nucleate.errors import ImageError
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.label_file import read_labels
+from nucleate.io.reader import read_image
 from nucleate.io.tiff_reader import TiffReader
 
 RNG = np.random.default_rng(3)

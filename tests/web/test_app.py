@@ -10,7 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.label_file import read_labels
+from nucleate.io.reader import read_image
 from nucleate.web import app as web
 from nucleate.web.gallery import Gallery
 

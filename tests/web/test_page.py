@@ -10,7 +10,8 @@ import tifffile
 from playwright.sync_api import sync_playwright
 
 from nucleate.io.formats import entropy_tiff
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.label_file import read_labels
+from nucleate.io.reader import read_image
 from nucleate.types import Box
 
 NAMES = "chromium", "chromium-browser", "google-chrome"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from nucleate.errors import DatasetError, ImageError, InputError
 from nucleate.io.formats import FORMATS, entropy_tiff
+from nucleate.io.label_file import CELLPOSE, was_changed
 from nucleate.io.ome_zarr import holds_labels, is_zarr
 from nucleate.io.prediction_json import KIND, read_record
-from nucleate.io.reader import holds_outlines, is_image, was_changed
+from nucleate.io.reader import holds_outlines, is_image
 
 LABEL_FORMATS = ("tif", "zarr", "geojson", "roi")
 """The formats of `nucleate predict` that hold labels, the one to read first."""
@@ -38,18 +39,16 @@ _MICROSCOPES = (
 _OTHER_IMAGES = ("bmp", "gif", "webp", "jp2", "jxl", "dcm", "heic", "psd", "pgm", "ppm", "nii", "mha", "mhd", "nrrd")
 _ARRAYS = ("npy", "npz", "h5", "hdf5", "mat")
 _ANNOTATIONS = {
-    "_seg.npy": ("Cellpose", "open them in Cellpose and save the masks as PNG or TIFF (NAME_cp_masks.png)"),
+    "_seg.npy": ("Cellpose", CELLPOSE),
     ".npy": ("NumPy", "save each array as a label image: tifffile.imwrite('NAME.tif', labels)"),
     ".npz": ("NumPy", "save each array as a label image: tifffile.imwrite('NAME.tif', labels)"),
     ".mat": ("MATLAB", "save each array as a label image: imwrite(uint16(labels), 'NAME.tif')"),
     ".h5": ("HDF5", "export them from the program that wrote them as TIFF"),
     ".xml": ("XML annotations", "open them in QuPath and export them as GeoJSON (NAME.geojson)"),
-    ".roi": ("ImageJ", "save all regions of an image in the ROI Manager as one ZIP (NAME_rois.zip)"),
     ".qpdata": ("QuPath", "export the annotations from QuPath as GeoJSON (NAME.geojson)"),
     ".labeling": ("Labkit", "export them from Labkit as a label image in TIFF"),
     ".txt": ("YOLO", "write each image's outlines as GeoJSON or as a label image"),
 }
-_COCO = ("COCO", "write its outlines as one label image an image: docs/how-to/own-images.md has the lines for it")
 _LABELME = ("labelme", "write their outlines as label images: docs/how-to/own-images.md has the lines for it")
 
 
@@ -58,14 +57,15 @@ class Contents:
     """The files of a folder, sorted, hidden ones left out.
 
     `images` are named like images and no results of prediction; `masks` may be masks, results among them; `results`
-    are the names of the files that `nucleate predict` wrote, each with the name of its image and its format; `others`
-    are further files.
+    are the names of the files that `nucleate predict` wrote, each with the name of its image and its format; `coco` are
+    COCO files, each with the masks of many images; `others` are further files.
     """
 
     folder: Path
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     results: dict[str, tuple[str, str]]
+    coco: tuple[Path, ...]
     others: tuple[Path, ...]
     folders: tuple[Path, ...]
 
@@ -86,9 +86,11 @@ def contents(folder: Path) -> Contents:
         folders = [path for path in entries if path.is_dir() and not is_image(path)]
     except OSError as error:
         raise DatasetError(f"{folder} cannot be read ({error.strerror}): check who may read it.") from error
-    known = {*images, *masks, *folders}
+    coco = [path for path in entries if path.suffix.lower() == ".json" and path not in masks and coco_file(path)]
+    coco = [path for path in coco if path.name not in results]
+    known = {*images, *masks, *folders, *coco}
     others = [path for path in entries if path not in known and path.name not in results]
-    return Contents(folder, tuple(images), tuple(masks), results, tuple(others), tuple(folders))
+    return Contents(folder, tuple(images), tuple(masks), results, tuple(coco), tuple(others), tuple(folders))
 
 
 def results_among(entries: Iterable[Path]) -> dict[str, tuple[str, str]]:
@@ -142,8 +144,6 @@ def unread_annotations(files: Sequence[Path], images: Iterable[str]) -> tuple[st
             head = _head(path, 1 << 16)
             if b'"shapes"' in head and path.stem in named:
                 found.setdefault(_LABELME, []).append(path)
-            elif b'"annotations"' in head or (b'"images"' in head and b'"file_name"' in head):
-                found.setdefault(_COCO, []).append(path)
     if not found:
         return None
     (program, way), paths = max(found.items(), key=lambda item: len(item[1]))
@@ -155,6 +155,14 @@ def _is_annotation(path: Path) -> bool:
     if path.suffix.lower() == ".xml":
         return b"<annotation" in _head(path, 4096).lower()
     return path.suffix.lower() != ".txt" or re.match(rb"\d+( [\d.]+){4}", _head(path)) is not None
+
+
+def coco_file(path: Path) -> bool:
+    """Whether a JSON file begins as those of COCO do, in whatever order its parts are."""
+    head = _head(path, 1 << 16)
+    return b'"shapes"' not in head and (
+        b'"annotations"' in head or b'"image_id"' in head or (b'"images"' in head and b'"file_name"' in head)
+    )
 
 
 def _head(path: Path, size: int = 256) -> bytes:

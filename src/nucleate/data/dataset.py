@@ -5,11 +5,14 @@
     imagesTr/x_0000.tif + labelsTr/x.tif                 nnU-Net, one channel
     A01/x.tif, A02/x.tif                                 plates: a layout in each subfolder; names keep the subfolder
     train/...                                            the same one folder further down
+    x.tif            + RoiSet.zip                        one image, and what ImageJ calls its regions
+    images/x.png     + masks/x/1.png, masks/x/2.png      one mask for each nucleus; also x/images/x.png, x/masks/*.png
+    images/x.png     + annotations.json                  COCO, also in annotations/ or beside the images
     x.tif                                                no mask anywhere: all unlabelled
 
-An image without a mask is unlabelled. An image may be an OME-Zarr folder. A mask may be of any format that `nucleate
-predict` writes: OME-Zarr labels, GeoJSON, ImageJ regions of interest; what prediction wrote beside an image, known by
-its NAME.json, is a mask of it and never an image. What is in a folder and not read is told in `Dataset.notes`.
+An image without a mask is unlabelled. An image may be an OME-Zarr folder. A mask may be of any format that
+`io.label_file` reads: OME-Zarr labels, GeoJSON, ImageJ regions of interest. What prediction wrote beside an image,
+known by its NAME.json, is a mask of it and never an image. What is in a folder and not read is told in `Dataset.notes`.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucleate.data import names
-from nucleate.data.contents import LABEL_FORMATS, current, skipped
+from nucleate.data.contents import LABEL_FORMATS, coco_file, current, skipped
 from nucleate.data.layouts import Index, Part, files_below, no_image, parts_of
 from nucleate.data.masks import size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
+from nucleate.io.formats import coco
+from nucleate.io.label_file import read_label_file
 from nucleate.io.ome_zarr import is_zarr
-from nucleate.io.reader import read_image, read_labels
+from nucleate.io.reader import read_image
 from nucleate.types import Dataset, Image, Labels, Sample
 
 
@@ -49,6 +54,8 @@ def find(folder: Path) -> Dataset:
     layout = " and ".join(one for one in layouts if one != "images only" or len(layouts) == 1)
     if not labelled and layout == "side by side":
         layout = "images only"
+    if forms := sorted({form for sample in labelled if sample.mask and (form := _form(sample.mask))}):
+        layout += f", masks as {' and '.join(forms)}"
     if any(part.prefix for part in parts):
         layout += f", in {len({part.prefix for part in parts})} subfolders"
     unlabelled = tuple(sample for sample in samples if sample.mask is None)
@@ -65,7 +72,7 @@ def pair(sample: Sample) -> tuple[Image, Labels]:
     if sample.mask is None:
         raise DatasetError(f"{sample.image} has no mask: label it first.")
     image = read_image(sample.image)
-    labels = read_labels(sample.mask, image.pixels.shape[:2])
+    labels = read_label_file(sample.mask, image.pixels.shape[:2], image=sample.image).labels
     if wrong := size_mistake(image.pixels.shape[:2], labels.shape):
         raise ImageError(wrong.sentence(str(sample.mask)))
     return image, labels
@@ -109,10 +116,40 @@ def _matched(part: Part) -> list[Sample]:
         image = _image_of(mask, part, index)
         if image is not None:
             masks[image] = _better(masks[image], mask, part) if image in masks else mask
+    for file in part.coco:
+        _match_coco(file, part, masks)
     return [
         Sample(part.prefix + _sample_name(image, masks.get(image), part, index), image, masks.get(image))
         for image in part.images
     ]
+
+
+def _match_coco(file: Path, part: Part, masks: dict[Path, Path]) -> None:
+    """The images that a COCO file has the masks of, where they have no other."""
+    try:
+        found = coco.load(file)
+    except ImageError as error:
+        raise DatasetError(error) from error
+    here = {name: image for image in part.images if (name := found.of(image)) is not None}
+    for image in here.values():
+        if masks.get(image, file).suffix.lower() == ".json" and image in masks:
+            raise DatasetError(f"{file} and {masks[image].name} mask the same image, {image.name}: remove one of them.")
+        masks.setdefault(image, file)
+    missing = [name for name in found.images if name not in here]
+    if missing:
+        part.notes.append(
+            f"{file} names {len(missing)} {'image that is' if len(missing) == 1 else 'images that are'} not here, such"
+            f" as {missing[0]}: add {'it' if len(missing) == 1 else 'them'}, or export the annotations again."
+        )
+
+
+def _form(mask: Path) -> str | None:
+    """The form of a mask that is no label image, in words."""
+    if mask.suffix.lower() in (".zip", ".roi"):
+        return "ImageJ regions"
+    if mask.name.lower().endswith((".geojson", ".geojson.gz")):
+        return "GeoJSON"
+    return None if mask.suffix.lower() != ".json" else "COCO" if coco_file(mask) else "GeoJSON"
 
 
 def _sample_name(image: Path, mask: Path | None, part: Part, index: Index) -> str:
@@ -126,6 +163,8 @@ def _sample_name(image: Path, mask: Path | None, part: Part, index: Index) -> st
 
 
 def _image_of(mask: Path, part: Part, index: Index) -> Path | None:
+    if mask in part.of:
+        return part.of[mask]
     found = index.images_of(mask)
     if part.layout == "side by side" and names.of_mask(name_of(mask)) is not None:
         found = index.by_core.get(names.core(name_of(mask)), found)  # x.tif and x_img.tif cannot share x_masks.tif

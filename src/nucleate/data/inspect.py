@@ -20,7 +20,8 @@ from nucleate.data.duplicates import Pictures, listed
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
-from nucleate.io.reader import read_image, read_labels, was_changed
+from nucleate.io.label_file import read_label_file, was_changed
+from nucleate.io.reader import read_image
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _SATURATED = 0.05
@@ -69,7 +70,7 @@ class FolderReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class Looked:
     """A sample that was read and looked at; `labels` are None where there is no mask that can be used."""
 
     sample: Sample
@@ -78,14 +79,19 @@ class _Looked:
     mistakes: tuple[Mistake, ...]
     oddities: tuple[str, ...]
     areas: NDArray[np.int64]
+    validation: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPairs:
-    """The labelled images of a folder with their labels, and a sentence for each thing that may be wrong with them."""
+    """The labelled images of a folder with their labels, and a sentence for each thing that may be wrong with them.
+
+    `validation` has for each pair the pixels (height, width) that were set aside for validation, None where none were.
+    """
 
     pairs: list[tuple[Image, Labels]]
     warnings: tuple[str, ...]
+    validation: tuple[NDArray[np.bool_] | None, ...] = ()
 
 
 def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None) -> FolderReport:
@@ -101,7 +107,7 @@ def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None)
     together = _Together()
     for sample in samples:
         try:
-            looked = _look(sample, masks)
+            looked = look(sample, masks)
         except (ImageError, OSError) as error:
             unreadable.append(str(error))
             continue
@@ -137,10 +143,11 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
     if not dataset.labelled:
         raise _no_masks(dataset)
     together, pairs, wrong = _Together(), list[tuple[Image, Labels]](), list[tuple[Path, Mistake]]()
+    validation = list[NDArray[np.bool_] | None]()
     warnings, odd = list(dataset.notes), defaultdict[str, list[str]](list)
     for sample in dataset.labelled:
         try:
-            looked = _look(sample, masks, strict=True)
+            looked = look(sample, masks, strict=True)
         except (ImageError, OSError) as error:
             warnings.append(f"{sample.name} is left out: {error}")
             continue
@@ -150,23 +157,23 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
             odd[oddity].append(sample.name)
         if looked.labels is not None:
             pairs.append((looked.image, looked.labels))
+            validation.append(looked.validation)
     if wrong:
         raise _refusal(wrong, len(dataset.labelled))
     if not pairs:
         raise DatasetError(f"No labelled image of {folder} can be read. {warnings[-1]}")
     warnings += [*together.oddities(), *(f"{listed(names)}: {oddity}" for oddity, names in odd.items())]
-    return LabelledPairs(pairs, tuple(warnings))
+    return LabelledPairs(pairs, tuple(warnings), tuple(validation))
 
 
-def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
+def look(sample: Sample, masks: Masks, *, strict: bool = False) -> Looked:
     """Read a sample and look at it; a mask that cannot be read is an oddity, or with `strict` an `ImageError`."""
     image = read_image(sample.image)
-    oddities, mistakes, labels = _image_oddities(image), list[Mistake](), None
+    oddities, mistakes, labels, validation = _image_oddities(image), list[Mistake](), None, None
     if sample.mask is not None:
         try:
-            found = interpret(
-                read_labels(sample.mask, image.pixels.shape[:2]), masks, outlines=is_outlines(sample.mask)
-            )
+            file = read_label_file(sample.mask, image.pixels.shape[:2], image=sample.image, colours=masks == "colours")
+            found = interpret(file.labels, masks, outlines=is_outlines(sample.mask))
         except (ImageError, OSError) as error:
             if strict:
                 raise
@@ -174,7 +181,8 @@ def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
         else:
             wrong = (size_mistake(image.pixels.shape[:2], found.labels.shape), found.mistake)
             mistakes = [one for one in wrong if one is not None]
-            oddities += found.oddities
+            oddities += [*file.notes, *found.oddities]
+            validation = file.validation
             if was_changed(sample.mask) is False:
                 oddities.append(
                     "The mask is what nucleate predict found, and nobody has changed it: correct it, or take it away,"
@@ -182,10 +190,10 @@ def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
                 )
             labels = None if mistakes else found.labels
     areas = np.zeros(0, np.int64) if labels is None else np.unique(labels[labels > 0], return_counts=True)[1]
-    return _Looked(sample, image, labels, tuple(mistakes), tuple(oddities), areas)
+    return Looked(sample, image, labels, tuple(mistakes), tuple(oddities), areas, validation)
 
 
-def _image_report(looked: _Looked) -> ImageReport:
+def _image_report(looked: Looked) -> ImageReport:
     sample, image = looked.sample, looked.image
     height, width = image.pixels.shape[:2]
     mask = "The mask" if sample.mask is None else sample.mask.name
@@ -212,7 +220,7 @@ class _Together:
         self.channels, self.types = list[str](), list[str]()
         self.pictures = Pictures()
 
-    def add(self, looked: _Looked) -> None:
+    def add(self, looked: Looked) -> None:
         self.channels.append(" + ".join(looked.image.channels))
         self.types.append(looked.image.pixels.dtype.name)
         self.pictures.add(looked.sample.name, looked.image)

@@ -12,18 +12,18 @@ from nucleate.data import names
 from nucleate.data.contents import Contents, contents, skipped, unread_annotations
 from nucleate.errors import DatasetError
 from nucleate.io.axes import name_of
+from nucleate.io.formats.mask_stack import holds_masks, is_mask_file
 
 _ONE_EACH = "one mask a nucleus"
-_COMBINE = (
-    "combine the masks of each image into one label image, as docs/how-to/own-images.md shows, in images/ and masks/"
-)
+_ROISET = ("roiset", "rois")  # what ImageJ calls a ZIP of regions, whatever the image
 
 
 @dataclass(slots=True)
 class Part:
     """Images of one place, with the masks of the same, both by file; `prefix` is what their names begin with.
 
-    `masks` were put into a folder for masks, or bear the mark of one; `notes` say what was not read.
+    `masks` were put into a folder for masks, or bear the mark of one; `of` says of which image those are whose name
+    does not; `coco` are files with the masks of many images; `notes` say what was not read.
     """
 
     layout: str
@@ -32,6 +32,8 @@ class Part:
     results: dict[str, tuple[str, str]] = field(default_factory=dict)
     prefix: str = ""
     notes: list[str] = field(default_factory=list)
+    of: dict[Path, Path] = field(default_factory=dict)
+    coco: list[Path] = field(default_factory=list)
 
 
 def parts_of(folder: Path, *, only_images: bool = False) -> list[Part]:
@@ -52,7 +54,8 @@ def _places(folder: Path, *, only_images: bool, deeper: bool = True) -> list[Par
     mask_folders = [path for path in here.folders if names.is_mask_folder(path.name)]
     nnunet = [path for path in image_folders if path.name.lower() == "imagestr"]
     if nnunet and not (only_images and here.images):
-        labels = [path for path in mask_folders if path.name.lower() == "labelstr"]
+        labels = [path for path in mask_folders if path.name.lower() == "instancestr"]
+        labels = labels or [path for path in mask_folders if path.name.lower() == "labelstr"]
         return [_nnunet(nnunet[0], labels, only_images=only_images)]
     if only_images and here.images:
         return [_beside(here, only_images=only_images)]
@@ -90,14 +93,8 @@ def _below(here: Contents, *, only_images: bool) -> list[Part]:
             single = len(part.images) == 1 and name_of(part.images[0]) == sub.name
             part.prefix = "" if single else f"{sub.name}/{part.prefix}"
             parts.append(part)
-    lonely = [part for part in parts if part.layout == _ONE_EACH]
-    for part in lonely[1:]:
-        part.notes.clear()
-    if lonely:
-        lonely[0].notes[:] = [
-            f"Of {_images(len(lonely))} each nucleus has a mask of its own, as in the Data Science Bowl 2018:"
-            f" {_COMBINE}."
-        ]
+    if parts and not only_images:
+        parts[0].coco += here.coco
     return parts
 
 
@@ -118,6 +115,7 @@ def _two_folders(
             _add_masks(part, masks.folder)
         elif not only_images:
             _note_annotations(part, [*here.others, *images.others])
+        part.coco += here.coco if not only_images else ()
         return [part]
     if masks is not None and masks.masks:
         raise DatasetError(
@@ -150,10 +148,11 @@ def _beside(here: Contents, *, only_images: bool) -> Part:
         return there or (names.is_surely_mask(name) and not only_images)
 
     images = [path for path in here.images if not is_mask(path) and not _is_of_cellpose(path, known)]
-    part = Part("side by side", images, results=here.results)
+    part = Part("side by side", images, results=here.results, coco=[] if only_images else list(here.coco))
     index, files = Index.of(images), set(here.images)
     part.masks = [path for path in here.masks if is_mask(path) or (path not in files and index.images_of(path))]
     if not only_images:
+        _add_roisets(part, here.masks)
         part.notes += _loose_outlines(here, part)
         _note_annotations(part, here.others)
     return part
@@ -162,7 +161,7 @@ def _beside(here: Contents, *, only_images: bool) -> Part:
 def _loose_outlines(here: Contents, part: Part) -> list[str]:
     """Outlines beside images that bear no image's name."""
     known = {*here.images, *part.masks}
-    loose = [path.name for path in here.masks if path not in known]
+    loose = [path.name for path in here.masks if path not in known and path.stem.lower() not in _ROISET]
     loose = [name for name in loose if name not in here.results]
     if not loose or not part.images:
         return []
@@ -205,24 +204,39 @@ def _is_of_cellpose(path: Path, known: set[str]) -> bool:
 def _add_masks(part: Part, folder: Path) -> None:
     """The masks of a folder for masks."""
     here = contents(folder)
-    part.masks += here.masks
     part.results = part.results | here.results
-    stems = {name_of(image) for image in part.images}
-    if not here.masks and {one.name for one in here.folders} & stems:
+    part.coco += here.coco
+    stems = {name_of(image): image for image in part.images}
+    own = {one: stems[one.name] for one in here.folders if one.name in stems and holds_masks(one)}
+    if _is_one_each(part, here):
+        own = {folder: part.images[0]}
+    else:
+        part.masks += [mask for mask in here.masks if mask.stem.lower() not in _ROISET]
+        _add_roisets(part, here.masks)
+    if own:
         part.layout = _ONE_EACH
-        part.notes.append(f"Each nucleus has a mask of its own in {folder.name}/NAME/: {_COMBINE}.")
-    elif _is_one_each(part, here):
-        part.layout, part.masks = _ONE_EACH, []
-        part.notes.append(
-            f"{len(here.masks)} masks belong to one image, {part.images[0].name}, one to each nucleus: {_COMBINE}."
-        )
+        part.masks += own
+        part.of |= own
     _note_annotations(part, here.others)
+
+
+def _add_roisets(part: Part, masks: Sequence[Path]) -> None:
+    """ZIPs under the name that ImageJ proposes, which belong to the only image; of several, to none."""
+    found = [mask for mask in masks if mask.stem.lower() in _ROISET and mask not in part.masks]
+    if len(part.images) == 1:
+        part.masks += found
+        part.of |= dict.fromkeys(found, part.images[0])
+    elif found and part.images:
+        example = name_of(part.images[0])
+        part.notes.append(f"{found[0]} does not say which image it is of: name it {example}_rois.zip, as its image.")
 
 
 def _is_one_each(part: Part, masks: Contents) -> bool:
     """Whether the masks are those of the single nuclei of one image: NAME/images/NAME.png, NAME/masks/1.png, ..."""
     index = Index.of(part.images)
     if len(part.images) != 1 or not masks.masks or any(index.images_of(mask) for mask in masks.masks):
+        return False
+    if not all(map(is_mask_file, masks.masks)):
         return False
     return len(masks.masks) > 2 or masks.folder.parent.name == name_of(part.images[0])
 

@@ -18,9 +18,10 @@ from skimage import measure
 from nucleate.errors import InputError
 from nucleate.types import Labels
 
-Masks = Literal["auto", "labels", "binary"]
+Masks = Literal["auto", "labels", "binary", "colours"]
 """How masks are taken: `auto` refuses what surely is a mistake; `labels` takes every number as one nucleus, however
-odd; `binary` makes each connected piece of a class mask a nucleus, and leaves numbered masks as they are."""
+odd; `binary` makes each connected piece of a class mask a nucleus, and leaves numbered masks as they are; `colours`
+takes every colour of a colour mask as one nucleus."""
 
 _SMALL = 10  # pixels; below it a nucleus is more likely a slip of the brush
 _PURPOSE = "or say with --masks labels that each number is one nucleus"
@@ -70,18 +71,24 @@ def interpret(labels: Labels, masks: Masks = "auto", *, outlines: bool = False) 
     >>> interpret(mask, "binary").labels.max().item()
     2
     """
-    pieces = _Pieces.of(labels)
-    if masks == "binary":
-        labels = _separated(labels, pieces)
+    pieces, notes = _Pieces.of(labels), list[str]()
+    if masks == "binary" and not outlines:
+        given, labels = labels, _separated(labels, pieces)
         pieces = _Pieces.of(labels)
-    mistake = None if masks == "labels" else _mistake(pieces, outlines=outlines)
+        if (count := int(labels.max(initial=0))) > np.unique(given[given > 0]).size:
+            notes.append(f"Each of {count} pieces was taken as one nucleus: two that touch are one.")
+    if masks == "colours" and (ground := _ground(pieces)) is not None:
+        labels = np.where(labels == ground, 0, labels).astype(np.int32)
+        pieces = _Pieces.of(labels)
+    mistake = None if masks in ("labels", "colours") else _mistake(pieces, outlines=outlines)
     oddities = () if mistake else tuple(_oddities(pieces, single=masks == "auto" and not outlines))
-    return MaskFindings(labels, mistake, oddities)
+    return MaskFindings(labels, mistake, (*notes, *oddities))
 
 
 def is_outlines(path: Path) -> bool:
-    """Whether a mask file holds outlines of nuclei, and no label image."""
-    return path.suffix.lower() in (".geojson", ".json", ".zip")
+    """Whether a mask file holds outlines of nuclei, or a folder a mask of each, and it is no label image."""
+    one_each = path.is_dir() and path.suffix.lower() != ".zarr"
+    return one_each or path.suffix.lower() in (".geojson", ".json", ".gz", ".zip", ".roi")
 
 
 def size_mistake(image: tuple[int, ...], mask: tuple[int, ...]) -> Mistake | None:

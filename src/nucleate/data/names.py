@@ -9,7 +9,7 @@ _IMAGE_FOLDER = re.compile(
 )
 _MASK_FOLDER = re.compile(
     r"((train|label|instance)[ _-]?)?(masks?|labels?)|y|gt|ground[ _-]?truth|segmentations?|annotations?|rois?|targets?"
-    r"|instances|labelstr",
+    r"|instances|labelstr|instancestr",
     re.IGNORECASE,
 )
 _MASK = r"cp_masks?|masks?|labels?|labell?ed|rois?|roiset|gt|ground_?truth|seg|segmentations?|annotations?|instances?"

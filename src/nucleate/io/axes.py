@@ -33,10 +33,11 @@ _MICROMETRES = {
 def name_of(path: Path) -> str:
     """The name of the image in a file: the file's name without its ending.
 
-    >>> name_of(Path("a/cells.ome.tif")), name_of(Path("a/plate.1.png"))
-    ('cells', 'plate.1')
+    >>> name_of(Path("a/cells.ome.tif")), name_of(Path("a/plate.1.png")), name_of(Path("a/cells.geojson.gz"))
+    ('cells', 'plate.1', 'cells')
     """
-    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+    stem = path.stem
+    return stem[:-4] if stem.lower().endswith(".ome") else stem[:-8] if stem.lower().endswith(".geojson") else stem
 
 
 def names_of(channels: int) -> tuple[str, ...]:

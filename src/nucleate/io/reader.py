@@ -1,9 +1,8 @@
-"""Images and label images from files of every format, by one route: what is in a file decides how it is read, whatever
-its ending says."""
+"""Images from files of every format, by one route: what is in a file decides how it is read, whatever its ending says.
+Labels are read by `label_file`."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +10,21 @@ from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
 from nucleate.io import bitmap, ome_zarr, tiff, tiff_reader
-from nucleate.io.axes import as_pixels, name_of, names_of, refuse_not_finite
+from nucleate.io.axes import as_pixels, name_of, names_of
 from nucleate.io.base import Level, MemoryReader, Reader, chosen_image
-from nucleate.io.digest import digest_of
 from nucleate.io.files import open_regular, reading
-from nucleate.io.formats import geojson, imagej_roi
-from nucleate.io.formats.polygons import Outline, fill
 from nucleate.io.ome_zarr import OmeZarrReader
-from nucleate.io.prediction_json import PredictionRecord, read_record, record_file
 from nucleate.io.tiff_reader import TiffReader
-from nucleate.types import Image, Labels
+from nucleate.types import Image
 
-__all__ = ["Level", "MemoryReader", "Reader", "as_labels", "open_reader", "read_image", "read_labels"]
+__all__ = ["Level", "MemoryReader", "Reader", "open_reader", "read_image"]
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".tf2", ".tf8", ".btf", ".svs", ".ndpi", ".zarr"}
 )
 """The endings of files, and of OME-Zarr folders, that can be read as images, in lower case."""
 
-OUTLINE_ENDINGS = (".geojson", "_rois.zip")
+OUTLINE_ENDINGS = (".geojson", ".geojson.gz", "_rois.zip", ".roi")
 """The ends of the names of files with the outlines of nuclei: GeoJSON, and ImageJ regions of interest."""
 
 LARGEST_WHOLE, LARGEST_LABELS = 2**29, 2**30
@@ -37,9 +32,6 @@ LARGEST_WHOLE, LARGEST_LABELS = 2**29, 2**30
 
 LABEL_MARKS = ("_labels", "_cp_masks", "_masks", "_rois")
 """What the name of a label file may have beyond the name of its image."""
-
-_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
-_ZIP_STARTS = (b"PK\3\4", b"PK\5\6")
 
 
 def is_image(path: Path) -> bool:
@@ -78,7 +70,7 @@ def image_names(path: Path) -> tuple[str, ...]:
     try:
         if _is_folder(path):
             return ome_zarr.image_names(path)
-        return tiff_reader.image_names(path) if _start(path).startswith(tiff.SIGNATURES) else ("",)
+        return tiff_reader.image_names(path) if start_of(path).startswith(tiff.SIGNATURES) else ("",)
     except ImageError:
         return ("",)
 
@@ -113,7 +105,7 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False, series: int
     """
     if _is_folder(path):
         return OmeZarrReader(path, level, labels=labels, series=series)
-    start = _start(path)
+    start = start_of(path)
     if start.startswith(tiff.SIGNATURES):
         return TiffReader(path, level, labels=labels, series=series)
     if not start.startswith((bitmap.PNG_SIGNATURE, bitmap.JPEG_SIGNATURE)):
@@ -155,75 +147,7 @@ def read_image(path: Path) -> Image:
     ('cells', (3, 3, 1), 'uint16', ('grey',))
     """
     with open_reader(path) as reader:
-        return Image(reader.name, _whole(reader, path, LARGEST_WHOLE), reader.channels, reader.pixel_size, path)
-
-
-def read_labels(path: Path, shape: tuple[int, int] | None = None) -> Labels:
-    """Read a label image, from any format that `nucleate predict` writes and any that an image may have.
-
-    Integers of any width and floats with whole values are taken. A colour mask is taken where its channels are equal,
-    or where it is a palette (its indices are the labels). A mask of one value is returned as it is: its nuclei are not
-    told apart here. Outlines (GeoJSON, ImageJ regions of interest) are filled and numbered in their order; a pixel
-    belongs to an outline where its middle lies inside. Where such a file lies beside the record of its prediction
-    (NAME.json), that says the region of the slide.
-
-    Args:
-        path: of the file, or of an OME-Zarr folder.
-        shape: (height, width) of the image that outlines belong to, in pixels; by default what they reach over.
-
-    Returns:
-        int32 of shape (height, width): 0 background, 1..N one nucleus each, negative unknown.
-
-    Raises:
-        ImageError: as `read_image`, and for colours, fractions, or values outside int32.
-
-    >>> import tempfile, tifffile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "mask.tif"
-    ...     tifffile.imwrite(path, np.array([[0, 1], [2, 2]], np.uint16))
-    ...     read_labels(path)
-    array([[0, 1],
-           [2, 2]], dtype=int32)
-    """
-    if not _is_folder(path):
-        start = _start(path)
-        if _JSON_START.match(start):
-            return _filled(path, geojson.read(path), shape, on_slide=True)
-        if start.startswith(_ZIP_STARTS):
-            return _filled(path, imagej_roi.read(path), shape, on_slide=False)
-    with open_reader(path, labels=True) as reader:
-        values = _whole(reader, path, LARGEST_LABELS, least=4)
-    with reading(path):
-        return as_labels(values, path)
-
-
-def as_labels(values: NDArray[np.generic], where: object) -> Labels:
-    """An array as a label image, int32 of shape (height, width).
-
-    Args:
-        values: whole numbers of any type, (height, width) or (height, width, channels) with equal channels.
-        where: what an error names.
-
-    Raises:
-        ImageError: colours, fractions, NaN, or values outside int32.
-    """
-    refuse_not_finite(values, where)
-    if values.ndim == 3:
-        if not (values == values[..., :1]).all():
-            raise ImageError(
-                f"{where} is a mask with {values.shape[2]} different channels: save it with one channel, a number for"
-                " each nucleus and 0 for the background."
-            )
-        values = values[..., 0]
-    if values.dtype.kind not in "buif":
-        raise ImageError(f"{where} is a mask of type {values.dtype}: save it as 16-bit integers.")
-    if values.dtype.kind == "f" and (values != np.trunc(values)).any():
-        raise ImageError(f"{where} is a mask with fractions in it: save whole numbers, one for each nucleus.")
-    lowest, highest = values.min(), values.max()
-    limit = np.iinfo(np.int32)
-    if int(lowest) < limit.min or int(highest) > limit.max:
-        raise ImageError(f"{where} is a mask with values from {lowest} to {highest}: number its nuclei from 1.")
-    return np.ascontiguousarray(values, dtype=np.int32)
+        return Image(reader.name, whole(reader, path, LARGEST_WHOLE), reader.channels, reader.pixel_size, path)
 
 
 def _is_folder(path: Path) -> bool:
@@ -231,13 +155,13 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
 
 
-def _start(path: Path) -> bytes:
+def start_of(path: Path) -> bytes:
     """How a file begins."""
     with open_regular(path) as file, reading(path):
         return file.read(64)
 
 
-def _whole(reader: Reader, path: Path, most: int, least: int = 1) -> NDArray[np.generic]:
+def whole(reader: Reader, path: Path, most: int, least: int = 1) -> NDArray[np.generic]:
     """All pixels of an image that takes no more than `most` bytes, where a value takes `least` or more."""
     size = reader.shape[0] * reader.shape[1] * len(reader.channels) * max(reader.dtype.itemsize, least)
     if size > most:
@@ -247,38 +171,3 @@ def _whole(reader: Reader, path: Path, most: int, least: int = 1) -> NDArray[np.
         )
     with reading(path):
         return reader.read(reader.box)
-
-
-def _filled(path: Path, outlines: list[Outline], shape: tuple[int, int] | None, *, on_slide: bool) -> Labels:
-    """Outlines as labels; `on_slide` where their coordinates are those of the whole slide at full resolution."""
-    record = _record_of(path)
-    if record is not None:
-        scale = record.downsample if on_slide else 1.0
-        outlines = [[ring / scale - record.origin[::-1] for ring in rings] for rings in outlines]
-        shape = record.shape
-    if shape is None:
-        corners = np.concatenate([np.ones((1, 2)), *(ring for rings in outlines for ring in rings)])
-        shape = int(np.ceil(corners[:, 1].max())), int(np.ceil(corners[:, 0].max()))
-    if shape[0] * shape[1] * 4 > LARGEST_LABELS:
-        raise ImageError(
-            f"{path} reaches over {shape[0]} x {shape[1]} pixels, above the limit of {LARGEST_LABELS // 4}: cut it up"
-            " first."
-        )
-    with reading(path):
-        return fill(outlines, shape)
-
-
-def was_changed(path: Path) -> bool | None:
-    """Whether a result of `nucleate predict`, a file or an OME-Zarr folder, was changed since it was written; None for
-    what is no result, and where its record has no digest of it."""
-    record = _record_of(path)
-    written = {} if record is None else {file: record.digests.get(kind) for kind, file in record.files.items()}
-    digest = written.get(path.name)
-    return None if digest is None else digest != digest_of(path)
-
-
-def _record_of(path: Path) -> PredictionRecord | None:
-    """The record of the prediction that wrote a file, where it lies beside it."""
-    beside = path.with_name(record_file(unmarked(path.stem)))
-    record = read_record(beside) if beside.is_file() else None
-    return record if record is not None and path.name in record.files.values() else None

@@ -177,3 +177,22 @@ def _planes(series: Any, file: SharedFile, cache: PieceCache) -> list[TiffPage]:
         moved = [[offset + stride for offset in first.dataoffsets] for stride in strides]
         return [TiffPage(first, offsets, first.databytecounts, None, file, cache) for offsets in moved]
     return [TiffPage(first, page.dataoffsets, page.databytecounts, page.jpegtables, file, cache) for page in pages]
+
+
+def planes(path: Path, most: int = 2**30) -> list[NDArray[np.generic]] | None:
+    """The planes (height, width) of a TIFF file that holds one stack of them, as they are stored.
+
+    None for a file of one plane, of several images, of more than one axis besides height and width, of several samples
+    a pixel, and of more than `most` bytes. Raises `ImageError` for a file that is broken.
+    """
+    with closing(_OpenTiff(path)) as file, _decoding(path, file):
+        if len(file.images) != 1:
+            return None
+        series = file.images[0]
+        long = [(axis, size) for axis, size in zip(series.get_axes(False), series.get_shape(False), strict=True)]
+        axes = "".join(axis for axis, size in long if axis in "YX" or size > 1)
+        if len(axes) != 3 or axes[1:] != "YX" or axes[0] == "S" or series.nbytes > most:
+            return None
+        pages = _planes(series, SharedFile(path, file.tiff.filehandle), PieceCache(KEPT_STRIPS))
+        height, width = series.keyframe.imagelength, series.keyframe.imagewidth
+        return [page.read(Box(0, 0, height, width))[..., 0] for page in pages if page.samples == 1]

@@ -162,7 +162,7 @@ def _window(errors: NDArray[np.integer]) -> int:
 def _labels(one: ImageEvaluation, masks: Masks) -> Callable[[], tuple[Labels, Labels]]:
     def read() -> tuple[Labels, Labels]:
         assert one.truth is not None and one.predicted is not None  # only files are reported
-        predicted, truth = read_both(one.predicted, one.truth)
+        predicted, truth = read_both(one.predicted, one.truth, masks)
         if _record(one.predicted) is None:
             predicted = interpret(predicted, masks, outlines=is_outlines(one.predicted)).labels
         return interpret(truth, masks, outlines=is_outlines(one.truth)).labels, predicted

@@ -42,7 +42,7 @@ from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
-from nucleate.training.hold_out import Pair, hold_out
+from nucleate.training.hold_out import Pair, drawn, hold_out, unheld
 from nucleate.training.output import begin_together, check_output, too_many_ranks, written_by_first
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
@@ -125,13 +125,16 @@ def load_labelled(
     leaks: list[str] = []
     if validation:
         leaks = shared([image for image, _ in found.pairs], [image for image, _ in given.pairs] if given else [])
-        kept, others = normalised, [(normalise(image, len(channels)), labels) for image, labels in held]
+        kept = unheld(normalised, found.validation)
+        others = [(normalise(image, len(channels)), labels) for image, labels in held]
         nuclei = sum(_areas(labels).size for _, labels in held)
         if not nuclei:
             raise DatasetError(
                 f"None of the {len(held)} masks in {validation} holds a nucleus: label some there first."
             )
         rule = f"{len(others)} images of {validation.name} were given for validation, with {nuclei} nuclei."
+    elif any(part is not None for part in found.validation):
+        kept, others, rule = drawn(normalised, found.validation)
     else:
         kept, others, rule = hold_out(normalised)
     both = zip([*normalised, *(others if validation else [])], read + held, strict=True)

@@ -21,6 +21,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from nucleate.errors import DatasetError
 from nucleate.postprocess.targets import centres
 from nucleate.types import Labels
 
@@ -58,6 +59,39 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], str]:
         return list(pairs), [], f"{none} be held out for validation, so there is no score."
     are = "nucleus is" if total == 1 else "nuclei is" if nuclei == 1 else "nuclei are"
     return training, validation, f"{nuclei} of {total} {are} held out for validation: {where}."
+
+
+def unheld(pairs: Sequence[Pair], parts: Sequence[NDArray[np.bool_] | None]) -> list[Pair]:
+    """Pairs without what a person has set aside for validation, which is unknown in them; those without anything else
+    are left out."""
+    kept = [
+        (image, labels if part is None else np.where(part, -1, labels).astype(np.int32))
+        for (image, labels), part in zip(pairs, parts, strict=True)
+    ]
+    return [(image, labels) for image, labels in kept if (labels >= 0).any()]
+
+
+def drawn(pairs: Sequence[Pair], parts: Sequence[NDArray[np.bool_] | None]) -> tuple[list[Pair], list[Pair], str]:
+    """The same as `hold_out` gives, where a person has drawn what is to be held out.
+
+    Args:
+        pairs: normalised images with their labels.
+        parts: for each pair True where it is for validation, None where nothing is.
+
+    Raises:
+        DatasetError: no nucleus is left to learn from, or none is for validation.
+    """
+    training = unheld(pairs, parts)
+    validation = unheld(pairs, [np.ones(1, np.bool_) if part is None else ~part for part in parts])
+    left, nuclei = (sum(_count(labels) for _, labels in some) for some in (training, validation))
+    if not left or not nuclei:
+        which = "all in" if not left else "none of them in"
+        raise DatasetError(
+            f"Of {left + nuclei} labelled nuclei {which} rectangles of the class Validation: draw some, and around them"
+            f" rectangles of the class {'Training' if not left else 'Validation'}."
+        )
+    where = f"those in Validation rectangles of {len(validation)} of {len(pairs)} labelled images"
+    return training, validation, f"{nuclei} of {left + nuclei} nuclei are held out for validation: {where}."
 
 
 Cut = tuple[Labels | None, Labels | None]

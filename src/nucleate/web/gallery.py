@@ -15,8 +15,9 @@ from typing import Any
 from nucleate.data.dataset import images_in
 from nucleate.errors import InputError, NucleateError
 from nucleate.io.cache import Cache
+from nucleate.io.label_file import read_labels
 from nucleate.io.prediction_json import PredictionRecord, read_record
-from nucleate.io.reader import MemoryReader, holds_outlines, open_reader, read_labels
+from nucleate.io.reader import MemoryReader, holds_outlines, open_reader
 from nucleate.types import Image
 from nucleate.web.measurements import Measurements
 from nucleate.web.tiles import CACHED, OUTLINE_DEPTH, TILE, Colours, EntropyTiles, ImageTiles, LabelTiles

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nucleate.io import tiff
 from nucleate.io.formats import label_tiff, tiff_writer
-from nucleate.io.reader import read_labels
+from nucleate.io.label_file import read_labels
 from nucleate.types import Box
 
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 9))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from nucleate.io.formats.polygons import area, fill, trace
+from nucleate.io.formats.painting import fill
+from nucleate.io.formats.polygons import area, trace
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
 DENSE = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=3, max_side=9), fill=st.just(True))

@@ -13,8 +13,8 @@ from roifile import ROI_TYPE, ImagejRoi
 
 from nucleate.errors import ImageError
 from nucleate.io.formats import FORMATS
+from nucleate.io.label_file import read_labels
 from nucleate.io.prediction_json import PredictionRecord, record_file, write_record
-from nucleate.io.reader import read_labels
 
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4))
 KINDS = ("tif", "zarr", "geojson", "roi")

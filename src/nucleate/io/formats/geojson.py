@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nucleate.errors import ImageError
 from nucleate.io.atomic import atomic
-from nucleate.io.files import read_bytes
-from nucleate.io.formats.polygons import Outline, Ring, trace
+from nucleate.io.formats.polygons import Ring, trace
 from nucleate.io.formats.progress import Observe, observed
 from nucleate.io.instances import Instance, Instances
 
 CLASSIFICATION = {"name": "Nucleus", "color": [255, 221, 0]}
 """What QuPath calls the detections, and the red, green and blue that it draws them in."""
 
-_LARGEST = 2**30  # bytes of a file that is read
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "nucleate")
 
 
@@ -60,6 +57,20 @@ def feature(found: Instance, nuclei: Instances) -> dict[str, Any]:
     }
 
 
+def shape(mask: NDArray[np.bool_], top: int, left: int, kind: str, classification: dict[str, Any]) -> dict[str, Any]:
+    """A mask, whose first pixel lies at (`top`, `left`), as a GeoJSON Feature of this kind of object and this class."""
+    polygons = [[[(x + left, y + top) for x, y in (*ring, ring[0])] for ring in polygon] for polygon in trace(mask)]
+    several = len(polygons) > 1
+    return {
+        "type": "Feature",
+        "geometry": {
+            "type": "MultiPolygon" if several else "Polygon",
+            "coordinates": polygons if several else polygons[0],
+        },
+        "properties": {"objectType": kind, "classification": classification},
+    }
+
+
 def measurements(found: Instance, nuclei: Instances) -> dict[str, float]:
     """What is known of a nucleus, under names as QuPath has them; lengths in micrometres where the pixel size is
     known, else in pixels of the segmented level."""
@@ -90,33 +101,3 @@ def _identifier(number: int, nuclei: Instances) -> str:
     # A file name that is not UTF-8 reaches Python as lone surrogates.
     name = nuclei.name.encode("utf-8", "backslashreplace").decode("utf-8")
     return str(uuid.uuid5(_NAMESPACE, f"{name} {nuclei.downsample} {nuclei.origin} {nuclei.shape} {number}"))
-
-
-def read(path: Path) -> list[Outline]:
-    """The outlines of the nuclei in a GeoJSON file, in their order, in pixels of the slide at full resolution.
-
-    Where there are detections or cells, as QuPath has them, only those are nuclei, and a cell is its nucleus; else
-    every polygon is one. Points and lines are left out.
-
-    Raises:
-        ImageError: the file cannot be read or is no GeoJSON.
-    """
-    try:
-        value = json.loads(read_bytes(path, _LARGEST))
-        features = value if isinstance(value, list) else value["features"]
-        kinds = [(feature.get("properties") or {}).get("objectType") for feature in features]
-        nuclei = [one for one, kind in zip(features, kinds, strict=True) if kind in ("detection", "cell")]
-        geometries = [one.get("nucleusGeometry") or one["geometry"] for one in nuclei or features]
-        return [list(_rings_of(one)) for one in geometries if one and one["type"] in ("Polygon", "MultiPolygon")]
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise ImageError(f"{path} is no GeoJSON of polygons ({error!r:.200}): export the nuclei again.") from error
-
-
-def _rings_of(geometry: dict[str, Any]) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    polygons = geometry["coordinates"]
-    for polygon in polygons if geometry["type"] == "MultiPolygon" else [polygons]:
-        for ring in polygon:
-            corners = np.asarray(ring, dtype=np.float64)
-            if corners.ndim != 2 or corners.shape[1] < 2 or not np.isfinite(corners).all():
-                raise ValueError(f"a ring of shape {corners.shape}")
-            yield corners[:, :2]

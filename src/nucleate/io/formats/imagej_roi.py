@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ from nucleate.errors import ImageError
 from nucleate.io.atomic import atomic
 from nucleate.io.cache import LARGEST_PIECE
 from nucleate.io.files import open_regular
-from nucleate.io.formats.polygons import Outline, trace
+from nucleate.io.formats.polygons import Outline, ellipse, trace
 from nucleate.io.formats.progress import Observe, observed
 from nucleate.io.instances import Instance, Instances
 
 FURTHEST = 60535
 """Pixels; the largest coordinate that ImageJ takes from the 16 bits of a polygon, of which it leaves 5000 to negative
 ones. The 32-bit floats of a composite ROI are exact up to 2**24."""
+
+SINGLE = b"Iout"
+"""How the file of a single region begins."""
 
 _AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # where the time of ZIP begins: the same nuclei give the same bytes
@@ -64,33 +68,65 @@ def _path(ring: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.append(segments, _CLOSE)
 
 
-def read(path: Path) -> list[Outline]:
-    """The outlines of the nuclei in a ZIP of ImageJ regions of interest, in its order, in pixels of the image.
+def read(path: Path) -> tuple[list[Outline], tuple[str, ...]]:
+    """The outlines of the nuclei in a ZIP of ImageJ regions of interest, in its order, or in a file of a single one,
+    in pixels of the image; and what was left out: points and lines, which have no area.
 
-    Points and lines, which have no area, are left out.
+    Polygons, freehand and traced regions are their corners; ovals are ellipses; composite regions are all their rings.
 
     Raises:
         ImageError: the file cannot be read, or holds no regions or broken ones.
     """
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            members = [one for one in archive.infolist() if one.filename.lower().endswith(".roi")]
-            if sum(member.file_size for member in members) > LARGEST_PIECE:
-                raise ValueError(f"regions of more than {LARGEST_PIECE} bytes")
-            regions = [ImagejRoi.frombytes(archive.read(member)) for member in members]
-            if not regions and archive.namelist():
-                raise ValueError("no .roi file in it")
-            if any(one.roitype == ROI_TYPE.UNKNOWN for one in regions):
-                raise ValueError("a region of an unknown kind")
-        return [_outline(one) for one in regions if one.roitype in _AREAS]
+        regions = [ImagejRoi.frombytes(one) for one in _stored(path)]
+        if any(one.roitype == ROI_TYPE.UNKNOWN for one in regions):
+            raise ValueError("a region of an unknown kind")
+        areas = [one for one in regions if one.roitype in _AREAS]
+        left_out = len(regions) - len(areas)
+        what = "point or line is" if left_out == 1 else "points and lines are"
+        return [_outline(one) for one in areas], (f"{left_out} {what} left out, having no area.",) if left_out else ()
     except ImageError:
         raise
+    except NotImplementedError as error:
+        raise ImageError(
+            f"{path} has a region with curves, which is not read: in ImageJ choose Edit > Selection > Interpolate and"
+            " save it again."
+        ) from error
     except Exception as error:  # a broken archive or region raises whatever its broken field leads to
         raise ImageError(f"{path} is no ZIP of ImageJ regions ({error!r:.200}): save them again.") from error
 
 
+def _stored(path: Path) -> Iterator[bytes]:
+    """The regions in a file, each as it is stored."""
+    with open_regular(path) as file:
+        if (start := file.read(len(SINGLE))) == SINGLE:
+            data = start + file.read(LARGEST_PIECE)
+            yield data
+            return
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            members = [one for one in archive.infolist() if one.filename.lower().endswith(".roi")]
+            if (size := sum(member.file_size for member in members)) > LARGEST_PIECE:
+                raise ImageError(
+                    f"{path} unpacks to {size} bytes of regions, above the limit of {LARGEST_PIECE}: save fewer regions"
+                    " in one file."
+                )
+            if not members and archive.namelist():
+                raise ValueError("no .roi file in it")
+            for member in members:
+                yield archive.read(member)
+
+
 def _outline(roi: ImagejRoi) -> Outline:
-    rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
+    plain = roi.subpixel_coordinates is None and roi.integer_coordinates is None and roi.multi_coordinates is None
+    if plain and roi.roitype in (ROI_TYPE.OVAL, ROI_TYPE.RECT):
+        left, top, right, bottom = (float(edge) for edge in (roi.left, roi.top, roi.right, roi.bottom))
+        if roi.subpixelrect:
+            left, top, right, bottom = roi.xd, roi.yd, roi.xd + roi.widthd, roi.yd + roi.heightd
+        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+        rings = [ellipse(left, top, right, bottom) if roi.roitype == ROI_TYPE.OVAL else corners]
+    else:
+        rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
     if not all(np.isfinite(ring).all() for ring in rings):
         raise ValueError("coordinates that are not finite")
     return rings

@@ -1,14 +1,12 @@
-"""A mask as polygons that run along the edges of its pixels, and polygons filled to a mask: one undoes the other."""
+"""A mask as polygons that run along the edges of its pixels; `painting` undoes it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-from nucleate.types import Box, Labels
 
 Point = tuple[int, int]
 """A corner of a pixel, (x, y): the pixel in row 0 and column 0 has the corners (0, 0), (1, 0), (1, 1) and (0, 1)."""
@@ -41,62 +39,6 @@ def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
         piece = pieces[piece_of[pixel] - 1]
         piece.insert(0 if area(ring) > 0 else len(piece), ring)
     return pieces
-
-
-def fill(outlines: Iterable[Outline], shape: tuple[int, int]) -> Labels:
-    """The label image in which outline number n (from 1) has the label n; where two overlap, that of the later one.
-
-    A pixel is inside where its middle lies inside an odd number of the outline's rings (the even-odd rule), so that a
-    ring within another is a hole. A middle on a left or an upper edge is inside. What lies beyond the image is left
-    out.
-
-    Args:
-        outlines: of each nucleus.
-        shape: (height, width) of the image in pixels.
-
-    Returns:
-        int32 of that shape.
-
-    >>> ring = np.array([(0, 0), (3, 0), (3, 2), (0, 2)])
-    >>> fill([[ring, ring / 3 + (1, 0)]], (2, 4)).tolist()
-    [[1, 0, 1, 0], [1, 1, 1, 0]]
-    """
-    labels = np.zeros(shape, np.int32)
-    for number, rings in enumerate(outlines, start=1):
-        box = _bounds(rings, shape)
-        if box is not None:
-            inside = _crossings(rings, box).cumsum(axis=1)[:, :-1] % 2 == 1
-            labels[box.y : box.bottom, box.x : box.right][inside] = number
-    return labels
-
-
-def _bounds(rings: Outline, shape: tuple[int, int]) -> Box | None:
-    """The pixels of the image that an outline may cover."""
-    corners = np.concatenate([np.zeros((0, 2)), *rings])
-    if not corners.size:
-        return None
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    y, x = max(0, math.floor(top)), max(0, math.floor(left))
-    height, width = min(shape[0], math.ceil(bottom)) - y, min(shape[1], math.ceil(right)) - x
-    return Box(y, x, height, width) if height > 0 and width > 0 else None
-
-
-def _crossings(rings: Outline, box: Box) -> NDArray[np.int64]:
-    """How many edges cross the line through the middles of each row of pixels just before each pixel of the box, and
-    in one more column behind it."""
-    begins = np.concatenate([np.asarray(ring, np.float64) for ring in rings]) - (box.x, box.y)
-    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]) - (box.x, box.y)
-    downward = begins[:, 1:] <= ends[:, 1:]
-    x, y = np.where(downward, begins, ends).T
-    u, v = np.where(downward, ends, begins).T
-    first, last = (np.clip(np.ceil(edge - 0.5), 0, box.height).astype(np.int64) for edge in (y, v))
-    lines = last - first
-    edge = np.repeat(np.arange(lines.size), lines)
-    rows = np.arange(edge.size) - np.repeat(np.cumsum(lines) - lines, lines) + first[edge]
-    places = x[edge] + (rows + 0.5 - y[edge]) * ((u - x)[edge] / (v - y)[edge])
-    columns = np.clip(np.ceil(places - 0.5), 0, box.width).astype(np.int64)
-    count = np.bincount(rows * (box.width + 1) + columns, minlength=box.height * (box.width + 1))
-    return count.reshape(box.height, box.width + 1)
 
 
 def area(ring: Ring) -> float:
@@ -157,3 +99,17 @@ def _split(ring: Ring) -> Iterator[Ring]:
         place[corner] = len(path)
         path.append(corner)
     yield path
+
+
+def ellipse(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
+    """The ellipse in a box as a ring, whose corners lie on it, and whose edges less than 1/100 pixel inside it.
+
+    >>> ring = ellipse(0, 0, 8, 4)
+    >>> ring.shape, bool(np.allclose(((ring - (4, 2)) / (4, 2)) ** 2 @ (1, 1), 1))
+    ((48, 2), True)
+    """
+    radius = max(right - left, bottom - top) / 2
+    count = 4 * math.ceil(max(8.0, math.pi * math.sqrt(radius / 0.02) / 4))
+    angle = np.linspace(0, 2 * math.pi, count, endpoint=False)
+    middle, radii = ((left + right) / 2, (top + bottom) / 2), ((right - left) / 2, (bottom - top) / 2)
+    return np.column_stack([np.cos(angle), np.sin(angle)]) * radii + middle
