@@ -35,6 +35,13 @@ MasksOption = Annotated[
         help="auto: refuse what surely is a mistake; labels: each number is one nucleus; binary: each piece is one."
     ),
 ]
+SceneOption = Annotated[
+    str | None, typer.Option(help="Of files with several images this one, by name or by number from 1; else all.")
+]
+ZOption = Annotated[
+    str | None, typer.Option("--z", help="Of stacks of planes: max, mean, best (in focus), each, or a number from 1.")
+]
+TOption = Annotated[str | None, typer.Option("--t", help="Of series in time: each, or the number of a frame from 1.")]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
 WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
@@ -108,16 +115,21 @@ def check(
     folder: Folder,
     masks: MasksOption = "auto",
     validation: Annotated[Path | None, typer.Option(help="Folder for validation: what both hold is named.")] = None,
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
 ) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
     from nucleate.data.inspect import inspect
     from nucleate.data.masks import choice
+    from nucleate.io.stack import Choice
     from nucleate.report.console import print_folder_report
 
+    stacks = Choice(scene, z, t)
     with _busy("reading the images"):
-        report = inspect(folder, choice(masks), validation)
+        report = inspect(folder, choice(masks), validation, stacks)
     print_folder_report(report, Console())
 
 
@@ -185,12 +197,16 @@ def train(
         typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
     masks: MasksOption = "auto",
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
     with _busy():
         from nucleate import api
         from nucleate.data.masks import choice
+        from nucleate.io.stack import Choice
         from nucleate.networks.store import read_history
         from nucleate.report.last_words import last_words
         from nucleate.report.training_progress import TrainingProgress
@@ -213,8 +229,12 @@ def train(
             ranks=ranks,
             parent=parent,
             unlabelled=unlabelled,
+            scene=scene,
+            z=z,
+            t=t,
         )
     needed: list[str | Path] = [] if channel is None else ["--channel", channel]
+    needed += Choice(scene, z, t).words()
     needed += [] if validation is None else ["--validation", validation]
     words = last_words(model.manifest, read_history(out), folder, out, choice(masks), needed)
     print("\n".join(map(printable, words)))
@@ -238,6 +258,9 @@ def pretrain(
         str | None,
         typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Learn from images without labels; train --from starts from what was learnt."""
@@ -264,6 +287,9 @@ def pretrain(
             warn=_warn,
             ranks=ranks,
             parent=parent,
+            scene=scene,
+            z=z,
+            t=t,
         )
     training = manifest.training
     print(f"{training.stopped} The weights of epoch {training.best_epoch} are kept.")
@@ -298,6 +324,9 @@ def predict(
         tuple[int, int, int, int] | None,
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
     engine: Annotated[
         str, typer.Option(help="What runs the network: auto, torch, openvino or openvino-int8.")
     ] = "auto",
@@ -331,12 +360,21 @@ def predict(
         from nucleate.data.dataset import images_in, skipped_in
         from nucleate.inference.image_input import Selection
         from nucleate.inference.predict import Request, predict
+        from nucleate.io.stack import Choice
         from nucleate.report.prediction_progress import PredictionProgress, sentences
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     request = Request(
-        selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite, channel=channel
+        selection,
+        tile,
+        names,
+        overlay=overlay,
+        entropy=entropy,
+        resume=resume,
+        overwrite=overwrite,
+        channel=channel,
+        stacks=Choice(scene, z, t),
     )
     files = images_in(images)
     for sentence in skipped_in(images):

@@ -64,8 +64,8 @@ def pair(sample: Sample) -> tuple[Image, Labels]:
     """
     if sample.mask is None:
         raise DatasetError(f"{sample.image} has no mask: label it first.")
-    image = read_image(sample.image)
-    labels = read_labels(sample.mask, image.pixels.shape[:2])
+    image = read_image(sample.image, sample.plane)
+    labels = read_labels(sample.mask, image.pixels.shape[:2], sample.mask_plane)
     if wrong := size_mistake(image.pixels.shape[:2], labels.shape):
         raise ImageError(wrong.sentence(str(sample.mask)))
     return image, labels

@@ -18,9 +18,11 @@ from nucleate.data.channels import question as channel_question
 from nucleate.data.dataset import find
 from nucleate.data.duplicates import Pictures, listed
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
+from nucleate.data.planes import expanded
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
 from nucleate.io.reader import read_image, read_labels, was_changed
+from nucleate.io.stack import Choice
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _SATURATED = 0.05
@@ -88,14 +90,16 @@ class LabelledPairs:
     warnings: tuple[str, ...]
 
 
-def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None) -> FolderReport:
+def inspect(
+    folder: Path, masks: Masks = "auto", validation: Path | None = None, stacks: Choice | None = None
+) -> FolderReport:
     """Read every image and mask of a folder and report on them.
 
     Images that show the same picture are named, also those that are among the labelled ones of `validation`, too. An
     unreadable file is reported, not raised; `DatasetError` is raised where `nucleate.data.dataset.find` does.
     The report is JSON-able through `dataclasses.asdict`.
     """
-    dataset = find(folder)
+    dataset = expanded(find(folder), stacks)
     samples = sorted((*dataset.labelled, *dataset.unlabelled), key=lambda sample: sample.name)
     reports, areas, unreadable = [], [np.zeros(0, np.int64)], []
     together = _Together()
@@ -108,9 +112,9 @@ def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None)
         together.add(looked)
         reports.append(_image_report(looked))
         areas.append(looked.areas)
-    for sample in find(validation).labelled if validation is not None else ():
+    for sample in expanded(find(validation), stacks).labelled if validation is not None else ():
         try:
-            together.hold(sample.name, read_image(sample.image))
+            together.hold(sample.name, read_image(sample.image, sample.plane))
         except (ImageError, OSError) as error:
             unreadable.append(str(error))
     every = np.concatenate(areas)
@@ -125,15 +129,16 @@ def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None)
     )
 
 
-def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
-    """The labelled images of a folder, read for training.
+def labelled(folder: Path, masks: Masks = "auto", stacks: Choice | None = None) -> LabelledPairs:
+    """The labelled images of a folder, read for training; of files with several images and of stacks what
+    `stacks` says.
 
     An image that cannot be read is left out, with a warning.
 
     Raises:
         DatasetError: there is no mask, none can be read, or one surely is a mistake.
     """
-    dataset = find(folder)
+    dataset = expanded(find(folder), stacks)
     if not dataset.labelled:
         raise _no_masks(dataset)
     together, pairs, wrong = _Together(), list[tuple[Image, Labels]](), list[tuple[Path, Mistake]]()
@@ -160,12 +165,14 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
 
 def _look(sample: Sample, masks: Masks, *, strict: bool = False) -> _Looked:
     """Read a sample and look at it; a mask that cannot be read is an oddity, or with `strict` an `ImageError`."""
-    image = read_image(sample.image)
+    image = read_image(sample.image, sample.plane)
     oddities, mistakes, labels = _image_oddities(image), list[Mistake](), None
     if sample.mask is not None:
         try:
             found = interpret(
-                read_labels(sample.mask, image.pixels.shape[:2]), masks, outlines=is_outlines(sample.mask)
+                read_labels(sample.mask, image.pixels.shape[:2], sample.mask_plane),
+                masks,
+                outlines=is_outlines(sample.mask),
             )
         except (ImageError, OSError) as error:
             if strict:

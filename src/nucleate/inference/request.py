@@ -9,6 +9,7 @@ from typing import Any
 from nucleate.errors import InputError
 from nucleate.inference.image_input import Selection
 from nucleate.io.formats import FORMATS, entropy_tiff
+from nucleate.io.stack import Choice
 from nucleate.report import overlay
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
@@ -31,6 +32,7 @@ class Request:
         resume: continue what an interrupted run left.
         overwrite: replace files of the results' names that no earlier run wrote.
         channel: which of several channels is segmented, by its name or its number from 1.
+        stacks: what is segmented of files with several images and of stacks.
 
     Raises:
         InputError: for a tile out of range and for an unknown format.
@@ -44,6 +46,7 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     channel: str | None = None
+    stacks: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
         if not SMALLEST_TILE <= self.tile <= LARGEST_TILE:

@@ -88,14 +88,16 @@ def train_in_stages(
     common: dict[str, Any] = {"channel": channel, "phase": phase, "ranks": ranks, "warn": warn, "parent": parent}
     common["name"] = f"{out.name} (first stage)"
     # Read before anything is trained: what cannot be used is said at once.
-    channels = load_labelled(folder, options.get("validation"), channel, options.get("masks", "auto")).channels
-    images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels)
+    stacks = options.get("stacks")
+    masks = options.get("masks", "auto")
+    channels = load_labelled(folder, options.get("validation"), channel, masks, stacks).channels
+    images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels, stacks)
     if not (stage / store.MANIFEST).exists():
         again = (stage / store.UNFINISHED).exists()
         if how == "pretrain":
             told(f"first stage: pre-training, with {count(len(images), 'image')} without labels among others")
             mine = run_config(seed=config.seed, minutes=first.minutes, epochs=first.epochs)
-            pretrain(folder, stage, mine, resume=again, observe=options.get("observe"), **common)
+            pretrain(folder, stage, mine, resume=again, observe=options.get("observe"), stacks=stacks, **common)
         else:
             told("first stage: from the labels")
             fit(folder, stage, first, resume=again, **common, **_without(options, "channel", "warn", "extra_files"))

@@ -165,7 +165,7 @@ class Gallery:
         image = record.locate(folder)
         if not os.path.exists(image):  # noqa: PTH110 - False for names that no system allows, too
             raise InputError(f"{image} does not exist: put the image back there, or run nucleate predict again.")
-        tiles = ImageTiles(partial(open_reader, image, series=record.series), self._cache)
+        tiles = ImageTiles(partial(open_reader, image, plane=record.plane), self._cache)
         shown = Shown(record, tiles, notes=list(record.notes))
         files = {name: folder / file for name, file in record.files.items() if (folder / file).exists()}
         try:
