@@ -44,7 +44,7 @@ ZOption = Annotated[
 TOption = Annotated[str | None, typer.Option("--t", help="Of series in time: each, or the number of a frame from 1.")]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
-WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
+WITHOUT_TORCH = ("check", "evaluate", "view", "report", "curves")
 """The commands that need little memory."""
 UNUSABLE = 2
 """Exit code where nothing could."""
@@ -410,6 +410,25 @@ def view(
     for note in gallery.notes:
         print(f"nucleate: {note}", file=sys.stderr)
     serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="File to write; by default report.html in the folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
+) -> None:
+    """Write one HTML page of a prediction: counts, sizes, intensities, a contact sheet, what failed."""
+    from nucleate.io.atomic import write_text
+    from nucleate.io.ownership import refuse_replacing
+    from nucleate.report.html import WRITTEN_BY
+    from nucleate.report.prediction import prediction_report
+
+    path = out or folder / "report.html"
+    refuse_replacing(path, WRITTEN_BY.encode(), overwrite=overwrite)
+    with _busy("writing the report"):
+        write_text(path, prediction_report(folder))
+    print(f"Wrote {path}: open it in a browser.")
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -62,11 +61,8 @@ def predict(
             image, or what is no result of an earlier run; it ends the run.
     """
     request, ranks = request or Request(), ranks or SingleProcess()
-    remembered = Choice(
-        z=predictor.model.manifest.data.stacks.get("z"), t=predictor.model.manifest.data.stacks.get("t")
-    )
-    request = replace(request, stacks=request.stacks.over(remembered))
-    found, said = sources(images, request.stacks)
+    known = predictor.model.manifest.data.stacks
+    found, said = sources(images, request.stacks, Choice(z=known.get("z"), t=known.get("t")))
     refused = {one.name: one.refused or too_long_name(one, request.files(one.stem).values()) for one in found}
     results: dict[str, ImageResult] = {name: Failed(why) for name, why in refused.items() if why is not None}
     wanted = [one for one in found if one.name not in results]

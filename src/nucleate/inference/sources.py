@@ -40,13 +40,17 @@ class Source:
         return out / self.name.rpartition("/")[0]
 
 
-def sources(images: Sequence[Path], choice: Choice | None = None) -> tuple[list[Source], list[str]]:
-    """Every image of these files that is asked for, and a sentence for each file that holds several.
+def sources(
+    images: Sequence[Path], choice: Choice | None = None, remembered: Choice | None = None
+) -> tuple[list[Source], list[str]]:
+    """Every image of these files that is asked for, and a sentence for each file that holds several; where the `choice`
+    says nothing of stacks, what is `remembered` counts.
 
     Those of a file that holds several are named NAME_s1, NAME_s2 and so on; the planes of a stack, where each of them
     is asked for, NAME_planes/NAME_t1_z1 and so on.
     """
-    choice = choice or Choice()
+    asked = choice or Choice()
+    choice = asked.over(remembered or Choice())
     images = [*{os.path.abspath(path): path for path in images}.values()]  # noqa: PTH100 - resolve() would follow links
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         held = list(pool.map(scenes, images))
@@ -61,6 +65,9 @@ def sources(images: Sequence[Path], choice: Choice | None = None) -> tuple[list[
             continue
         if len(inner) > 1 and choice.scene is None:
             notes.append(_several(path, name, inner))
+    if choice != asked and any(scene.stack for inner in held for scene in inner):
+        words = " ".join(choice.words())
+        notes.append(f"Stacks are taken as those that the model was trained on, as with {words}.")
     if stacks := len({one.stack for one in found} - {None}):
         what = "The stack is" if stacks == 1 else f"{stacks} stacks are"
         notes.append(
