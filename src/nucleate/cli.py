@@ -343,6 +343,9 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Also write the labels of an OME-Zarr image into it, as labels/nuclei.")
+    ] = False,
     min_size: Annotated[
         int | None, typer.Option(min=0, max=2**31, help="Leave out nuclei below this area, in pixels.")
     ] = None,
@@ -375,6 +378,7 @@ def predict(
         overwrite=overwrite,
         channel=channel,
         stacks=Choice(scene, z, t),
+        in_place=in_place,
     )
     files = images_in(images)
     for sentence in skipped_in(images):

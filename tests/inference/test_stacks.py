@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-import nucleate
+from nucleate.api import Segmenter
 from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find
 from nucleate.data.inspect import labelled
@@ -136,7 +136,7 @@ def test_what_the_model_was_trained_on_is_the_default(image, tmp_path, predictor
     kept = dataclasses.replace(model, manifest=model.manifest.model_copy(update={"data": data}))
     done = run(Predictor(kept, engine="torch"), image, tmp_path)
     assert len(done.results) == FRAMES and any("--z max --t each" in note for note in done.notes)
-    result = nucleate.api.Segmenter(Predictor(kept, engine="torch")).segment(image, t=2, channel=1)
+    result = Segmenter(Predictor(kept, engine="torch")).segment(image, t=2, channel=1)
     assert len(result) == done.nuclei["cells_planes/cells_t2"]
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nucleate.errors import OutputError
+from nucleate.inference import in_place
 from nucleate.inference.earlier import Earlier, examine, too_long_name
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.request import Observe as Observe
@@ -68,6 +69,7 @@ def predict(
     wanted = [one for one in found if one.name not in results]
     stacks = stacks_of(wanted)
     refuse_others(stacks, out, overwrite=request.overwrite)
+    images_in_place, left = in_place.images(wanted, overwrite=request.overwrite) if request.in_place else ([], [])
 
     def begin(ranks: Communicator) -> dict[str, Earlier]:
         earlier = ranks.together(partial(_earlier, wanted, images, out, request))
@@ -89,7 +91,8 @@ def predict(
     else:
         results |= SharedRun(run, wanted).results(ranks)
     ranks.by_first(partial(write_stacks, stacks, results, out, request))
-    return Summary({one.name: results[one.name] for one in found}, tuple(said))
+    ranks.by_first(partial(in_place.write, images_in_place, results, out, request))
+    return Summary({one.name: results[one.name] for one in found}, (*said, *left))
 
 
 def _earlier(found: Sequence[Source], images: Sequence[Path], out: Path, request: Request) -> dict[str, Earlier]:

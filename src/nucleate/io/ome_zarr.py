@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from nucleate.errors import ImageError
 from nucleate.io.axes import Layout, as_pixels, layout, micrometres, name_of, names_of, square
 from nucleate.io.base import MOST_LEVELS, Level, chosen_image, downsample
 from nucleate.io.stack import Scene, StackReader
-from nucleate.io.zarr_metadata import BROKEN, read_json
+from nucleate.io.zarr_metadata import BROKEN, read_json, version_of
 from nucleate.types import Box, Pixels
 
 
@@ -120,11 +121,39 @@ def scenes(path: Path, *, labels: bool = False) -> tuple[Scene, ...]:
         raise ImageError(f"{path} has broken OME-Zarr metadata ({error!r}): export it again.") from error
 
 
+@dataclass(frozen=True, slots=True)
+class ImageGroup:
+    """Where in an OME-Zarr folder an image lies, and how: the `zarr_format` of its arrays, the letters of its `axes`,
+    its part of the metadata, and the shape of each level."""
+
+    folder: Path
+    zarr_format: Literal[2, 3]
+    axes: str
+    multiscale: dict[str, Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def image_group(path: Path, series: int | None = None) -> ImageGroup:
+    """The group of an image; raises `ImageError` as `OmeZarrReader` does."""
+    images = _images(path, labels=False)
+    folder, _, multiscale = images[chosen_image(series, [_name(*image) for image in images], path)]
+    try:
+        places = [_inside(folder, dataset["path"]) for dataset in multiscale["datasets"]]
+        axes = _letters(_axes_of(multiscale))
+        return ImageGroup(folder, version_of(places[0]), axes, multiscale, tuple(map(_stored_shape, places)))
+    except BROKEN as error:
+        raise ImageError(f"{path} has broken OME-Zarr metadata ({error!r}): export it again.") from error
+
+
+def _stored_shape(array: Path) -> tuple[int, ...]:
+    found = read_json(array / "zarr.json") or read_json(array / ".zarray") or {}
+    return tuple(int(length) for length in found["shape"])
+
+
 def _stored_layout(path: Path, folder: Path, _: dict[str, Any], multiscale: dict[str, Any]) -> Layout:
     """What the axes of an image mean, from its metadata alone."""
-    names, place = _letters(_axes_of(multiscale)), _inside(folder, multiscale["datasets"][0]["path"])
-    array = read_json(place / "zarr.json") or read_json(place / ".zarray") or {}
-    shape = tuple(int(length) for length in array["shape"])
+    names = _letters(_axes_of(multiscale))
+    shape = _stored_shape(_inside(folder, multiscale["datasets"][0]["path"]))
     if len(shape) != len(names):
         raise ValueError(f"axes {names} of shape {shape}")
     return layout(names, shape, path)

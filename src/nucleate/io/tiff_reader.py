@@ -193,6 +193,8 @@ class _Pages:
         within = "YX" + inner
         ahead = [(axis, n) for axis, n in zip(layout.axes, layout.lengths, strict=True) if axis not in within]
         lengths = [n for _, n in ahead]
+        if self._first.imagedepth > 1:
+            raise ImageError(f"{file.path} stores its planes in blocks of three dimensions: save each plane as a page.")
         if math.prod(lengths) != len(self._places):
             raise ImageError(
                 f"{file.path} has axes {layout.axes} of shape {layout.lengths} and {len(self._places)} pages: export it"

@@ -39,6 +39,7 @@ _STYLE = """
 .sheet figcaption { margin-top: 6px; color: var(--quiet); font-size: 0.875rem; }
 .spark { width: 120px; height: 28px; display: inline-block; }
 .spark path { fill: var(--train); }
+td.note { white-space: normal; min-width: 16em; text-align: left; font-size: 0.875rem; }
 .notes { margin: 0; padding-left: 20px; }
 """
 
@@ -97,7 +98,7 @@ def prediction_report(folder: Path) -> str:
     if unfinished:
         failed.append(f"Not finished: {some(unfinished)}; {RESUME}.")
     failed += _without_result(found)
-    size, light = _diameters(found), Measure("Mean intensity", "of the image", [one.intensities for one in found])
+    size, light = _diameters(found), Measure("Mean intensity", "grey levels", [one.intensities for one in found])
     every = np.concatenate(size.values)
     parts = [
         facts(_facts(found)),
@@ -186,14 +187,16 @@ def _charts(*measures: Measure) -> str:
 def _table(found: Sequence[Found], *measures: Measure) -> str:
     names = ["Image", "Nuclei"]
     for measure in measures:
-        names += [f"{measure.name} ({measure.unit}): median", "5 to 95 %", "histogram"]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in [*names, "Notes"])
+        names += [f"{measure.name} ({measure.unit})", "5 to 95 %", "All"]
+    noted = any(one.record.notes for one in found)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names + ["Notes"] * noted)
     rows = []
     for number, one in enumerate(found):
         cells = [shown(one.record.count), *(cell for measure in measures for cell in _cells(measure, number, one.name))]
-        cells.append(shown(" ".join(one.record.notes)))
-        rows.append(f'<tr><th scope="row">{shown(one.name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n')
-    caption = "Each image; its histograms have the range of all images"
+        last = f'<td class="note">{shown(" ".join(one.record.notes))}</td>' if noted else ""
+        told = "".join(f"<td>{cell}</td>" for cell in cells) + last
+        rows.append(f'<tr><th scope="row">{shown(one.name)}</th>{told}</tr>\n')
+    caption = "Each image: medians, ranges, and histograms from the lowest to the highest value of all images"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>"
