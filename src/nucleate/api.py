@@ -28,10 +28,12 @@ from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
 from nucleate.io.array import ArrayReader
 from nucleate.io.formats.table import intensity_columns
+from nucleate.io.reader import scenes
+from nucleate.io.stack import EACH, Choice, planes
 from nucleate.networks.manifest import Manifest
 from nucleate.networks.store import Model, locate, read
 from nucleate.parallel import Communicator
-from nucleate.types import Box
+from nucleate.types import Box, Plane
 
 if TYPE_CHECKING:
     from nucleate.evaluation import Evaluation
@@ -154,6 +156,9 @@ class Segmenter:
         level: int | None = None,
         pixel_size: float | None = None,
         series: int | None = None,
+        scene: str | int | None = None,
+        z: str | int | None = None,
+        t: int | None = None,
         entropy: bool = False,
         tile: int = 1024,
         observe: Callable[[float], None] | None = None,
@@ -172,6 +177,10 @@ class Segmenter:
             pixel_size: micrometres. Of a file with a pyramid, the level whose pixels are nearest to it is taken; of any
                 other image it says how large the pixels are.
             series: of a file that holds several images, such as the positions of a stage, this one, from 1.
+            scene: the same, by its name or its number from 1.
+            z: of a stack of planes the one of this number, from 1, the one in best focus ("best"), or their maximum or
+                mean ("max", "mean"). By default what the model was trained on.
+            t: of a series in time the frame of this number, from 1.
             entropy: also give how unsure the model is of each pixel.
             tile: pixels; the side of the parts in which nuclei are collected. No result depends on it.
             observe: is told the share of the work that is done, from 0 to 1.
@@ -194,7 +203,7 @@ class Segmenter:
         if isinstance(image, (str, PathLike)):
             if channel_axis is not None:
                 raise InputError("channel_axis is for arrays: a file says itself where its channels are.")
-            opened = open_image(Path(image), selection, series)
+            opened = open_image(Path(image), selection, self._plane(Path(image), scene or series, z, t))
         else:
             opened = _open_array(image, channel_axis, selection)
         with closing(opened):
@@ -216,6 +225,15 @@ class Segmenter:
                 if folder is not None:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
+
+    def _plane(self, path: Path, scene: str | int | None, z: str | int | None, t: int | None) -> Plane:
+        """Which image of a file is meant."""
+        known = self.manifest.data.stacks
+        words = [None if word is None else str(word) for word in (scene, z or known.get("z"), t or known.get("t"))]
+        choice = Choice(*words)
+        if EACH in (choice.z, choice.t):  # which is said of many images, and may be remembered of the training
+            choice = Choice(choice.scene, *(None if word == EACH else word for word in (choice.z, choice.t)))
+        return choice.plane() if scene is None else next(planes(scenes(path), choice, path))[1]
 
 
 def _open_array(array: Any, channel_axis: int | None, selection: Selection) -> OpenImage:
@@ -280,6 +298,9 @@ def train(
     parent: str | PathLike[str] | None = None,
     unlabelled: str = "no",
     replay: str | PathLike[str] | None = None,
+    scene: str | int | None = None,
+    z: str | int | None = None,
+    t: str | int | None = None,
 ) -> Segmenter:
     """Train a model on the labelled images of a folder; without a limit, the run decides when it is enough.
 
@@ -306,6 +327,10 @@ def train(
             model is good enough (`training.self_training`).
         replay: a folder of labelled images from which `parent` has learnt: half of each batch is drawn from them, so
             that they are not forgotten.
+        scene: of files that hold several images the one of this name or number, from 1; by default all.
+        z: of stacks of planes their maximum or mean ("max", "mean"), the plane in best focus ("best"), each plane as an
+            image ("each"), or the plane of this number, from 1. The model remembers it.
+        t: of series in time each frame as an image ("each"), or the frame of this number, from 1.
 
     Returns:
         The trained model, ready to segment.
@@ -322,10 +347,10 @@ def train(
     from nucleate.training.self_training import chosen, train_in_stages
 
     run = config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
-    start, reasons = None, list[str]()
+    start, reasons, stacks = None, list[str](), _choice(scene, z, t)
     if parent == "auto":
         held = None if validation is None else Path(validation)
-        data = load_labelled(Path(folder), held, channel, choice(masks))
+        data = load_labelled(Path(folder), held, channel, choice(masks), stacks)
         if phase is not None:
             phase("choosing what to start from")
         begin = choose_start(data, run, ranks=ranks)
@@ -355,8 +380,13 @@ def train(
         parent=start,
         replay=None if replay is None else Path(replay),
         reasons=reasons,
+        stacks=stacks,
     )
     return load(out)
+
+
+def _choice(scene: str | int | None, z: str | int | None, t: str | int | None) -> Choice:
+    return Choice(*(None if word is None else str(word) for word in (scene, z, t)))
 
 
 def pretrain(
@@ -377,6 +407,9 @@ def pretrain(
     warn: Callable[[str], None] = warnings.warn,
     ranks: Communicator | None = None,
     parent: str | PathLike[str] | None = None,
+    scene: str | int | None = None,
+    z: str | int | None = None,
+    t: str | int | None = None,
 ) -> Manifest:
     """Learn from all images of a folder, without their labels; `train(parent=out)` starts from what was learnt.
 
@@ -396,6 +429,7 @@ def pretrain(
         warn: told each thing that may be wrong with the images, as a sentence.
         ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
         parent: the model to start from, a folder or fluorescence or brightfield; by default none.
+        scene, z, t: what is taken of files that hold several images and of stacks, as of `train`.
 
     Returns:
         The manifest of the model, which cannot segment yet.
@@ -420,6 +454,7 @@ def pretrain(
         extra_files=pretraining_files,
         ranks=ranks,
         parent=None if parent is None else locate(str(parent)),
+        stacks=_choice(scene, z, t),
     )
 
 

@@ -36,9 +36,16 @@ MasksOption = Annotated[
         " colours: each colour is one."
     ),
 ]
+SceneOption = Annotated[
+    str | None, typer.Option(help="Of files with several images this one, by name or by number from 1; else all.")
+]
+ZOption = Annotated[
+    str | None, typer.Option("--z", help="Of stacks of planes: max, mean, best (in focus), each, or a number from 1.")
+]
+TOption = Annotated[str | None, typer.Option("--t", help="Of series in time: each, or the number of a frame from 1.")]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
-WITHOUT_TORCH = ("check", "convert", "evaluate", "view", "curves")
+WITHOUT_TORCH = ("check", "convert", "evaluate", "view", "report", "curves")
 """The commands that need little memory."""
 UNUSABLE = 2
 """Exit code where nothing could."""
@@ -112,16 +119,21 @@ def check(
     pictures: Annotated[
         Path | None, typer.Option(help="Also write the first three images with their labels to this folder.")
     ] = None,
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
 ) -> None:
     """Say what a folder holds and what is odd in it."""
     from rich.console import Console
 
     from nucleate.data.inspect import inspect
     from nucleate.data.masks import choice
+    from nucleate.io.stack import Choice
     from nucleate.report.console import print_folder_report
 
+    stacks = Choice(scene, z, t)
     with _busy("reading the images"):
-        report = inspect(folder, choice(masks), validation)
+        report = inspect(folder, choice(masks), validation, stacks)
     print_folder_report(report, Console())
     if pictures is not None:
         from nucleate.report.label_pictures import write_pictures
@@ -222,12 +234,16 @@ def train(
         typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
     masks: MasksOption = "auto",
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train on the labelled images of a folder. Without a limit, the run decides when it is enough."""
     with _busy():
         from nucleate import api
         from nucleate.data.masks import choice
+        from nucleate.io.stack import Choice
         from nucleate.networks.store import read_history
         from nucleate.report.last_words import last_words
         from nucleate.report.training_progress import TrainingProgress
@@ -251,8 +267,12 @@ def train(
             parent=parent,
             unlabelled=unlabelled,
             replay=replay,
+            scene=scene,
+            z=z,
+            t=t,
         )
     needed: list[str | Path] = [] if channel is None else ["--channel", channel]
+    needed += Choice(scene, z, t).words()
     needed += [] if validation is None else ["--validation", validation]
     words = last_words(model.manifest, read_history(out), folder, out, choice(masks), needed)
     print("\n".join(map(printable, words)))
@@ -276,6 +296,9 @@ def pretrain(
         str | None,
         typer.Option(help="Of several the channel to learn from, by name or by number from 1; all for all of them."),
     ] = None,
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Learn from images without labels; train --from starts from what was learnt."""
@@ -302,6 +325,9 @@ def pretrain(
             warn=_warn,
             ranks=ranks,
             parent=parent,
+            scene=scene,
+            z=z,
+            t=t,
         )
     training = manifest.training
     print(f"{training.stopped} The weights of epoch {training.best_epoch} are kept.")
@@ -336,6 +362,9 @@ def predict(
         tuple[int, int, int, int] | None,
         typer.Option(help="Only this part of the level, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
+    scene: SceneOption = None,
+    z: ZOption = None,
+    t: TOption = None,
     engine: Annotated[
         str, typer.Option(help="What runs the network: auto, torch, openvino or openvino-int8.")
     ] = "auto",
@@ -351,6 +380,9 @@ def predict(
     ] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
+    ] = False,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Also write the labels of an OME-Zarr image into it, as labels/nuclei.")
     ] = False,
     min_size: Annotated[
         int | None, typer.Option(min=0, max=2**31, help="Leave out nuclei below this area, in pixels.")
@@ -369,12 +401,22 @@ def predict(
         from nucleate.data.dataset import images_in, skipped_in
         from nucleate.inference.image_input import Selection
         from nucleate.inference.predict import Request, predict
+        from nucleate.io.stack import Choice
         from nucleate.report.prediction_progress import PredictionProgress, sentences
 
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     request = Request(
-        selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite, channel=channel
+        selection,
+        tile,
+        names,
+        overlay=overlay,
+        entropy=entropy,
+        resume=resume,
+        overwrite=overwrite,
+        channel=channel,
+        stacks=Choice(scene, z, t),
+        in_place=in_place,
     )
     files = images_in(images)
     for sentence in skipped_in(images):
@@ -410,6 +452,25 @@ def view(
     for note in gallery.notes:
         print(f"nucleate: {note}", file=sys.stderr)
     serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="File to write; by default report.html in the folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
+) -> None:
+    """Write one HTML page of a prediction: counts, sizes, intensities, a contact sheet, what failed."""
+    from nucleate.io.atomic import write_text
+    from nucleate.io.ownership import refuse_replacing
+    from nucleate.report.html import WRITTEN_BY
+    from nucleate.report.prediction import prediction_report
+
+    path = out or folder / "report.html"
+    refuse_replacing(path, WRITTEN_BY.encode(), overwrite=overwrite)
+    with _busy("writing the report"):
+        write_text(path, prediction_report(folder))
+    print(f"Wrote {path}: open it in a browser.")
 
 
 @app.command()

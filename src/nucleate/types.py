@@ -77,12 +77,25 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Plane:
+    """Which image of a file: `series`, from 1, of a file that holds several; of a stack the plane `z`, from 1, or max,
+    mean or best of all its planes, and the frame `t`, from 1. None where there is one alone."""
+
+    series: int | None = None
+    z: int | str | None = None
+    t: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """An image file and, where it is labelled, its mask file. `name` is unique in its data set."""
+    """An image file and, where it is labelled, its mask file. `name` is unique in its data set; `plane` and
+    `mask_plane` say which image of each file it is."""
 
     name: str
     image: Path
     mask: Path | None = None
+    plane: Plane = field(default_factory=Plane)
+    mask_plane: Plane = field(default_factory=Plane)
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,13 +190,13 @@ def test_notes_of_a_microscope_are_no_masks(tmp_path, form):
 
 def test_what_cannot_be_read_is_counted_by_kind(tmp_path):
     make(
-        tmp_path, "images/a.tif", *(f"images/{name}.czi" for name in "bcd"), "images/e.bmp", "images/f.BMP", "notes.txt"
+        tmp_path, "images/a.tif", *(f"images/{name}.oib" for name in "bcd"), "images/e.bmp", "images/f.BMP", "notes.txt"
     )
-    czi, bmp = find(tmp_path).notes
-    assert "3 CZI" in czi and "Bio-Formats" in czi and "2 BMP" in bmp
-    assert skipped_in([tmp_path]) == [czi, bmp] and skipped_in([tmp_path / "images/a.tif"]) == []
-    make(tmp_path, "raw/x.nd2")
-    with pytest.raises(DatasetError, match=r"holds no image.* 1 ND2"):
+    oib, bmp = find(tmp_path).notes
+    assert "3 OIB" in oib and "Bio-Formats" in oib and "2 BMP" in bmp
+    assert skipped_in([tmp_path]) == [oib, bmp] and skipped_in([tmp_path / "images/a.tif"]) == []
+    make(tmp_path, "raw/x.oif")
+    with pytest.raises(DatasetError, match=r"holds no image.* 1 OIF"):
         images_in([tmp_path / "raw"])
 
 

@@ -287,8 +287,13 @@ def test_unusual_names_are_right_and_never_steer_the_terminal(model, tmp_path, c
     assert shown(tmp_path / "out")[0]["outlines"]
 
 
-def test_series_are_named_where_one_image_is_needed(tmp_path, capsys):
+def test_series_are_images_of_their_own_where_none_is_chosen(tmp_path, capsys):
     write_series(tmp_path / "x.ome.tif", 2)
     with pytest.raises(SystemExit):
         main(["check", str(tmp_path)])
-    assert "holds 2 images (pos0, pos1)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    said = capsys.readouterr().out
+    assert "x_s1" in said and "x_s2" in said
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path), "--scene", "pos1"])
+    said = capsys.readouterr().out
+    assert "x_s1" not in said and "x_s2" in said

@@ -48,7 +48,7 @@ def test_every_image_of_a_file_has_a_name_of_its_own(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((20, 30), np.uint8))
     (tmp_path / "c.tif").write_bytes(b"broken")
     found, notes = sources([tmp_path / "a.ome.tif", tmp_path / "b.tif", tmp_path / "c.tif", tmp_path / "gone.tif"])
-    assert [(one.name, one.series) for one in found] == [
+    assert [(one.name, one.plane.series) for one in found] == [
         *(("a_s1", 1), ("a_s2", 2), ("a_s3", 3)),
         *(("b", None), ("c", None), ("gone", None)),
     ]

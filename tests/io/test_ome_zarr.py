@@ -10,7 +10,7 @@ import zarr
 from nucleate.data.dataset import images_in
 from nucleate.errors import ImageError
 from nucleate.io.ome_zarr import OmeZarrReader
-from nucleate.io.reader import read_image
+from nucleate.io.reader import open_reader, read_image
 from nucleate.types import Box
 
 PIXELS = np.random.default_rng(5).integers(0, 60000, (3, 75, 90), dtype=np.uint16)
@@ -95,7 +95,7 @@ def test_what_is_no_image(tmp_path, version, more, says):
 
 def test_a_stack_a_level_that_is_not_there_and_no_zarr(tmp_path):
     with pytest.raises(ImageError, match="where one plane is needed"):
-        OmeZarrReader(write(tmp_path / "a.zarr", 3, [PIXELS], "zyx"))
+        open_reader(write(tmp_path / "a.zarr", 3, [PIXELS], "zyx"))
     with pytest.raises(ImageError, match=r"has no level 1: its levels are 0 \(75 x 90\)"):
         OmeZarrReader(write(tmp_path / "b.zarr", 3, [PIXELS], "cyx"), 1)
     with pytest.raises(ImageError, match="is no OME-Zarr image"):

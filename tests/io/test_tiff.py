@@ -132,10 +132,10 @@ def test_height_and_width_of_one_stay(path, shape):
     np.testing.assert_array_equal(read_image(path).pixels, pixels[..., None])
 
 
-@pytest.mark.parametrize("axes", ["ZYX", "TYX", "QYX"])
-def test_a_stack_is_refused_with_its_axes_and_shape(path, axes):
+@pytest.mark.parametrize(("axes", "held"), [("ZYX", r"3 planes \(Z\)"), ("TYX", r"3 frames \(T\)"), ("QYX", "3 pages")])
+def test_a_stack_is_refused_with_what_it_holds(path, axes, held):
     tifffile.imwrite(path, STACK, photometric="minisblack", metadata={"axes": axes})
-    with pytest.raises(ImageError, match=rf"image\.tif has axes {axes} of shape \(3, 40, 30\).*save one plane"):
+    with pytest.raises(ImageError, match=rf"image\.tif is a stack of {held} where one plane is needed: say --"):
         read_image(path)
 
 
@@ -210,4 +210,33 @@ def test_planes_in_other_files_are_refused(path):
     )
     tifffile.tiffcomment(path, text.replace(tag, planes))
     with pytest.raises(ImageError, match="names planes that lie in other files"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "samples", "colours"),
+    [("separated", 4, r"inks for printing \(CMYK\)"), ("cielab", 3, r"CIE L\*a\*b\*")],
+)
+def test_colours_that_are_no_light_are_refused_by_name(path, photometric, samples, colours):
+    tifffile.imwrite(path, RNG.integers(0, 256, (40, 30, samples), dtype=np.uint8), photometric=photometric)
+    with pytest.raises(ImageError, match=rf"image\.tif has colours as {colours}: save it as RGB"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_signed_numbers_and_12_bits_are_right_in_both_byte_orders(path, order, compression):
+    signed = RNG.integers(-2000, 2000, (40, 30)).astype(np.int16)
+    tifffile.imwrite(path, signed, byteorder=order, compression=compression)
+    np.testing.assert_array_equal(read_image(path).pixels[..., 0], signed)
+    twelve = RNG.integers(0, 4096, (40, 30)).astype(np.uint16)
+    # Bits are packed from the highest down in files of either order, which tifffile does of the native one alone.
+    tifffile.imwrite(path, twelve if order == "<" else twelve.byteswap(), byteorder=order, bitspersample=12)
+    np.testing.assert_array_equal(read_image(path).pixels[..., 0], twelve)
+
+
+def test_planes_in_blocks_of_three_dimensions_are_refused_by_name(path):
+    volume = RNG.integers(0, 256, (16, 64, 64), dtype=np.uint8)
+    tifffile.imwrite(path, volume, tile=(16, 16, 16), photometric="minisblack", volumetric=True)
+    with pytest.raises(ImageError, match="blocks of three dimensions: save each plane as a page"):
         read_image(path)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nucleate.errors import ImageError
 from nucleate.io.base import downsample
-from nucleate.io.tiff_reader import TiffReader, image_names
+from nucleate.io.stack import Scene
+from nucleate.io.tiff_reader import TiffReader, scenes
 from nucleate.types import Box
 
 RNG = np.random.default_rng(7)
@@ -351,7 +352,7 @@ def test_the_images_of_a_file_are_those_that_show_something_of_their_own(tmp_pat
         for number, (pixels, how) in enumerate(pages):
             metadata = {"axes": "YX", "Name": NAMED[kind][number]} if kind in NAMED else None
             file.write(pixels, metadata=metadata, **how)
-    assert len(image_names(path)) == len(names) and image_names(path) == (names if kind in NAMED else ("",))
+    assert tuple(one.name for one in scenes(path)) == (names if kind in NAMED else ("",) * len(names))
     for number in range(len(names)):
         with TiffReader(path, series=number + 1) as reader:
             assert reader.shape == pages[number][0].shape and (reader.read(reader.box) == number + 1).all()
@@ -376,6 +377,6 @@ def test_small_pages_of_no_stated_kind_are_thumbnails(tmp_path):
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
         for pixels in (plain((8, 10), 1), plain((80, 90), 2)):
             file.write(pixels, metadata=None)
-    assert image_names(tmp_path / "x.tif") == ("",)
+    assert scenes(tmp_path / "x.tif") == (Scene(),)
     with TiffReader(tmp_path / "x.tif") as reader:
         assert reader.shape == (80, 90)

@@ -20,9 +20,6 @@ LABEL_FORMATS = ("tif", "zarr", "geojson", "roi")
 """The formats of `nucleate predict` that hold labels, the one to read first."""
 
 _MICROSCOPES = (
-    "czi",
-    "lif",
-    "nd2",
     "lsm",
     "oib",
     "oif",

@@ -71,8 +71,8 @@ def pair(sample: Sample) -> tuple[Image, Labels]:
     """
     if sample.mask is None:
         raise DatasetError(f"{sample.image} has no mask: label it first.")
-    image = read_image(sample.image)
-    labels = read_label_file(sample.mask, image.pixels.shape[:2], image=sample.image).labels
+    image = read_image(sample.image, sample.plane)
+    labels = read_label_file(sample.mask, image.pixels.shape[:2], image=sample.image, plane=sample.mask_plane).labels
     if wrong := size_mistake(image.pixels.shape[:2], labels.shape):
         raise ImageError(wrong.sentence(str(sample.mask)))
     return image, labels

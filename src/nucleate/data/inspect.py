@@ -18,10 +18,12 @@ from nucleate.data.channels import question as channel_question
 from nucleate.data.dataset import find
 from nucleate.data.duplicates import Pictures, listed
 from nucleate.data.masks import Masks, Mistake, interpret, is_outlines, size_mistake
+from nucleate.data.planes import expanded
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import RGB
 from nucleate.io.label_file import read_label_file, was_changed
 from nucleate.io.reader import read_image
+from nucleate.io.stack import Choice
 from nucleate.types import Dataset, Image, Labels, Sample
 
 _SATURATED = 0.05
@@ -94,14 +96,16 @@ class LabelledPairs:
     validation: tuple[NDArray[np.bool_] | None, ...] = ()
 
 
-def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None) -> FolderReport:
+def inspect(
+    folder: Path, masks: Masks = "auto", validation: Path | None = None, stacks: Choice | None = None
+) -> FolderReport:
     """Read every image and mask of a folder and report on them.
 
     Images that show the same picture are named, also those that are among the labelled ones of `validation`, too. An
     unreadable file is reported, not raised; `DatasetError` is raised where `nucleate.data.dataset.find` does.
     The report is JSON-able through `dataclasses.asdict`.
     """
-    dataset = find(folder)
+    dataset = expanded(find(folder), stacks)
     samples = sorted((*dataset.labelled, *dataset.unlabelled), key=lambda sample: sample.name)
     reports, areas, unreadable = [], [np.zeros(0, np.int64)], []
     together = _Together()
@@ -114,9 +118,9 @@ def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None)
         together.add(looked)
         reports.append(_image_report(looked))
         areas.append(looked.areas)
-    for sample in find(validation).labelled if validation is not None else ():
+    for sample in expanded(find(validation), stacks).labelled if validation is not None else ():
         try:
-            together.hold(sample.name, read_image(sample.image))
+            together.hold(sample.name, read_image(sample.image, sample.plane))
         except (ImageError, OSError) as error:
             unreadable.append(str(error))
     every = np.concatenate(areas)
@@ -131,15 +135,16 @@ def inspect(folder: Path, masks: Masks = "auto", validation: Path | None = None)
     )
 
 
-def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
-    """The labelled images of a folder, read for training.
+def labelled(folder: Path, masks: Masks = "auto", stacks: Choice | None = None) -> LabelledPairs:
+    """The labelled images of a folder, read for training; of files with several images and of stacks what
+    `stacks` says.
 
     An image that cannot be read is left out, with a warning.
 
     Raises:
         DatasetError: there is no mask, none can be read, or one surely is a mistake.
     """
-    dataset = find(folder)
+    dataset = expanded(find(folder), stacks)
     if not dataset.labelled:
         raise _no_masks(dataset)
     together, pairs, wrong = _Together(), list[tuple[Image, Labels]](), list[tuple[Path, Mistake]]()
@@ -168,11 +173,17 @@ def labelled(folder: Path, masks: Masks = "auto") -> LabelledPairs:
 
 def look(sample: Sample, masks: Masks, *, strict: bool = False) -> Looked:
     """Read a sample and look at it; a mask that cannot be read is an oddity, or with `strict` an `ImageError`."""
-    image = read_image(sample.image)
+    image = read_image(sample.image, sample.plane)
     oddities, mistakes, labels, validation = _image_oddities(image), list[Mistake](), None, None
     if sample.mask is not None:
         try:
-            file = read_label_file(sample.mask, image.pixels.shape[:2], image=sample.image, colours=masks == "colours")
+            file = read_label_file(
+                sample.mask,
+                image.pixels.shape[:2],
+                image=sample.image,
+                colours=masks == "colours",
+                plane=sample.mask_plane,
+            )
             found = interpret(file.labels, masks, outlines=is_outlines(sample.mask))
         except (ImageError, OSError) as error:
             if strict:

@@ -11,7 +11,8 @@ import numpy as np
 
 from nucleate.errors import InputError
 from nucleate.io.reader import Reader, open_reader
-from nucleate.types import Box, Pixels
+from nucleate.io.stack import PlaneReader
+from nucleate.types import Box, Pixels, Plane
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.05, 5.0
 """Micrometres; no microscope that shows nuclei has smaller or larger pixels."""
@@ -82,6 +83,11 @@ class OpenImage:
     note: str | None = None
 
     @property
+    def plane(self) -> Plane:
+        """Which plane of a stack it is; of the one in best focus its number."""
+        return self.reader.plane if isinstance(self.reader, PlaneReader) else Plane()
+
+    @property
     def megapixels(self) -> float:
         """How many there are to segment."""
         return self.region.height * self.region.width / 1e6
@@ -90,13 +96,13 @@ class OpenImage:
         self.reader.close()
 
 
-def open_image(path: Path, selection: Selection, series: int | None = None) -> OpenImage:
-    """Open what `selection` asks for, of a file that holds several images the one of this number, from 1.
+def open_image(path: Path, selection: Selection, plane: Plane | None = None) -> OpenImage:
+    """Open what `selection` asks for, of a file that holds several images or of a stack this `plane`.
 
     Raises `ImageError` as readers do, and `InputError` where no level has about the pixel size that is asked for, or
     the region reaches out of the image.
     """
-    reader = open_reader(path, selection.level or 0, series=series)
+    reader = open_reader(path, selection.level or 0, plane=plane)
     try:
         known = reader.pixel_size
         note = None
@@ -112,9 +118,10 @@ def open_image(path: Path, selection: Selection, series: int | None = None) -> O
                 size = known * reader.levels[level].downsample
                 if level:
                     reader.close()
-                    reader = open_reader(path, level, series=series)
+                    reader = open_reader(path, level, plane=plane)
                 note = f"{path}: level {level} is taken, of {size:.4g} micrometres a pixel." if level else None
-        return OpenImage(reader, select_region(reader, selection.region), size, note)
+        said = [one for one in (reader.note if isinstance(reader, PlaneReader) else None, note) if one]
+        return OpenImage(reader, select_region(reader, selection.region), size, " ".join(said) or None)
     except BaseException:
         reader.close()
         raise

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nucleate.errors import OutputError
+from nucleate.inference import in_place
 from nucleate.inference.earlier import Earlier, examine, too_long_name
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.request import Observe as Observe
@@ -16,8 +17,10 @@ from nucleate.inference.resume import refuse_unfinished
 from nucleate.inference.run import Run
 from nucleate.inference.shared_run import SharedRun
 from nucleate.inference.sources import Source, sources
+from nucleate.inference.stacks import refuse_others, stacks_of, write_stacks
 from nucleate.inference.summary import Failed, ImageResult, Summary
 from nucleate.io.prediction_json import record_file
+from nucleate.io.stack import Choice
 from nucleate.networks.runtime import keep_memory
 from nucleate.parallel import Communicator, SingleProcess
 from nucleate.parallel.launch import done_by_living, require_shared
@@ -36,7 +39,8 @@ def predict(
 
     Of many small images, one more is in work at once than the network has threads, each on one of them, as one may wait
     for the disk; large ones follow one after the other. What is computed of a large image is kept in the folder
-    .NAME.work of `out` until it is done. Of a file that holds several images each is segmented. Where images have one
+    .NAME.work of `out` until it is done. Of a file that holds several images each is segmented, unless `request.stacks`
+    names one; of a stack what that says, or what the model was trained on. Where images have one
     name, their results keep the folder or the ending (`sources.unique_names`).
 
     Args:
@@ -58,10 +62,14 @@ def predict(
             image, or what is no result of an earlier run; it ends the run.
     """
     request, ranks = request or Request(), ranks or SingleProcess()
-    found, said = sources(images)
-    too_long = {one.name: too_long_name(one, request.files(one.stem).values()) for one in found}
-    results: dict[str, ImageResult] = {name: Failed(why) for name, why in too_long.items() if why is not None}
+    known = predictor.model.manifest.data.stacks
+    found, said = sources(images, request.stacks, Choice(z=known.get("z"), t=known.get("t")))
+    refused = {one.name: one.refused or too_long_name(one, request.files(one.stem).values()) for one in found}
+    results: dict[str, ImageResult] = {name: Failed(why) for name, why in refused.items() if why is not None}
     wanted = [one for one in found if one.name not in results]
+    stacks = stacks_of(wanted)
+    refuse_others(stacks, out, overwrite=request.overwrite)
+    images_in_place, left = in_place.images(wanted, overwrite=request.overwrite) if request.in_place else ([], [])
 
     def begin(ranks: Communicator) -> dict[str, Earlier]:
         earlier = ranks.together(partial(_earlier, wanted, images, out, request))
@@ -82,7 +90,9 @@ def predict(
                 run.told(source, result)
     else:
         results |= SharedRun(run, wanted).results(ranks)
-    return Summary({one.name: results[one.name] for one in found}, tuple(said))
+    ranks.by_first(partial(write_stacks, stacks, results, out, request))
+    ranks.by_first(partial(in_place.write, images_in_place, results, out, request))
+    return Summary({one.name: results[one.name] for one in found}, (*said, *left))
 
 
 def _earlier(found: Sequence[Source], images: Sequence[Path], out: Path, request: Request) -> dict[str, Earlier]:

@@ -9,6 +9,7 @@ from typing import Any
 from nucleate.errors import InputError
 from nucleate.inference.image_input import Selection
 from nucleate.io.formats import FORMATS, entropy_tiff
+from nucleate.io.stack import Choice
 from nucleate.report import overlay
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
@@ -31,9 +32,12 @@ class Request:
         resume: continue what an interrupted run left.
         overwrite: replace files of the results' names that no earlier run wrote.
         channel: which of several channels is segmented, by its name or its number from 1.
+        stacks: what is segmented of files with several images and of stacks.
+        in_place: also write the labels of an OME-Zarr image into it (`inference.in_place`).
 
     Raises:
-        InputError: for a tile out of range and for an unknown format.
+        InputError: for a tile out of range, for an unknown format, and where labels in place would not be those of
+            the whole image.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -44,6 +48,8 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     channel: str | None = None
+    stacks: Choice = field(default_factory=Choice)
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         if not SMALLEST_TILE <= self.tile <= LARGEST_TILE:
@@ -53,6 +59,11 @@ class Request:
                 raise InputError(f"There is no --format {name}: choose from {', '.join(FORMATS)}, with commas between.")
         if not self.formats:
             raise InputError(f"--format is empty: choose from {', '.join(FORMATS)}, with commas between.")
+        if self.in_place and (self.selection != Selection() or not {"tif", "zarr"} & set(self.formats)):
+            raise InputError(
+                "--in-place writes the labels of whole images, as --format tif or zarr has them: add one of these, and"
+                " leave --level, --pixel-size and --region out."
+            )
 
     def identity(self) -> dict[str, Any]:
         """What the nuclei and their files depend on, for JSON."""

@@ -118,9 +118,10 @@ def written_digest(path: Path) -> str:
 
 def fingerprint(path: Path) -> str:
     """What tells an image from another, or from what it was before: the digest of all bytes of its file, or of all
-    files of its folder. A copy has the same. Raises `ImageError` where it cannot be read."""
+    files of its folder but the labels of an OME-Zarr, which prediction may write. A copy has the same. Raises
+    `ImageError` where it cannot be read."""
     try:
-        return digest_of(path)
+        return digest_of(path, without="labels")
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist: check the path.") from error
     except OSError as error:

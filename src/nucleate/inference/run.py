@@ -43,7 +43,7 @@ from nucleate.parallel import Communicator, RanksLost, SingleProcess
 from nucleate.parallel.deal import InOrder, deal
 from nucleate.report import overlay
 from nucleate.sentences import command
-from nucleate.types import Box, Image
+from nucleate.types import Box, Image, Plane
 
 DRAWN = 4096
 """Pixels; an overlay is drawn of images whose longest side is no longer."""
@@ -100,7 +100,7 @@ class Run:
     def open(self, source: Source) -> OpenImage:
         """Open an image."""
         with reading(source.path):
-            return open_image(source.path, self.request.selection, source.series)
+            return open_image(source.path, self.request.selection, source.plane)
 
     def start(self, source: Source) -> tuple[Source, ImageResult | OpenImage]:
         """Open an image, and segment it if it is small."""
@@ -169,9 +169,7 @@ class Run:
 
         def end() -> dict[str, Any]:
             remarks = (*pipeline.notes, *hints.remarks(pipeline, model.manifest, nuclei.count))
-            removed = self._record(
-                source, reader.level, nuclei, files, digest(identity), (*remarks, *remark(nuclei.novelty))
-            )
+            removed = self._record(source, image, nuclei, files, digest(identity), (*remarks, *remark(nuclei.novelty)))
             if request.overlay and not drawn:
                 notes.append(f"{source.path} is too large for an overlay. To look at it: {command('view', self.out)}")
             bounded = nuclei.bounded()
@@ -194,15 +192,19 @@ class Run:
 
     def _identity(self, source: Source) -> dict[str, Any]:
         """What the results for an image depend on, for JSON."""
-        if source.series is None:
+        if source.plane.series is None and source.stack is None:
             image = fingerprint(source.path)
         else:
             with self.lock:  # the other images of the file wait until it is read, once for all
                 if source.path not in self.fingerprints:
                     self.fingerprints[source.path] = fingerprint(source.path)
-            image = f"{self.fingerprints[source.path]} {source.series}"
+            image = self.fingerprints[source.path]
+        if source.plane.series is not None:
+            image += f" {source.plane.series}"
+        plane = {"z": source.plane.z, "t": source.plane.t}
         return {
             "image": image,
+            **({"plane": plane} if any(plane.values()) else {}),
             **self.predictor.identity(),
             **{key.replace("_", " "): value for key, value in asdict(self.environment).items()},
             **self.request.identity(),
@@ -244,7 +246,7 @@ class Run:
     def _record(
         self,
         source: Source,
-        level: int,
+        image: OpenImage,
         nuclei: StoredInstances,
         files: Mapping[str, str],
         mark: str,
@@ -258,13 +260,13 @@ class Run:
         record = PredictionRecord.of(
             nuclei,
             source.path,
-            level,
+            image.reader.level,
             kept,
             mark,
             self.environment,
             digests={name: written_digest(folder / file) for name, file in kept.items()},
             relative=relative_to(folder, source.path),
-            series=source.series,
+            plane=Plane(source.plane.series, image.plane.z, image.plane.t),
             notes=remarks,
         )
         write_record(folder / record_file(source.stem), record)

@@ -197,7 +197,7 @@ def _every(dataset: Dataset) -> list[Sample]:
 def _read(sample: Sample) -> Image | str:
     """An image, or why it cannot be read."""
     try:
-        return read_image(sample.image)
+        return read_image(sample.image, sample.plane)
     except (ImageError, OSError) as error:
         return str(error)
 
@@ -218,7 +218,7 @@ def _look(sample: Sample, image: Image, model: Model, channel: str | None) -> _S
 
 def _entropy(sample: Sample, model: Model, channel: str | None, engine: Backend) -> float:
     """The mean predictive entropy of an image's tiles, in bits."""
-    pixels = _normalised(read_image(sample.image), model, channel)
+    pixels = _normalised(read_image(sample.image, sample.plane), model, channel)
     shape, classes = (pixels.shape[1], pixels.shape[2]), engine.architecture.classes
     found = [
         to_entropy(engine.zoomed(torch.from_numpy(pixels[:, *box.within(Box(0, 0, *shape))])[None]), classes).mean()

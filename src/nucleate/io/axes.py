@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -70,26 +71,68 @@ def uncounted(name: str) -> str:
     return _COUNTER.sub(" ", name).strip(" \t-_:,;/|") or name
 
 
-def one_plane(axes: str, shape: tuple[int, ...], path: Path) -> tuple[str, tuple[int, ...]]:
-    """The axes of one plane, YX, YXS, CYX or SYX, and their lengths; others of length 1 are dropped.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the axes of an image mean: the (height, width) of its planes, the lengths of the axes that make it a `stack`
+    (Z, T, or the file's own letter of an axis that it does not name), in the file's order, and `channels`, which are
+    axes C or S."""
+
+    axes: str
+    lengths: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.lengths[self.axes.index("Y")], self.lengths[self.axes.index("X")]
+
+    @property
+    def stack(self) -> dict[str, int]:
+        return {axis: n for axis, n in zip(self.axes, self.lengths, strict=True) if axis not in "CSYX"}
+
+    @property
+    def channels(self) -> int:
+        return math.prod(n for axis, n in zip(self.axes, self.lengths, strict=True) if axis in "CS")
+
+
+UNNAMED = "IQ"
+"""Axes of which a TIFF file says no more than that there are several pages."""
+
+_OTHERS = {
+    "A": "angles",
+    "E": "wavelengths",
+    "H": "lifetimes",
+    "L": "exposures",
+    "M": "tiles of a mosaic",
+    "P": "phases or positions",
+    "R": "tiles",
+    "V": "events",
+}
+
+
+def layout(axes: str, shape: tuple[int, ...], path: Path) -> Layout:
+    """What the axes of an image mean; those of length 1 are dropped, but for Y and X.
 
     Raises:
-        ImageError: for a stack, and for more than `MOST_CHANNELS`.
+        ImageError: for axes of another meaning, in an order in which planes are not whole, and for more channels than
+            `MOST_CHANNELS`.
 
-    >>> one_plane("TCZYX", (1, 3, 1, 40, 50), Path("cells.ome.tif"))
-    ('CYX', (3, 40, 50))
+    >>> layout("TCZYX", (5, 3, 1, 40, 50), Path("cells.ome.tif"))
+    Layout(axes='TCYX', lengths=(5, 3, 40, 50))
     """
     kept = [i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis in "YX" or size > 1]
     axes, shape = "".join(axes[i] for i in kept), tuple(shape[i] for i in kept)
-    if axes not in ("YX", "YXS", "CYX", "SYX"):
+    where = f"{path} has axes {axes} of shape {shape}"
+    if other := next((axis for axis in axes if axis in _OTHERS), None):
+        raise ImageError(f"{where}, and {_OTHERS[other]} ({other}) are not read: save one of them.")
+    if not axes.removesuffix("S").endswith("YX") or len(set(axes)) < len(axes) or set(axes) - set("TZCSYX" + UNNAMED):
+        raise ImageError(f"{where}, which is no order that is read: save it with the axes TZCYX.")
+    if "C" in axes and "S" in axes:
+        raise ImageError(f"{where}, colours in each of several channels: save each channel, or the colours, alone.")
+    found = Layout(axes, shape)
+    if found.channels > MOST_CHANNELS:
         raise ImageError(
-            f"{path} has axes {axes} of shape {shape} where one plane is needed: save one plane or a projection of it"
-            " (channels belong on an axis named C)."
+            f"{path} promises {found.channels} channels, above the limit of {MOST_CHANNELS}: export it again."
         )
-    channels = math.prod(size for axis, size in zip(axes, shape, strict=True) if axis not in "YX")
-    if channels > MOST_CHANNELS:
-        raise ImageError(f"{path} promises {channels} channels, above the limit of {MOST_CHANNELS}: export it again.")
-    return axes, shape
+    return found
 
 
 def as_pixels(values: NDArray[np.generic], where: object) -> Pixels:

@@ -50,8 +50,8 @@ def chosen_image(series: int | None, names: Sequence[str], path: Path) -> int:
         listed = ", ".join(name or f"image {number}" for number, name in enumerate(names[:4], start=1))
         more = ", ..." if len(names) > 4 else ""
         raise ImageError(
-            f"{path} holds {len(names)} images ({listed}{more}), and one is needed here: save each as a file of its own"
-            " (nucleate predict segments them all)."
+            f"{path} holds {len(names)} images ({listed}{more}), and one is needed here: choose it, or save each as a"
+            " file of its own (nucleate predict and train take all, or the one of --scene)."
         )
     if series is not None and not 1 <= series <= len(names):
         raise ImageError(f"{path} has no image {series}: it holds {len(names)}.")

@@ -9,9 +9,9 @@ import stat
 from pathlib import Path
 
 
-def digest_of(path: Path) -> str:
-    """The digest of a file, or of a folder such as a Zarr: of the names and bytes of all files in it. The same for a
-    copy. What is neither file nor folder counts by its name alone.
+def digest_of(path: Path, *, without: str | None = None) -> str:
+    """The digest of a file, or of a folder such as a Zarr: of the names and bytes of all files in it but those in
+    folders of the name `without`. The same for a copy. What is neither file nor folder counts by its name alone.
 
     Raises `OSError` where something cannot be read.
 
@@ -26,19 +26,21 @@ def digest_of(path: Path) -> str:
     if not path.is_dir():
         return _of_file(path)
     found = hashlib.sha256()
-    for name, file in sorted(_files(path)):
+    for name, file in sorted(_files(path, without)):
         found.update(os.fsencode(name) + b"\0" + (_of_file(file) if file.is_file() else "").encode() + b"\0")
     return found.hexdigest()
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
+def _files(folder: Path, without: str | None) -> list[tuple[str, Path]]:
     """Every file below a folder, by its place in it."""
     places: list[Path] = []
     linked: set[str] = set()
     for above, inner, names in os.walk(folder, onerror=_raise, followlinks=True):
         places += [Path(above, name) for name in names]
         links = {name: os.path.realpath(Path(above, name)) for name in inner if Path(above, name).is_symlink()}
-        inner[:] = [name for name in inner if links.get(name) not in linked]  # else a loop would have no end
+        inner[:] = [
+            name for name in inner if name != without and links.get(name) not in linked
+        ]  # else a loop would have no end
         linked.update(links.values())
     return [(place.relative_to(folder).as_posix(), place) for place in places]
 

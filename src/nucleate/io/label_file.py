@@ -27,7 +27,7 @@ from nucleate.io.formats.qupath import GZIP, Annotations
 from nucleate.io.ome_zarr import is_zarr
 from nucleate.io.prediction_json import PredictionRecord, read_record, record_file
 from nucleate.io.reader import LARGEST_LABELS, open_reader, start_of, unmarked, whole
-from nucleate.types import Labels
+from nucleate.types import Labels, Plane
 
 _JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
 _ZIP_STARTS = (b"PK\3\4", b"PK\5\6")
@@ -47,7 +47,7 @@ class LabelFile:
     validation: NDArray[np.bool_] | None = None
 
 
-def read_labels(path: Path, shape: tuple[int, int] | None = None) -> Labels:
+def read_labels(path: Path, shape: tuple[int, int] | None = None, plane: Plane | None = None) -> Labels:
     """The labels of `read_label_file`.
 
     >>> import tempfile, tifffile
@@ -58,11 +58,16 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> Labels:
     array([[0, 1],
            [2, 2]], dtype=int32)
     """
-    return read_label_file(path, shape).labels
+    return read_label_file(path, shape, plane=plane).labels
 
 
 def read_label_file(
-    path: Path, shape: tuple[int, int] | None = None, *, image: Path | None = None, colours: bool = False
+    path: Path,
+    shape: tuple[int, int] | None = None,
+    *,
+    image: Path | None = None,
+    colours: bool = False,
+    plane: Plane | None = None,
 ) -> LabelFile:
     """Read labels from any format that `nucleate predict` writes, and any that people have.
 
@@ -77,6 +82,7 @@ def read_label_file(
         shape: (height, width) of the image that outlines belong to, in pixels; by default what they reach over.
         image: which image it is, for a file with the labels of many.
         colours: take every colour as one nucleus, black as the background.
+        plane: which image of a file that holds several, and which plane of a stack of labels.
 
     Returns:
         int32 of shape (height, width): 0 background, 1..N one nucleus each, negative unknown.
@@ -104,9 +110,10 @@ def read_label_file(
             else "save its labels as TIFF: tifffile.imwrite('NAME.tif', labels)"
         )
         raise ImageError(f"{path} is no label image, and reading such a file may run code in it: {way}.")
-    if start.startswith(tiff.SIGNATURES) and (pages := mask_stack.read_pages(path)) is not None:
+    one = plane in (None, Plane())
+    if one and start.startswith(tiff.SIGNATURES) and (pages := mask_stack.read_pages(path)) is not None:
         return LabelFile(*pages)
-    with open_reader(path, labels=True) as reader:
+    with open_reader(path, labels=True, plane=plane) as reader:
         values = whole(reader, path, LARGEST_LABELS, least=4)
     with reading(path):
         if colours and start.startswith(bitmap.JPEG_SIGNATURE):

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from nucleate.errors import ImageError
-from nucleate.io.axes import as_pixels, micrometres, name_of, names_of, one_plane, square
-from nucleate.io.base import MOST_LEVELS, Level, Reader, chosen_image, downsample
-from nucleate.io.zarr_metadata import BROKEN, read_json
+from nucleate.io.axes import Layout, as_pixels, layout, micrometres, name_of, names_of, square
+from nucleate.io.base import MOST_LEVELS, Level, chosen_image, downsample
+from nucleate.io.stack import Scene, StackReader
+from nucleate.io.zarr_metadata import BROKEN, read_json, version_of
 from nucleate.types import Box, Pixels
 
 
-class OmeZarrReader(Reader):
+class OmeZarrReader(StackReader):
     """A folder that holds an OME-Zarr image of version 0.4 or 0.5 (https://ngff.openmicroscopy.org), open.
 
-    Axes y and x, with c before them, and z and t of length 1. The folder may also be one that bioformats2raw made. Of
+    Axes y and x, with c, z and t before them in any order. The folder may also be one that bioformats2raw made. Of
     several images in it `series` chooses one, from 1. Pixel sizes are those of each level's scale, in the axes' unit.
     With `labels`, labels that were written beside an image are read, too, and values stay as they are stored.
 
     Raises:
-        ImageError: the folder is missing, broken or no image (labels, a plate), a stack, has no such level, chunks that
-            are too large, or codecs other than those of `zarr_metadata.COMPRESSORS`.
+        ImageError: the folder is missing, broken or no image (labels, a plate), has axes that are not read, no such
+            level, chunks that are too large, or codecs other than those of `zarr_metadata.COMPRESSORS`.
     """
 
     def __init__(self, path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> None:
@@ -46,15 +48,18 @@ class OmeZarrReader(Reader):
             raise ImageError(
                 f"{path} promises {len(datasets)} levels, above the limit of {MOST_LEVELS}: export it again."
             )
-        arrays = [ChunkedArray(_inside(folder, dataset["path"])) for dataset in datasets]
-        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
+        axes = _axes_of(multiscale)
+        names = _letters(axes)
+        # Chunks of other channels are read together with one, those of other planes are not.
+        together = [place for place, name in enumerate(names) if name == "C"]
+        arrays = [ChunkedArray(_inside(folder, dataset["path"]), together=together) for dataset in datasets]
         shapes = [array.shape for array in arrays]
-        names = "".join("C" if axis.get("type") == "channel" else str(axis["name"]).upper() for axis in axes)
         if any(len(shape) != len(names) or shape[:-2] != shapes[0][:-2] for shape in shapes):
             raise ValueError(f"axes {names} of shapes {shapes}")
-        kept, _ = one_plane(names, shapes[0], path)
-        if kept not in ("YX", "CYX"):
+        found = layout(names, shapes[0], path)
+        if not found.axes.endswith("YX") or "S" in found.axes:
             raise ValueError(f"axes {names}")
+        self.stack, self._ahead = found.stack, names[:-2]
         sizes = [(height, width) for *_, height, width in shapes]
         self.levels = tuple(Level(size, downsample(sizes[0], size)) for size in sizes)
         self.check_level()
@@ -65,13 +70,16 @@ class OmeZarrReader(Reader):
         self.piece = min(high, self.shape[0]), min(wide, self.shape[1])
         stored = np.zeros(0, self._array.dtype)
         self.dtype = stored.dtype if self._labels else as_pixels(stored, path).dtype
-        self.channels = _channels(attributes, int(np.prod(shapes[0][:-2])))
+        self.channels = _channels(attributes, found.channels)
         self.pixel_size = _pixel_size(multiscale, datasets[self.level], axes)
 
-    def read(self, box: Box) -> Pixels:
+    def read_plane(self, place: tuple[int, ...], box: Box) -> Pixels:
         self.check_inside(box)
-        before = self._array.shape[:-2]
-        values = self._array.read((*(0 for _ in before), box.y, box.x), (*before, box.bottom, box.right))
+        at = dict(zip(self.stack, place, strict=True))
+        ahead = list(zip(self._ahead, self._array.shape[:-2], strict=True))
+        start = [0 if axis == "C" else at.get(axis, 0) for axis, _ in ahead]
+        stop = [length if axis == "C" else begin + 1 for (axis, length), begin in zip(ahead, start, strict=True)]
+        values = self._array.read((*start, box.y, box.x), (*stop, box.bottom, box.right))
         pixels = np.moveaxis(values.reshape(-1, *box.shape), 0, 2)
         return np.ascontiguousarray(pixels if self._labels else as_pixels(pixels, self.path))
 
@@ -103,9 +111,61 @@ def _attributes(folder: Path) -> dict[str, Any] | None:
         raise ImageError(f"{folder} has broken OME-Zarr metadata ({error!r}): export it again.") from error
 
 
-def image_names(path: Path) -> tuple[str, ...]:
-    """The names of the images in an OME-Zarr folder; raises `ImageError` as `OmeZarrReader` does."""
-    return tuple(_name(*image) for image in _images(path, labels=False))
+def scenes(path: Path, *, labels: bool = False) -> tuple[Scene, ...]:
+    """The images in an OME-Zarr folder; raises `ImageError` as `OmeZarrReader` does."""
+    try:
+        return tuple(
+            Scene(_name(*image), tuple(_stored_layout(path, *image).stack.items())) for image in _images(path, labels)
+        )
+    except BROKEN as error:
+        raise ImageError(f"{path} has broken OME-Zarr metadata ({error!r}): export it again.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ImageGroup:
+    """Where in an OME-Zarr folder an image lies, and how: the `zarr_format` of its arrays, the letters of its `axes`,
+    its part of the metadata, and the shape of each level."""
+
+    folder: Path
+    zarr_format: Literal[2, 3]
+    axes: str
+    multiscale: dict[str, Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def image_group(path: Path, series: int | None = None) -> ImageGroup:
+    """The group of an image; raises `ImageError` as `OmeZarrReader` does."""
+    images = _images(path, labels=False)
+    folder, _, multiscale = images[chosen_image(series, [_name(*image) for image in images], path)]
+    try:
+        places = [_inside(folder, dataset["path"]) for dataset in multiscale["datasets"]]
+        axes = _letters(_axes_of(multiscale))
+        return ImageGroup(folder, version_of(places[0]), axes, multiscale, tuple(map(_stored_shape, places)))
+    except BROKEN as error:
+        raise ImageError(f"{path} has broken OME-Zarr metadata ({error!r}): export it again.") from error
+
+
+def _stored_shape(array: Path) -> tuple[int, ...]:
+    found = read_json(array / "zarr.json") or read_json(array / ".zarray") or {}
+    return tuple(int(length) for length in found["shape"])
+
+
+def _stored_layout(path: Path, folder: Path, _: dict[str, Any], multiscale: dict[str, Any]) -> Layout:
+    """What the axes of an image mean, from its metadata alone."""
+    names = _letters(_axes_of(multiscale))
+    shape = _stored_shape(_inside(folder, multiscale["datasets"][0]["path"]))
+    if len(shape) != len(names):
+        raise ValueError(f"axes {names} of shape {shape}")
+    return layout(names, shape, path)
+
+
+def _axes_of(multiscale: dict[str, Any]) -> list[dict[str, Any]]:
+    return [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
+
+
+def _letters(axes: list[dict[str, Any]]) -> str:
+    """The axes by one letter each."""
+    return "".join("C" if axis.get("type") == "channel" else str(axis["name"]).upper() for axis in axes)
 
 
 _OneImage = tuple[Path, dict[str, Any], dict[str, Any]]

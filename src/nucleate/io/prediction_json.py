@@ -12,6 +12,7 @@ from typing import Any
 from nucleate.errors import InputError
 from nucleate.io.atomic import write_json
 from nucleate.io.instances import Instances
+from nucleate.types import Plane
 
 KIND = "nucleate prediction"
 """Under `kind` in the file, and so told apart from any other JSON."""
@@ -37,8 +38,9 @@ class PredictionRecord:
 
     `digests` has the SHA-256 of each of the `files` (`io.digest`) as it was written; `relative` is where the image was
     from the record's own folder, None where that cannot be said; `series` which image of its file it was, from 1, None
-    of a file with one; `notes` what a person should know of the result; `novelty` how far the image lies from those
-    that the model was trained on, above 1 where it is unlike them, None where that is not known."""
+    of a file with one; `z` and `t` which plane and frame of a stack it was, as of `types.Plane`; `notes` what a person
+    should know of the result; `novelty` how far the image lies from those that the model was trained on, above 1 where
+    it is unlike them, None where that is not known."""
 
     image: str
     level: int
@@ -55,6 +57,13 @@ class PredictionRecord:
     series: int | None = None
     notes: tuple[str, ...] = ()
     novelty: float | None = None
+    z: int | str | None = None
+    t: int | None = None
+
+    @property
+    def plane(self) -> Plane:
+        """Which image of its file it was."""
+        return Plane(self.series, self.z, self.t)
 
     def locate(self, folder: Path) -> Path:
         """The image: from the record's own folder, with which it may have been moved, else where it was."""
@@ -74,7 +83,7 @@ class PredictionRecord:
         *,
         digests: dict[str, str] | None = None,
         relative: str | None = None,
-        series: int | None = None,
+        plane: Plane | None = None,
         notes: tuple[str, ...] = (),
     ) -> PredictionRecord:
         """The record of these nuclei, found in that level of the image."""
@@ -91,7 +100,9 @@ class PredictionRecord:
             environment=environment,
             digests=digests or {},
             relative=relative,
-            series=series,
+            series=(plane or Plane()).series,
+            z=(plane or Plane()).z,
+            t=(plane or Plane()).t,
             notes=notes,
             novelty=nuclei.novelty,
         )
@@ -121,7 +132,8 @@ def record_file(stem: str) -> str:
 
 def write_record(path: Path, record: PredictionRecord) -> None:
     """Write the record; raises `OutputError` as `io.atomic.atomic` does."""
-    write_json(path, {"kind": KIND, **asdict(record)})
+    said = {name: value for name, value in asdict(record).items() if name not in ("z", "t") or value is not None}
+    write_json(path, {"kind": KIND, **said})
 
 
 def read_record(path: Path) -> PredictionRecord | None:
@@ -159,8 +171,8 @@ def _fits(name: str, value: Any) -> bool:
         return value is None or (isinstance(value, str) and "\0" not in value)
     if name == "digests":
         return value is None or (isinstance(value, dict) and all(isinstance(one, str) for one in value.values()))
-    if name == "series":
-        return value is None or (_whole(value) and value > 0)
+    if name in ("series", "z", "t"):
+        return value is None or (_whole(value) and value > 0) or (name == "z" and value in ("max", "mean"))
     if name == "notes":
         return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
     if name == "environment":

@@ -9,18 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.io import bitmap, ome_zarr, tiff, tiff_reader
+from nucleate.io import bitmap, microscopes, ome_zarr, tiff, tiff_reader
 from nucleate.io.axes import as_pixels, name_of, names_of
 from nucleate.io.base import Level, MemoryReader, Reader, chosen_image
 from nucleate.io.files import open_regular, reading
 from nucleate.io.ome_zarr import OmeZarrReader
+from nucleate.io.stack import Scene, one_plane, refuse_other_planes
 from nucleate.io.tiff_reader import TiffReader
-from nucleate.types import Image
+from nucleate.types import Image, Plane
 
 __all__ = ["Level", "MemoryReader", "Reader", "open_reader", "read_image"]
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".tf2", ".tf8", ".btf", ".svs", ".ndpi", ".zarr"}
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".tf2", ".tf8", ".btf", ".svs", ".ndpi", ".zarr"} | microscopes.SUFFIXES
 )
 """The endings of files, and of OME-Zarr folders, that can be read as images, in lower case."""
 
@@ -63,37 +64,40 @@ def unmarked(name: str) -> str:
     return name
 
 
-def image_names(path: Path) -> tuple[str, ...]:
-    """The names of the images that a file holds, empty for those without: one in most files, several where a microscope
-    saved many positions as one. A file that cannot be read counts as one image, and fails where that is opened.
+def scenes(path: Path, *, labels: bool = False) -> tuple[Scene, ...]:
+    """The images that a file holds: one in most files, several where a microscope saved many positions as one; each may
+    be a stack. A file that cannot be read counts as one image, and fails where that is opened.
     """
     try:
         if _is_folder(path):
-            return ome_zarr.image_names(path)
-        return tiff_reader.image_names(path) if start_of(path).startswith(tiff.SIGNATURES) else ("",)
+            return ome_zarr.scenes(path, labels=labels)
+        start = start_of(path)
+        if start.startswith(tiff.SIGNATURES):
+            return tiff_reader.scenes(path)
+        return microscopes.scenes(path) if microscopes.kind(start) else (Scene(),)
     except ImageError:
-        return ("",)
+        return (Scene(),)
 
 
-def open_reader(path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> Reader:
+def open_reader(path: Path, level: int = 0, *, labels: bool = False, plane: Plane | None = None) -> Reader:
     """The reader of an image of any size, which gives any box of it.
 
-    TIFF in all its kinds (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI) and OME-Zarr are read by pieces. PNG and JPEG have
-    none, so such an image is decoded as a whole.
+    TIFF in all its kinds (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI), OME-Zarr and CZI are read by pieces, ND2 and LIF by
+    frames. PNG and JPEG have none, so such an image is decoded as a whole.
 
     Args:
         path: a file, or an OME-Zarr folder.
         level: which level of a pyramid, 0 the whole image.
         labels: whether it is a label image: values stay as they are stored, a palette's indices are the labels, and
             OME-Zarr labels are read, too, which are no image.
-        series: which image of a file that holds several (`image_names`), from 1.
+        plane: which image of a file that holds several, and which plane of a stack.
 
     Returns:
         The open reader; close it, or use it in a `with` block.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, a stack or of another kind, has no such level or image, holds
-            several images of which none is chosen, or is a PNG or JPEG above `bitmap.LARGEST`.
+        ImageError: the file is missing, cut off, broken or of another kind, has no such level, image or plane, holds
+            several of which none is chosen, or is a PNG or JPEG above `bitmap.LARGEST`.
 
     >>> import tempfile, numpy, tifffile
     >>> from nucleate.types import Box
@@ -103,32 +107,37 @@ def open_reader(path: Path, level: int = 0, *, labels: bool = False, series: int
     ...         reader.shape, reader.piece, reader.read(Box(500, 499, 1, 3)).tolist()
     ((1000, 1000), (256, 256), [[[0], [1], [0]]])
     """
+    plane = plane or Plane()
     if _is_folder(path):
-        return OmeZarrReader(path, level, labels=labels, series=series)
+        return one_plane(OmeZarrReader(path, level, labels=labels, series=plane.series), plane, labels=labels)
     start = start_of(path)
     if start.startswith(tiff.SIGNATURES):
-        return TiffReader(path, level, labels=labels, series=series)
+        return one_plane(TiffReader(path, level, labels=labels, series=plane.series), plane, labels=labels)
+    if microscopes.kind(start):
+        return one_plane(microscopes.open_microscope(path, level, series=plane.series), plane, labels=labels)
     if not start.startswith((bitmap.PNG_SIGNATURE, bitmap.JPEG_SIGNATURE)):
         raise ImageError(
-            f"{path} is not a PNG, JPEG or TIFF file, whatever its name says: export it as one."
+            f"{path} is not a PNG, JPEG or TIFF file, nor ND2, LIF or CZI, whatever its name says: export it as one."
             if start
             else f"{path} is empty: copy or export it again."
         )
     with reading(path):
         pixels = bitmap.read_bitmap(path, labels=labels)
         values = pixels if labels else as_pixels(pixels, path)
-    chosen_image(series, ("",), path)
+    chosen_image(plane.series, ("",), path)
+    refuse_other_planes(path, plane)
     reader = MemoryReader(Image(name_of(path), values, names_of(pixels.shape[2]), None, path))
     reader.level = level
     reader.check_level()
     return reader
 
 
-def read_image(path: Path) -> Image:
-    """Read one plane of a PNG, JPEG, TIFF, OME-TIFF or ImageJ TIFF file, or of an OME-Zarr folder.
+def read_image(path: Path, plane: Plane | None = None) -> Image:
+    """Read one plane of a PNG, JPEG, TIFF, OME-TIFF, ImageJ TIFF, ND2, LIF or CZI file, or of an OME-Zarr folder.
 
     Args:
         path: of the file or folder.
+        plane: which image of a file that holds several, and which plane of a stack.
 
     Returns:
         The image. The pixels keep the file's type where it is uint8 or uint16; every other number becomes float32, and
@@ -136,7 +145,7 @@ def read_image(path: Path) -> Image:
         "green", "blue", else "channel 1", "channel 2" and so on.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, a stack, above `LARGEST_WHOLE`, or holds NaN or infinity.
+        ImageError: as `open_reader`; it is above `LARGEST_WHOLE`, or holds NaN or infinity.
 
     >>> import tempfile, tifffile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +155,7 @@ def read_image(path: Path) -> Image:
     >>> image.name, image.pixels.shape, image.pixels.dtype.name, image.channels
     ('cells', (3, 3, 1), 'uint16', ('grey',))
     """
-    with open_reader(path) as reader:
+    with open_reader(path, plane=plane) as reader:
         return Image(reader.name, whole(reader, path, LARGEST_WHOLE), reader.channels, reader.pixel_size, path)
 
 

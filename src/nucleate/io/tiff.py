@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
-from nucleate.io.axes import micrometres, numbered, one_plane, square
+from nucleate.io.axes import Layout, layout, micrometres, numbered, square
 
 # What tifffile logs on its way to an error, the error says; without a handler it would land on the terminal.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -26,6 +26,17 @@ _SLIDES = ("scn", "qpi", "ndpi", "bif", "avs", "philips", "sis")  # formats of w
 _PHOTOGRAPH = re.compile(r"\b(label|macro|overview|preview|thumbnail)\b", re.IGNORECASE)
 _THUMBNAIL = 16  # times smaller, where the format does not say what a page is
 _MINISWHITE, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
+_NOT_LIGHT = {
+    4: "a transparency mask",
+    5: "inks for printing (CMYK)",
+    8: "CIE L*a*b*",
+    9: "CIE L*a*b* (ICC)",
+    10: "CIE L*a*b* (ITU)",
+    32803: "a colour filter array of a camera",
+    32844: "the logarithm of light (LogL)",
+    32845: "the logarithm of light (LogLuv)",
+    34892: "raw numbers of a camera",
+}
 
 
 def images_of(tiff: Any, path: Path) -> list[Any]:
@@ -54,9 +65,15 @@ def _shows_others(series: Any, largest: Any) -> bool:
     return bool(series.kind == "generic" and _THUMBNAIL * math.prod(series.shape) < math.prod(largest.shape))
 
 
-def plane_axes(series: Any, path: Path) -> tuple[str, tuple[int, ...]]:
-    """The axes of a series of pages that are one plane, and their lengths."""
-    return one_plane(series.get_axes(False), series.get_shape(False), path)
+def series_layout(series: Any, path: Path) -> Layout:
+    """What the axes of a series of pages, or of one level of it, mean."""
+    return layout(series.get_axes(False), series.get_shape(False), path)
+
+
+def refuse_printing(page: Any, path: Path) -> None:
+    """Raise `ImageError` for colours that are no light: inks (CMYK), CIE L*a*b* and their like."""
+    if page.photometric in _NOT_LIGHT:
+        raise ImageError(f"{path} has colours as {_NOT_LIGHT[page.photometric]}: save it as RGB.")
 
 
 def displayed(pixels: NDArray[np.generic], page: Any, *, as_indices: bool, as_stored: bool) -> NDArray[np.generic]:

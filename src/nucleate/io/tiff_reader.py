@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from nucleate.errors import ImageError
 from nucleate.io import tiff
-from nucleate.io.axes import as_pixels, micrometres, name_of, names_of
-from nucleate.io.base import MOST_LEVELS, Level, Reader, chosen_image, downsample
+from nucleate.io.axes import Layout, as_pixels, micrometres, name_of, names_of
+from nucleate.io.base import MOST_LEVELS, Level, chosen_image, downsample
 from nucleate.io.files import open_regular, reading
+from nucleate.io.stack import Scene, StackReader
 from nucleate.io.tiff_guard import BoundedFile, check_ome, check_pages
 from nucleate.io.tiff_page import PieceCache, SharedFile, TiffPage
 from nucleate.types import Box, Pixels
@@ -35,20 +36,21 @@ _FOREIGN = {"is_mmstack": False, "is_ndtiff": False, "is_scanimage": False}
 _APERIO_SIZE = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 
 
-class TiffReader(Reader):
+class TiffReader(StackReader):
     """A TIFF file, open; `level` chooses one level of its pyramid.
 
     Of a file that holds several images (`tiff.images_of`), `series` chooses one, from 1. Channels may be samples of a
     pixel, planes of a page, or pages of their own. Every tile that the file names must lie inside it, so that a file
     that is cut off is refused when it is opened.
 
-    Axes of length 1 are dropped, and so is transparency. A palette becomes its colours, except in an ImageJ file, where
-    the indices are what was measured. With `labels`, values stay as they are stored, a palette's indices included, as
-    programs colour a label image for display.
+    Axes of length 1 are dropped, and so is transparency. Of a stack only the pages of the planes that are read are
+    looked at. A palette becomes its colours, except in an ImageJ file, where the indices are what was measured. With
+    `labels`, values stay as they are stored, a palette's indices included, as programs colour a label image for
+    display.
 
     Raises:
-        ImageError: the file is missing, cut off, broken, of another kind, a stack, without the level, holds several
-            images of which none is chosen, or has planes in other files.
+        ImageError: the file is missing, cut off, broken, of another kind, without the level, holds several images of
+            which none is chosen, has axes that are not read, colours for printing, or planes in other files.
     """
 
     def __init__(self, path: Path, level: int = 0, *, labels: bool = False, series: int | None = None) -> None:
@@ -62,20 +64,24 @@ class TiffReader(Reader):
         self.levels = _levels(series, path)
         self.check_level()
         chosen = series.levels[self.level]
-        axes, shape = tiff.plane_axes(chosen, path)
-        self._page, self._samples = chosen.keyframe, "S" in axes
+        layout = tiff.series_layout(chosen, path)
+        self.stack, self._page, self.samples = layout.stack, chosen.keyframe, "S" in layout.axes
+        tiff.refuse_printing(self._page, path)
         cache = PieceCache(KEPT if self._page.is_tiled else KEPT_STRIPS)
-        self._planes = _planes(chosen, SharedFile(path, self._tiff.filehandle), cache)
-        if sum(plane.samples for plane in self._planes) != math.prod(shape) // math.prod(self.shape):
-            raise ImageError(f"{path} has axes {axes} of shape {shape} stored in another shape: export it again.")
-        self.piece = self._planes[0].piece
-        together = math.prod(self.piece) * sum(plane.samples for plane in self._planes) * self._page.dtype.itemsize
+        self._pages = _Pages(chosen, layout, SharedFile(path, self._tiff.filehandle), cache)
+        first_planes = self._pages.at(tuple(0 for _ in self.stack))
+        if sum(plane.samples for plane in first_planes) != layout.channels:
+            raise ImageError(
+                f"{path} has axes {layout.axes} of shape {layout.lengths} stored in another shape: export it again."
+            )
+        self.piece = first_planes[0].piece
+        together = math.prod(self.piece) * layout.channels * self._page.dtype.itemsize
         if together > _MOST_TOGETHER:
             raise ImageError(f"{path} takes {together} bytes to read one tile of all its channels: save smaller tiles.")
-        first = self._values(Box(0, 0, 1, 1))
+        first = self._values(tuple(0 for _ in self.stack), Box(0, 0, 1, 1))
         self.dtype = first.dtype if self._labels else as_pixels(first[:0], path).dtype
         count = first.shape[2]
-        self.channels = (() if self._samples else tiff.channel_names(self._tiff, count, series)) or names_of(count)
+        self.channels = (() if self.samples else tiff.channel_names(self._tiff, count, series)) or names_of(count)
         size = self._whole_size(series)
         self.pixel_size = None if size is None else size * self.levels[self.level].downsample
 
@@ -87,29 +93,30 @@ class TiffReader(Reader):
         found = _APERIO_SIZE.search(page.description)
         return micrometres(found.group(1), "um") if found else None
 
-    def read(self, box: Box) -> Pixels:
+    def read_plane(self, place: tuple[int, ...], box: Box) -> Pixels:
         self.check_inside(box)
-        values = self._values(box)
+        values = self._values(place, box)
         return values if self._labels else as_pixels(values, self.path)
 
-    def _values(self, box: Box) -> NDArray[np.generic]:
-        """The pixels of a box in the file's own type."""
-        parts = [plane.read(box) for plane in self._planes]
+    def _values(self, place: tuple[int, ...], box: Box) -> NDArray[np.generic]:
+        """The pixels of a box of a plane in the file's own type."""
+        parts = [plane.read(box) for plane in self._pages.at(place)]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         values = tiff.displayed(
             values, self._page, as_indices=self._labels or self._tiff.is_imagej, as_stored=self._labels
         )
-        colours = tiff.colours(self._page, values.shape[2]) if self._samples else values.shape[2]
+        colours = tiff.colours(self._page, values.shape[2]) if self.samples else values.shape[2]
         return np.ascontiguousarray(values[..., :colours])
 
     def close(self) -> None:
         self._file.close()
 
 
-def image_names(path: Path) -> tuple[str, ...]:
-    """The names of the images in a TIFF file, empty where they have none; raises `ImageError` as `TiffReader` does."""
-    with closing(_OpenTiff(path)) as file:
-        return file.names
+def scenes(path: Path) -> tuple[Scene, ...]:
+    """The images in a TIFF file; raises `ImageError` as `TiffReader` does."""
+    with closing(_OpenTiff(path)) as file, _decoding(path, file):
+        layouts = [tiff.series_layout(image, path) for image in file.images]
+        return tuple(Scene(name, tuple(one.stack.items())) for name, one in zip(file.names, layouts, strict=True))
 
 
 class _OpenTiff:
@@ -151,14 +158,14 @@ def _decoding(path: Path, held: BinaryIO | _OpenTiff) -> Iterator[None]:
 
 
 def _levels(series: Any, path: Path) -> tuple[Level, ...]:
-    shapes = []
-    for level in series.levels:
-        axes, shape = tiff.plane_axes(level, path)
-        shapes.append((shape[axes.index("Y")], shape[axes.index("X")]))
+    layouts = [tiff.series_layout(level, path) for level in series.levels]
+    shapes = [one.shape for one in layouts]
     if len(shapes) > MOST_LEVELS or any(
         a < b for one, next in pairwise(shapes) for a, b in zip(one, next, strict=True)
     ):
         raise ImageError(f"{path} has a pyramid of {len(shapes)} levels that do not get smaller: export it again.")
+    if any(one.stack != layouts[0].stack for one in layouts):
+        raise ImageError(f"{path} has a pyramid whose levels hold different numbers of planes: export it again.")
     if max(shapes[0]) > _LONGEST:
         raise ImageError(
             f"{path} promises {shapes[0][1]} x {shapes[0][0]} pixels, above the limit of {_LONGEST} a side."
@@ -166,17 +173,45 @@ def _levels(series: Any, path: Path) -> tuple[Level, ...]:
     return tuple(Level(shape, downsample(shapes[0], shape)) for shape in shapes)
 
 
-def _planes(series: Any, file: SharedFile, cache: PieceCache) -> list[TiffPage]:
-    """The pages of one level, or the one page that stands for all where they lie behind it (ImageJ, above 4 GiB)."""
-    pages = list(series)
-    if any(page is None for page in pages):
-        raise ImageError(f"{file.path} names planes that lie in other files: save it as one file.")
-    first = series.keyframe
-    if series.is_truncated:
-        strides = range(0, series.nbytes, first.nbytes)
-        moved = [[offset + stride for offset in first.dataoffsets] for stride in strides]
-        return [TiffPage(first, offsets, first.databytecounts, None, file, cache) for offsets in moved]
-    return [TiffPage(first, page.dataoffsets, page.databytecounts, page.jpegtables, file, cache) for page in pages]
+class _Pages:
+    """The pages of one level, by the planes of a stack that they belong to."""
+
+    def __init__(self, series: Any, layout: Layout, file: SharedFile, cache: PieceCache) -> None:
+        self._file, self._cache, self._first = file, cache, series.keyframe
+        self._made: dict[int, TiffPage] = {}
+        pages = list(series)
+        if any(page is None for page in pages):
+            raise ImageError(f"{file.path} names planes that lie in other files: save it as one file.")
+        if series.is_truncated:  # one page stands for all, which lie behind it (ImageJ, above 4 GiB)
+            strides = range(0, series.nbytes, self._first.nbytes)
+            moved = [[offset + stride for offset in self._first.dataoffsets] for stride in strides]
+            self._places = [(offsets, self._first.databytecounts, None) for offsets in moved]
+        else:
+            self._places = [(page.dataoffsets, page.databytecounts, page.jpegtables) for page in pages]
+        # Samples lie within a page; a file may call them channels.
+        inner = ("S" if "S" in layout.axes else "C") if self._first.samplesperpixel > 1 else ""
+        within = "YX" + inner
+        ahead = [(axis, n) for axis, n in zip(layout.axes, layout.lengths, strict=True) if axis not in within]
+        lengths = [n for _, n in ahead]
+        if self._first.imagedepth > 1:
+            raise ImageError(f"{file.path} stores its planes in blocks of three dimensions: save each plane as a page.")
+        if math.prod(lengths) != len(self._places):
+            raise ImageError(
+                f"{file.path} has axes {layout.axes} of shape {layout.lengths} and {len(self._places)} pages: export it"
+                " again."
+            )
+        numbers = np.arange(len(self._places)).reshape(lengths)
+        colours = [place for place, (axis, _) in enumerate(ahead) if axis in "CS"]
+        self._numbers = np.moveaxis(numbers, colours, range(-len(colours), 0)) if colours else numbers
+
+    def at(self, place: tuple[int, ...]) -> list[TiffPage]:
+        """The pages of one plane, each of which holds some of its channels."""
+        return [self._page(int(number)) for number in np.ravel(self._numbers[place])]
+
+    def _page(self, number: int) -> TiffPage:
+        if number not in self._made:
+            self._made[number] = TiffPage(self._first, *self._places[number], self._file, self._cache)
+        return self._made[number]
 
 
 def planes(path: Path, most: int = 2**30) -> list[NDArray[np.generic]] | None:
@@ -185,14 +220,15 @@ def planes(path: Path, most: int = 2**30) -> list[NDArray[np.generic]] | None:
     None for a file of one plane, of several images, of more than one axis besides height and width, of several samples
     a pixel, and of more than `most` bytes. Raises `ImageError` for a file that is broken.
     """
-    with closing(_OpenTiff(path)) as file, _decoding(path, file):
-        if len(file.images) != 1:
+    if len(scenes(path)) != 1:
+        return None
+    with closing(TiffReader(path, labels=True)) as reader:
+        count = math.prod(reader.stack.values()) * len(reader.channels)
+        box = Box(0, 0, *reader.shape)
+        if reader.samples or count < 2 or count * box.height * box.width * reader.dtype.itemsize > most:
             return None
-        series = file.images[0]
-        long = [(axis, size) for axis, size in zip(series.get_axes(False), series.get_shape(False), strict=True)]
-        axes = "".join(axis for axis, size in long if axis in "YX" or size > 1)
-        if len(axes) != 3 or axes[1:] != "YX" or axes[0] == "S" or series.nbytes > most:
+        if len(reader.stack) > 1 or (reader.stack and len(reader.channels) > 1):
             return None
-        pages = _planes(series, SharedFile(path, file.tiff.filehandle), PieceCache(KEPT_STRIPS))
-        height, width = series.keyframe.imagelength, series.keyframe.imagewidth
-        return [page.read(Box(0, 0, height, width))[..., 0] for page in pages if page.samples == 1]
+        places = [(number,) for number in range(count)] if reader.stack else [()]
+        values = np.concatenate([reader.read_plane(place, box) for place in places], axis=2)
+        return list(np.moveaxis(values, 2, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -94,13 +95,14 @@ def _codec(compressor: object) -> str:
 
 
 class ChunkedArray:
-    """The Zarr array in `folder`, of which any box can be read; chunks that neighbouring boxes share are decoded once.
+    """The Zarr array in `folder`, of which any box can be read; chunks that neighbouring boxes share are decoded once,
+    with those beside them along the axes that are read `together`, by default all but the last two.
 
     Raises:
         ImageError: there is none, or it cannot be read, as `zarr_metadata.version_of` says.
     """
 
-    def __init__(self, folder: Path, kept: int = KEPT) -> None:
+    def __init__(self, folder: Path, kept: int = KEPT, *, together: Sequence[int] | None = None) -> None:
         version, store = version_of(folder), CheckedStore(folder, read_only=True)
         try:
             with warnings.catch_warnings():  # that some codecs are of no specification yet
@@ -113,14 +115,15 @@ class ChunkedArray:
         self.folder, self._cache = folder, Cache[NDArray[np.generic]](kept)
         self.shape, self.chunk = self._array.shape, self._array.chunks
         self.dtype: np.dtype[np.generic] = np.dtype(self._array.dtype).newbyteorder("=")
-        self._block = self._blocks(kept)
+        every = range(len(self.shape) - 2)
+        self._block = self._blocks(kept, every if together is None else together)
         store.codec = next((_codec(one) for one in self._array.compressors if _codec(one)), "") if whole else ""
         store.most = math.prod(self.chunk) * self.dtype.itemsize + _CHECKSUM
 
-    def _blocks(self, limit: int) -> tuple[int, ...]:
+    def _blocks(self, limit: int, together: Sequence[int]) -> tuple[int, ...]:
         """The shape of what is decoded in one go: a chunk, and those of the other channels as far as the limit goes."""
         block = list(self.chunk)
-        for axis in reversed(range(len(block) - 2)):
+        for axis in reversed(together):
             more = max(1, limit // (math.prod(block) * self.dtype.itemsize))
             block[axis] = min(self.shape[axis], block[axis] * more)
         return tuple(block)

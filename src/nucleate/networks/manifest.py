@@ -76,7 +76,8 @@ class ThresholdsPart(_Part):
 
 
 class DataPart(_Part):
-    """What the model was trained on, in numbers."""
+    """What the model was trained on, in numbers; `stacks` are the planes (z) and frames (t) that were taken of stacks,
+    as `nucleate train --z --t` named them."""
 
     source: str
     licence: str = ""
@@ -86,6 +87,7 @@ class DataPart(_Part):
     median_diameter: float = Field(ge=0)
     validation: str
     channels: tuple[str, ...]
+    stacks: dict[Literal["z", "t"], Annotated[str, Field(pattern=r"^(max|mean|best|each|[1-9]\d{0,8})$")]] = {}
 
 
 class TrainingPart(_Part):

@@ -180,9 +180,9 @@ def _file(one: ImageEvaluation, beside: Mapping[str, Path], *, chosen: bool) -> 
             record, path = None, beside.get(one.name)
         if path is None:
             return None, "its image was not found: say with --images FOLDER where it is"
-        level, series, (y, x) = (record.level, record.series, record.origin) if record else (0, None, (0, 0))
+        level, plane, (y, x) = (record.level, record.plane, record.origin) if record else (0, None, (0, 0))
         try:
-            with closing(open_reader(path, level, series=series)) as reader:
+            with closing(open_reader(path, level, plane=plane)) as reader:
                 return reader.read(Box(y + box.y, x + box.x, box.height, box.width)), ""
         except NucleateError as error:
             return None, str(error)

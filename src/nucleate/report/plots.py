@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from nucleate.curves.curves import Curves
 from nucleate.io.atomic import atomic
@@ -134,6 +135,24 @@ def lines_svg(title: str, lines: Mapping[str, Sequence[float]], level: tuple[str
     _dress(axes, title, "Epoch")
     said = ", ".join(f"{name} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in lines.items())
     return _svg(figure, title, f"{title} over {count(max(map(len, lines.values())), 'epoch')}: {said}")
+
+
+def histogram_svg(title: str, below: str, values: NDArray[np.floating], edges: NDArray[np.floating]) -> str:
+    """How many nuclei have values between these edges, as an `svg` element; the median is marked.
+
+    >>> "median 2 of 3 nuclei" in histogram_svg("Size", "pixels", np.array([1.0, 2, 9]), np.array([0.0, 5, 10]))
+    True
+    """
+    figure = Figure(figsize=_INCHES, dpi=144, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.hist(values, bins=list(edges), color=TRAINING)
+    middle = float(np.median(values))
+    axes.axvline(middle, color=MARK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"median {middle:.4g}")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _dress(axes, title, below)
+    said = f"median {middle:.4g} of {count(values.size, 'nucleus', 'nuclei')}"
+    low, high = np.percentile(values, (5, 95))
+    return _svg(figure, title, f"{title} ({below}): {said}, 90 % of them from {low:.4g} to {high:.4g}")
 
 
 def _svg(figure: Figure, salt: str, description: str) -> str:

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from nucleate.data.normalization import Normalisation, normalise
 from nucleate.errors import DatasetError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
+from nucleate.io.stack import Choice
 from nucleate.networks import store
 from nucleate.networks.manifest import (
     Ancestor,
@@ -71,6 +72,7 @@ class LabelledImages:
     nuclei: int
     median_diameter: float
     warnings: tuple[str, ...]
+    stacks: dict[Literal["z", "t"], str]
 
     def digest(self) -> str:
         """Of all pixels and labels: equal where the same images were read."""
@@ -90,11 +92,16 @@ class LabelledImages:
             median_diameter=round(self.median_diameter, 2),
             validation=self.rule,
             channels=self.channels,
+            stacks=self.stacks,
         )
 
 
 def load_labelled(
-    folder: Path, validation: Path | None = None, channel: str | int | None = None, masks: Masks = "auto"
+    folder: Path,
+    validation: Path | None = None,
+    channel: str | int | None = None,
+    masks: Masks = "auto",
+    stacks: Choice | None = None,
 ) -> LabelledImages:
     """Read the labelled images of a folder.
 
@@ -103,12 +110,13 @@ def load_labelled(
         validation: The same to choose on; without one, a part of `folder` is held out.
         channel: Picks one of several by its name or its number from 1; see `data.channels.common`.
         masks: How masks are taken; see `data.masks`.
+        stacks: What is taken of files with several images and of stacks.
 
     Raises:
         DatasetError: There is nothing to learn from, or a mask surely is a mistake.
     """
-    found = labelled(folder, masks)
-    given = labelled(validation, masks) if validation else None
+    found = labelled(folder, masks, stacks)
+    given = labelled(validation, masks, stacks) if validation else None
     pairs = [*found.pairs, *(given.pairs if given else ())]
     images, channels = common([image for image, _ in pairs], folder, channel)
     chosen = [(image, _numbered(labels)) for image, (_, labels) in zip(images, pairs, strict=True)]
@@ -151,6 +159,7 @@ def load_labelled(
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
         warnings=(*found.warnings, *(given.warnings if given else ()), *leaks),
+        stacks=(stacks or Choice()).of_stacks(),
     )
 
 
@@ -200,6 +209,7 @@ def fit(
     parent: Path | None = None,
     others: Sequence[PseudoLabelled] = (),
     reasons: Sequence[str] = (),
+    stacks: Choice | None = None,
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -222,6 +232,7 @@ def fit(
         parent: The model folder that training starts from; by default it starts from random weights.
         others: Images with pseudo-labels, or of a former training, which are half of each batch.
         reasons: Why it is done so, in sentences for the manifest.
+        stacks: What is taken of files with several images and of stacks; the manifest remembers it.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -236,7 +247,7 @@ def fit(
     check_output(out, resume=resume)
     start = None if parent is None else store.read(parent, whole=False)
     phase("reading the images")
-    data = load_labelled(folder, validation, channel, masks)
+    data = load_labelled(folder, validation, channel, masks, stacks)
     facts = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
     facts["--from"] = "" if start is None else start.manifest.weights_sha256
     ranks, bfloat16 = begin_together(ranks, facts, out)

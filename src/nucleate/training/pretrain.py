@@ -15,6 +15,7 @@ from torch import Tensor
 import nucleate
 from nucleate.data.normalization import Normalisation
 from nucleate.errors import DatasetError
+from nucleate.io.stack import Choice
 from nucleate.networks import store
 from nucleate.networks.manifest import (
     Ancestor,
@@ -95,6 +96,7 @@ def pretrain(
     extra_files: ExtraFiles | None = None,
     ranks: Communicator | None = None,
     parent: Path | None = None,
+    stacks: Choice | None = None,
 ) -> Manifest:
     """Pre-train on all images of a folder, without their masks, and write the model.
 
@@ -114,6 +116,7 @@ def pretrain(
         ranks: The processes that train together, each of which reads `folder`; the first one writes `out`, and
             calls `warn`.
         parent: The model folder to start from; by default random weights.
+        stacks: What is taken of files with several images and of stacks.
 
     Returns:
         The model's manifest.
@@ -127,7 +130,7 @@ def pretrain(
     check_output(out, resume=resume)
     start = None if parent is None else store.read(parent, whole=False)
     phase("reading the images")
-    data = load_unlabelled(folder, channel)
+    data = load_unlabelled(folder, channel, stacks)
     what, warnings = fitting(what, data, folder)
     facts = {"version": nucleate.__version__, "options": str((config, what, resume)), "images": data.digest()}
     facts["--from"] = "" if start is None else start.manifest.weights_sha256

@@ -22,10 +22,12 @@ from skimage.segmentation import find_boundaries
 from nucleate.data.channels import common
 from nucleate.data.dataset import find
 from nucleate.data.normalization import normalise
+from nucleate.data.planes import expanded
 from nucleate.errors import DatasetError, ImageError, ModelError
 from nucleate.inference.backends import Backend
 from nucleate.io.atomic import atomic
 from nucleate.io.reader import read_image
+from nucleate.io.stack import Choice
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.types import Image, Labels, Maps, Thresholds
 
@@ -71,7 +73,7 @@ def pseudo_labels(engine: Backend, thresholds: Thresholds, image: NDArray[np.flo
 
 
 def unlabelled_images(
-    folder: Path, channel: str | int | None, channels: Sequence[str]
+    folder: Path, channel: str | int | None, channels: Sequence[str], stacks: Choice | None = None
 ) -> tuple[list[NDArray[np.float32]], list[str]]:
     """The images of a folder that have no mask, normalised, in the order of their names; and what was left out.
 
@@ -79,16 +81,16 @@ def unlabelled_images(
         DatasetError: there is none, or they have other channels than the labelled ones.
     """
     read, warnings = list[Image](), list[str]()
-    for sample in find(folder).unlabelled:
+    for sample in expanded(find(folder), stacks).unlabelled:
         try:
-            image = read_image(sample.image)
+            image = read_image(sample.image, sample.plane)
         except (ImageError, OSError) as error:
-            warnings.append(f"{sample.image.name} is left out: {error}")
+            warnings.append(f"{sample.name} is left out: {error}")
             continue
         if image.pixels.shape[0] * image.pixels.shape[1] > LARGEST:
-            warnings.append(f"{sample.image.name} is left out: it has more than {LARGEST:,} pixels; give parts of it.")
+            warnings.append(f"{sample.name} is left out: it has more than {LARGEST:,} pixels; give parts of it.")
         elif not np.ptp(image.pixels):
-            warnings.append(f"{sample.image.name} is left out: it has one value throughout.")
+            warnings.append(f"{sample.name} is left out: it has one value throughout.")
         else:
             read.append(image)
     if not read:

@@ -28,6 +28,7 @@ from nucleate.data.masks import Masks
 from nucleate.data.normalization import normalise
 from nucleate.errors import InputError, ModelError
 from nucleate.inference.backends import TorchBackend
+from nucleate.io.stack import Choice
 from nucleate.networks import store
 from nucleate.networks.manifest import Manifest
 from nucleate.parallel import Communicator, SingleProcess
@@ -93,11 +94,12 @@ def train_in_stages(
     """
     ranks, told = ranks or SingleProcess(), phase or (lambda _: None)
     channel, warn, masks = options.get("channel"), options.get("warn"), options.get("masks", "auto")
+    stacks: Choice | None = options.get("stacks")
     reasons, old = list(reasons), list[PseudoLabelled]()
     if how != "no" or replay is not None:
         # Read before anything is trained: what cannot be used is said at once.
         check_output(out, resume=resume or (out / STAGE).exists())
-        channels = load_labelled(folder, options.get("validation"), channel, masks).channels
+        channels = load_labelled(folder, options.get("validation"), channel, masks, stacks).channels
         old = former(replay, len(channels), masks) if replay is not None else []
     if how == "auto" and not find(folder).unlabelled:
         reasons.append("No image is without labels.")
@@ -120,13 +122,13 @@ def train_in_stages(
     stage, first, second = out / STAGE, *_shared(config, SHARES[how])
     common: dict[str, Any] = {"channel": channel, "phase": phase, "ranks": ranks, "warn": warn, "parent": parent}
     common["name"] = f"{out.name} (first stage)"
-    images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels)
+    images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels, stacks)
     if not (stage / store.MANIFEST).exists():
         again = (stage / store.UNFINISHED).exists()
         if how == "pretrain":
             told(f"first stage: pre-training, with {count(len(images), 'image')} without labels among others")
             mine = run_config(seed=config.seed, minutes=first.minutes, epochs=first.epochs)
-            pretrain(folder, stage, mine, resume=again, observe=options.get("observe"), **common)
+            pretrain(folder, stage, mine, resume=again, observe=options.get("observe"), stacks=stacks, **common)
         else:
             told("first stage: from the labels")
             others = {"others": old, **_without(options, "channel", "warn", "extra_files")}

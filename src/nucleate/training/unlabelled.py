@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from nucleate.data.channels import common
 from nucleate.data.dataset import images_in, skipped_in
 from nucleate.data.normalization import normalise
+from nucleate.data.planes import each_plane
 from nucleate.errors import DatasetError, ImageError
+from nucleate.io.axes import name_of
 from nucleate.io.reader import read_image
+from nucleate.io.stack import Choice
 from nucleate.networks.manifest import DataPart
 from nucleate.sentences import count
 from nucleate.training.hold_out import FEWEST
-from nucleate.types import Image
+from nucleate.types import Image, Sample
 
 Pixels = NDArray[np.float32]
 """A normalised image, (channels, H, W)."""
@@ -58,7 +61,7 @@ class UnlabelledImages:
         )
 
 
-def load_unlabelled(folder: Path, channel: str | int | None = None) -> UnlabelledImages:
+def load_unlabelled(folder: Path, channel: str | int | None = None, stacks: Choice | None = None) -> UnlabelledImages:
     """Read all images of a folder. No mask is read.
 
     Images that cannot be read, that show one value throughout or that are copies of others are left out, with a
@@ -67,16 +70,18 @@ def load_unlabelled(folder: Path, channel: str | int | None = None) -> Unlabelle
     Args:
         folder: Holds images; see `data.dataset`.
         channel: Picks one of several by its name or its number from 1; see `data.channels.common`.
+        stacks: What is taken of files with several images and of stacks.
 
     Raises:
         DatasetError: There is no image to learn from, or all are the same.
     """
-    paths, warnings, read = images_in([folder]), skipped_in([folder]), list[Image]()
-    for path in paths:
+    warnings, read = skipped_in([folder]), list[Image]()
+    samples = [Sample(name_of(path), path) for path in images_in([folder])]
+    for sample in each_plane(samples, stacks):
         try:
-            read.append(read_image(path))
+            read.append(read_image(sample.image, sample.plane))
         except (ImageError, OSError) as error:
-            warnings.append(f"{path.name} is left out: {error}")
+            warnings.append(f"{sample.image.name} is left out: {error}")
     if not read:
         raise DatasetError(f"No image of {folder} can be read. {warnings[-1]}")
     images, channels = common(read, folder, channel)

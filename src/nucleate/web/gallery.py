@@ -6,13 +6,13 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nucleate.data.dataset import images_in
+from nucleate.data.predictions import GIVE, RESUME, contents_of, some, without_result
 from nucleate.errors import InputError, NucleateError
 from nucleate.io.cache import Cache
 from nucleate.io.label_file import read_labels
@@ -31,12 +31,6 @@ FILLED = 2**24
 
 OPENED = 4
 """Images; so many stay open while a person goes through a folder of thousands."""
-
-_DEEPEST = 4  # folders within folders
-_NAMED = 5  # names in a sentence
-
-_GIVE = "give the --out of nucleate predict"
-_RESUME = "the same nucleate predict command with --resume continues an interrupted run"
 
 
 @dataclass(slots=True)
@@ -111,7 +105,7 @@ class Gallery:
 
     def __init__(self, folder: Path, truth: Path | None = None) -> None:
         self.notes: list[str] = []
-        paths, unfinished = _contents(folder)
+        paths, unfinished = contents_of(folder)
         found: dict[str, tuple[Path, PredictionRecord]] = {}
         for path in paths:
             try:
@@ -122,11 +116,11 @@ class Gallery:
                 if record is not None:
                     found[path.relative_to(folder).with_suffix("").as_posix()] = path.parent, record
         if unfinished:
-            self.notes.append(f"Not finished: {_some(unfinished)}; {_RESUME}.")
+            self.notes.append(f"Not finished: {some(unfinished)}; {RESUME}.")
         if not found:
-            raise InputError(self.notes[0] if self.notes else f"{folder} holds no prediction: {_GIVE}.")
+            raise InputError(self.notes[0] if self.notes else f"{folder} holds no prediction: {GIVE}.")
         self.folder, self.names, self._records = folder, list(found), list(found.values())
-        self.notes += _without_result({record.locate(place).resolve() for place, record in self._records})
+        self.notes += without_result({record.locate(place).resolve() for place, record in self._records})
         self._truth = None if truth is None else TrueMasks(truth)
         self._places: OrderedDict[int, _Place] = OrderedDict()
         self._cache, self._lock = Cache[Colours](CACHED), threading.Lock()
@@ -166,7 +160,7 @@ class Gallery:
         image = record.locate(folder)
         if not os.path.exists(image):  # noqa: PTH110 - False for names that no system allows, too
             raise InputError(f"{image} does not exist: put the image back there, or run nucleate predict again.")
-        tiles = ImageTiles(partial(open_reader, image, series=record.series), self._cache)
+        tiles = ImageTiles(partial(open_reader, image, plane=record.plane), self._cache)
         shown = Shown(record, tiles, notes=list(record.notes))
         files = {name: folder / file for name, file in record.files.items() if (folder / file).exists()}
         try:
@@ -222,41 +216,3 @@ def _label_tiles(path: Path, shape: tuple[int, int] | None = None) -> LabelTiles
     if shape is not None and shape[0] * shape[1] > FILLED:
         raise InputError(f"{path} belongs to an image of more than {FILLED} pixels: save a label image to see it here.")
     return LabelTiles(MemoryReader(Image(path.name, read_labels(path, shape)[..., None], ("labels",))))
-
-
-def _contents(folder: Path) -> tuple[list[Path], list[str]]:
-    """The JSON files that may be records, sorted, and the names of the images whose run is not finished."""
-
-    def refuse(error: OSError) -> None:
-        if error.filename == os.fspath(folder):
-            raise InputError(f"{folder} cannot be read ({error.strerror}): {_GIVE}.") from error
-
-    records, unfinished = [], []
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        within = Path(place).relative_to(folder)
-        unfinished += [
-            (within / one[1:-5]).as_posix() for one in folders if one.startswith(".") and one.endswith(".work")
-        ]
-        deep = len(within.parts) >= _DEEPEST
-        folders[:] = [] if deep else [one for one in folders if not one.startswith(".") and not one.endswith(".zarr")]
-        records += [path for one in files if one.endswith(".json") and (path := Path(place, one)).is_file()]
-    return sorted(records), sorted(unfinished)
-
-
-def _without_result(done: set[Path]) -> list[str]:
-    """A sentence for each folder with images that were segmented and images that were not."""
-    sentences = []
-    for folder in sorted({image.parent for image in done}):
-        with suppress(NucleateError, OSError):
-            images = images_in([folder])
-            left = [image.name for image in images if image.resolve() not in done]
-            if left:
-                sentences.append(
-                    f"{len(left)} of {len(images)} images in {folder} have no result here: {_some(left)}; {_RESUME}."
-                )
-    return sentences
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
