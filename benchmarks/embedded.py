@@ -53,7 +53,11 @@ def main() -> None:
             update={
                 "name": modality,
                 "data": old.data.model_copy(update={"source": f"{SOURCE}, {modality} images", "licence": LICENCE}),
-                "scores": old.scores | {"test": scores.as_dict() | {"mean_ap": mean_ap(scores)}},
+                # Not those of the models that are replaced.
+                "scores": {
+                    "validation": old.scores["validation"],
+                    "test": scores.as_dict() | {"mean_ap": mean_ap(scores)},
+                },
                 "weights_sha256": hashlib.sha256(weights).hexdigest(),
             }
         )
