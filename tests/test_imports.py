@@ -77,7 +77,7 @@ LIBRARIES = {
     "compilation": {"numba", "llvmlite"},
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite", "scipy"},
-    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile"},
+    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile", "pyarrow"},
     "postprocess.matching": {"numpy", "scipy"},
     "postprocess.scores": set(),
     "postprocess": {"numpy", "scipy", "skimage", "torch", "numba"},

@@ -310,7 +310,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to write the results to.", show_default=False)],
     formats: Annotated[
-        str, typer.Option("--format", help="What to write, of tif, zarr, geojson, roi, csv, with commas between.")
+        str,
+        typer.Option("--format", help="What to write: tif, zarr, geojson, roi, csv or parquet, with commas between."),
     ] = "tif,csv",
     level: Annotated[
         int | None, typer.Option(help="Of an image with a pyramid this level; 0 is the whole image.")
@@ -342,6 +343,9 @@ def predict(
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,
+    measure: Annotated[
+        str, typer.Option(help="What the table holds: basic, or all, also of the shape and of each channel.")
+    ] = "basic",
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
@@ -367,7 +371,15 @@ def predict(
     selection = Selection.of(level, pixel_size, region)
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     request = Request(
-        selection, tile, names, overlay=overlay, entropy=entropy, resume=resume, overwrite=overwrite, channel=channel
+        selection,
+        tile,
+        names,
+        overlay=overlay,
+        entropy=entropy,
+        resume=resume,
+        overwrite=overwrite,
+        channel=channel,
+        measure=measure,
     )
     files = images_in(images)
     for sentence in skipped_in(images):

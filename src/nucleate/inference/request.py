@@ -8,7 +8,8 @@ from typing import Any
 
 from nucleate.errors import InputError
 from nucleate.inference.image_input import Selection
-from nucleate.io.formats import FORMATS, entropy_tiff
+from nucleate.inference.region_measurements import MEASURES
+from nucleate.io.formats import FORMATS, entropy_tiff, parquet
 from nucleate.report import overlay
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
@@ -31,6 +32,7 @@ class Request:
         resume: continue what an interrupted run left.
         overwrite: replace files of the results' names that no earlier run wrote.
         channel: which of several channels is segmented, by its name or its number from 1.
+        measure: what is measured of each nucleus, one of `region_measurements.MEASURES`.
 
     Raises:
         InputError: for a tile out of range and for an unknown format.
@@ -44,6 +46,7 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     channel: str | None = None
+    measure: str = "basic"
 
     def __post_init__(self) -> None:
         if not SMALLEST_TILE <= self.tile <= LARGEST_TILE:
@@ -51,6 +54,10 @@ class Request:
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(f"There is no --format {name}: choose from {', '.join(FORMATS)}, with commas between.")
+        if "parquet" in self.formats:
+            parquet.require()
+        if self.measure not in MEASURES:
+            raise InputError(f"There is no --measure {self.measure}: choose one of {', '.join(MEASURES)}.")
         if not self.formats:
             raise InputError(f"--format is empty: choose from {', '.join(FORMATS)}, with commas between.")
 
@@ -63,6 +70,7 @@ class Request:
             "region": None if region is None else asdict(region),
             "entropy": self.entropy,
             "channel": self.channel,
+            **({"measure": self.measure} if self.measure != "basic" else {}),
         }
 
     def files(self, name: str, *, drawn: bool = True) -> dict[str, str]:
