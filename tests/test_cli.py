@@ -22,7 +22,7 @@ from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import fit
 from nucleate.training.pixel_loss import pixel_losses
 
-COMMANDS = ("check", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
+COMMANDS = ("check", "convert", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
 BRIEFLY = ("--minutes", "0.05")
 SIDE = 64
 
@@ -378,6 +378,20 @@ def test_every_command_finds_the_same_in_masks(run, refused, cells, classes, tmp
     _, out, _ = run("check", classes, "--masks", "binary")
     assert "single value" not in out and "nuclei" in out
     assert "choose one of auto, labels, binary, colours" in refused("check", classes, "--masks", "yes")
+
+
+def test_convert_and_pictures_say_what_they_wrote(run, refused, cells, classes, tmp_path):
+    code, out, err = run("convert", cells, "--out", tmp_path / "coco", "--to", "coco")
+    assert code == 0 and "Wrote 4 images" in out and (tmp_path / "coco" / "annotations.json").exists()
+    code, out, err = run("convert", tmp_path / "coco", "--out", tmp_path / "back", "--masks", "labels")
+    assert code == 0 and "Next: nucleate check" in out
+    assert "is there already" in refused("convert", cells, "--out", tmp_path / "coco")
+    assert "choose one of nucleate, cellpose" in refused("convert", cells, "--out", tmp_path / "x", "--to", "voc")
+    code, out, err = run("convert", classes, "--out", tmp_path / "pieces", "--masks", "binary")
+    assert code == 0 and "two that touch are one" in err
+    code, out, err = run("check", tmp_path / "coco", "--pictures", tmp_path / "seen")
+    assert code == 0 and "masks as COCO" in out.replace("\n", " ")
+    assert out.count("Wrote") == len(list((tmp_path / "seen").iterdir())) == 3
 
 
 def test_a_model_without_a_score_says_so_and_is_not_offered_for_prediction(run, tmp_path):

@@ -77,7 +77,7 @@ LIBRARIES = {
     "compilation": {"numba", "llvmlite"},
     "types": {"numpy"},
     "losses": {"torch", "numpy", "numba", "llvmlite", "scipy"},
-    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile", "nd2", "liffile", "pylibCZIrw"},
+    "io": {"numpy", "scipy", "tifffile", "imagecodecs", "zarr", "roifile", "nd2", "liffile", "pylibCZIrw", "pyarrow"},
     "postprocess.matching": {"numpy", "scipy"},
     "postprocess.scores": set(),
     "postprocess": {"numpy", "scipy", "skimage", "torch", "numba"},

@@ -343,7 +343,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to write the results to.", show_default=False)],
     formats: Annotated[
-        str, typer.Option("--format", help="What to write, of tif, zarr, geojson, roi, csv, with commas between.")
+        str,
+        typer.Option("--format", help="What to write: tif, zarr, geojson, roi, csv or parquet, with commas between."),
     ] = "tif,csv",
     level: Annotated[
         int | None, typer.Option(help="Of an image with a pyramid this level; 0 is the whole image.")
@@ -378,6 +379,9 @@ def predict(
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Also write how unsure the model is of each pixel, in bits.")
     ] = False,
+    measure: Annotated[
+        str, typer.Option(help="What the table holds: basic, or all, also of the shape and of each channel.")
+    ] = "basic",
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write each image with the outlines drawn in.")
     ] = False,
@@ -417,6 +421,7 @@ def predict(
         channel=channel,
         stacks=Choice(scene, z, t),
         in_place=in_place,
+        measure=measure,
     )
     files = images_in(images)
     for sentence in skipped_in(images):

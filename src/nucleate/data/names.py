@@ -12,7 +12,10 @@ _MASK_FOLDER = re.compile(
     r"|instances|labelstr|instancestr",
     re.IGNORECASE,
 )
-_MASK = r"cp_masks?|masks?|labels?|labell?ed|rois?|roiset|gt|ground_?truth|seg|segmentations?|annotations?|instances?"
+_MASK = (
+    r"cp_masks?|masks?|labels?|labell?ed|rois?|roiset|gt|ground_?truth|seg|segmentations?|annotations?|instances?"
+    r"|simple[ _]segmentation|object[ _]identities"  # as ilastik names what it exports
+)
 _IMAGE = r"images?|imgs?|im|raw"
 _MASK_END = re.compile(rf"(.+?)[ _.-](?:{_MASK})", re.IGNORECASE)
 _MASK_START = re.compile(r"(?:masks?|labels?|gt|seg)(?:[ _.-]|(?=\d))(.+)", re.IGNORECASE)
@@ -44,6 +47,8 @@ def of_mask(name: str) -> str | None:
 
     >>> of_mask("cells_cp_masks"), of_mask("tile [x=0]-labelled"), of_mask("mask_001"), of_mask("cells")
     ('cells', 'tile [x=0]', '001', None)
+    >>> of_mask("cells_Simple Segmentation"), of_mask("cells-data_Object Identities")
+    ('cells', 'cells-data')
     """
     match = _MASK_END.fullmatch(name) or _MASK_START.fullmatch(name)
     return match[1] if match else None

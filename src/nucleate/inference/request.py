@@ -8,7 +8,8 @@ from typing import Any
 
 from nucleate.errors import InputError
 from nucleate.inference.image_input import Selection
-from nucleate.io.formats import FORMATS, entropy_tiff
+from nucleate.inference.region_measurements import MEASURES
+from nucleate.io.formats import FORMATS, entropy_tiff, parquet
 from nucleate.io.stack import Choice
 from nucleate.report import overlay
 
@@ -34,6 +35,7 @@ class Request:
         channel: which of several channels is segmented, by its name or its number from 1.
         stacks: what is segmented of files with several images and of stacks.
         in_place: also write the labels of an OME-Zarr image into it (`inference.in_place`).
+        measure: what is measured of each nucleus, one of `region_measurements.MEASURES`.
 
     Raises:
         InputError: for a tile out of range, for an unknown format, and where labels in place would not be those of
@@ -50,6 +52,7 @@ class Request:
     channel: str | None = None
     stacks: Choice = field(default_factory=Choice)
     in_place: bool = False
+    measure: str = "basic"
 
     def __post_init__(self) -> None:
         if not SMALLEST_TILE <= self.tile <= LARGEST_TILE:
@@ -57,6 +60,10 @@ class Request:
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(f"There is no --format {name}: choose from {', '.join(FORMATS)}, with commas between.")
+        if "parquet" in self.formats:
+            parquet.require()
+        if self.measure not in MEASURES:
+            raise InputError(f"There is no --measure {self.measure}: choose one of {', '.join(MEASURES)}.")
         if not self.formats:
             raise InputError(f"--format is empty: choose from {', '.join(FORMATS)}, with commas between.")
         if self.in_place and (self.selection != Selection() or not {"tif", "zarr"} & set(self.formats)):
@@ -74,6 +81,7 @@ class Request:
             "region": None if region is None else asdict(region),
             "entropy": self.entropy,
             "channel": self.channel,
+            **({"measure": self.measure} if self.measure != "basic" else {}),
         }
 
     def files(self, name: str, *, drawn: bool = True) -> dict[str, str]:

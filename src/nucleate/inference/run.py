@@ -22,6 +22,7 @@ from nucleate.inference.instances import StoredInstances
 from nucleate.inference.novelty import novelty_of, remark
 from nucleate.inference.pipeline import Pipeline
 from nucleate.inference.predictor import Predictor
+from nucleate.inference.region_measurements import RegionMeasurements
 from nucleate.inference.request import Observe, Request
 from nucleate.inference.resume import (
     begin_writing,
@@ -162,6 +163,9 @@ class Run:
             novelty=ranks.by_first(partial(novelty_of, pipeline, model)),
             ranks=ranks,
         )
+
+        if request.measure == "all":
+            nuclei.further = RegionMeasurements(reader, nuclei.origin, image.pixel_size)
 
         def begin() -> list[str]:
             begin_writing(folder, stem)

@@ -4,8 +4,9 @@ the other, never all at once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,14 @@ class Instance:
     mask: NDArray[np.bool_]
 
 
+class Further(Protocol):
+    """What else is measured of each nucleus: the names of the values, and the values of one."""
+
+    columns: tuple[str, ...]
+
+    def __call__(self, found: Instance) -> Sequence[float]: ...
+
+
 class Instances(ABC):
     """The nuclei of one image, or of a region of it, numbered 1..`count`.
 
@@ -29,7 +38,8 @@ class Instances(ABC):
     that level; `downsample` how many pixels of the whole slide one of its pixels spans; `pixel_size` micrometres a
     pixel of the level, None where it is not known; `channels` those in which each nucleus was measured, where the image
     has several; `novelty` how far the image lies from those that the model was trained on, above 1 where it is unlike
-    them, None where that is not known. Boxes and coordinates count from the region's own first pixel.
+    them, None where that is not known; `further` what else tables are to hold. Boxes and coordinates count from the
+    region's own first pixel.
     """
 
     name: str
@@ -40,6 +50,7 @@ class Instances(ABC):
     channels: tuple[str, ...] = ()
     novelty: float | None = None
     count: int
+    further: Further | None = None
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.uint32]:

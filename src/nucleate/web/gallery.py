@@ -17,7 +17,7 @@ from nucleate.errors import InputError, NucleateError
 from nucleate.io.cache import Cache
 from nucleate.io.label_file import read_labels
 from nucleate.io.prediction_json import PredictionRecord, read_record
-from nucleate.io.reader import MemoryReader, holds_outlines, open_reader
+from nucleate.io.reader import MemoryReader, holds_outlines, is_image, open_reader
 from nucleate.types import Image
 from nucleate.web.measurements import Measurements
 from nucleate.web.tiles import CACHED, OUTLINE_DEPTH, TILE, Colours, EntropyTiles, ImageTiles, LabelTiles
@@ -211,7 +211,7 @@ class Gallery:
 
 def _label_tiles(path: Path, shape: tuple[int, int] | None = None) -> LabelTiles:
     """A label image of any format; outlines are filled, in an image of this shape where they are no prediction."""
-    if not holds_outlines(path):
+    if is_image(path):
         return LabelTiles(open_reader(path, labels=True))
     if shape is not None and shape[0] * shape[1] > FILLED:
         raise InputError(f"{path} belongs to an image of more than {FILLED} pixels: save a label image to see it here.")

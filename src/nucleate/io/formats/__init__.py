@@ -2,6 +2,7 @@
 
 tif      NAME_labels.tif   label image for anything that reads TIFF
 csv      NAME.csv          table of measurements
+parquet  NAME.parquet      the same
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nucleate.io.formats import geojson, imagej_roi, label_tiff, label_zarr, table
+from nucleate.io.formats import geojson, imagej_roi, label_tiff, label_zarr, parquet, table
 from nucleate.io.formats.progress import Observe
 from nucleate.io.instances import Instances
 
@@ -49,6 +50,7 @@ FORMATS: dict[str, Format] = {
         Format("geojson", ".geojson", geojson.write),
         Format("roi", "_rois.zip", imagej_roi.write),
         Format("csv", ".csv", table.write),
+        Format("parquet", ".parquet", parquet.write),
     )
 }
 """The formats by the names that `nucleate predict --format` takes."""

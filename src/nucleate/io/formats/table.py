@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -30,9 +30,18 @@ def intensity_columns(channels: Sequence[str]) -> tuple[str, ...]:
     >>> intensity_columns(("DAPI - c:1/2", "channel 2", "GFP", "GFP"))
     ('mean_intensity_DAPI', 'mean_intensity_channel_2', 'mean_intensity_GFP', 'mean_intensity_GFP_4')
     """
+    return tuple(f"mean_intensity_{name}" for name in channel_names(channels))
+
+
+def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
+    """The names of channels as columns have them, all different.
+
+    >>> channel_names(("DAPI - c:1/2", "GFP", "GFP"))
+    ('DAPI', 'GFP', 'GFP_3')
+    """
     found: list[str] = []
     for number, name in enumerate(channels, start=1):
-        column = "mean_intensity_" + (re.sub(r"\W+", "_", uncounted(name)).strip("_") or str(number))
+        column = re.sub(r"\W+", "_", uncounted(name)).strip("_") or str(number)
         found.append(f"{column}_{number}" if column in found else column)
     return tuple(found)
 
@@ -43,17 +52,28 @@ def write(path: Path, nuclei: Instances, observe: Observe | None = None) -> None
     `y` and `x` are the mean of the nucleus' pixels, counted from the middle of the first pixel of the whole segmented
     level, also where only a region of it was segmented; `y_um` and `x_um` are the same in micrometres.
     """
-    found = nuclei.measurements()
-    first = next(found, None)
-    entropy = first is not None and first.entropy is not None
+    names, rows = header_and_rows(nuclei)
     with atomic(path) as file:
-        rows = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
-        size = MICROMETRES if nuclei.pixel_size else ()
-        last = [*(["entropy"] if entropy else []), *(["novelty"] if nuclei.novelty is not None else [])]
-        rows.writerow((*COLUMNS, *size, *intensity_columns(nuclei.channels), *last))
-        every = chain(() if first is None else (first,), found)
-        for one in observed(every, nuclei.count, observe):
-            rows.writerow(_row(one, nuclei))
+        lines = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
+        lines.writerow(names)
+        lines.writerows(observed(rows, nuclei.count, observe))
+
+
+def header_and_rows(nuclei: Instances) -> tuple[tuple[str, ...], Iterator[list[float | int]]]:
+    """The names of the columns, and the values of each nucleus; what is measured besides comes last."""
+    more = nuclei.further
+    found: Iterator[tuple[Nucleus, Sequence[float]]]
+    if more is None:
+        found = ((one, ()) for one in nuclei.measurements())
+    else:
+        found = ((one.nucleus, more(one)) for one in nuclei)
+    first = next(found, None)
+    entropy = first is not None and first[0].entropy is not None
+    size = MICROMETRES if nuclei.pixel_size else ()
+    last = [*(["entropy"] if entropy else []), *(["novelty"] if nuclei.novelty is not None else [])]
+    names = (*COLUMNS, *size, *intensity_columns(nuclei.channels), *last, *(more.columns if more else ()))
+    every = chain(() if first is None else (first,), found)
+    return names, ([*_row(one, nuclei), *values] for one, values in every)
 
 
 def _row(nucleus: Nucleus, nuclei: Instances) -> list[float | int]:
