@@ -84,7 +84,7 @@ LIBRARIES = {
     "data": {"numpy", "scipy", "skimage", "torch", "imagecodecs"},
     "networks": {"torch", "numpy", "pydantic", "safetensors"},
     "evaluation": {"numpy"},
-    "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn"},
+    "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn", "pydantic"},
     "cli": {"rich", "typer"},
 }
 """Part -> the libraries that it may import; the parts that are not here may import any."""

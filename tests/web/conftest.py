@@ -17,6 +17,7 @@ from nucleate.types import Nucleus
 from nucleate.web import app
 from nucleate.web.access import Access
 from nucleate.web.gallery import Gallery
+from nucleate.web.limits import Limits
 
 
 def table_of(labels):
@@ -70,8 +71,16 @@ class Served:
 def serving(folder, truth=None):
     """A folder is shown, by a server in a thread."""
     gallery = Gallery(folder, truth)
-    with app._listening(0) as listener:
-        access = Access(app.make_app(gallery), f"nucleate-{listener.getsockname()[1]}")
+    with serving_app(app.make_app(gallery)) as served:
+        yield served
+    gallery.close()
+
+
+@contextmanager
+def serving_app(application, port=0):
+    """An application behind a token, by a server in a thread."""
+    with app._listening(port) as listener:
+        access = Access(Limits(application), f"nucleate-{listener.getsockname()[1]}")
         server = uvicorn.Server(app.configuration(access))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -80,7 +89,6 @@ def serving(folder, truth=None):
         finally:
             server.should_exit = True
             thread.join()
-    gallery.close()
 
 
 @pytest.fixture(scope="session", name="serving")

@@ -1,0 +1,208 @@
+"""What a person said of one tile: its labels, and the record of every stroke on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleate.errors import InputError, OutputError
+from nucleate.types import Labels
+
+KIND, VERSION = "nucleate annotation", 1
+
+UNKNOWN = -1
+"""The label of a pixel of which nothing was said."""
+
+KEPT = 200
+"""Strokes of a tile that are in memory: to be undone after a page was loaded again, and for other pages."""
+
+TAB = 2**16
+"""Each page numbers its new nuclei from a multiple of this, so that two pages never give one number to two nuclei."""
+
+_HIGHEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One stroke: the `name` by which the page knows it, the tool, and what became of which pixels.
+
+    `runs` is (n, 3): the first pixel of a run in the order of rows, its length, its label. `before` is what these pixels
+    were, in the same form.
+    """
+
+    name: str
+    tool: str
+    runs: NDArray[np.int64]
+    before: NDArray[np.int64]
+
+    def as_json(self) -> dict[str, Any]:
+        runs, before = self.runs.reshape(-1).tolist(), self.before.reshape(-1).tolist()
+        return {"name": self.name, "tool": self.tool, "runs": runs, "before": before}
+
+
+class Sheet:
+    """The labels of one tile, int32 (height, width), -1 unknown, 0 background, above 0 a nucleus each.
+
+    Every stroke is appended to the file at `path` and forced to the disk before it counts, so that a crash at any moment
+    leaves all strokes that were answered. `revision` is how many there are. A last line that is not whole is dropped.
+
+    Raises `InputError` where the file is of another tile or cannot be understood.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
+        self.path, self._about, self.shape = path, {"kind": KIND, "version": VERSION, **about}, shape
+        self.labels: Labels = np.full(shape, UNKNOWN, dtype=np.int32)
+        self.revision = self.tab = 0
+        self.marks: list[dict[str, Any]] = []
+        self._recent: deque[Edit] = deque(maxlen=KEPT)
+        self._names: set[str] = set()
+        self._size = 0
+        for line in self._lines():
+            self._take(line)
+
+    @property
+    def said(self) -> bool:
+        """Whether anything is known of any pixel."""
+        return bool((self.labels != UNKNOWN).any())
+
+    def apply(self, name: str, tool: str, runs: Sequence[int]) -> None:
+        """Make a stroke; one whose name is known already was made, and is not made again.
+
+        Raises `InputError` for runs that are none of this tile, `OutputError` where it cannot be written.
+        """
+        if name in self._names:
+            return
+        checked = self._checked(runs)
+        self._append({"name": name, "tool": tool, "runs": list(runs)})
+        self._make(name, tool, checked)
+
+    def since(self, revision: int) -> list[Edit] | None:
+        """The strokes after this revision; None where they are not in memory."""
+        count = self.revision - revision
+        if not 0 <= count <= len(self._recent):
+            return None
+        return list(self._recent)[len(self._recent) - count :]
+
+    def recent(self) -> list[Edit]:
+        return list(self._recent)
+
+    def mark(self, **what: Any) -> None:
+        """Note something of the tile, on disk."""
+        self._append(what)
+        self.marks.append(what)
+
+    def at(self, revision: int) -> Labels:
+        """The labels as they were at a revision."""
+        labels: Labels = np.full(self.shape, UNKNOWN, dtype=np.int32)
+        count = 0
+        for line in self._lines():
+            if "runs" in line and count < revision:
+                _write(labels, self._checked(line["runs"]))
+                count += 1
+        return labels
+
+    def new_tab(self) -> int:
+        """The number of a page that shows this tile; no other has had it."""
+        self.tab += 1
+        return self.tab
+
+    def _make(self, name: str, tool: str, runs: NDArray[np.int64]) -> None:
+        flat = self.labels.reshape(-1)
+        before = [_runs_of(flat, start, length) for start, length, _ in runs.tolist()]
+        self._recent.append(Edit(name, tool, runs, np.concatenate([*before, np.zeros((0, 3), np.int64)])))
+        _write(self.labels, runs)
+        self._names.add(name)
+        self.revision += 1
+        self.tab = max(self.tab, int(runs[:, 2].max(initial=0)) // TAB)
+
+    def _checked(self, runs: Sequence[int]) -> NDArray[np.int64]:
+        try:
+            checked = np.array(runs, dtype=np.int64).reshape(-1, 3)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(f"{self.path.name} has a stroke that is no list of runs.") from error
+        start, length, value = checked.T
+        pixels = self.shape[0] * self.shape[1]
+        inside = (start >= 0) & (length > 0) & (length <= pixels) & (start <= pixels - length)
+        if not (inside & (value >= UNKNOWN) & (value <= _HIGHEST)).all():
+            raise InputError(f"{self.path.name} has a stroke that reaches out of its tile.")
+        return checked
+
+    def _take(self, line: dict[str, Any]) -> None:
+        try:
+            if "runs" in line:
+                self._make(str(line["name"]), str(line["tool"]), self._checked(line["runs"]))
+            else:
+                self.marks.append(line)
+        except KeyError as error:
+            raise self._fault(f"lacks {error}") from error
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """What the file holds after its first line."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._fault(f"cannot be read ({error.strerror})") from error
+        whole = data[: data.rfind(b"\n") + 1]
+        self._size = len(whole)
+        for number, text in enumerate(whole.splitlines()):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise self._fault(f"is not JSON in line {number + 1}") from error
+            if number == 0 and line != self._about:
+                raise self._fault("is of another tile")
+            if number:
+                yield line
+
+    def _fault(self, what: str) -> InputError:
+        return InputError(f"{self.path} {what}: move it elsewhere to correct this tile anew.")
+
+    def _append(self, line: dict[str, Any]) -> None:
+        lines = [line] if self._size else [self._about, line]
+        data = b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in lines)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists()
+            with self.path.open("ab") as file:
+                # What a crash left of a last line, or a full disk of the line before, is no part of the record.
+                file.truncate(self._size)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                _sync_folder(self.path.parent)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({error.strerror}): free some space.") from error
+        self._size += len(data)
+
+
+def _write(labels: Labels, runs: NDArray[np.int64]) -> None:
+    flat = labels.reshape(-1)
+    for start, length, value in runs.tolist():
+        flat[start : start + length] = value
+
+
+def _runs_of(flat: NDArray[np.int32], start: int, length: int) -> NDArray[np.int64]:
+    """A stretch of pixels as runs (n, 3) of equal labels."""
+    part = flat[start : start + length]
+    begins = np.concatenate([[0], np.flatnonzero(np.diff(part)) + 1])
+    lengths = np.diff(np.append(begins, length))
+    return np.stack([begins + start, lengths, part[begins].astype(np.int64)], axis=1)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
