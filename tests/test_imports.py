@@ -53,9 +53,10 @@ ALLOWED = {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
         *("training",),
     },
+    "annotating": {"errors", "io", "networks", "training", "web"},
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel"),
+        *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel", "annotating"),
     },
     "__main__": {"cli", "signals", "out_of_memory", "parallel"},
 }

@@ -35,6 +35,11 @@ MasksOption = Annotated[
         help="auto: refuse what surely is a mistake; labels: each number is one nucleus; binary: each piece is one."
     ),
 ]
+LOOPBACK = "127.0.0.1"
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; another than 127.0.0.1 lets other machines in, with the token.")
+]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
 WITHOUT_TORCH = ("check", "evaluate", "view", "curves")
@@ -361,7 +366,8 @@ def predict(
 def view(
     folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks, to draw them, too.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")] = 0,
+    port: Port = 0,
+    host: Host = LOOPBACK,
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
     """Look at images and their nuclei in the browser, until Ctrl-C."""
@@ -371,7 +377,40 @@ def view(
     gallery = Gallery(folder, truth)
     for note in gallery.notes:
         print(f"nucleate: {note}", file=sys.stderr)
-    serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
+    serve(gallery, port, host=host, browser=browser, announce=_announce)
+
+
+@app.command()
+def annotate(
+    model: Annotated[
+        str, typer.Argument(help="Model folder, which learns; or fluorescence or brightfield.", show_default=False)
+    ],
+    folder: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where the copy of fluorescence or brightfield learns.")] = None,
+    order: Annotated[
+        str, typer.Option(help="The next tile: entropy, of which the model is least sure; random.")
+    ] = "entropy",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same order.")] = 0,
+    channel: Annotated[
+        str | None, typer.Option(help="Of several the channel that is looked at, by name or by number from 1.")
+    ] = None,
+    port: Port = 0,
+    host: Host = LOOPBACK,
+    browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
+) -> None:
+    """Correct what a model finds, in the browser; it learns from each tile, until Ctrl-C."""
+    from nucleate.annotating import annotating
+    from nucleate.web.annotation.routes import make_annotator
+    from nucleate.web.app import serve_app
+
+    with annotating(model, folder, out, order=order, seed=seed, channel=channel) as work:
+        for note in work.notes:
+            print(f"nucleate: {note}", file=sys.stderr)
+        serve_app(make_annotator(work), "nucleate annotate", port, host=host, browser=browser, announce=_announce)
+
+
+def _announce(address: str) -> None:
+    print(f"{address}  (Ctrl-C ends it)", flush=True)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from nucleate.errors import InputError, NucleateError
+from nucleate.errors import InputError, NucleateError, OutputError
 from nucleate.signals import SIGNALS
 from nucleate.web.access import ADDRESS, Access, hosts_of
 from nucleate.web.gallery import Gallery
@@ -72,6 +72,10 @@ def bare_app() -> FastAPI:
     @app.exception_handler(NucleateError)
     def explain(request: Request, error: NucleateError) -> Response:
         return JSONResponse({"error": _text(str(error))}, status_code=404)
+
+    @app.exception_handler(OutputError)
+    def complain(request: Request, error: OutputError) -> Response:
+        return JSONResponse({"error": _text(str(error))}, status_code=507)
 
     @app.exception_handler(OSError)
     def report(request: Request, error: OSError) -> Response:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +16,7 @@ LARGEST = 4 * 2**20
 RATE, BURST = 50.0, 500
 """Requests a second that change something, and how many may come at once, as after a pause of the network."""
 
+_DRAINED = 2**26  # bytes
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -45,6 +47,7 @@ class Limits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         said = Headers(scope=scope).get("content-length", "0")
         if not said.isdecimal() or len(said) > 12 or int(said) > self._largest:
+            await _drain(receive)
             await _refusal(f"A request may have {self._largest} bytes.", 413)(scope, receive, send)
             return
         if scope["method"] not in _READING and not self._counts():
@@ -81,9 +84,22 @@ class Limits:
         return True
 
 
-class _TooLarge(Exception):
+class _TooLarge(HTTPException):
     """More came than was said."""
+
+    def __init__(self) -> None:
+        super().__init__(413)
 
 
 def _refusal(sentence: str, status: int) -> JSONResponse:
-    return JSONResponse({"error": sentence}, status, headers={"Connection": "close"} if status == 413 else None)
+    return JSONResponse({"error": sentence}, status)
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw away what comes, as a client that still sends would not see the answer; but not without an end."""
+    seen = 0
+    while seen < _DRAINED:
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return

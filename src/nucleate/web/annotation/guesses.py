@@ -20,6 +20,14 @@ Order = Literal["entropy", "random"]
 ORDERS: tuple[Order, ...] = ("entropy", "random")
 
 
+def checked(order: str) -> Order:
+    """An order by its name; raises `InputError` for any other."""
+    for known in ORDERS:
+        if order == known:
+            return known
+    raise InputError(f"--order is {order}: give {' or '.join(ORDERS)}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Guess:
     """What the model of this `version` (how many updates it has had) finds in a tile: labels, and bits of entropy."""
@@ -44,8 +52,6 @@ class Guesses:
     """
 
     def __init__(self, shuffled: Sequence[int], order: Order, predict: Callable[[int], Guess]) -> None:
-        if order not in ORDERS:
-            raise InputError(f"--order is {order}: give {' or '.join(ORDERS)}.")
         self._shuffled, self.order, self._predict = shuffled, order, predict
         self._held: OrderedDict[int, Guess] = OrderedDict()
         self._failed: set[int] = set()

@@ -51,8 +51,10 @@ class Learner(Protocol):
         box: Box | None = None,
         window: tuple[float, float] | None = None,
     ) -> int:
-        """Keep a correction of an image, or of the part of it in a box; it is on disk when this returns. `window` are the
-        intensities that become 0 and 1. Gives its number."""
+        """Keep a correction of an image, or of the part of it in a box; on disk when this returns. Gives its number.
+
+        `window` are the intensities that become 0 and 1.
+        """
 
     def learn(self, number: int) -> Learnt:
         """Learn from the correction of this number."""

@@ -21,27 +21,33 @@ KIND, VERSION = "nucleate annotation", 1
 UNKNOWN = -1
 """The label of a pixel of which nothing was said."""
 
-KEPT = 200
-"""Strokes of a tile that are in memory: to be undone after a page was loaded again, and for other pages."""
+KEPT, KEPT_RUNS = 200, 100_000
+"""Strokes of a tile, and their runs, that are in memory: to be undone after a page was loaded again, and for other
+pages."""
 
 TAB = 2**16
 """Each page numbers its new nuclei from a multiple of this, so that two pages never give one number to two nuclei."""
 
 _HIGHEST = 2**31 - 1
+_LONGEST = 2**16  # bytes of the first line
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     """One stroke: the `name` by which the page knows it, the tool, and what became of which pixels.
 
-    `runs` is (n, 3): the first pixel of a run in the order of rows, its length, its label. `before` is what these pixels
-    were, in the same form.
+    `runs` is (n, 3): the first pixel of a run in the order of rows, its length, its label. `before` is what these
+    pixels were, in the same form.
     """
 
     name: str
     tool: str
     runs: NDArray[np.int64]
     before: NDArray[np.int64]
+
+    def size(self) -> int:
+        """How many runs it takes."""
+        return len(self.runs) + len(self.before)
 
     def as_json(self) -> dict[str, Any]:
         runs, before = self.runs.reshape(-1).tolist(), self.before.reshape(-1).tolist()
@@ -51,8 +57,9 @@ class Edit:
 class Sheet:
     """The labels of one tile, int32 (height, width), -1 unknown, 0 background, above 0 a nucleus each.
 
-    Every stroke is appended to the file at `path` and forced to the disk before it counts, so that a crash at any moment
-    leaves all strokes that were answered. `revision` is how many there are. A last line that is not whole is dropped.
+    Every stroke is appended to the file at `path` and forced to the disk before it counts, so that a crash at any
+    moment leaves all strokes that were answered. `revision` is how many there are. A last line that is not whole is
+    dropped.
 
     Raises `InputError` where the file is of another tile or cannot be understood.
     """
@@ -62,7 +69,7 @@ class Sheet:
         self.labels: Labels = np.full(shape, UNKNOWN, dtype=np.int32)
         self.revision = self.tab = 0
         self.marks: list[dict[str, Any]] = []
-        self._recent: deque[Edit] = deque(maxlen=KEPT)
+        self._recent: deque[Edit] = deque()
         self._names: set[str] = set()
         self._size = 0
         for line in self._lines():
@@ -118,6 +125,8 @@ class Sheet:
         flat = self.labels.reshape(-1)
         before = [_runs_of(flat, start, length) for start, length, _ in runs.tolist()]
         self._recent.append(Edit(name, tool, runs, np.concatenate([*before, np.zeros((0, 3), np.int64)])))
+        while len(self._recent) > KEPT or sum(map(Edit.size, self._recent)) > KEPT_RUNS:
+            self._recent.popleft()
         _write(self.labels, runs)
         self._names.add(name)
         self.revision += 1
@@ -184,6 +193,19 @@ class Sheet:
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}): free some space.") from error
         self._size += len(data)
+
+
+def tile_of(path: Path) -> int:
+    """The number of the tile that a file is of; raises `InputError` where it does not say."""
+    try:
+        with path.open("rb") as file:
+            said = json.loads(file.readline(_LONGEST))
+        number = int(said["tile"])
+        if said["kind"] == KIND and number >= 0:
+            return number
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no record of strokes ({error}): move it elsewhere.") from error
+    raise InputError(f"{path} is no record of strokes: move it elsewhere.")
 
 
 def _write(labels: Labels, runs: NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ from nucleate.web.annotation.guesses import Guess, Guesses, Order
 from nucleate.web.annotation.learner import Input, Learner, entropy
 from nucleate.web.annotation.pictures import Pictures
 from nucleate.web.annotation.places import SIDE, Place, Places
-from nucleate.web.annotation.sheet import UNKNOWN, Sheet
+from nucleate.web.annotation.sheet import UNKNOWN, Sheet, tile_of
 from nucleate.web.annotation.worker import Worker
 
 STORE = "annotation"
@@ -60,7 +60,7 @@ class Workplace:
         self._sheets: OrderedDict[str, Sheet] = OrderedDict()
         self._known: dict[str, Place] = {}
         self._state: dict[str, str] = {}  # of each tile that was touched: open, skipped, done
-        self._order_done: list[str] = []
+        self._visited: dict[str, None] = {}  # in order
         self._handed: set[int] = set()
         self._taken: set[int] = set()
         self._guesses = Guesses(self.places.shuffled(seed), order, self._predict)
@@ -120,7 +120,7 @@ class Workplace:
         if guess is None and self._guesses.failed(number):
             raise InputError(self._worker.problem or "The model cannot look at this tile.")
         if guess is None or guess.version < len(self._log):
-            self._worker.do("looking at this tile", lambda: self._look(number), SCREEN)
+            self._worker.do(f"looking at tile {number}", lambda: self._look(number), SCREEN)
         return guess
 
     def finish(self, tile: str) -> bool:
@@ -145,8 +145,11 @@ class Workplace:
         known = [score for score in scores if score is not None]
         last = log[-1] if log else None
         with self._lock:
-            earlier = [{"tile": one, "name": self._title(self._known[one])} for one in self._order_done[-_SHOWN:]]
-            counts = {"tiles": len(self.places), "done": len(self._order_done)}
+            earlier = [
+                {"tile": one, "name": self._title(self._known[one]), "state": self._state.get(one, "open")}
+                for one in list(self._visited)[-_SHOWN:]
+            ]
+            counts = {"tiles": len(self.places), "done": sum(state == "done" for state in self._state.values())}
         waiting = [what for what in worker.waiting() if what.startswith("learning")]
         return {
             **counts,
@@ -173,14 +176,13 @@ class Workplace:
     def _know(self, number: int) -> Place:
         place = self.places[number]
         self._known[place.id] = place
+        self._visited[place.id] = None
         return place
 
     def _note(self, place: Place, state: str) -> None:
         self._state[place.id] = state
         self._handed.add(place.number)
         self._taken.add(place.number)
-        if state == "done" and place.id not in self._order_done:
-            self._order_done.append(place.id)
 
     def _sheet(self, place: Place) -> Sheet:
         sheet = self._sheets.get(place.id)
@@ -198,14 +200,14 @@ class Workplace:
         """Find the tiles of which something was said before, and what is not learnt from yet."""
         if not self._store.is_dir():
             return []
-        files = {path.stem for path in self._store.iterdir() if path.suffix == ".jsonl"}
-        pending = []
+        pending: list[tuple[Place, dict[str, Any]]] = []
         learnt = {one.name for one in self._log}
-        for number in range(len(self.places)) if files else ():
-            place = self.places[number]
-            if place.id not in files:
+        for file in sorted(self._store.glob("*.jsonl")):
+            number = tile_of(file)
+            if number >= len(self.places) or self.places[number].id != file.stem:
+                self.notes.append(f"{file.name} is of an image that is not in this folder as it was: it is left alone.")
                 continue
-            self._known[place.id] = place
+            place = self._know(number)
             marks = self._sheet(place).marks
             states = [mark for mark in marks if mark.get("mark") in ("done", "skipped")]
             if not states:
@@ -237,7 +239,7 @@ class Workplace:
             labels = numbered(self._sheet(place).at(revision))
         with self.pictures.image(place.image) as picture:
             image, window = picture.crop(place.box), picture.window
-        number = self._learner.record(image, labels, self._name(place, revision), window=window)
+        number = self._learner.record(image, labels, self._name(place, revision), place.box, window)
         with self._lock:
             self._sheet(place).mark(mark="recorded", revision=revision, number=number)
         self._learner.learn(number)

@@ -91,6 +91,7 @@ function where() {
 }
 
 function toTile(at) {
+  if (!now) return at;
   const { x, y } = camera.toSlide(at);
   return { x: x - now.box.x, y: y - now.box.y };
 }
@@ -106,7 +107,7 @@ async function open(tile) {
   const image = { ...about.picture, address: `api/images/${about.image}` };
   now = { tile, board, history, picture: about.picture, box: { x, y, width, height }, version: -1, bits: null, entropy: null };
   now.layers = new Layers(image, redraw);
-  const drawingNow = () => chosen.busy;
+  const drawingNow = () => Boolean(chosen.stroke);
   now.sync = new Sync({ tile, revision }, board, { told: redraw, changed: redraw, drawing: drawingNow });
   [cross, pressed, counted] = [null, false, null];
   window.history.replaceState(null, "", `#${tile}`);
@@ -128,8 +129,7 @@ async function guess() {
   const labels = new Int32Array(await answer.arrayBuffer());
   const heat = await (await fetched(`api/tiles/${opened.tile}/entropy`)).blob();
   const entropy = heat.size ? await createImageBitmap(heat) : null;
-  while (chosen.busy) await pause(50);
-  if (now !== opened) return;
+  if (now !== opened || chosen.stroke) return; // it is asked for again
   opened.version = Number(answer.headers.get("Nucleate-Version"));
   opened.bits = Number(answer.headers.get("Nucleate-Bits"));
   opened.entropy = entropy;
@@ -196,7 +196,7 @@ function onPointed(change) {
 
 const actions = {
   toTile, redraw,
-  tool: () => chosen,
+  tool: () => (now ? chosen : tools.hand),
   erasing: () => tools.eraser,
   choose(name, again = false) {
     chosen.cancel();
@@ -244,6 +244,7 @@ const actions = {
     redraw();
   },
   pointed(at) {
+    if (pressed) return;
     [pointer, cross] = [at, null];
     redraw();
   },

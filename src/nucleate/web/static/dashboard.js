@@ -1,6 +1,7 @@
 // The side panel: the tile, what is saved, and how the model learns.
 
 const byId = (id) => document.getElementById(id);
+const STATES = { done: "learnt from", skipped: "nothing said", open: "begun" };
 const WIDTH = 240; // of the curve, in its own units
 const HEIGHT = 56;
 
@@ -76,12 +77,13 @@ function drawCurve(scores) {
 }
 
 function showEarlier(earlier, open) {
-  const key = earlier.map(({ tile }) => tile).join();
+  const key = earlier.map(({ tile, state }) => tile + state).join();
   if (byId("earlier").dataset.key === key) return;
   byId("earlier").dataset.key = key;
-  byId("earlier-section").hidden = !earlier.length;
-  const items = [...earlier].reverse().map(({ tile, name }) => {
+  byId("earlier-section").hidden = earlier.length < 2;
+  const items = [...earlier].reverse().map(({ tile, name, state }) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+    button.append(Object.assign(document.createElement("span"), { className: "quiet", textContent: STATES[state] }));
     button.addEventListener("click", () => open(tile));
     const item = document.createElement("li");
     item.append(button);

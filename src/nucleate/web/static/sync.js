@@ -41,7 +41,7 @@ export class Sync {
   }
 
   async sendAll() {
-    for (let failed = 0; this.waiting.length && !(this.ended && failed); ) {
+    for (let failed = 0; this.waiting.length; ) {
       const { name, tool, runs, key } = this.waiting[0];
       const body = JSON.stringify({ name, tool, runs, revision: this.revision });
       try {
