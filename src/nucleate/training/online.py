@@ -101,7 +101,7 @@ class OnlineLearner:
             raise ModelError(
                 f"{self.folder} tells {self.architecture.classes} classes of pixels apart: on-line learning knows two."
             )
-        self._teacher = Teacher(
+        self.teacher = Teacher(
             self._read_memory(), model.thresholds, self.config, prefers_bfloat16(device()), self._threads
         )
         state = read_state(self.folder, model.manifest)
@@ -109,10 +109,10 @@ class OnlineLearner:
             network = place(unfolded(model.network), device())
             numbers = Numbers(through=self._standing.undone)
             self.state = LearnerState(tensors_of(network, network, None), Reservoir(), numbers)
-            self._engine = self._teacher.serving(model.network)
+            self._engine = self.teacher.serving(model.network)
             return
         self.state = state
-        self._engine = self._teacher.serving(model.network)
+        self._engine = self.teacher.serving(model.network)
         through = state.numbers.through
         if through in self._standing.corrections and through not in self._standing.learnt:
             self._log()  # a process was killed after the update and before it noted it
@@ -191,6 +191,11 @@ class OnlineLearner:
         self._standing.corrections[number] = correction
         return number
 
+    @property
+    def recorded(self) -> int:
+        """The number of the last correction; 0 where there is none."""
+        return self._standing.number
+
     def waiting(self) -> list[int]:
         """The numbers of the corrections that are recorded and not learnt, in their order."""
         return sorted(one for one in self._standing.corrections if one > self.state.numbers.through)
@@ -220,11 +225,11 @@ class OnlineLearner:
             with_channels(image.pixels, image.channels, channels, image.name), *correction.window, channels
         )
         tile = pixels, renumbered(labels)
-        state, average = self._teacher.lesson(self.state, self._engine, tile, correction.number, correction.nuclei)
+        state, average = self.teacher.lesson(self.state, self._engine, tile, correction.number, correction.nuclei)
         commit(self.folder, state, average)
         self.state = state
         if average is not None:
-            self._engine = self._teacher.serving(average)
+            self._engine = self.teacher.serving(average)
         self._log(time.monotonic() - begin)
 
     def _log(self, seconds: float = 0.0) -> None:
