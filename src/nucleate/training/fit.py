@@ -47,6 +47,7 @@ from nucleate.training.output import begin_together, check_output, too_many_rank
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.pseudo_labels import PseudoLabelled
+from nucleate.training.replay import Memory
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, TrainingResult, new_network
 from nucleate.training.warm_start import LEARNING_RATE, warm_start
@@ -302,6 +303,7 @@ def _finish(
     phase("measuring how alike the images are")
     prototypes = prototypes_of(result.network, [image for image, _ in data.training])
     kept = {} if prototypes is None else {store.PROTOTYPES: prototypes.encoded()}
+    kept[store.REPLAY] = Memory.of(data.training, data.validation, config.seed).encoded()
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(result.network.architecture),
@@ -315,7 +317,8 @@ def _finish(
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        prototypes_sha256=hashlib.sha256(kept[store.PROTOTYPES]).hexdigest() if kept else None,
+        prototypes_sha256=None if prototypes is None else hashlib.sha256(kept[store.PROTOTYPES]).hexdigest(),
+        replay_sha256=hashlib.sha256(kept[store.REPLAY]).hexdigest(),
     )
     phase("writing the model")
     found = [instances_from_maps(one, thresholds).labels for one in maps]
