@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nucleate.errors import ModelError
-from nucleate.io.atomic import atomic_folder
-from nucleate.networks.store import EMBEDDED, MANIFEST, is_hidden, locate
+from nucleate.errors import NucleateWarning
+from nucleate.networks.store import MANIFEST, locate
+from nucleate.training.copying import copied
 from nucleate.training.online import OnlineLearner
 from nucleate.web.annotation.guesses import Order, checked
 from nucleate.web.annotation.learner import Input
@@ -28,16 +29,16 @@ def annotating(
     """The images of a folder to be corrected, with a model that learns from it as long as the block lasts.
 
     Args:
-        model: a model folder; or an embedded model, a copy of which learns in `out`.
+        model: a model folder; or the name of an embedded model, which needs `out`, as it is never changed.
         folder: of images.
-        out: see above.
+        out: a folder where a copy of the model learns, the one that is there already if it is.
         order, seed, channel: as in `Workplace`.
 
     Raises `ModelError`, `DatasetError` and `OutputError` where one of them cannot be used.
     """
     wanted: Order = checked(order)
     learning = learning_folder(model, out)
-    with OnlineLearner.open(learning) as learner:
+    with OnlineLearner.open(learning, warn=_warn) as learner:
         learner.catch_up()
         manifest = learner.model.manifest
         takes = Input(learner.model.normalisation, manifest.architecture.channels, tuple(manifest.data.channels))
@@ -48,24 +49,15 @@ def annotating(
             work.close()
 
 
-def learning_folder(model: str, out: Path | None) -> Path:
-    """The folder of a model that may learn: itself, or the copy of an embedded one at `out`, made where it is missing.
+def _warn(sentence: str) -> None:
+    warnings.warn(NucleateWarning(sentence), stacklevel=2)
 
-    Raises `ModelError` where an embedded model has no `out`, and a model folder has one.
+
+def learning_folder(model: str, out: Path | None) -> Path:
+    """The folder of a model that is to learn: its own, or that of a copy at `out`, made where it is missing.
+
+    Raises `ModelError` where there is no such model.
     """
-    embedded = model in EMBEDDED and not is_hidden(model)
-    if not embedded:
-        if out is not None:
-            raise ModelError(f"{model} learns itself: leave out --out, which is for a copy of {' or '.join(EMBEDDED)}.")
-        return Path(model)
     if out is None:
-        raise ModelError(
-            f"{model} belongs to the package and is never changed: say with --out where a copy should learn."
-        )
-    if not (out / MANIFEST).is_file():
-        source = locate(model)
-        with atomic_folder(out, holds=MANIFEST) as copy:
-            for file in source.iterdir():
-                if file.is_file():
-                    (copy / file.name).write_bytes(file.read_bytes())
-    return out
+        return locate(model)
+    return out if (out / MANIFEST).is_file() else copied(model, out)

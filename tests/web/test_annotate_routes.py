@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from itertools import islice, product
+from itertools import product
 from urllib.parse import quote, unquote
 
 import httpx
@@ -105,7 +105,6 @@ def variations():
         "~",
         "",
         "store",
-        "inner",
     ]
     ends = ["secret.txt", "inner/secret.txt", "cells.tif", "etc/passwd", "annotate.py", "app.py", "__init__.py", "x/"]
     begins = ["", "api/images/", "api/images/0/", "api/images/0/tiles/", "api/tiles/", f"api/tiles/{'a' * 24}/", "x/"]
@@ -137,7 +136,7 @@ def test_five_thousand_addresses_read_no_file(place):
 
     async def ask_all():
         tried, found = 0, set()
-        for address in islice(variations(), 0, None, 2):
+        for address in variations():
             status, body = await bare_answer(access, access.token, address)
             assert SECRET.encode() not in body and b"root:" not in body and b"from __future__" not in body
             assert status in (404, 405) or (status in (200, 307) and len(body) < 300), address

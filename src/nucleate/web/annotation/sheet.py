@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleate.errors import InputError, OutputError
+from nucleate.errors import InputError
+from nucleate.io import lines
 from nucleate.types import Labels
 
 KIND, VERSION = "nucleate annotation", 1
@@ -71,7 +71,7 @@ class Sheet:
         self.marks: list[dict[str, Any]] = []
         self._recent: deque[Edit] = deque()
         self._names: set[str] = set()
-        self._size = 0
+        self._begun = False
         for line in self._lines():
             self._take(line)
 
@@ -156,20 +156,17 @@ class Sheet:
     def _lines(self) -> Iterator[dict[str, Any]]:
         """What the file holds after its first line."""
         try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._fault(f"cannot be read ({error.strerror})") from error
-        whole = data[: data.rfind(b"\n") + 1]
-        self._size = len(whole)
-        for number, text in enumerate(whole.splitlines()):
+            texts = lines.read(self.path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._fault(f"cannot be read ({error})") from error
+        for number, text in enumerate(texts):
             try:
                 line = json.loads(text)
             except ValueError as error:
                 raise self._fault(f"is not JSON in line {number + 1}") from error
             if number == 0 and line != self._about:
                 raise self._fault("is of another tile")
+            self._begun = True
             if number:
                 yield line
 
@@ -177,22 +174,14 @@ class Sheet:
         return InputError(f"{self.path} {what}: move it elsewhere to correct this tile anew.")
 
     def _append(self, line: dict[str, Any]) -> None:
-        lines = [line] if self._size else [self._about, line]
-        data = b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in lines)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
-            with self.path.open("ab") as file:
-                # What a crash left of a last line, or a full disk of the line before, is no part of the record.
-                file.truncate(self._size)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if new:
-                _sync_folder(self.path.parent)
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written ({error.strerror}): free some space.") from error
-        self._size += len(data)
+        if not self._begun:
+            lines.append(self.path, _text(self._about))
+            self._begun = True
+        lines.append(self.path, _text(line))
+
+
+def _text(line: dict[str, Any]) -> str:
+    return json.dumps(line, separators=(",", ":"))
 
 
 def tile_of(path: Path) -> int:
@@ -220,11 +209,3 @@ def _runs_of(flat: NDArray[np.int32], start: int, length: int) -> NDArray[np.int
     begins = np.concatenate([[0], np.flatnonzero(np.diff(part)) + 1])
     lengths = np.diff(np.append(begins, length))
     return np.stack([begins + start, lengths, part[begins].astype(np.int64)], axis=1)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
