@@ -88,12 +88,17 @@ class Workplace:
             yield self._sheet(place)
 
     def next(self) -> Place | None:
-        """The tile that a page shows next; no tile comes twice, but one that was begun before the start comes first."""
+        """The tile that a page shows next; no tile that is done comes again.
+
+        One that was begun before the start comes first.
+        """
         with self._lock:
             begun = (self._known[tile].number for tile, state in self._state.items() if state == "open")
             number = next((number for number in begun if number not in self._handed), None)
             if number is None:
                 number = self._guesses.best(self._taken | self._handed)
+            if number is None:  # but what a page was given and left
+                number = min(self._handed - self._taken, default=None)
             if number is None:
                 return None
             self._handed.add(number)
