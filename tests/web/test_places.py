@@ -100,8 +100,8 @@ def test_only_a_pool_is_looked_at_and_what_fails_is_left_out():
             known.make(number)
         except InputError:
             assert number == 2
-    assert sorted(asked) == list(range(1, POOL + 2)) and known.failed(2)
-    assert known.best({0}) != 2
+    assert sorted(asked) == list(range(1, POOL + 2)) and known.failed(2) == "no"
+    assert known.best({0}) != 2 and known.best(set(range(42)) - {2}) == 2
 
 
 def test_entropy_is_that_of_two_outcomes():

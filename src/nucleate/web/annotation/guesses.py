@@ -54,7 +54,7 @@ class Guesses:
     def __init__(self, shuffled: Sequence[int], order: Order, predict: Callable[[int], Guess]) -> None:
         self._shuffled, self.order, self._predict = shuffled, order, predict
         self._held: OrderedDict[int, Guess] = OrderedDict()
-        self._failed: set[int] = set()
+        self._failed: dict[int, str] = {}
 
     def get(self, number: int) -> Guess | None:
         return self._held.get(number)
@@ -63,17 +63,19 @@ class Guesses:
         """Predict a tile anew."""
         try:
             guess = self._predict(number)
-        except Exception:
-            self._failed.add(number)
+        except Exception as error:
+            self._failed[number] = str(error)
             raise
+        self._failed.pop(number, None)
         self._held[number] = guess
         self._held.move_to_end(number)
         while len(self._held) > _KEPT:
             self._held.popitem(last=False)
         return guess
 
-    def failed(self, number: int) -> bool:
-        return number in self._failed
+    def failed(self, number: int) -> str | None:
+        """Why the model could not look at a tile."""
+        return self._failed.get(number)
 
     def oldest(self, taken: Container[int], version: int) -> int | None:
         """The tile of the pool whose guess is missing, or the oldest; None where all are of this version."""
@@ -87,7 +89,7 @@ class Guesses:
         known = [number for number in pool if number in self._held]
         if self.order == "entropy" and known:
             return max(known, key=lambda number: self._held[number].mean)
-        return pool[0] if pool else None
+        return pool[0] if pool else next((number for number in self._failed if number not in taken), None)
 
     def _version(self, number: int) -> int:
         guess = self._held.get(number)

@@ -122,8 +122,9 @@ class Workplace:
         """What the model finds in a tile; None while it is not known."""
         number = self.place(tile).number
         guess = self._guesses.get(number)
-        if guess is None and self._guesses.failed(number):
-            raise InputError(self._worker.problem or "The model cannot look at this tile.")
+        why = self._guesses.failed(number)
+        if why is not None:
+            raise InputError(f"The model cannot look at this tile. {why}")
         if guess is None or guess.version < len(self._log):
             self._worker.do(f"looking at tile {number}", lambda: self._look(number), SCREEN)
         return guess

@@ -55,6 +55,7 @@ export class Drawing {
       }
     };
     pencil.globalAlpha = Math.min(1, shown.opacity + 0.15);
+    if (!shown.hidden && shown.fog) stroke(this.fogPath, "#aab4c8", 0.9, [1.5, 4]);
     if (!shown.hidden && shown.open) stroke(this.openPath, OPEN, 1.6, [6, 4]);
     if (!shown.hidden && shown.said) stroke(this.saidPath, SAID, 1.8);
     pencil.globalAlpha = 1;
@@ -83,6 +84,8 @@ export class Drawing {
     this.fill.getContext("2d").putImageData(fill, 0, 0);
     this.fog.getContext("2d").putImageData(fog, 0, 0);
     this.saidPath = contours(labels, width, height);
+    const unknown = labels.map((label) => (label === UNKNOWN ? 1 : 0));
+    this.fogPath = unknown.includes(0) ? contours(unknown, width, height) : new Path2D();
     this.openPath = contours(board.open, width, height);
   }
 
