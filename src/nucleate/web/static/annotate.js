@@ -75,8 +75,8 @@ function draw() {
   const mark = chosen.mark(at) || {};
   if (cross) mark.cursor = cross;
   const pointed = chosen.busy || !at ? null : now.board.what(now.board.at(at));
-  drawing.draw({ ...now, slide: now.layers.slide, pointed, mark, shade, shown: { ...shown, opacity: byId("opacity").value / 100 } });
-  if (counted !== now.board.version) {
+  drawing.draw({ ...now, slide: now.layers.slide, pointed, mark, shade, live: chosen.live, shown: { ...shown, opacity: byId("opacity").value / 100 } });
+  if (counted !== now.board.version && !chosen.live) {
     counted = now.board.version;
     showCounts(now.board.count());
   }

@@ -12,7 +12,35 @@ export class Board {
     this.last = tab * TAB;
     this.guessed = new Int32Array(labels.length); // what the model finds
     this.seen = null; // where suggestions are open
-    this.version = 0; // counts changes, for those who draw
+    this.version = this.openVersion = 0; // count changes, for those who draw
+    this.forgetAll();
+  }
+
+  // A pixel has another label.
+  touch(at) {
+    if (this.guessed[at] > 0) this.reopen();
+    const row = Math.floor(at / this.width);
+    if (row < this.dirty.top) this.dirty.top = row;
+    if (row > this.dirty.bottom) this.dirty.bottom = row;
+  }
+
+  // Other suggestions may be open.
+  reopen() {
+    this.seen = null;
+    this.reopened = true;
+  }
+
+  // All pixels may have other labels.
+  forgetAll() {
+    this.reopen();
+    this.dirty = { top: 0, bottom: this.height - 1 };
+  }
+
+  // The rows that changed since this was asked last.
+  takeDirty() {
+    const { dirty } = this;
+    this.dirty = { top: Infinity, bottom: -1 };
+    return dirty;
   }
 
   newNumber() {
@@ -20,12 +48,14 @@ export class Board {
   }
 
   changed() {
-    this.seen = null;
+    if (this.reopened) this.openVersion++;
+    this.reopened = false;
     this.version++;
   }
 
   suggest(labels) {
     this.guessed = labels;
+    this.reopen();
     this.changed();
   }
 
@@ -33,12 +63,14 @@ export class Board {
   get open() {
     if (this.seen) return this.seen;
     const { guessed, labels } = this;
-    const all = new Map();
+    let most = 0;
+    for (let at = 0; at < guessed.length; at++) if (guessed[at] > most) most = guessed[at];
+    const more = new Int32Array(most + 1);
+    for (let at = 0; at < guessed.length; at++) if (guessed[at] > 0) more[guessed[at]] += labels[at] === UNKNOWN ? 1 : -1;
+    this.seen = new Int32Array(guessed.length);
     for (let at = 0; at < guessed.length; at++) {
-      const number = guessed[at];
-      if (number > 0) all.set(number, (all.get(number) ?? 0) + (labels[at] === UNKNOWN ? 1 : -1));
+      if (guessed[at] > 0 && labels[at] === UNKNOWN && more[guessed[at]] > 0) this.seen[at] = guessed[at];
     }
-    this.seen = guessed.map((number, at) => (number > 0 && labels[at] === UNKNOWN && all.get(number) > 0 ? number : 0));
     return this.seen;
   }
 
@@ -79,12 +111,21 @@ export class Board {
 
   // How much is said: nuclei, open suggestions, and the share of the pixels that is known.
   count() {
-    const [nuclei, open] = [new Set(this.labels), new Set(this.open)];
     let known = 0;
-    for (const label of this.labels) if (label !== UNKNOWN) known++;
-    const above = (set) => [...set].filter((number) => number > 0).length;
-    return { nuclei: above(nuclei), open: above(open), known: known / this.labels.length };
+    for (let at = 0; at < this.labels.length; at++) if (this.labels[at] !== UNKNOWN) known++;
+    return { nuclei: distinct(this.labels), open: distinct(this.open), known: known / this.labels.length };
   }
+}
+
+// How many numbers above 0 there are.
+function distinct(labels) {
+  const found = new Set();
+  for (let at = 0, last = 0; at < labels.length; at++) {
+    if (labels[at] === last) continue;
+    last = labels[at];
+    if (last > 0) found.add(last);
+  }
+  return found.size;
 }
 
 // Changes of pixels as runs: the first pixel, how many, and their label, one after the other.

@@ -22,7 +22,7 @@ export function contours(labels, width, height, only = 0) {
   return path;
 }
 
-// Go round with the label on the right hand, from the upper edge of a pixel.
+// Go round with the label on the right hand, from the upper edge of a pixel until that is reached again.
 function follow(path, labels, width, height, beginX, beginY, seen) {
   const label = labels[beginY * width + beginX];
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && labels[y * width + x] === label;
@@ -36,5 +36,4 @@ function follow(path, labels, width, height, beginX, beginY, seen) {
     else if (inside(x + LEFT_X[way], y + LEFT_Y[way])) way = (way + 3) % 4;
     path.lineTo(x + ACROSS[way] / 2, y + DOWN[way] / 2);
   } while (x !== beginX || y !== beginY || way !== 0);
-  path.closePath();
 }

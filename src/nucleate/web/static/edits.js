@@ -17,6 +17,7 @@ export class Stroke {
     if (labels[at] === value) return;
     if (!this.before.has(at)) this.before.set(at, labels[at]);
     labels[at] = value;
+    this.board.touch(at);
   }
 
   // The pixels that are now something else, with what they were and what they are.
@@ -26,7 +27,10 @@ export class Stroke {
   }
 
   revert() {
-    for (const [at, old] of this.before) this.board.labels[at] = old;
+    for (const [at, old] of this.before) {
+      this.board.labels[at] = old;
+      this.board.touch(at);
+    }
     this.board.changed();
   }
 }

@@ -82,6 +82,7 @@ export class Sync {
     await this.idle();
     board.labels.set(board.confirmed);
     for (const stroke of this.waiting) write(board.labels, stroke.runs);
+    board.forgetAll();
     board.changed();
     this.changed();
   }

@@ -15,6 +15,11 @@ class Tool {
     return Boolean(this.stroke || this.points);
   }
 
+  // The stroke that is being drawn; `number` is the nucleus that grows.
+  get live() {
+    return this.stroke ? { number: this.number ?? 0 } : null;
+  }
+
   hover() {}
   close() {}
 
@@ -69,7 +74,9 @@ class Brush extends Tool {
 }
 
 class Eraser extends Brush {
-  start() {}
+  start() {
+    this.number = 0;
+  }
 
   draw(at) {
     edits.erase(this.stroke, this.last, at, this.work.radius);
