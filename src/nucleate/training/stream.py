@@ -43,6 +43,8 @@ def corrections(
         samples = find(image).labelled
         if not samples:
             raise DatasetError(f"{image} holds no labelled image to learn from: put masks beside the images.")
+    elif image.is_dir():
+        raise InputError(f"{image} is a folder: give it alone, with images and masks in it, or one image and its mask.")
     elif mask is None:
         raise InputError(f"No mask was given for {image}: give it after the image, or a folder of images and masks.")
     else:
