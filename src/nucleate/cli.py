@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from nucleate import __version__, out_of_memory, signals
-from nucleate.errors import NucleateError, NucleateWarning, printable
+from nucleate.errors import InputError, NucleateError, NucleateWarning, printable
 from nucleate.parallel import launch
 from nucleate.sentences import command, count
 
@@ -360,6 +360,74 @@ def predict(
         nuclei = count(sum(done.nuclei.values()), "nucleus", "nuclei")
         print(f"{nuclei} in {count(len(done.nuclei), 'image')}. Wrote {out}. Next: {command('view', out)}")
     _name_failures(done.failed, len(done.results))
+
+
+@app.command()
+def learn(
+    model: Annotated[
+        str, typer.Argument(help="Model folder; with --out also fluorescence or brightfield.", show_default=False)
+    ],
+    image: Annotated[
+        Path | None, typer.Argument(help="Image, or folder of images and masks.", show_default=False)
+    ] = None,
+    mask: Annotated[Path | None, typer.Argument(help="Corrected label image of the image.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Let a copy of the model learn, in this new folder.")] = None,
+    masks: MasksOption = "auto",
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(help="Only this part was corrected, in pixels.", metavar="Y X HEIGHT WIDTH"),
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Go back to before any correction.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Show what was learnt, when, and with which effect.")] = False,
+) -> None:
+    """Let a model learn from a correction, or from a folder of them in turn; what it learnt is kept with it."""
+    with _busy():
+        from rich.console import Console
+
+        from nucleate import api
+        from nucleate.networks.store import locate
+        from nucleate.report import online
+        from nucleate.training.journal import Journal
+
+    if undo + log + (image is not None) > 1 or ((undo or log) and out is not None):
+        raise InputError("Give an image and its mask, --undo or --log, one of them at a time.")
+    if undo:
+        api.undo(model)
+        print(online.undone(locate(model)))
+    elif log:
+        online.print_log(Journal(locate(model)), Console(width=None if sys.stdout.isatty() else 160))
+    else:
+        found = api.learn(
+            model,
+            image,
+            mask,
+            out=out,
+            masks=masks,
+            region=region,
+            warn=_warn,
+            observe=lambda one: print(online.line(one)),
+        )
+        print("\n".join(online.learnt(found, locate(model) if out is None else out)))
+
+
+@app.command()
+def stream(
+    model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
+    folder: Folder,
+    report: Annotated[Path, typer.Option(help="Folder for the report, the table and the copy that learns.")],
+    masks: MasksOption = "auto",
+) -> None:
+    """Judge on-line learning on a sequence of labelled images: predict, score, then learn, one after the other."""
+    with _busy():
+        from nucleate import api
+        from nucleate.report import online
+        from nucleate.report.stream import REPORT, sentence
+
+    _say_which(model)
+    found = api.stream(
+        model, folder, report, masks=masks, warn=_warn, observe=lambda one: print(online.line(one.update))
+    )
+    print(f"{sentence(found)}\nWrote {printable(report / REPORT)}: open it in a browser.")
 
 
 @app.command()

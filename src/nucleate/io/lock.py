@@ -44,9 +44,9 @@ class Lock:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if fcntl is None else 0), 0o666)
             if fcntl is not None:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileExistsError as error:
-            raise OutputError(f"{busy}; if no other process runs, delete {path}.") from error
         except OSError as error:
+            if isinstance(error, FileExistsError) and path.is_file():
+                raise OutputError(f"{busy}; if no other process runs, delete {path}.") from error
             if self._descriptor != _NONE:
                 os.close(self._descriptor)
             if isinstance(error, BlockingIOError):

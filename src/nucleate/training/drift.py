@@ -7,8 +7,8 @@ shows means that differ by more than chance would:
 
 with v the variance of W and n its length. Drift is reported where what was dropped had the lower errors.
 
-Source: Bifet and Gavaldà, Learning from time-changing data with adaptive windowing, SIAM Data Mining (2007), with every
-cut looked at (their ADWIN, not the approximation in buckets, ADWIN2); the window is bounded by `LONGEST`.
+Source: Bifet and Gavaldà, Learning from time-changing data with adaptive windowing, SIAM Data Mining (2007). Every cut
+is looked at, as in their ADWIN, and not buckets of growing size, as in ADWIN2; so `LONGEST` bounds the window.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def adwin(window: Sequence[float], error: float, delta: float = DELTA) -> tuple[
     >>> for error in [0.1] * 40 + [0.9] * 20:
     ...     window, drift = adwin(window, error)
     ...     risen.append(drift)
-    >>> risen.index(True) > 40, len(window) < 30
+    >>> risen.index(True) > 40, len(window) < 40
     (True, True)
     """
     kept = np.asarray([*window, error][-LONGEST:], dtype=np.float64)

@@ -21,6 +21,7 @@ from nucleate.data.normalization import Normalisation, normalise
 from nucleate.errors import DatasetError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
+from nucleate.io.axes import RGB
 from nucleate.networks import store
 from nucleate.networks.manifest import (
     Ancestor,
@@ -95,7 +96,11 @@ class LabelledImages:
 
 
 def load_labelled(
-    folder: Path, validation: Path | None = None, channel: str | int | None = None, masks: Masks = "auto"
+    folder: Path,
+    validation: Path | None = None,
+    channel: str | int | None = None,
+    masks: Masks = "auto",
+    corrections: Path | None = None,
 ) -> LabelledImages:
     """Read the labelled images of a folder.
 
@@ -104,16 +109,25 @@ def load_labelled(
         validation: The same to choose on; without one, a part of `folder` is held out.
         channel: Picks one of several by its name or its number from 1; see `data.channels.common`.
         masks: How masks are taken; see `data.masks`.
+        corrections: Of a model, which are learnt from, too; see `training.journal`.
 
     Raises:
         DatasetError: There is nothing to learn from, or a mask surely is a mistake.
     """
     found = labelled(folder, masks)
+    more = labelled(corrections, "labels") if corrections is not None else None
     given = labelled(validation, masks) if validation else None
     pairs = [*found.pairs, *(given.pairs if given else ())]
     images, channels = common([image for image, _ in pairs], folder, channel)
     chosen = [(image, _numbered(labels)) for image, (_, labels) in zip(images, pairs, strict=True)]
     read, held = chosen[: len(found.pairs)], chosen[len(found.pairs) :]
+    left_out = list[str]()
+    for image, labels in more.pairs if more is not None else ():
+        if len(image.channels) in (1, len(channels)) or (len(channels) == 1 and image.channels == RGB):
+            read.append((image, _numbered(labels)))
+        else:
+            have = count(len(image.channels), "channel")
+            left_out.append(f"The correction {image.name} is left out: it has {have}, the images {len(channels)}.")
     normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
     areas = np.concatenate([_areas(labels) for _, labels in read])
     if areas.size == 0:
@@ -148,7 +162,7 @@ def load_labelled(
         labelled=len(read),
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
-        warnings=(*found.warnings, *(given.warnings if given else ()), *leaks),
+        warnings=(*found.warnings, *(given.warnings if given else ()), *leaks, *left_out),
     )
 
 
@@ -197,6 +211,7 @@ def fit(
     ranks: Communicator | None = None,
     parent: Path | None = None,
     pseudo: Sequence[PseudoLabelled] = (),
+    corrections: Path | None = None,
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -218,6 +233,7 @@ def fit(
             calls `warn`.
         parent: The model folder that training starts from; by default it starts from random weights.
         pseudo: Images with pseudo-labels, which are half of each batch.
+        corrections: Folder of the corrections of a model, which are learnt from, too.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -232,7 +248,7 @@ def fit(
     check_output(out, resume=resume)
     start = None if parent is None else store.read(parent, whole=False)
     phase("reading the images")
-    data = load_labelled(folder, validation, channel, masks)
+    data = load_labelled(folder, validation, channel, masks, corrections)
     facts = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
     facts["--from"] = "" if start is None else start.manifest.weights_sha256
     ranks, bfloat16 = begin_together(ranks, facts, out)

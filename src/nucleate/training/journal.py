@@ -220,6 +220,11 @@ class Journal:
         )
 
 
+def corrections_of(folder: Path) -> Path | None:
+    """The folder of a model's corrections, where it has any."""
+    return folder / FOLDER if any((folder / FOLDER).glob("*_masks.tif")) else None
+
+
 def safe(name: str) -> str:
     """A name as part of a file's name, which is not taken for that of a mask.
 

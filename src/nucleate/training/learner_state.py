@@ -17,8 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from nucleate.errors import ModelError
@@ -26,12 +28,13 @@ from nucleate.io.atomic import atomic
 from nucleate.networks import store
 from nucleate.networks.manifest import Ancestor, CorrectionsPart, Manifest, upgraded
 from nucleate.networks.unet import UNet
-from nucleate.training import checkpoint
-from nucleate.training.checkpoint import Count, TrainingState
+from nucleate.training.checkpoint import Count, checksum, is_channels_last
 from nucleate.training.replay import Reservoir, from_tensors, to_tensors
 
 FOLDER = "online"
 BASE = "online/base.json"
+FORMAT = 1
+"""Of the state's file."""
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -71,17 +74,29 @@ class LearnerState:
     numbers: Numbers
 
     def encoded(self) -> bytes:
-        """As the bytes of a file."""
-        crops = to_tensors(self.reservoir.kept, "crop")
+        """As the bytes of a file, the same for the same state."""
+        tensors = {**self.tensors, **to_tensors(self.reservoir.kept, "crop")}
+        last = sorted(name for name, t in tensors.items() if not t.is_contiguous() and is_channels_last(t))
+        held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         numbers = _NUMBERS.dump_python(replace(self.numbers, seen=self.reservoir.seen))
-        return checkpoint.encode({**self.tensors, **crops}, TrainingState(), numbers)
+        text = json.dumps({"format": FORMAT, "numbers": numbers, "channels_last": last})
+        # One entry alone: several would come in an order by chance.
+        content: bytes = save(held, {"state": json.dumps([text, checksum(held, text)])})
+        return content
 
     @classmethod
     def decoded(cls, content: bytes, path: Path) -> LearnerState:
         """Raises ModelError where the bytes are others."""
         try:
-            tensors, run = checkpoint.decode(content)
-            numbers = _NUMBERS.validate_python(run["identity"])
+            tensors: dict[str, Tensor] = load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            text, wanted = json.loads(header["state"])
+            said = json.loads(text)
+            if wanted != checksum(tensors, text) or said["format"] != FORMAT:
+                raise ValueError("altered, or of another version")
+            for name in said["channels_last"]:
+                tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
+            numbers = _NUMBERS.validate_python(said["numbers"])
             crops = {name: tensors.pop(name) for name in list(tensors) if name.startswith("crop/")}
             return cls(tensors, Reservoir(from_tensors(crops, "crop"), numbers.seen), numbers)
         except (ValidationError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -31,6 +31,7 @@ from nucleate.networks import store
 from nucleate.networks.runtime import device, keep_memory, place, prefers_bfloat16
 from nucleate.networks.unfold import unfolded
 from nucleate.postprocess.instances_from_maps import instances_from_maps
+from nucleate.training.hold_out import Pair
 from nucleate.training.journal import Correction, Journal, Undo, Update, now
 from nucleate.training.learner_state import FOLDER, LearnerState, Numbers, commit, read_state, restore_base
 from nucleate.training.lesson import Teacher
@@ -75,11 +76,7 @@ class OnlineLearner:
     ) -> None:
         self.folder, self.config, self._warn = folder, config or OnlineConfig(), warn or (lambda _: None)
         manifest = store.read_manifest(folder)
-        if folder.resolve() in store.embedded_folders():
-            raise ModelError(
-                f"{folder.name} belongs to the package and is never changed: say with --out where a copy should learn."
-            )
-        self._lock = Lock(folder / FOLDER / "lock", f"{folder} is learning in another process: wait for its end")
+        self._lock = _lock(folder)
         try:
             self.journal = Journal(folder)
             self._standing = self.journal.standing()
@@ -109,10 +106,10 @@ class OnlineLearner:
             network = place(unfolded(model.network), device())
             numbers = Numbers(through=self._standing.undone)
             self.state = LearnerState(tensors_of(network, network, None), Reservoir(), numbers)
-            self._engine = self.teacher.serving(model.network)
+            self.serving = self.teacher.serving(model.network)
             return
         self.state = state
-        self._engine = self.teacher.serving(model.network)
+        self.serving = self.teacher.serving(model.network)
         through = state.numbers.through
         if through in self._standing.corrections and through not in self._standing.learnt:
             self._log()  # a process was killed after the update and before it noted it
@@ -145,7 +142,7 @@ class OnlineLearner:
 
     def predict(self, image: NDArray[np.float32]) -> tuple[Labels, Maps]:
         """The nuclei of a normalised image (channels, H, W), by the averaged weights; no effect on the state."""
-        maps = self._engine(image)
+        maps = self.serving(image)
         return instances_from_maps(maps, self.model.thresholds).labels, maps
 
     def record(
@@ -217,19 +214,21 @@ class OnlineLearner:
                 self._learn(self._standing.corrections[one])
         return next(update for update in reversed(self.log()) if update.number == number)
 
+    def tile(self, number: int) -> Pair:
+        """A recorded correction as the network sees it: normalised, and its labels, 1..N, -1 where unknown."""
+        correction, channels = self._standing.corrections[number], self.architecture.channels
+        image, labels = self.journal.read(correction)
+        pixels = with_channels(image.pixels, image.channels, channels, image.name)
+        return between(pixels, *correction.window, channels), renumbered(labels)
+
     def _learn(self, correction: Correction) -> None:
         begin = time.monotonic()
-        image, labels = self.journal.read(correction)
-        channels = self.architecture.channels
-        pixels = between(
-            with_channels(image.pixels, image.channels, channels, image.name), *correction.window, channels
-        )
-        tile = pixels, renumbered(labels)
-        state, average = self.teacher.lesson(self.state, self._engine, tile, correction.number, correction.nuclei)
-        commit(self.folder, state, average)
-        self.state = state
+        tile = self.tile(correction.number)
+        state, average = self.teacher.lesson(self.state, self.serving, tile, correction.number, correction.nuclei)
+        # It goes on from what the disk holds, as another process would.
+        self.state = read_state(self.folder, commit(self.folder, state, average)) or state
         if average is not None:
-            self._engine = self.teacher.serving(average)
+            self.serving = self.teacher.serving(average)
         self._log(time.monotonic() - begin)
 
     def _log(self, seconds: float = 0.0) -> None:
@@ -256,12 +255,36 @@ class OnlineLearner:
 
     def undo(self) -> None:
         """Back to before any correction, bit for bit. The corrections stay as files, for off-line training."""
-        if self._standing.number > self._standing.undone:
-            self.journal.add(Undo(now(), self._standing.number))
-        restore_base(self.folder)
+        _undo(self.folder)
         self._standing = self.journal.standing()
         self._load()
 
     def log(self) -> list[Update]:
         """All updates, in their order."""
         return self.journal.updates()
+
+
+def undo(folder: Path) -> None:
+    """As `OnlineLearner.undo`, also of a model whose state is damaged."""
+    store.read_manifest(folder)
+    lock = _lock(folder)
+    try:
+        _undo(folder)
+    finally:
+        lock.release()
+
+
+def _undo(folder: Path) -> None:
+    journal = Journal(folder)
+    standing = journal.standing()
+    if standing.number > standing.undone:
+        journal.add(Undo(now(), standing.number))
+    restore_base(folder)
+
+
+def _lock(folder: Path) -> Lock:
+    if folder.resolve() in store.embedded_folders():
+        raise ModelError(
+            f"{folder.name} belongs to the package and is never changed: say with --out where a copy should learn."
+        )
+    return Lock(folder / FOLDER / "lock", f"{folder} is learning in another process: wait for its end")

@@ -88,7 +88,8 @@ def train_in_stages(
     common: dict[str, Any] = {"channel": channel, "phase": phase, "ranks": ranks, "warn": warn, "parent": parent}
     common["name"] = f"{out.name} (first stage)"
     # Read before anything is trained: what cannot be used is said at once.
-    channels = load_labelled(folder, options.get("validation"), channel, options.get("masks", "auto")).channels
+    masks, corrections = options.get("masks", "auto"), options.get("corrections")
+    channels = load_labelled(folder, options.get("validation"), channel, masks, corrections).channels
     images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels)
     if not (stage / store.MANIFEST).exists():
         again = (stage / store.UNFINISHED).exists()

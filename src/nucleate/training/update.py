@@ -65,10 +65,10 @@ PARTS = 2
 
 
 def tensors_of(network: UNet, average: UNet, optimiser: Optimiser | None) -> dict[str, Tensor]:
-    """Everything that learns, by name."""
+    """A copy of everything that learns, by name."""
     parts: dict[str, Mapping[str, Tensor]] = {"network": network.state_dict(), "average": average.state_dict()}
     parts |= {} if optimiser is None else optimiser.tensors()
-    return {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
+    return {f"{part}/{name}": tensor.clone() for part, values in parts.items() for name, tensor in values.items()}
 
 
 def network_of(tensors: Mapping[str, Tensor], part: str, architecture: Architecture) -> UNet:
@@ -170,12 +170,13 @@ def improve(
         rate = learning_rate(step, config.learning_rate, warm_up=WARM_UP, cool_down=(WARM_UP, config.steps))
         optimiser.step(rate)
         average.update(network, steps_before + step)
-    return {name: t.clone() for name, t in tensors_of(network, average.network, optimiser).items()}, average.network
+    return tensors_of(network, average.network, optimiser), average.network
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Copies, which an optimiser may change."""
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
-        parts.setdefault(part, {})[name] = tensor
+        parts.setdefault(part, {})[name] = tensor.clone()
     return parts
