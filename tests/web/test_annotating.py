@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from tests.training.online_models import small_model
 
 from nucleate.annotating import annotating
 from nucleate.data.synthetic import fluorescence
 from nucleate.errors import NucleateError
 from nucleate.training.online import OnlineLearner
-from tests.training.online_models import small_model
 
 
 @pytest.fixture
