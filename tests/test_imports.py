@@ -53,9 +53,10 @@ ALLOWED = {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
         *("training",),
     },
+    "annotating": {"errors", "io", "networks", "training", "web"},
     "cli": {
         *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
-        *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel"),
+        *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel", "annotating"),
     },
     "__main__": {"cli", "signals", "out_of_memory", "parallel"},
 }
@@ -84,7 +85,7 @@ LIBRARIES = {
     "data": {"numpy", "scipy", "skimage", "torch", "imagecodecs"},
     "networks": {"torch", "numpy", "pydantic", "safetensors"},
     "evaluation": {"numpy"},
-    "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn"},
+    "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn", "pydantic"},
     "cli": {"rich", "typer"},
 }
 """Part -> the libraries that it may import; the parts that are not here may import any."""

@@ -20,6 +20,7 @@ from nucleate.report.card import card
 from nucleate.report.model_files import model_files
 from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import fit
+from nucleate.training.online import OnlineConfig
 from nucleate.web.gallery import Gallery
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,7 @@ def test_the_commands_of_the_readme_work_in_their_order(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nucleate.training.config.TrainingConfig.steps", 2)
     write_folder(tmp_path / "cells", "fluorescence", 2, seed=3, height=96, width=96)
+    monkeypatch.setattr("nucleate.training.online.OnlineConfig", lambda: OnlineConfig(steps=1))
     write_folder(tmp_path / "test", "fluorescence", 2, seed=5, height=96, width=96)
     (tmp_path / "images").symlink_to(tmp_path / "cells" / "images")
     tifffile.imwrite("slide.svs", fluorescence(seed=1)[0].pixels[..., 0])

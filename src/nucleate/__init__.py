@@ -20,9 +20,9 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nucleate.api import Result, Segmenter, evaluate, load, pretrain, train
+    from nucleate.api import Result, Segmenter, evaluate, learn, load, pretrain, stream, train, undo
 
-__all__ = ["Result", "Segmenter", "__version__", "evaluate", "load", "pretrain", "train"]
+__all__ = ["Result", "Segmenter", "__version__", "evaluate", "learn", "load", "pretrain", "stream", "train", "undo"]
 
 
 def __getattr__(name: str) -> Any:

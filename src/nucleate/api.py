@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from nucleate.training.config import TrainingConfig
     from nucleate.training.contrast import PretrainingConfig
     from nucleate.training.fit import Phase
+    from nucleate.training.journal import Update
+    from nucleate.training.stream import Judged, StreamResult
     from nucleate.training.trainer import Observer
 
-__all__ = ["Result", "Segmenter", "evaluate", "load", "pretrain", "train"]
+__all__ = ["Result", "Segmenter", "evaluate", "learn", "load", "pretrain", "stream", "train", "undo"]
 
 COLUMNS: tuple[tuple[str, type[np.generic]], ...] = (
     ("id", np.int64),
@@ -320,8 +322,9 @@ def train(
         phase: is told, in a few words, which part of the work begins.
         warn: told each thing that may be wrong with the images, as a sentence.
         ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
-        parent: the model that training starts from, a folder or fluorescence or brightfield; "auto" takes the one of
-            the package that helps most, or none (`training.choice.choose_start`); None or "scratch": random weights.
+        parent: the model that training starts from, a folder, whose corrections (`learn`) are learnt from, too, or
+            fluorescence or brightfield; "auto" takes the one of the package that helps most, or none
+            (`training.choice.choose_start`); None or "scratch": random weights.
         unlabelled: what is done with the images that have no labels: no; pretrain, the network first learns from all
             images without labels; pseudo, a first model labels them for a second one; auto, the same where the first
             model is good enough (`training.self_training`).
@@ -344,6 +347,7 @@ def train(
     from nucleate.training.choice import choose_start
     from nucleate.training.config import TrainingConfig
     from nucleate.training.fit import load_labelled
+    from nucleate.training.journal import corrections_of
     from nucleate.training.self_training import chosen, train_in_stages
 
     run = config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
@@ -381,8 +385,127 @@ def train(
         replay=None if replay is None else Path(replay),
         reasons=reasons,
         stacks=stacks,
+        corrections=None if start is None else corrections_of(start),
     )
     return load(out)
+
+
+def learn(
+    model: str | PathLike[str],
+    image: Any = None,
+    mask: Any = None,
+    *,
+    out: str | PathLike[str] | None = None,
+    masks: str = "auto",
+    region: Sequence[int] | None = None,
+    name: str = "array",
+    observe: Callable[[Update], None] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> list[Update]:
+    """Let a model learn on-line from a correction, at once and for good.
+
+    Args:
+        model: a model folder, which changes; or with `out` any model, also one of the package, of which a copy learns.
+        image: an image file or an array, (H, W) or (H, W, C); or a folder of images and masks, taken in the order of
+            their names. None learns what was recorded and not learnt, as after a crash.
+        mask: its label image, a file or an array (H, W): 0 background, above 0 a nucleus each, below 0 unknown.
+        out: the folder of the copy, a new one.
+        masks: how masks are taken; see `train`.
+        region: what was corrected, first row, first column, height, width; all else is unknown.
+        name: of an array, in the log.
+        observe: is told each update when it is done.
+        warn: told what a person should know, as a sentence.
+
+    Returns:
+        What each correction did; also those that were left from before.
+
+    Raises:
+        NucleateError: a file or the model cannot be used, or another process is learning in the folder.
+
+    >>> import tempfile
+    >>> from nucleate.data.synthetic import fluorescence
+    >>> image, truth = fluorescence(seed=0, height=64, width=64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     copy = f"{folder}/copy"
+    ...     update, = learn("fluorescence", image.pixels, truth, out=copy, warn=lambda _: None)
+    ...     undo(copy)
+    >>> update.number, update.nuclei == truth.max(), update.taken_back
+    (1, True, False)
+    """
+    from nucleate.data.masks import choice
+    from nucleate.training.copying import copied
+    from nucleate.training.online import OnlineLearner
+    from nucleate.training.stream import array_correction, corrections
+
+    box = None if region is None else Box(*map(int, region))
+    tiles: Any = ()
+    if isinstance(image, (str, PathLike)):
+        tiles = corrections(Path(image), None if mask is None else Path(mask), choice(masks), box)
+    elif image is not None:
+        tiles = [array_correction(image, mask, name, choice(masks), box)]
+    folder = locate(str(model)) if out is None else copied(str(model), Path(out))
+    updates, told = list[Any](), observe or (lambda _: None)
+    with OnlineLearner.open(folder, warn=warn) as learner:
+        for number in learner.waiting():
+            updates.append(learner.learn(number))
+            told(updates[-1])
+        for tile, labels in tiles:
+            updates.append(learner.learn(learner.record(tile, labels, tile.name)))
+            told(updates[-1])
+    return updates
+
+
+def undo(model: str | PathLike[str]) -> None:
+    """Give back the model before any correction, bit for bit; the corrections stay in its folder as files.
+
+    Args:
+        model: a model folder.
+
+    Raises:
+        NucleateError: there is no such model, or another process is learning in it.
+    """
+    from nucleate.training.online import undo
+
+    undo(locate(str(model)))
+
+
+def stream(
+    model: str | PathLike[str],
+    folder: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    masks: str = "auto",
+    observe: Callable[[Judged], None] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> StreamResult:
+    """Judge on-line learning on a sequence of labelled images: predict, score, learn, image after image.
+
+    Args:
+        model: a model folder, or the name of a model in the package; a copy of it learns.
+        folder: images and masks, taken in the order of their names.
+        out: the folder to write: `model` the copy, `stream.csv` the table, `report.html`.
+        masks: how masks are taken; see `train`.
+        observe: is told each image when it is done.
+        warn: told what a person should know, as a sentence.
+
+    Returns:
+        What each image did, beside the score of the model that does not learn.
+
+    Raises:
+        NucleateError: a file or the model cannot be used, or `out` holds a model already.
+    """
+    from nucleate.data.masks import choice
+    from nucleate.report.stream import write_stream
+    from nucleate.training.copying import copied
+    from nucleate.training.online import OnlineLearner
+    from nucleate.training.stream import corrections, judge
+
+    tiles = corrections(Path(folder), None, choice(masks))
+    copy = copied(str(model), Path(out) / "model")
+    with OnlineLearner.open(copy, warn=warn) as learner:
+        found = judge(learner, tiles, observe)
+    write_stream(found, Path(out), str(model), str(folder))
+    return found
 
 
 def _choice(scene: str | int | None, z: str | int | None, t: str | int | None) -> Choice:

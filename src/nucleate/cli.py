@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from nucleate import __version__, out_of_memory, signals
-from nucleate.errors import NucleateError, NucleateWarning, printable
+from nucleate.errors import InputError, NucleateError, NucleateWarning, printable
 from nucleate.parallel import launch
 from nucleate.sentences import command, count
 
@@ -43,6 +43,11 @@ ZOption = Annotated[
     str | None, typer.Option("--z", help="Of stacks of planes: max, mean, best (in focus), each, or a number from 1.")
 ]
 TOption = Annotated[str | None, typer.Option("--t", help="Of series in time: each, or the number of a frame from 1.")]
+LOOPBACK = "127.0.0.1"
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; another than 127.0.0.1 lets other machines in, with the token.")
+]
 SOME_FAILED = 1
 """Exit code where some of many images could not be done."""
 WITHOUT_TORCH = ("check", "convert", "evaluate", "view", "report", "curves")
@@ -443,10 +448,79 @@ def predict(
 
 
 @app.command()
+def learn(
+    model: Annotated[
+        str, typer.Argument(help="Model folder; with --out also fluorescence or brightfield.", show_default=False)
+    ],
+    image: Annotated[
+        Path | None, typer.Argument(help="Image, or folder of images and masks.", show_default=False)
+    ] = None,
+    mask: Annotated[Path | None, typer.Argument(help="Corrected label image of the image.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Let a copy of the model learn, in this new folder.")] = None,
+    masks: MasksOption = "auto",
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(help="Only this part was corrected, in pixels.", metavar="Y X HEIGHT WIDTH"),
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Go back to before any correction.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Show what was learnt, when, and with which effect.")] = False,
+) -> None:
+    """Let a model learn from a correction, or from a folder of them in turn; what it learnt is kept with it."""
+    with _busy():
+        from rich.console import Console
+
+        from nucleate import api
+        from nucleate.networks.store import locate
+        from nucleate.report import online
+        from nucleate.training.journal import Journal
+
+    if undo + log + (image is not None) > 1 or ((undo or log) and out is not None):
+        raise InputError("Give an image and its mask, --undo or --log, one of them at a time.")
+    if undo:
+        api.undo(model)
+        print(online.undone(locate(model)))
+    elif log:
+        online.print_log(Journal(locate(model)), Console(width=None if sys.stdout.isatty() else 160))
+    else:
+        found = api.learn(
+            model,
+            image,
+            mask,
+            out=out,
+            masks=masks,
+            region=region,
+            warn=_warn,
+            observe=lambda one: print(online.line(one)),
+        )
+        print("\n".join(online.learnt(found, locate(model) if out is None else out)))
+
+
+@app.command()
+def stream(
+    model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
+    folder: Folder,
+    report: Annotated[Path, typer.Option(help="Folder for the report, the table and the copy that learns.")],
+    masks: MasksOption = "auto",
+) -> None:
+    """Judge on-line learning on a sequence of labelled images: predict, score, then learn, one after the other."""
+    with _busy():
+        from nucleate import api
+        from nucleate.report import online
+        from nucleate.report.stream import REPORT, sentence
+
+    _say_which(model)
+    found = api.stream(
+        model, folder, report, masks=masks, warn=_warn, observe=lambda one: print(online.line(one.update))
+    )
+    print(f"{sentence(found)}\nWrote {printable(report / REPORT)}: open it in a browser.")
+
+
+@app.command()
 def view(
     folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks, to draw them, too.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")] = 0,
+    port: Port = 0,
+    host: Host = LOOPBACK,
     browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
 ) -> None:
     """Look at images and their nuclei in the browser, until Ctrl-C."""
@@ -456,7 +530,40 @@ def view(
     gallery = Gallery(folder, truth)
     for note in gallery.notes:
         print(f"nucleate: {note}", file=sys.stderr)
-    serve(gallery, port, browser=browser, announce=lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
+    serve(gallery, port, host=host, browser=browser, announce=_announce)
+
+
+@app.command()
+def annotate(
+    model: Annotated[
+        str, typer.Argument(help="Model folder, which learns; or fluorescence or brightfield.", show_default=False)
+    ],
+    folder: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where the copy of fluorescence or brightfield learns.")] = None,
+    order: Annotated[
+        str, typer.Option(help="The next tile: entropy, of which the model is least sure; random.")
+    ] = "entropy",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same order.")] = 0,
+    channel: Annotated[
+        str | None, typer.Option(help="Of several the channel that is looked at, by name or by number from 1.")
+    ] = None,
+    port: Port = 0,
+    host: Host = LOOPBACK,
+    browser: Annotated[bool, typer.Option("--open", help="Also open it in the browser.")] = False,
+) -> None:
+    """Correct what a model finds, in the browser; it learns from each tile, until Ctrl-C."""
+    from nucleate.annotating import annotating
+    from nucleate.web.annotation.routes import make_annotator
+    from nucleate.web.app import serve_app
+
+    with annotating(model, folder, out, order=order, seed=seed, channel=channel) as work:
+        for note in work.notes:
+            print(f"nucleate: {note}", file=sys.stderr)
+        serve_app(make_annotator(work), "nucleate annotate", port, host=host, browser=browser, announce=_announce)
+
+
+def _announce(address: str) -> None:
+    print(f"{address}  (Ctrl-C ends it)", flush=True)
 
 
 @app.command()

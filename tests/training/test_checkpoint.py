@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from nucleate.errors import ModelError
-from nucleate.training.checkpoint import FILE, FORMAT, Checkpoint, TrainingState, _checksum
+from nucleate.training.checkpoint import FILE, FORMAT, Checkpoint, TrainingState, checksum
 
 TENSORS = {
     "network/stem.weight": torch.randn(4, 1, 3, 3),
@@ -151,7 +151,7 @@ def test_a_state_of_other_types_is_refused_in_a_sentence(tmp_path, state, where)
 @pytest.mark.parametrize("header", [5, [], {}, {"format": FORMAT}, {"format": FORMAT, "identity": [], "state": {}}])
 def test_a_header_of_another_kind_is_refused_in_a_sentence(tmp_path, header):
     text = json.dumps(header)
-    metadata = {"run": text, "sha256": _checksum(TENSORS, text)}
+    metadata = {"run": text, "sha256": checksum(TENSORS, text)}
     (tmp_path / FILE).write_bytes(save(TENSORS, metadata))
     with pytest.raises(ModelError, match=r"training\.safetensors.*train without --resume\.$"):
         Checkpoint(tmp_path).read(IDENTITY)

@@ -1,22 +1,28 @@
 """Folders as prediction leaves them: an image, its labels, its table and the record of it."""
 
 import threading
+import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import numpy as np
 import pytest
 import tifffile
 import uvicorn
+from scipy import ndimage
 
+from nucleate.data.normalization import Normalisation
 from nucleate.data.synthetic.microscopy import tissue
+from nucleate.io.axes import GREY
 from nucleate.io.formats import FORMATS
 from nucleate.io.prediction_json import PredictionRecord, record_file, write_record
-from nucleate.types import Nucleus
+from nucleate.types import Image, Maps, Nucleus
 from nucleate.web import app
 from nucleate.web.access import Access
+from nucleate.web.annotation.learner import Input
 from nucleate.web.gallery import Gallery
+from nucleate.web.limits import Limits
 
 
 def table_of(labels):
@@ -70,8 +76,16 @@ class Served:
 def serving(folder, truth=None):
     """A folder is shown, by a server in a thread."""
     gallery = Gallery(folder, truth)
-    with app._listening(0) as listener:
-        access = Access(app.make_app(gallery), f"nucleate-{listener.getsockname()[1]}")
+    with serving_app(app.make_app(gallery)) as served:
+        yield served
+    gallery.close()
+
+
+@contextmanager
+def serving_app(application, port=0):
+    """An application behind a token, by a server in a thread."""
+    with app._listening(port) as listener:
+        access = Access(Limits(application), f"nucleate-{listener.getsockname()[1]}")
         server = uvicorn.Server(app.configuration(access))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -80,7 +94,6 @@ def serving(folder, truth=None):
         finally:
             server.should_exit = True
             thread.join()
-    gallery.close()
 
 
 @pytest.fixture(scope="session", name="serving")
@@ -100,3 +113,76 @@ def shown(tmp_path_factory, predicted):
     squares[10:30, 20:50], squares[60:90, 70:75] = 1, 2
     predicted(folder, "squares", pixels, squares, origin=(40, 60), downsample=2.0)
     return folder
+
+
+TAKES = Input(Normalisation(), 1, GREY)
+
+
+@dataclass(frozen=True)
+class Update:
+    number: int
+    name: str
+    nuclei: int
+    before: float | None = 0.5
+    after: float | None = 0.6
+    sentinel_before: float = 0.7
+    sentinel: float = 0.7
+    taken_back: bool = False
+    drift: bool = False
+    seconds: float = 0.1
+
+
+@dataclass
+class StandIn:
+    """In place of the model that learns: it finds bright pieces, and keeps what it is told. `seconds` is how long an
+    update takes; `recorded` are the corrections in order."""
+
+    seconds: float = 0.0
+    recorded: list[tuple[Image, np.ndarray, str, tuple[float, float]]] = field(default_factory=list)
+    learnt: list[Update] = field(default_factory=list)
+    predicted: int = 0
+    fails: bool = False
+
+    def predict(self, image):
+        self.predicted += 1
+        plane = ndimage.gaussian_filter(image[0], 1.5)
+        foreground = (1 / (1 + np.exp(-8 * (plane - 0.4)))).astype(np.float32)
+        labels = ndimage.label(foreground > 0.5)[0].astype(np.int32)
+        empty = np.zeros_like(foreground)
+        return labels, Maps(foreground, empty, np.stack([empty, empty]), empty)
+
+    def record(self, image, labels, name, box=None, window=None):
+        assert window is not None and image.pixels.shape[:2] == labels.shape
+        self.recorded.append((image, labels, name, window))
+        return len(self.recorded) - 1
+
+    def learn(self, number):
+        if self.fails:
+            raise RuntimeError("the update failed")
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            np.sort(np.arange(200_000)[::-1])
+        _, labels, name, _ = self.recorded[number]
+        update = Update(number, name, int(labels.max()), before=0.5 + 0.02 * number, sentinel=0.7 + 0.003 * number)
+        self.learnt.append(update)
+        return update
+
+    def log(self):
+        return list(self.learnt)
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    """The class of stand-ins for a model that learns."""
+    return StandIn
+
+
+@pytest.fixture(scope="session")
+def takes():
+    """What it takes."""
+    return TAKES
+
+
+@pytest.fixture(scope="session", name="serving_app")
+def _serving_app():
+    return serving_app

@@ -9,7 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
+from nucleate.annotating import learning_folder
 from nucleate.cli import main
+from nucleate.errors import ModelError
 from nucleate.web import app as serving
 
 
@@ -102,3 +104,24 @@ def test_true_masks_and_what_is_not_finished_are_said_on_the_command_line(tmp_pa
     with pytest.raises(SystemExit):
         main(["view", str(tmp_path)])
     assert "Not finished: slide;" in capsys.readouterr().err
+
+
+def test_annotate_never_changes_what_belongs_to_the_package(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main(["annotate", "fluorescence", str(tmp_path / "images")])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and "belongs to the package and is never changed: say with --out" in said
+    with pytest.raises(SystemExit) as end:
+        main(["annotate", "fluorescence", str(tmp_path / "images"), "--order", "best"])
+    assert end.value.code == 2 and "--order is best: give entropy or random" in capsys.readouterr().err
+
+
+def test_a_copy_is_made_once(tmp_path):
+    out = tmp_path / "mine"
+    assert learning_folder("fluorescence", out) == out
+    written = (out / "model.json").stat().st_mtime_ns
+    assert learning_folder("fluorescence", out) == out and (out / "model.json").stat().st_mtime_ns == written
+    assert learning_folder(str(out), None) == out
+    with pytest.raises(ModelError):
+        learning_folder("no such model", tmp_path / "other")

@@ -49,7 +49,7 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
                     os.fsync(file.fileno())
             passing.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -70,7 +70,7 @@ def atomic_folder(path: Path, *, holds: str) -> Iterator[Path]:
             for folder, _, names in os.walk(passing, topdown=False):
                 for name in names:
                     _sync(Path(folder, name))
-                _sync_folder(Path(folder))
+                sync_folder(Path(folder))
             old = passing.with_suffix(".old")
             if path.exists():
                 path.rename(old)
@@ -81,7 +81,7 @@ def atomic_folder(path: Path, *, holds: str) -> Iterator[Path]:
                     old.rename(path)
                 raise
         _remove(old)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -182,7 +182,7 @@ def _refused(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written ({reason}): free some space or choose another place.")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force new names to the disk, where the system lets a folder be opened."""
     with suppress(OSError):
         _sync(folder)

@@ -134,6 +134,21 @@ class Ancestor(_Part):
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class CorrectionsPart(_Part):
+    """What was learnt on-line after the last training (`nucleate.training.online`).
+
+    All corrections up to number `through` were looked at; so many were `learnt`, with so many `nuclei`, and so many
+    updates `taken_back`. `weights` and `state` are the files that hold the weights and the state of the learner.
+    """
+
+    through: Count
+    learnt: Count
+    taken_back: Count
+    nuclei: Count
+    weights: str = Field(pattern=r"^online/weights-[01]\.safetensors$")
+    state: str = Field(pattern=r"^online/state-[01]\.safetensors$")
+
+
 def _complete(scores: dict[str, Any]) -> dict[str, Any]:
     """Scores in which the numbers that `nucleate info` shows are there; see `nucleate.postprocess.scores.Scores`."""
     rows = scores.get("thresholds")
@@ -173,6 +188,8 @@ class Manifest(_Part):
     engines: EnginesPart | None = None
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     prototypes_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    replay_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    corrections: CorrectionsPart | None = None
 
     @property
     def training(self) -> TrainingPart:

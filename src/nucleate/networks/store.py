@@ -4,6 +4,9 @@ weights.safetensors   the folded network: plain convolutions
 model.json            `Manifest`, checked when read; it holds the checksum of the weights and is written last
 history.jsonl         one line an epoch
 prototypes.safetensors  points that stand for the training images (`prototypes`); not needed to predict
+replay.safetensors    crops of the training images, for on-line learning; not needed to predict
+corrections/          what was corrected: images and masks; not needed to predict
+online/               the weights after corrections, which model.json then names, and the state of the learner
 curves.png            the same as a picture; not needed to predict
 README.md             the card: what it was trained on, how it scores, how to use it; not needed either
 report.html           what it finds in the images held out, beside the truth; not needed either
@@ -46,7 +49,7 @@ from nucleate.networks.unet import Architecture, UNet
 from nucleate.sentences import command
 from nucleate.types import Thresholds
 
-WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT, PROTOTYPES = (
+WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT, PROTOTYPES, REPLAY = (
     "weights.safetensors",
     "model.json",
     "history.jsonl",
@@ -54,8 +57,9 @@ WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, REPORT, PROTOTYPES = (
     "README.md",
     "report.html",
     "prototypes.safetensors",
+    "replay.safetensors",
 )
-FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, PROTOTYPES)
+FILES = (WEIGHTS, MANIFEST, HISTORY, CURVES, CARD, PROTOTYPES, REPLAY)
 """What may be written into a model folder."""
 
 UNFINISHED = "training.safetensors"
@@ -94,6 +98,11 @@ def locate(name: str) -> Path:
     if name in EMBEDDED and not is_hidden(name):
         return Path(str(resources.files("nucleate") / "networks" / "pretrained" / name))
     return Path(name)
+
+
+def embedded_folders() -> tuple[Path, ...]:
+    """Those of the models inside the package."""
+    return tuple(Path(str(resources.files("nucleate") / "networks" / "pretrained" / one)).resolve() for one in EMBEDDED)
 
 
 def is_hidden(name: str) -> bool:
@@ -144,8 +153,8 @@ def read(folder: Path, *, whole: bool = True) -> Model:
         ModelError: a file is missing, cut or altered, which is named; or the model is not whole.
     """
     manifest = read_manifest(folder)
-    path = folder / WEIGHTS
-    content = _described(path, manifest.weights_sha256)
+    path = folder / (WEIGHTS if manifest.corrections is None else manifest.corrections.weights)
+    content = described(path, manifest.weights_sha256)
     part = manifest.architecture
     if whole and part.parts != PARTS:
         raise ModelError(
@@ -164,7 +173,7 @@ def read(folder: Path, *, whole: bool = True) -> Model:
     return Model(network, manifest, folder, _prototypes(folder / PROTOTYPES, manifest))
 
 
-def _described(path: Path, sha256: str) -> bytes:
+def described(path: Path, sha256: str) -> bytes:
     """The content of a file whose checksum the manifest holds."""
     content = _content(path)
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -175,7 +184,7 @@ def _described(path: Path, sha256: str) -> bytes:
 def _prototypes(path: Path, manifest: Manifest) -> Prototypes | None:
     if manifest.prototypes_sha256 is None:
         return None
-    content = _described(path, manifest.prototypes_sha256)
+    content = described(path, manifest.prototypes_sha256)
     try:
         found = Prototypes.decoded(content)
         if found.points.shape[1] != statistics(manifest.architecture.widths):

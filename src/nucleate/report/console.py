@@ -179,6 +179,9 @@ def print_model(model: Model, history: Sequence[Mapping[str, Any]], console: Con
         f"{count(training.epochs, 'epoch')}, {training.seconds:.0f} s, {training.loss}, seed {training.seed}",
     )
     facts.add_row("", f"{training.stopped} Kept: epoch {training.best_epoch}.")
+    if (own := manifest.corrections) is not None:
+        learnt = f"{count(own.learnt, 'correction')} with {count(own.nuclei, 'nucleus', 'nuclei')} learnt"
+        facts.add_row("on-line", f"{learnt}, {own.taken_back} taken back; the scores before say nothing of it")
     facts.add_row("thresholds", ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items()))
     facts.add_row("versions", ", ".join(f"{name} {value}" for name, value in manifest.versions.items()))
     if manifest.engines:

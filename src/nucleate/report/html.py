@@ -45,8 +45,8 @@ def page(report: Report) -> str:
     True
     """
     parts = [facts(report.facts)] if report.facts else []
-    parts += [section("Scores", _accuracy(report.accuracy) + _table(report.scores))] if report.scores else []
-    parts += [section("Images", _table(report.images))] if report.images else []
+    parts += [section("Scores", _accuracy(report.accuracy) + table_of(report.scores))] if report.scores else []
+    parts += [section("Images", table_of(report.images))] if report.images else []
     parts += [section("Learning curves", _curves(report.curves))] if report.curves and report.curves.epochs else []
     if report.pictures:
         rows = [article(picture, number) for number, picture in enumerate(report.pictures, start=1)]
@@ -103,7 +103,8 @@ def facts(known: Sequence[tuple[str, Value]]) -> str:
     return section("The run", f'<dl class="facts">{rows}</dl>')
 
 
-def _table(table: Table) -> str:
+def table_of(table: Table) -> str:
+    """A table as HTML."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
     rows = "".join(
         f'<tr><th scope="row">{shown(row[0])}</th>' + "".join(f"<td>{shown(cell)}</td>" for cell in row[1:]) + "</tr>\n"
@@ -130,7 +131,9 @@ def _curves(curves: Curves) -> str:
         head=tuple(_EPOCH_HEAD[name] for name in known),
         rows=tuple(_row(epoch, known) for epoch in curves.epochs),
     )
-    return f'<div class="charts">{panels}</div><details><summary>The same as a table</summary>{_table(table)}</details>'
+    return (
+        f'<div class="charts">{panels}</div><details><summary>The same as a table</summary>{table_of(table)}</details>'
+    )
 
 
 def _row(epoch: Epoch, names: list[str]) -> tuple[Value, ...]:

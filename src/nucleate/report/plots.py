@@ -116,8 +116,11 @@ def accuracy_svg(scores: Scores) -> str:
     return _svg(figure, "accuracy", f"Average precision over IoU: AP {said}")
 
 
-def lines_svg(title: str, lines: Mapping[str, Sequence[float]], level: tuple[str, float] | None = None) -> str:
-    """Values against the epoch, from 1, as an `svg` element; `level` is drawn across, by its name.
+def lines_svg(
+    title: str, lines: Mapping[str, Sequence[float]], level: tuple[str, float] | None = None, below: str = "Epoch"
+) -> str:
+    """Values against the epoch, or what `below` names, from 1, as an `svg` element; `level` is drawn across, by its
+    name.
 
     >>> "spread from 0.5 to 0.25" in lines_svg("Spread", {"spread": [0.5, 0.25]})
     True
@@ -132,9 +135,9 @@ def lines_svg(title: str, lines: Mapping[str, Sequence[float]], level: tuple[str
         axes.axhline(level[1], color=MARK, linewidth=1.2, linestyle=(0, (4, 3)), label=level[0])
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _dress(axes, title, "Epoch")
+    _dress(axes, title, below)
     said = ", ".join(f"{name} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in lines.items())
-    return _svg(figure, title, f"{title} over {count(max(map(len, lines.values())), 'epoch')}: {said}")
+    return _svg(figure, title, f"{title} over {count(max(map(len, lines.values())), below.lower())}: {said}")
 
 
 def histogram_svg(title: str, below: str, values: NDArray[np.floating], edges: NDArray[np.floating]) -> str:

@@ -143,10 +143,10 @@ def encode(tensors: Mapping[str, Tensor], state: TrainingState, identity: Mappin
     """A run as the bytes of a file."""
     # The file holds rows after rows; which tensors were channels-last is noted beside, since an optimiser that
     # walks weights and moments in the order of memory needs both in the same.
-    last = [name for name, t in tensors.items() if not t.is_contiguous() and _is_channels_last(t)]
+    last = [name for name, t in tensors.items() if not t.is_contiguous() and is_channels_last(t)]
     held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({"format": FORMAT, "state": asdict(state), "identity": dict(identity), "channels_last": last})
-    content: bytes = save(held, {"run": text, "sha256": _checksum(held, text)})
+    content: bytes = save(held, {"run": text, "sha256": checksum(held, text)})
     return content
 
 
@@ -157,7 +157,7 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     tensors: dict[str, Tensor] = load(content)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    if header["sha256"] != _checksum(tensors, header["run"]):
+    if header["sha256"] != checksum(tensors, header["run"]):
         raise ValueError("altered")
     run: dict[str, Any] = json.loads(header["run"])
     for name in run["channels_last"]:
@@ -175,11 +175,13 @@ def _difference(name: str, before: object, now: object) -> str:
     return f"{name} ({before} then, {now} now)" if short else name
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether it lies in memory as convolutions are fastest."""
     return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+def checksum(tensors: dict[str, Tensor], text: str) -> str:
+    """Of tensors and a text, SHA-256."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -21,6 +21,7 @@ from nucleate.data.normalization import Normalisation, normalise
 from nucleate.errors import DatasetError
 from nucleate.inference.backends import TorchBackend
 from nucleate.inference.select import compare
+from nucleate.io.axes import RGB
 from nucleate.io.stack import Choice
 from nucleate.networks import store
 from nucleate.networks.manifest import (
@@ -48,6 +49,7 @@ from nucleate.training.output import begin_together, check_output, too_many_rank
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.pseudo_labels import PseudoLabelled
+from nucleate.training.replay import Memory
 from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, TrainingResult, new_network
 from nucleate.training.warm_start import LEARNING_RATE, warm_start
@@ -102,6 +104,7 @@ def load_labelled(
     channel: str | int | None = None,
     masks: Masks = "auto",
     stacks: Choice | None = None,
+    corrections: Path | None = None,
 ) -> LabelledImages:
     """Read the labelled images of a folder.
 
@@ -111,16 +114,25 @@ def load_labelled(
         channel: Picks one of several by its name or its number from 1; see `data.channels.common`.
         masks: How masks are taken; see `data.masks`.
         stacks: What is taken of files with several images and of stacks.
+        corrections: Of a model, which are learnt from, too; see `training.journal`.
 
     Raises:
         DatasetError: There is nothing to learn from, or a mask surely is a mistake.
     """
     found = labelled(folder, masks, stacks)
+    more = labelled(corrections, "labels") if corrections is not None else None
     given = labelled(validation, masks, stacks) if validation else None
     pairs = [*found.pairs, *(given.pairs if given else ())]
     images, channels = common([image for image, _ in pairs], folder, channel)
     chosen = [(image, _numbered(labels)) for image, (_, labels) in zip(images, pairs, strict=True)]
     read, held = chosen[: len(found.pairs)], chosen[len(found.pairs) :]
+    left_out = list[str]()
+    for image, labels in more.pairs if more is not None else ():
+        if len(image.channels) in (1, len(channels)) or (len(channels) == 1 and image.channels == RGB):
+            read.append((image, _numbered(labels)))
+        else:
+            have = count(len(image.channels), "channel")
+            left_out.append(f"The correction {image.name} is left out: it has {have}, the images {len(channels)}.")
     normalised = [(normalise(image, len(channels)), labels) for image, labels in read]
     areas = np.concatenate([_areas(labels) for _, labels in read])
     if areas.size == 0:
@@ -158,7 +170,7 @@ def load_labelled(
         labelled=len(read),
         nuclei=int(areas.size),
         median_diameter=float(np.median(2 * np.sqrt(areas / np.pi))),
-        warnings=(*found.warnings, *(given.warnings if given else ()), *leaks),
+        warnings=(*found.warnings, *(given.warnings if given else ()), *leaks, *left_out),
         stacks=(stacks or Choice()).of_stacks(),
     )
 
@@ -210,6 +222,7 @@ def fit(
     others: Sequence[PseudoLabelled] = (),
     reasons: Sequence[str] = (),
     stacks: Choice | None = None,
+    corrections: Path | None = None,
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -233,6 +246,7 @@ def fit(
         others: Images with pseudo-labels, or of a former training, which are half of each batch.
         reasons: Why it is done so, in sentences for the manifest.
         stacks: What is taken of files with several images and of stacks; the manifest remembers it.
+        corrections: Folder of the corrections of a model, which are learnt from, too.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -247,7 +261,7 @@ def fit(
     check_output(out, resume=resume)
     start = None if parent is None else store.read(parent, whole=False)
     phase("reading the images")
-    data = load_labelled(folder, validation, channel, masks, stacks)
+    data = load_labelled(folder, validation, channel, masks, stacks, corrections)
     facts = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
     facts["--from"] = "" if start is None else start.manifest.weights_sha256
     ranks, bfloat16 = begin_together(ranks, facts, out)
@@ -319,6 +333,7 @@ def _finish(
     phase("measuring how alike the images are")
     prototypes = prototypes_of(result.network, [image for image, _ in data.training])
     kept = {} if prototypes is None else {store.PROTOTYPES: prototypes.encoded()}
+    kept[store.REPLAY] = Memory.of(data.training, data.validation, config.seed).encoded()
     manifest = Manifest(
         name=name or out.name,
         architecture=architecture_part(result.network.architecture),
@@ -332,7 +347,8 @@ def _finish(
         versions={"nucleate": nucleate.__version__, "torch": torch.__version__, "python": platform.python_version()},
         engines=engines,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        prototypes_sha256=hashlib.sha256(kept[store.PROTOTYPES]).hexdigest() if kept else None,
+        prototypes_sha256=None if prototypes is None else hashlib.sha256(kept[store.PROTOTYPES]).hexdigest(),
+        replay_sha256=hashlib.sha256(kept[store.REPLAY]).hexdigest(),
     )
     phase("writing the model")
     found = [instances_from_maps(one, thresholds).labels for one in maps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from nucleate.errors import TrainingError
 from nucleate.networks.runtime import autocast
 from nucleate.networks.unet import Convolution, UNet
 from nucleate.parallel import Communicator, SingleProcess
-from nucleate.postprocess.targets import Targets
 from nucleate.training.criterion import Criterion, sum_terms, weighted_mean
 from nucleate.training.parallel import Parallel, Serial
 
@@ -157,6 +157,6 @@ def _convolution(network: UNet, name: str) -> nn.Conv2d:
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    t = batch.targets
-    moved = (x.to(device, non_blocking=True) for x in (t.classes, t.known, t.heat, t.offset, t.radius, t.weight))
-    return Batch(batch.image.to(device, non_blocking=True), Targets(*moved))
+    targets = batch.targets
+    moved = {part.name: getattr(targets, part.name).to(device, non_blocking=True) for part in fields(targets)}
+    return Batch(batch.image.to(device, non_blocking=True), replace(targets, **moved))

@@ -99,7 +99,8 @@ def train_in_stages(
     if how != "no" or replay is not None:
         # Read before anything is trained: what cannot be used is said at once.
         check_output(out, resume=resume or (out / STAGE).exists())
-        channels = load_labelled(folder, options.get("validation"), channel, masks, stacks).channels
+        labelled_ones = (folder, options.get("validation"), channel, masks, stacks, options.get("corrections"))
+        channels = load_labelled(*labelled_ones).channels
         old = former(replay, len(channels), masks) if replay is not None else []
     if how == "auto" and not find(folder).unlabelled:
         reasons.append("No image is without labels.")

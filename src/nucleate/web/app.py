@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from typing import Annotated, Any
@@ -15,11 +16,13 @@ import uvicorn
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
 
-from nucleate.errors import InputError, NucleateError
+from nucleate.errors import InputError, NucleateError, OutputError
 from nucleate.signals import SIGNALS
-from nucleate.web.access import ADDRESS, Access
+from nucleate.web.access import ADDRESS, Access, hosts_of
 from nucleate.web.gallery import Gallery
+from nucleate.web.limits import Limits
 from nucleate.web.measurements import Filter
 from nucleate.web.tiles import LabelTiles
 
@@ -45,6 +48,9 @@ PAGES = {
 }
 """Each address of the page's own files: the file and its type. Nothing else is served from the disk by name."""
 
+CONNECTIONS = 64
+"""At once; a browser opens six for each page."""
+
 MOST = 2**31 - 1
 
 Place = Annotated[int, Path(ge=0, le=MOST)]
@@ -53,8 +59,8 @@ Place = Annotated[int, Path(ge=0, le=MOST)]
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
 
-def make_app(gallery: Gallery) -> FastAPI:
-    """The application that shows a gallery, to be put behind `Access`. Every route only reads."""
+def bare_app() -> FastAPI:
+    """An application without routes, whose errors are sentences."""
     # Where the environment asks for OpenTelemetry, FastAPI would hand on the addresses and errors of all requests.
     app = FastAPI(
         docs_url=None,
@@ -67,6 +73,10 @@ def make_app(gallery: Gallery) -> FastAPI:
     def explain(request: Request, error: NucleateError) -> Response:
         return JSONResponse({"error": _text(str(error))}, status_code=404)
 
+    @app.exception_handler(OutputError)
+    def complain(request: Request, error: OutputError) -> Response:
+        return JSONResponse({"error": _text(str(error))}, status_code=507)
+
     @app.exception_handler(OSError)
     def report(request: Request, error: OSError) -> Response:
         return JSONResponse({"error": _text(f"{error.filename} cannot be read ({error.strerror}).")}, status_code=404)
@@ -78,6 +88,25 @@ def make_app(gallery: Gallery) -> FastAPI:
     @app.exception_handler(MemoryError)
     def apologise(request: Request, error: MemoryError) -> Response:
         return JSONResponse({"error": "This machine's memory does not suffice to show that."}, status_code=500)
+
+    return app
+
+
+def add_pages(app: FastAPI, pages: Mapping[str, tuple[str, str]]) -> None:
+    """Serve the page's own files, each under its address in `pages`, and nothing else."""
+
+    @app.get("/")
+    @app.get("/{name}")
+    def page(name: str = "") -> Response:
+        if name not in pages:
+            return Response(status_code=404)
+        file, kind = pages[name]
+        return Response((files("nucleate.web") / "static" / file).read_bytes(), media_type=kind)
+
+
+def make_app(gallery: Gallery) -> FastAPI:
+    """The application that shows a gallery, to be put behind `Access`. Every route only reads."""
+    app = bare_app()
 
     @app.get("/api/images")
     def images() -> list[str]:
@@ -136,28 +165,45 @@ def make_app(gallery: Gallery) -> FastAPI:
         with gallery.image(number) as shown:
             return {} if shown.measurements is None else shown.measurements.row(nucleus)
 
-    @app.get("/")
-    @app.get("/{name}")
-    def page(name: str = "") -> Response:
-        if name not in PAGES:
-            return Response(status_code=404)
-        file, kind = PAGES[name]
-        return Response((files("nucleate.web") / "static" / file).read_bytes(), media_type=kind)
-
+    add_pages(app, PAGES)
     return app
 
 
-def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: Callable[[str], None] = print) -> None:
-    """Serve the page on `port` of this machine, or on a free one for 0, until the process is interrupted.
+def serve(
+    gallery: Gallery,
+    port: int = 0,
+    *,
+    host: str = ADDRESS,
+    browser: bool = False,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve the page of a gallery until the process is interrupted; see `serve_app`."""
+    serve_app(make_app(gallery), "nucleate view", port, host=host, browser=browser, announce=announce)
+    gallery.close()
 
-    `announce` is told the address, with its token, once it answers; `browser` opens the page.
 
-    Raises `InputError` where the port is taken.
+def serve_app(
+    app: ASGIApp,
+    command: str,
+    port: int = 0,
+    *,
+    host: str = ADDRESS,
+    browser: bool = False,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve an application on `port` of this machine, or on a free one for 0, until the process is interrupted.
+
+    Only this machine can reach it, unless `host` is another address. `announce` is told the address, with its token,
+    once it answers; `browser` opens the page.
+
+    Raises `InputError` where the port is taken or the address is none of this machine.
     """
-    with _listening(port) as listener:
+    with _listening(port, host) as listener:
         port = listener.getsockname()[1]
-        access = Access(make_app(gallery), f"nucleate-{port}")
-        address = f"http://{ADDRESS}:{port}/?token="
+        hosts = hosts_of(host)
+        access = Access(Limits(app), f"nucleate-{port}", hosts, command)
+        shown = host if host in hosts else hosts[-1]
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/?token="
         announce(address + access.token)
         if browser:
             webbrowser.open(address + access.open_once())
@@ -165,7 +211,6 @@ def serve(gallery: Gallery, port: int = 0, *, browser: bool = False, announce: C
         # Ctrl-C is how a person ends it; some versions of uvicorn raise it again.
         with suppress(KeyboardInterrupt), _ended_by_signals(server):
             server.run(sockets=[listener])
-    gallery.close()
 
 
 @contextmanager
@@ -184,18 +229,29 @@ def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
 def configuration(access: Access) -> uvicorn.Config:
     """How the server is run."""
-    return uvicorn.Config(access, log_level="warning", ws="none", lifespan="off", server_header=False)
+    return uvicorn.Config(
+        access,
+        log_level="warning",
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=5,
+    )
 
 
-def _listening(port: int) -> socket.socket:
+def _listening(port: int, host: str = ADDRESS) -> socket.socket:
     """A socket on which connections are already taken up, so that a browser may be sent there at once."""
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ADDRESS, port))
+        listener.bind((host, port))
         listener.listen()
     except OSError as error:
         listener.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            said = f"{host} is no address of this machine ({error.strerror}): choose another --host."
+            raise InputError(said) from error
         raise InputError(f"Port {port} cannot be used ({error.strerror}): choose another --port.") from error
     return listener
 

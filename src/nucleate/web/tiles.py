@@ -240,5 +240,10 @@ class EntropyTiles:
         self._tiles.close()
 
 
+def heat(bits: NDArray[np.float32]) -> Colours:
+    """The colours (height, width, 4) of an entropy in bits, 0 to 1."""
+    return _HEAT[np.rint(255 * np.clip(bits, 0, 1)).astype(np.intp)]
+
+
 def _no_tile(level: int, row: int, column: int) -> InputError:
     return InputError(f"There is no tile in row {row} and column {column} of level {level}.")

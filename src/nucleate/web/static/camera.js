@@ -23,6 +23,13 @@ export class Camera {
     this.y = slide.height / 2;
   }
 
+  // Show a part of the slide, with a margin.
+  frame({ x, y, width, height }) {
+    this.scale = Math.min((0.94 * this.screen.width) / width, (0.94 * this.screen.height) / height, LARGEST);
+    this.x = x + width / 2;
+    this.y = y + height / 2;
+  }
+
   toSlide(at) {
     return {
       x: this.x + (at.x - this.screen.width / 2) / this.scale,

@@ -3,10 +3,15 @@
 import { FOUND, LabelTile, TRUE } from "./outlines.js";
 import { Tiles } from "./tiles.js";
 
-export async function fetched(address, signal) {
-  const answer = await fetch(address, { signal }).catch((error) => {
+const KEPT_ALIVE = 50_000; // characters that a browser still sends when the page is left
+
+// `body` is JSON as text.
+export async function fetched(address, signal, method = "GET", body = undefined) {
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  const options = { signal, method, body, headers, keepalive: method === "POST" && (body ?? "").length < KEPT_ALIVE };
+  const answer = await fetch(address, options).catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer: is nucleate view still running?");
+    throw new Error(`The server does not answer: is ${document.body.dataset.command} still running?`);
   });
   if (answer.ok) return answer;
   const text = await answer.text();

@@ -1,0 +1,80 @@
+"""The one thread that predicts and learns, behind the page's strokes."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+
+NICE = 10
+"""How far the thread steps back behind those that answer the page (see nice(2))."""
+
+
+class Worker:
+    """Does one thing at a time, that of the lowest number first, and in the order in which they were given.
+
+    Args:
+        idle: is called again and again while nothing is to be done, as long as it gives True.
+    """
+
+    def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
+        self._idle, self._order, self._ended, self._more = idle, count(), False, True
+        self._todo: list[tuple[int, int, str, Callable[[], None]]] = []
+        self._changed = threading.Condition()
+        self.doing: str | None = None
+        self.problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
+        self._thread.start()
+
+    def do(self, what: str, task: Callable[[], None], rank: int) -> None:
+        """Have something done, whose name is shown while it is; one of the same name that waits is not added."""
+        with self._changed:
+            if any(name == what for _, _, name, _ in self._todo):
+                return
+            heapq.heappush(self._todo, (rank, next(self._order), what, task))
+            self._changed.notify_all()
+
+    def waiting(self) -> list[str]:
+        """What is to be done, the next first."""
+        with self._changed:
+            return [name for _, _, name, _ in sorted(self._todo, key=lambda item: item[:2])]
+
+    def wake(self) -> None:
+        """Look again whether there is something to do in idle moments."""
+        with self._changed:
+            self._more = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End once what is being done is done; what waits is not done."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        # On Linux a thread has a priority of its own, and those that PyTorch starts from here inherit it.
+        with suppress(AttributeError, OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        while True:
+            with self._changed:
+                while not (self._ended or self._todo or self._more):
+                    self._changed.wait()
+                if self._ended:
+                    return
+                task = heapq.heappop(self._todo) if self._todo else None
+                self._more = task is not None
+                self.doing = None if task is None else task[2]
+            try:
+                if task is not None:
+                    task[3]()
+                    self.problem = None
+                elif self._idle():
+                    self.wake()
+            except Exception as error:  # whatever it is: the page says it, and what comes next is done
+                self.problem = str(error) or "The memory does not suffice."
+            finally:
+                self.doing = None
