@@ -48,6 +48,7 @@ from nucleate.postprocess.scores import mean_ap, pool
 from nucleate.training.config import TrainingConfig
 from nucleate.training.copying import copied
 from nucleate.training.online import OnlineConfig, OnlineLearner
+from nucleate.training.replay import Memory
 from nucleate.training.update import ReplaySampler, improve
 from nucleate.types import Image, Labels
 
@@ -99,6 +100,17 @@ def test(model: Path, folder: Path, most: int) -> dict[str, float]:
 def both(model: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     kinds = ("brightfield", "fluorescence")
     return {kind: test(model, options.data / kind / "test", options.test) for kind in kinds}
+
+
+def with_training_crops(folder: Path, data: Path) -> Path:
+    """Give a copy of an embedded model the crops that `train` would have saved with it, of its own training images."""
+    parts = (tiles(data / "fluorescence" / split, count, 0) for split, count in (("train", 300), ("val", 37)))
+    training, held_out = ([(normalise(image, 1), labels) for image, labels in part] for part in parts)
+    content = Memory.of(training, held_out).encoded()
+    weights, manifest = (folder / store.WEIGHTS).read_bytes(), store.read_manifest(folder)
+    manifest = manifest.model_copy(update={"replay_sha256": hashlib.sha256(content).hexdigest()})
+    store.write(folder, manifest, weights, store.read_history(folder), {store.REPLAY: content})
+    return folder
 
 
 def teach(folder: Path, stream: Sequence[tuple[Image, Labels]], config: OnlineConfig) -> dict[str, object]:
@@ -166,6 +178,8 @@ def run_stream(options: argparse.Namespace, here: Path) -> dict[str, object]:
     for order in range(options.orders):
         stream = tiles(options.data / "brightfield" / "train", options.tiles, order)
         model = copied("fluorescence", here / f"online{order}")
+        if options.crops == "training":
+            with_training_crops(model, options.data)
         told = teach(model, stream, config)
         found: dict[str, object] = {"on-line": {**told, **both(model, options)}}
         print(json.dumps(found), flush=True)
@@ -281,6 +295,17 @@ def ended(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+def ended_within(process: int, seconds: float) -> int | None:
+    """The exit code of a process, None where it goes on after so many seconds."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    return None
+
+
 TINY = OnlineConfig(steps=2, tolerance=1.0, variation=AugmentationConfig(crop=32))
 
 
@@ -330,7 +355,8 @@ def run_kills(options: argparse.Namespace, here: Path) -> dict[str, object]:
     assert ended(forked(here / "straight", 1)) == 0  # all kernels are compiled
     begin = time.monotonic()
     assert ended(forked(here / "straight", corrections)) == 0
-    seconds = (time.monotonic() - begin) * 1.2
+    seconds = time.monotonic() - begin
+    print(f"{corrections - 1} corrections take {seconds:.1f} s", flush=True)
     expected, kills, wrong, runs, starts = files(here / "straight"), 0, list[str](), 0, 0
     while kills < options.kills:
         runs += 1
@@ -339,10 +365,8 @@ def run_kills(options: argparse.Namespace, here: Path) -> dict[str, object]:
         while True:
             child = forked(model, corrections)
             starts += 1
-            time.sleep(chance.uniform(0.0, seconds))
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                code = os.waitstatus_to_exitcode(status)
+            code = ended_within(child, chance.uniform(0.0, seconds))
+            if code is not None:
                 wrong += [f"run {runs}: exit code {code}"] if code else []
                 break
             if kills >= options.kills:
@@ -357,6 +381,7 @@ def run_kills(options: argparse.Namespace, here: Path) -> dict[str, object]:
         differs = [name for name, content in files(model).items() if expected[name] != content]
         wrong += [f"run {runs}: other {differs}"] if differs or files(model).keys() != expected.keys() else []
         shutil.rmtree(model)
+        print(f"run {runs}: {kills} kills in {starts} starts, {len(wrong)} failures", flush=True)
     return {"kills": kills, "runs": runs, "starts": starts, "corrections": runs * corrections, "failures": wrong}
 
 
@@ -393,6 +418,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="of off-line training; by default what the stream took, or 8")
     parser.add_argument("--model", default="fluorescence", help="that `curve` begins with")
     parser.add_argument("--kind", default="brightfield", help="of images, of `curve`")
+    parser.add_argument("--crops", choices=("training", "drawn"), default="training",
+                        help="what the embedded model is reminded of, in `stream`")  # fmt: skip
     parser.add_argument("--only-online", action="store_true", help="leave the other arms of `stream` out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

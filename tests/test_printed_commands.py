@@ -146,6 +146,9 @@ def test_every_option_that_is_named_exists():
     options |= {"--help", "--version", "--nproc-per-node"}  # the last one is torchrun's
     # Those of mpirun, srun and pip.
     options |= {"--mpi", "--with-ft", "--bind-to", "--map-by", "--cpus-per-task", "--no-binary"}
+    # Those of Cellpose, beside which its page puts what does the same here.
+    options |= {"--dir", "--train", "--pretrained_model", "--save_tif", "--diameter", "--chan"}
+    options |= {"--flow_threshold", "--cellprob_threshold"}
     # Names of colours in a style sheet begin with two dashes, too; pages name options of benchmarks in their calls.
     texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "plots.py"}
     texts |= {page: re.sub(r".*benchmarks/.*", "", page.read_text(encoding="utf-8")) for page in PAGES}

@@ -7,6 +7,7 @@ MODEL IMAGES OUT [--resume] [--stop NAME] [--kill RANK MOMENT]; --stop interrupt
 import argparse
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -56,7 +57,8 @@ def main():
             return pipeline
 
     ready = Watched(store.read(model), bfloat16=False, engine="torch", side=96)
-    request = Request(tile=64, formats=tuple(FORMATS), entropy=True, overlay=True, resume=options.resume)
+    formats = tuple(name for name in FORMATS if name != "parquet" or find_spec("pyarrow"))
+    request = Request(tile=64, formats=formats, entropy=True, overlay=True, resume=options.resume)
     try:
         done = predict(ready, sorted(images.iterdir()), out, request, ranks=ranks)
         print(len(done.results), sum(done.nuclei.values()), len(done.failed))

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from contextlib import closing
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from nucleate.io.prediction_json import read_record
 from nucleate.networks import store
 from nucleate.web.gallery import Gallery
 
-EVERY = (*FORMATS,)
+EVERY = tuple(name for name in FORMATS if name != "parquet" or find_spec("pyarrow"))
 
 
 @pytest.fixture(scope="module")

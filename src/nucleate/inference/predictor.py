@@ -119,8 +119,9 @@ class Predictor:
             reader = ChannelReader(reader, places)
         ranks = ranks or SingleProcess()
         statistics = self._statistics(reader, store, observe, ranks)
-        # A model that learnt from very large nuclei knows them as they are.
-        reduce = manifest.data.median_diameter <= LARGEST
+        # A model that learnt from very large nuclei knows them as they are. One that learnt on-line, perhaps of images
+        # of another kind, may see at a quarter of the size what is not there; it was corrected at full size.
+        reduce = manifest.data.median_diameter <= LARGEST and manifest.corrections is None
         config = PipelineConfig(region, tile, entropy, self.side, reduce)
         pipeline = Pipeline(self.network, reader, statistics, self.thresholds, store, config, every)
         pipeline.notes += [note] if note else []

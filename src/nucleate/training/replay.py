@@ -63,13 +63,16 @@ class Memory:
         """The same of drawn images, for a model that was saved without crops: nuclei in fluorescence for one channel,
         stained tissue for three."""
         style = STYLES["tissue" if channels == 3 else "fluorescence"]
-        both = [
-            [
-                (normalise(image, channels), labels)
-                for image, labels in (style((kind, index), SIDE, SIDE) for index in range(count))
-            ]
-            for kind, count in ((0, OLD // 2), (1, SENTINEL))
-        ]
+        both: list[list[Pair]] = []
+        for kind, count in ((0, OLD), (1, SENTINEL)):
+            rng = np.random.default_rng([kind, 4])
+            both.append([])
+            for index in range(count):
+                # Of many sizes and densities, as nobody knows which ones the model learnt from.
+                how = {"diameter": float(rng.uniform(12, 36)), "cover": float(rng.uniform(0.05, 0.35))}
+                how["blur"] = how["diameter"] * float(rng.uniform(0.03, 0.1))
+                image, labels = style((kind, index), SIDE, SIDE, **how)
+                both[-1].append((normalise(image, channels), labels))
         return cls(tuple(both[0]), tuple(both[1]))
 
     def encoded(self) -> bytes:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import pytest
 from nucleate.errors import OutputError
 from nucleate.io.formats import FORMATS
 
-EVERY = pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
+OPTIONAL = pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow, an extra of its own")
+EVERY = pytest.mark.parametrize(
+    "kind", [pytest.param(one, id=name, marks=[OPTIONAL] if name == "parquet" else []) for name, one in FORMATS.items()]
+)
 
 
 def content(path):
@@ -38,6 +42,7 @@ def test_the_formats_and_their_files():
         "geojson": "a.b.geojson",
         "roi": "a.b_rois.zip",
         "csv": "a.b.csv",
+        "parquet": "a.b.parquet",
     }
     assert all(kind.name == name for name, kind in FORMATS.items())
 
