@@ -278,6 +278,7 @@ def test_train_predict_evaluate_info(run, cells, tmp_path):
     assert code == 0 and "held out" in printed and f"Wrote {model}" in printed
     assert {path.name for path in model.iterdir()} == {
         "weights.safetensors",
+        "replay.safetensors",
         "model.json",
         "history.jsonl",
         "curves.png",
@@ -411,14 +412,14 @@ def test_images_that_cannot_be_read_are_counted(run, refused, trained, tmp_path)
     data = tmp_path / "data"
     data.mkdir()
     tifffile.imwrite(data / "a.tif", noise())
-    for name in ("b.czi", "c.CZI", "d.bmp"):
+    for name in ("b.vsi", "c.VSI", "d.bmp"):
         (data / name).write_bytes(b"x")
     code, out, err = run("predict", trained, data, "--out", tmp_path / "out")
-    assert code == 0 and "in 1 image." in out and "2 CZI" in err and "1 BMP" in err and "Fiji" in err
+    assert code == 0 and "in 1 image." in out and "2 VSI" in err and "1 BMP" in err and "Fiji" in err
     _, out, _ = run("check", data)
-    assert "2 CZI" in out and "Nothing odd" not in out
+    assert "2 VSI" in out and "Nothing odd" not in out
     (data / "a.tif").unlink()
-    assert "2 CZI" in refused("predict", trained, data, "--out", tmp_path / "other")
+    assert "2 VSI" in refused("predict", trained, data, "--out", tmp_path / "other")
 
 
 def test_a_second_run_into_the_folder_of_the_images_takes_no_result_for_an_image(run, trained, tmp_path):
@@ -671,7 +672,7 @@ def test_evaluate_refuses_what_does_not_fit(refused, tmp_path):
 
 
 def test_an_interrupted_command_says_so(run, cells, monkeypatch):
-    def interrupt(folder, masks, validation):
+    def interrupt(folder, masks, validation, stacks):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nucleate.data.inspect.inspect", interrupt)
