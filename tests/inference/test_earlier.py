@@ -80,7 +80,7 @@ def refused(model, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", [*(one.file("x") for one in FORMATS.values()), "x.json", "x_entropy.tif", "x_overlay.png"]
+    "name", [*(FORMATS[one].file("x") for one in EVERY), "x.json", "x_entropy.tif", "x_overlay.png"]
 )
 def test_a_file_of_a_person_is_not_replaced(refused, model, folder, name):
     (folder / name).write_text("mine")

@@ -75,6 +75,14 @@ class Annotator:
     def point(self, x, y):
         self.page.mouse.move(*self.at(x, y))
 
+    def next(self):
+        """Finish the tile and wait for another."""
+        tile = self.data("tile")
+        self.until("() => !document.getElementById('next').disabled")
+        self.press("n")
+        self.until("([tile]) => document.getElementById('slide').dataset.tile !== tile", tile)
+        self.until("() => !document.getElementById('next').disabled")
+
     def press(self, *keys):
         for key in keys:
             self.page.keyboard.press(key)
@@ -165,8 +173,7 @@ def test_the_whole_loop(opened):
     assert page.count("open-count") == 0 and page.count("said-count") == 4
     said = labels_of(opened, tile)
     assert (said != -1).all() and page.page.inner_text("#known") == "100 %"
-    page.press("n")
-    page.until("([tile]) => document.getElementById('slide').dataset.tile !== tile", tile)
+    page.next()
     page.until("() => document.getElementById('corrections').textContent === '1'")
     ((_, learnt, _, _),) = opened.learner.recorded
     assert learnt.max() == 4 and ((learnt > 0) == (said > 0)).all()
@@ -176,8 +183,7 @@ def test_the_whole_loop(opened):
     page.page.reload()
     page.ready()
     assert page.data("tile") == second
-    page.press("n")
-    page.until("([tile]) => document.getElementById('slide').dataset.tile !== tile", second)
+    page.next()
     third = page.data("tile")
     page.press("n")
     page.until("() => document.getElementById('notice').textContent.startsWith('Every tile was shown')")
@@ -282,13 +288,13 @@ def test_two_pages_at_once_lose_no_stroke_and_cross_no_tile(opened):
     second.drag((50, 80), (50, 90))
     for page in (first, second):
         page.settle()
-        page.until(
-            "([revision]) => document.getElementById('slide').dataset.revision === revision", second.data("revision")
-        )
+    with opened.work.sheet(tile) as sheet:
+        revision = str(sheet.revision)
+    for page in (first, second):
+        page.until("([revision]) => document.getElementById('slide').dataset.revision === revision", revision)
     counts = {page.count("said-count") for page in (first, second)}
     assert len(counts) == 1
-    first.press("n")
-    first.until("([tile]) => document.getElementById('slide').dataset.tile !== tile", tile)
+    first.next()
     assert first.data("tile") != other.data("tile")
 
 
@@ -315,9 +321,7 @@ def test_the_page_answers_while_the_model_learns(opened):
     page = opened()
     page.press("Shift+A")
     page.settle()
-    tile = page.data("tile")
-    page.press("n")
-    page.until("([tile]) => document.getElementById('slide').dataset.tile !== tile", tile)
+    page.next()
     page.ready()
     page.until("() => document.getElementById('learning').dataset.state === 'busy'")
     page.press("b")

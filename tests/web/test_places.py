@@ -113,26 +113,26 @@ def test_entropy_is_that_of_two_outcomes():
     assert bits.max() == 1 and (entropy(np.array([[-0.1, 1.1]], np.float32)) == 0).all()
 
 
-def test_the_worker_does_what_is_urgent_first_and_goes_on_after_an_error():
+def test_the_worker_does_one_thing_after_the_other_and_goes_on_after_an_error():
     begun, go, done = threading.Event(), threading.Event(), []
     worker = Worker()
-    worker.do("first", lambda: (begun.set(), go.wait(), done.append("first")), 1)
+    worker.start()
+    worker.do("first", lambda: (begun.set(), go.wait(), done.append("first")))
     begun.wait()
 
     def fail():
         raise RuntimeError("it failed")
 
-    worker.do("slow", lambda: done.append("slow"), 1)
-    worker.do("failing", fail, 0)
-    worker.do("urgent", lambda: done.append("urgent"), 0)
-    worker.do("slow", lambda: done.append("again"), 1)
-    assert worker.waiting() == ["failing", "urgent", "slow"] and worker.doing == "first"
+    worker.do("failing", fail)
+    worker.do("second", lambda: done.append("second"))
+    worker.do("second", lambda: done.append("again"))
+    assert worker.waiting() == ["failing", "second"] and worker.doing == "first"
     ended = threading.Event()
-    worker.do("last", ended.set, 2)
+    worker.do("last", ended.set)
     go.set()
     assert ended.wait(20)
     worker.close()
-    assert done == ["first", "urgent", "slow"] and worker.doing is None
+    assert done == ["first", "second"] and worker.doing is None
 
 
 def test_the_worker_looks_again_when_it_is_woken():
@@ -144,6 +144,7 @@ def test_the_worker_looks_again_when_it_is_woken():
         return len(often) < 3
 
     worker = Worker(idle)
+    worker.start()
     for _ in range(3):
         assert looked.acquire(timeout=20)
     worker.wake()
@@ -154,12 +155,13 @@ def test_the_worker_looks_again_when_it_is_woken():
 
 def test_an_error_is_said_until_something_succeeds():
     worker, done = Worker(), threading.Event()
+    worker.start()
 
     def fail():
         raise RuntimeError("it failed")
 
-    worker.do("failing", fail, 0)
-    worker.do("next", lambda: done.set() if worker.problem == "it failed" else None, 1)
+    worker.do("failing", fail)
+    worker.do("next", lambda: done.set() if worker.problem == "it failed" else None)
     assert done.wait(20)
     worker.close()
     assert worker.problem is None

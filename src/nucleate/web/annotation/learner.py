@@ -38,7 +38,7 @@ class Learnt(Protocol):
 
 
 class Learner(Protocol):
-    """A model that predicts and learns; it is only ever asked by one thread at a time."""
+    """A model that predicts and learns. One thread records and learns; another may predict meanwhile."""
 
     def predict(self, image: NDArray[np.float32]) -> tuple[Labels, Maps]:
         """The nuclei of a normalised image (channels, height, width)."""

@@ -1,46 +1,47 @@
-"""The one thread that predicts and learns, behind the page's strokes."""
+"""A thread that predicts or learns behind the page's strokes."""
 
 from __future__ import annotations
 
-import heapq
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
 
 NICE = 10
 """How far the thread steps back behind those that answer the page (see nice(2))."""
 
 
 class Worker:
-    """Does one thing at a time, that of the lowest number first, and in the order in which they were given.
+    """Does one thing at a time, in the order in which they were given.
 
     Args:
         idle: is called again and again while nothing is to be done, as long as it gives True.
     """
 
     def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
-        self._idle, self._order, self._ended, self._more = idle, count(), False, True
-        self._todo: list[tuple[int, int, str, Callable[[], None]]] = []
+        self._idle, self._ended, self._more = idle, False, True
+        self._todo: deque[tuple[str, Callable[[], None]]] = deque()
         self._changed = threading.Condition()
         self.doing: str | None = None
         self.problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
-    def do(self, what: str, task: Callable[[], None], rank: int) -> None:
+    def do(self, what: str, task: Callable[[], None]) -> None:
         """Have something done, whose name is shown while it is; one of the same name that waits is not added."""
         with self._changed:
-            if any(name == what for _, _, name, _ in self._todo):
+            if any(name == what for name, _ in self._todo):
                 return
-            heapq.heappush(self._todo, (rank, next(self._order), what, task))
+            self._todo.append((what, task))
             self._changed.notify_all()
 
     def waiting(self) -> list[str]:
         """What is to be done, the next first."""
         with self._changed:
-            return [name for _, _, name, _ in sorted(self._todo, key=lambda item: item[:2])]
+            return [name for name, _ in self._todo]
 
     def wake(self) -> None:
         """Look again whether there is something to do in idle moments."""
@@ -65,12 +66,12 @@ class Worker:
                     self._changed.wait()
                 if self._ended:
                     return
-                task = heapq.heappop(self._todo) if self._todo else None
+                task = self._todo.popleft() if self._todo else None
                 self._more = task is not None
-                self.doing = None if task is None else task[2]
+                self.doing = None if task is None else task[0]
             try:
                 if task is not None:
-                    task[3]()
+                    task[1]()
                     self.problem = None
                 elif self._idle():
                     self.wake()

@@ -26,14 +26,13 @@ STORE = "annotation"
 
 _OPEN = 16  # sheets
 _SHOWN = 30  # tiles that were done, and updates, on the page
-SCREEN, LEARNING = 0, 1  # ranks of what the worker does: what a person waits for comes first
 
 
 class Workplace:
     """The tiles of the images in `folder`; what is said of them is kept in `store`. May be used by several threads.
 
     Args:
-        learner: the model, which only one thread asks.
+        learner: the model. One thread records and learns, another predicts.
         takes: what it takes.
         order, seed: which tile comes next; see `Guesses`.
         channel: of several the one to look at.
@@ -65,13 +64,17 @@ class Workplace:
         self._taken: set[int] = set()
         self._guesses = Guesses(self.places.shuffled(seed), order, self._predict)
         pending = self._resume()
-        self._worker = Worker(self._look_ahead)
+        # A person who waits for a suggestion does not wait for a learning pass.
+        self._learning, self._looking = Worker(self._has_learnt), Worker(self._look_ahead)
         for place, mark in pending:
             self._have_learnt(place, mark)
+        self._learning.start()
+        self._looking.start()
 
     def close(self) -> None:
         """End; a learning pass that has begun is finished, and those that wait are done at the next start."""
-        self._worker.close()
+        self._looking.close()
+        self._learning.close()
         self.pictures.close()
 
     def place(self, tile: str) -> Place:
@@ -103,7 +106,7 @@ class Workplace:
                 return None
             self._handed.add(number)
             place = self._know(number)
-        self._worker.wake()
+        self._looking.wake()
         return place
 
     def about(self, tile: str) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class Workplace:
         if why is not None:
             raise InputError(f"The model cannot look at this tile. {why}")
         if guess is None or guess.version < len(self._log):
-            self._worker.do(f"looking at tile {number}", lambda: self._look(number), SCREEN)
+            self._looking.do(f"looking at tile {number}", lambda: self._look(number))
         return guess
 
     def finish(self, tile: str) -> bool:
@@ -146,7 +149,7 @@ class Workplace:
 
     def report(self) -> dict[str, Any]:
         """For the side panel."""
-        log, worker = self._log, self._worker
+        log, learning = self._log, self._learning
         scores = [one.before for one in log]
         known = [score for score in scores if score is not None]
         last = log[-1] if log else None
@@ -156,7 +159,6 @@ class Workplace:
                 for one in list(self._visited)[-_SHOWN:]
             ]
             counts = {"tiles": len(self.places), "done": sum(state == "done" for state in self._state.values())}
-        waiting = [what for what in worker.waiting() if what.startswith("learning")]
         return {
             **counts,
             "earlier": earlier,
@@ -169,9 +171,9 @@ class Workplace:
             "takenBack": last is not None and last.taken_back,
             "drift": any(one.drift for one in log),
             "seconds": None if last is None else last.seconds,
-            "learning": (worker.doing or "").startswith("learning"),
-            "waiting": len(waiting),
-            "problem": worker.problem,
+            "learning": learning.doing is not None,
+            "waiting": len(learning.waiting()),
+            "problem": learning.problem or self._looking.problem,
             "order": self._guesses.order,
         }
 
@@ -237,8 +239,7 @@ class Workplace:
 
     def _have_learnt(self, place: Place, mark: dict[str, Any]) -> None:
         revision = int(mark["revision"])
-        what = f"learning from {self._name(place, revision)}"
-        self._worker.do(what, lambda: self._learn(place, revision), LEARNING)
+        self._learning.do(self._name(place, revision), lambda: self._learn(place, revision))
 
     def _learn(self, place: Place, revision: int) -> None:
         with self._lock:
@@ -250,6 +251,11 @@ class Workplace:
             self._sheet(place).mark(mark="recorded", revision=revision, number=number)
         self._learner.learn(number)
         self._log = list(self._learner.log())
+
+    def _has_learnt(self) -> bool:
+        """Nothing is left to be learnt from: the other thread may look ahead."""
+        self._looking.wake()
+        return False
 
     def _predict(self, number: int) -> Guess:
         place, version = self.places[number], len(self._log)
@@ -263,7 +269,9 @@ class Workplace:
             self._guesses.make(number)
 
     def _look_ahead(self) -> bool:
-        """Predict one tile of those that may come next."""
+        """Predict one tile of those that may come next; not while the model learns, as it will be another then."""
+        if self._learning.doing is not None or self._learning.waiting():
+            return False
         with self._lock:
             number = self._guesses.oldest(self._taken | self._handed, len(self._log))
         if number is None:
