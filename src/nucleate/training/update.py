@@ -48,8 +48,8 @@ class OnlineConfig:
 
     steps: int = 12
     batch: int = 4
-    learning_rate: float = 0.01
-    remember: float = 1.0
+    learning_rate: float = 0.004
+    remember: float = 3.0
     decay: float = 0.9
     tolerance: float = 0.05
     variation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(crop=SIDE))
