@@ -429,7 +429,7 @@ def learn(
     ...     copy = f"{folder}/copy"
     ...     update, = learn("fluorescence", image.pixels, truth, out=copy, warn=lambda _: None)
     ...     undo(copy)
-    >>> update.number, update.nuclei == truth.max(), update.taken_back
+    >>> update.number, update.nuclei == int(truth.max()), update.taken_back
     (1, True, False)
     """
     from nucleate.data.masks import choice

@@ -75,7 +75,7 @@ def test_it_learns_to_find_the_other_view():
 
 def test_the_folder_holds_a_network_without_its_last_layer(straight, folder):
     out, manifest = straight
-    assert {path.name for path in out.iterdir()} == {*store.FILES, store.REPORT} - {store.PROTOTYPES}
+    assert {path.name for path in out.iterdir()} == {*store.FILES, store.REPORT} - {store.PROTOTYPES, store.REPLAY}
     assert manifest.architecture.parts == ("encoder", "decoder") and manifest.scores == {}
     assert (manifest.data.labelled, manifest.data.unlabelled, manifest.data.nuclei) == (0, 10, 0)
     assert "2 of 10 images" in manifest.data.validation and manifest.training.epochs == 2

@@ -90,8 +90,13 @@ def predict(
                 run.told(source, result)
     else:
         results |= SharedRun(run, wanted).results(ranks)
-    ranks.by_first(partial(write_stacks, stacks, results, out, request))
-    ranks.by_first(partial(in_place.write, images_in_place, results, out, request))
+
+    def finish(ranks: Communicator) -> None:
+        ranks.by_first(partial(write_stacks, stacks, results, out, request))
+        ranks.by_first(partial(in_place.write, images_in_place, results, out, request))
+
+    if stacks or images_in_place:
+        done_by_living(ranks, finish)
     return Summary({one.name: results[one.name] for one in found}, (*said, *left))
 
 
