@@ -253,13 +253,12 @@ def run_curve(options: argparse.Namespace, here: Path) -> dict[str, object]:
         print(json.dumps(curve[-1]), flush=True)
         while pool_of and nuclei < options.nuclei:
             with OnlineLearner.open(model) as learner:
-
-                def quality(one: int) -> float:
-                    image, labels = pool_of[one]  # noqa: B023
-                    found = learner.predict(normalise(image, learner.architecture.channels))[0]
-                    return pool([match(labels, found)]).panoptic_quality
-
-                image, labels = pool_of.pop(min(range(len(pool_of)), key=quality))
+                channels = learner.architecture.channels
+                found = [learner.predict(normalise(image, channels))[0] for image, _ in pool_of]
+                qualities = [
+                    pool([match(labels, one)]).panoptic_quality for (_, labels), one in zip(pool_of, found, strict=True)
+                ]
+                image, labels = pool_of.pop(qualities.index(min(qualities)))
                 update = learner.learn(learner.record(image, labels, "worst"))
             nuclei, seconds = nuclei + update.nuclei, seconds + update.seconds
             curve.append({"nuclei": nuclei, "seconds": round(seconds, 1),
