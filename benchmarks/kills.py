@@ -156,8 +156,23 @@ def interrupt_fresh(arguments: list[str], out: Path, signals: tuple[int, ...], c
     command = [sys.executable, "-m", "nucleate", *arguments, "--out", str(out)]
     with out.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    time.sleep(chance.uniform(0.3, 6.0))  # Python itself takes up to 0.3 s to begin, and knows no sentence until then
+    wait_for_handlers(process)
+    time.sleep(chance.uniform(0.0, 5.7))
     return [*send(process.pid, signals, chance), *foreign(out)]
+
+
+def wait_for_handlers(process: subprocess.Popen[bytes]) -> None:
+    """Until it catches SIGTERM: Python itself takes a while to begin, longer on a busy machine, and until then a
+    signal simply kills it."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():  # no Linux: time must do
+        time.sleep(1.0)
+        return
+    while process.poll() is None:
+        found = re.search(r"^SigCgt:\s*([0-9a-f]+)", status.read_text(), re.MULTILINE)
+        if found and int(found[1], 16) >> signal.SIGTERM - 1 & 1:
+            return
+        time.sleep(0.005)
 
 
 def main() -> None:

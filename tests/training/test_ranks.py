@@ -32,26 +32,11 @@ def losses(out, rank=0):
     return [[row["train_loss"], row["valid_loss"]] for row in history(out, rank)]
 
 
-def steps(batch):
-    """Options of a run of 50 steps of so many samples."""
-    return ["--epochs", 5, "--samples", 10 * batch, "--batch", batch, "--warm-up", 50]
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """The weights and losses of one process, by the size of a batch."""
-    found = {}
-    for batch in (4, 6):
-        out = tmp_path_factory.mktemp("one") / "out"
-        done, weights = train(1, out, *steps(batch))
-        assert done.returncode == 0, done.stderr
-        found[batch] = weights["0"], losses(out)
-    return found
-
-
-@pytest.mark.parametrize(("count", "batch"), [(2, 4), (4, 6)])
-def test_weights_and_losses_are_those_of_one_process(count, batch, straight, tmp_path):
-    options, (weights, expected) = steps(batch), straight[batch]
+def test_weights_and_losses_are_those_of_one_process(tmp_path):
+    count, options = 4, ["--epochs", 5, "--samples", 60, "--batch", 6, "--warm-up", 50]  # 50 steps, uneven shares
+    done, alone = train(1, tmp_path / "one", *options)
+    assert done.returncode == 0, done.stderr
+    weights, expected = alone["0"], losses(tmp_path / "one")
     done, found = train(count, tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
     for rank in range(count):
@@ -72,16 +57,12 @@ def one(tmp_path_factory):
     return out, found["0"]
 
 
-def test_the_same_run_twice_is_the_same_bit_for_bit(tmp_path):
-    (_, one), (_, other) = (train(2, tmp_path / name) for name in "ab")
-    assert all(torch.equal(one["0"][name], other["0"][name]) for name in other["0"])
+def test_the_same_run_twice_is_the_same_bit_for_bit_and_bfloat16_within_its_rounding(one, tmp_path):
+    (_, first), (_, other) = (train(2, tmp_path / name, "--bfloat16") for name in "ab")
+    assert all(torch.equal(first["0"][name], other["0"][name]) for name in other["0"])
     a, b = history(tmp_path / "a"), history(tmp_path / "b")
     assert [{**row, "seconds": 0} for row in a] == [{**row, "seconds": 0} for row in b]
-
-
-def test_in_bfloat16_within_its_rounding(tmp_path):
-    (_, one), (_, two) = (train(count, tmp_path / str(count), "--bfloat16") for count in (1, 2))
-    assert far(two["0"], one["0"]) < 2e-2  # bfloat16 keeps 8 bits: 4e-3 a product
+    assert 0 < far(first["0"], one[1]) < 2e-2  # bfloat16 keeps 8 bits: 4e-3 a product
 
 
 def test_more_ranks_than_samples_and_one_that_is_late(tmp_path):
