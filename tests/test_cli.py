@@ -228,7 +228,8 @@ def test_help_imports_nothing_that_takes_time():
 
 def test_python_m_is_the_same_command():
     done = subprocess.run([sys.executable, "-m", "nucleate", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"nucleate {__version__}\n"
+    assert done.stdout.splitlines()[0] == f"nucleate {__version__}"
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == ["Python", "PyTorch", "engines", "MPI"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from nucleate.errors import DatasetError, ImageError
-from nucleate.evaluation import evaluate, to_json
+from nucleate.evaluation import evaluate, summary
 from nucleate.io.formats import FORMATS
 from nucleate.io.prediction_json import PredictionRecord, write_record
 from nucleate.postprocess.matching import match
@@ -87,7 +87,7 @@ def test_two_arrays_are_scored_as_their_files_are(tmp_path, kind):
     found = evaluate(kind(predicted), kind(truth))
     assert found.scores == pool([match(truth.astype(np.int32), predicted.astype(np.int32))])
     assert found.scores == evaluate(write(tmp_path / "p.tif", squares(1)), write(tmp_path / "t.tif", squares())).scores
-    assert json.loads(to_json(found))["images"][0]["predicted"] is None
+    assert summary(found)["images"][0]["predicted"] is None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_json_holds_pooled_and_single_scores(tmp_path, true):
     for name, count in (("a", 3), ("b", 1), ("c", 0)):
         write(tmp_path / "predicted" / f"{name}.tif", squares(count=count))
     found = evaluate(tmp_path / "predicted", true)
-    document = json.loads(to_json(found))
+    document = summary(found)
     assert document["scores"] == found.scores.as_dict()
     assert [i["name"] for i in document["images"]] == ["a", "b", "c"]
     assert document["images"][1]["scores"] == pool([found.images[1].matching]).as_dict()
@@ -305,11 +305,7 @@ def test_a_pair_that_cannot_be_read_does_not_end_the_others(tmp_path, true):
     (tmp_path / "predicted" / "b.tif").write_bytes(b"II*\0")
     found = evaluate(tmp_path / "predicted", true)
     assert [image.name for image in found.images] == ["a", "c"]
-    assert (
-        len(found.failed) == 1
-        and "b.tif" in found.failed[0]
-        and json.loads(to_json(found))["failed"] == list(found.failed)
-    )
+    assert len(found.failed) == 1 and "b.tif" in found.failed[0] and summary(found)["failed"] == list(found.failed)
     assert found.warnings == (f"{true / 'masks' / 'c.png'}: The mask has no nucleus.",)
 
 

@@ -40,6 +40,7 @@ ALLOWED = {
         *("postprocess", "data", "networks", "inference", "parallel", "signals"),
     },
     "curves": {"errors", "io", "training"},
+    "report.heartbeat": set(),
     "report": {
         *("types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data", "networks"),
         *("losses", "inference", "evaluation", "training", "curves", "report.overlay"),
@@ -54,9 +55,23 @@ ALLOWED = {
         *("training",),
     },
     "annotating": {"errors", "io", "networks", "training", "web"},
+    "shell": {"errors", "io", "parallel", "report.heartbeat"},
     "cli": {
-        *("version", "errors", "losses", "io", "data", "networks", "inference", "evaluation", "report", "training"),
+        *(
+            "version",
+            "errors",
+            "losses",
+            "io",
+            "data",
+            "networks",
+            "inference",
+            "evaluation",
+            "report",
+            "training",
+            "shell",
+        ),
         *("curves", "api", "demo", "doctor", "web", "signals", "out_of_memory", "parallel", "annotating"),
+        "report.heartbeat",
     },
     "__main__": {"cli", "signals", "out_of_memory", "parallel"},
 }
@@ -87,6 +102,7 @@ LIBRARIES = {
     "evaluation": {"numpy"},
     "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn", "pydantic"},
     "cli": {"rich", "typer"},
+    "shell": {"typer"},
 }
 """Part -> the libraries that it may import; the parts that are not here may import any."""
 

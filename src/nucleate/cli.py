@@ -19,11 +19,11 @@ from nucleate import __version__, out_of_memory, signals
 from nucleate.errors import InputError, NucleateError, NucleateWarning, printable
 from nucleate.parallel import launch
 from nucleate.sentences import command, count
+from nucleate.shell import session, sum_up, with_common_options
 
 app = typer.Typer(
     help="Train a nucleus segmenter on your own microscope images, and use it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -58,12 +58,22 @@ INTERRUPTED = 130
 """Exit code that typer gives a command that was interrupted by whatever signal."""
 
 
+def command_of(function: Callable[..., None]) -> None:
+    """Make the function a command."""
+    app.command()(with_common_options(function))
+
+
+def serving(function: Callable[..., None]) -> None:
+    """The same for one that a person ends, and which has nothing to sum up."""
+    app.command()(with_common_options(function, summary=False))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever a person can mend is one sentence on standard error and exit code 2.
 
     `arguments` are those of the process unless given.
     """
-    with signals.handled(), warnings.catch_warnings():
+    with signals.handled(), warnings.catch_warnings(), session():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         try:
             with launch.one_voice():
@@ -102,21 +112,30 @@ def _ended(error: BaseException) -> tuple[str | None, int]:
 
 def _version(asked: bool) -> None:
     if asked:
+        from nucleate.doctor import versions
+
         print(f"nucleate {__version__}")
+        for name, value in versions():
+            print(f"{name}: {value}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show it, and those of torch, engines and MPI."
+        ),
+    ] = False,
 ) -> None:
     """Train a nucleus segmenter on your own microscope images, and use it."""
     if context.invoked_subcommand not in WITHOUT_TORCH:
         out_of_memory.refuse_below()
 
 
-@app.command()
+@command_of
 def check(
     folder: Folder,
     masks: MasksOption = "auto",
@@ -140,6 +159,7 @@ def check(
     with _busy("reading the images"):
         report = inspect(folder, choice(masks), validation, stacks)
     print_folder_report(report, Console())
+    sum_up(report=report)
     if pictures is not None:
         from nucleate.report.label_pictures import write_pictures
 
@@ -147,7 +167,7 @@ def check(
             print(f"Wrote {printable(path)}.")
 
 
-@app.command()
+@command_of
 def convert(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write to: a new one.", show_default=False)],
@@ -165,11 +185,12 @@ def convert(
     for note in done.notes:
         _warn(note)
     print(f"Wrote {count(done.images, 'image')} with {count(done.nuclei, 'nucleus', 'nuclei')} to {printable(out)}.")
+    sum_up(out=out, images=done.images, nuclei=done.nuclei, notes=done.notes)
     if to == "nucleate":
         print(f"Next: {command('check', out)}")
 
 
-@app.command()
+@command_of
 def suggest(
     folder: Folder,
     model: Annotated[
@@ -180,7 +201,6 @@ def suggest(
     channel: Annotated[
         str | None, typer.Option(help="Of several the channel that is looked at, by name or by number from 1.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the suggestions to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Say which unlabelled images of a folder to label first, and why."""
@@ -188,27 +208,21 @@ def suggest(
 
     from rich.console import Console
 
-    from nucleate.inference.suggest import KIND, fitting, suggest
-    from nucleate.io.atomic import write_json
-    from nucleate.io.ownership import refuse_replacing
+    from nucleate.inference.suggest import fitting, suggest
     from nucleate.networks.store import locate, read
     from nucleate.report.console import print_suggestions
 
-    if json is not None:
-        refuse_replacing(json, KIND.encode(), overwrite=overwrite)
     with _busy("looking at the images"):
         model = model or fitting(folder)
         found = suggest(folder, read(locate(model)), number, channel)
     _say_which(model)
-    if json is not None:
-        write_json(json, {"kind": KIND, **asdict(found)})
-        print(f"Wrote {json}.")
+    sum_up(**asdict(found))
     print_suggestions(found, Console())
     more: list[str | Path] = [] if channel is None else ["--channel", channel]
     print(f"Label every nucleus of these images. Then: {command('train', folder, '--out', Path('model'), *more)}")
 
 
-@app.command()
+@command_of
 def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
@@ -280,10 +294,11 @@ def train(
     needed += Choice(scene, z, t).words()
     needed += [] if validation is None else ["--validation", validation]
     words = last_words(model.manifest, read_history(out), folder, out, choice(masks), needed)
+    sum_up(out=out, model=model.manifest.model_dump(mode="json"))
     print("\n".join(map(printable, words)))
 
 
-@app.command()
+@command_of
 def pretrain(
     folder: Annotated[Path, typer.Argument(help="Folder of images; masks are not read.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
@@ -334,6 +349,7 @@ def pretrain(
             z=z,
             t=t,
         )
+    sum_up(out=out, model=manifest.model_dump(mode="json"))
     training = manifest.training
     print(f"{training.stopped} The weights of epoch {training.best_epoch} are kept.")
     score = read_history(out)[training.best_epoch - 1]["score"]
@@ -342,7 +358,7 @@ def pretrain(
     print(f"Next: {command('train', folder, '--from', out, '--out', Path('model'))}")
 
 
-@app.command()
+@command_of
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", show_default=False)],
@@ -441,13 +457,14 @@ def predict(
         done = predict(predictor, files, out, request, observe=progress.observe, ranks=ranks)
     for sentence in sentences(done):
         print(f"nucleate: {printable(sentence)}", file=sys.stderr)
+    sum_up(out=out, nuclei=done.nuclei, failed=done.failed)
     if done.nuclei:
         nuclei = count(sum(done.nuclei.values()), "nucleus", "nuclei")
         print(f"{nuclei} in {count(len(done.nuclei), 'image')}. Wrote {out}. Next: {command('view', out)}")
     _name_failures(done.failed, len(done.results))
 
 
-@app.command()
+@command_of
 def learn(
     model: Annotated[
         str, typer.Argument(help="Model folder; with --out also fluorescence or brightfield.", show_default=False)
@@ -479,8 +496,11 @@ def learn(
     if undo:
         api.undo(model)
         print(online.undone(locate(model)))
+        sum_up(model=locate(model), undone=True)
     elif log:
-        online.print_log(Journal(locate(model)), Console(width=None if sys.stdout.isatty() else 160))
+        journal = Journal(locate(model))
+        online.print_log(journal, Console(width=None if sys.stdout.isatty() else 160))
+        sum_up(model=locate(model), updates=journal.updates())
     else:
         found = api.learn(
             model,
@@ -492,10 +512,12 @@ def learn(
             warn=_warn,
             observe=lambda one: print(online.line(one)),
         )
-        print("\n".join(online.learnt(found, locate(model) if out is None else out)))
+        learner = locate(model) if out is None else out
+        print("\n".join(online.learnt(found, learner)))
+        sum_up(model=learner, updates=found)
 
 
-@app.command()
+@command_of
 def stream(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     folder: Folder,
@@ -513,9 +535,10 @@ def stream(
         model, folder, report, masks=masks, warn=_warn, observe=lambda one: print(online.line(one.update))
     )
     print(f"{sentence(found)}\nWrote {printable(report / REPORT)}: open it in a browser.")
+    sum_up(report=report / REPORT, tiles=found.rows)
 
 
-@app.command()
+@serving
 def view(
     folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks, to draw them, too.")] = None,
@@ -533,7 +556,7 @@ def view(
     serve(gallery, port, host=host, browser=browser, announce=_announce)
 
 
-@app.command()
+@serving
 def annotate(
     model: Annotated[
         str, typer.Argument(help="Model folder, which learns; or fluorescence or brightfield.", show_default=False)
@@ -566,7 +589,7 @@ def _announce(address: str) -> None:
     print(f"{address}  (Ctrl-C ends it)", flush=True)
 
 
-@app.command()
+@command_of
 def report(
     folder: Annotated[Path, typer.Argument(help="What predict wrote: its --out.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="File to write; by default report.html in the folder.")] = None,
@@ -582,10 +605,11 @@ def report(
     refuse_replacing(path, WRITTEN_BY.encode(), overwrite=overwrite)
     with _busy("writing the report"):
         write_text(path, prediction_report(folder))
+    sum_up(report=path)
     print(f"Wrote {path}: open it in a browser.")
 
 
-@app.command()
+@command_of
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
     to: Annotated[str, typer.Option(help="onnx or openvino.", show_default=False)],
@@ -601,15 +625,15 @@ def export(
     _say_which(model)
     with _busy("writing and checking the model"):
         done = export(read(locate(model)), to, out, overwrite=overwrite)
+    sum_up(files=done.files, difference=done.difference)
     print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
     print(USE[to].format(out=dumps(str(out))))
 
 
-@app.command()
+@command_of
 def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Predicted label image, or a folder of them.", show_default=False)],
     true: Annotated[Path, typer.Argument(help="True label image, or a folder of them.", show_default=False)],
-    json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Also write an HTML page: scores, and each image with truth and prediction.")
     ] = None,
@@ -623,13 +647,10 @@ def evaluate(
     from rich.console import Console
 
     from nucleate.data.masks import choice
-    from nucleate.evaluation import KIND, evaluate, to_json
-    from nucleate.io.atomic import write_text
+    from nucleate.evaluation import evaluate, summary
     from nucleate.io.ownership import refuse_replacing
     from nucleate.report.console import print_evaluation
 
-    if json is not None:
-        refuse_replacing(json, KIND.encode(), overwrite=overwrite)
     if report is not None:
         from nucleate.report.html import WRITTEN_BY, render
         from nucleate.report.own_data import evaluation_report
@@ -639,18 +660,17 @@ def evaluate(
         found = evaluate(predicted, true, masks=choice(masks))
     for sentence in found.warnings:
         _warn(sentence)
-    if json is not None:
-        write_text(json, to_json(found))
+    sum_up(**summary(found))
     if report is not None:
         with _busy("writing the report"):
             render(evaluation_report(found, true, images, choice(masks)), report)
     print_evaluation(found, Console())
-    for written in filter(None, (json, report)):
-        print(f"Wrote {written}.")
+    if report is not None:
+        print(f"Wrote {report}.")
     _name_failures(list(found.failed), len(found.failed) + len(found.images))
 
 
-@app.command()
+@command_of
 def info(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
 ) -> None:
@@ -664,10 +684,12 @@ def info(
     folder = locate(model)
     # The table of nodes is wide; what is piped to a file or a pager is not bound to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    print_model(read(folder, whole=False), read_history(folder), console)
+    found, history = read(folder, whole=False), read_history(folder)
+    print_model(found, history, console)
+    sum_up(folder=folder, model=found.manifest.model_dump(mode="json"), history=history)
 
 
-@app.command()
+@command_of
 def doctor() -> None:
     """Show what this machine has, and which engine is used on it."""
     from rich.console import Console
@@ -676,12 +698,12 @@ def doctor() -> None:
     from nucleate.report.console import print_facts
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    print_facts(examine(), console)
-    if launch.launched():
-        print_facts(examine_ranks(launch.join()), console)
+    facts = [*examine(), *(examine_ranks(launch.join()) if launch.launched() else ())]
+    print_facts(facts, console)
+    sum_up(facts=dict(facts))
 
 
-@app.command()
+@command_of
 def curves(
     histories: Annotated[
         list[Path],
@@ -703,6 +725,7 @@ def curves(
     console, judged = Console(), [(history := read(path), outcomes(history)) for path in histories]
     for history, found in judged:
         print_stopping(history, found, console)
+    sum_up(runs=[{"name": history.name, "epochs": len(history.valid), "rules": found} for history, found in judged])
     if plot is not None:
         from nucleate.report.plots import plot_curves
 
@@ -710,7 +733,7 @@ def curves(
         print(f"Wrote {plot}.")
 
 
-@app.command()
+@command_of
 def losses() -> None:
     """List the loss functions: formula, range, when to use each, and whether training takes it."""
     from rich.console import Console
@@ -719,10 +742,13 @@ def losses() -> None:
     from nucleate.report.console import print_losses
     from nucleate.training.pixel_loss import pixel_losses
 
-    print_losses(catalogue(), pixel_losses(), Console())
+    entries, trained = catalogue(), pixel_losses()
+    print_losses(entries, trained, Console())
+    facts = ("name", "kind", "formula", "range", "use")
+    sum_up(losses=[{name: getattr(one, name) for name in facts} | {"trains": one.name in trained} for one in entries])
 
 
-@app.command()
+@command_of
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
     minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 2.0,
@@ -736,6 +762,7 @@ def demo(
     config = TrainingConfig(seed=seed, minutes=minutes)
     with TrainingProgress(config, out / "model") as progress:
         report = run(out, config, observe=progress.observe, phase=progress.phase)
+    sum_up(report=report)
     print(f"Wrote {report}: open it in a browser.")
     print(f"Next: {command('predict', out / 'model', out / 'test', '--out', out / 'found')}")
 

@@ -51,6 +51,15 @@ def examine(folder: Path | None = None) -> Iterator[tuple[str, str]]:
         yield name, f"{shutil.disk_usage(where_free).free / 2**30:.1f} GiB"
 
 
+def versions() -> Iterator[tuple[str, str]]:
+    """What `nucleate --version` names beside its own: Python, PyTorch, the engines that can be used here, MPI."""
+    yield "Python", platform.python_version()
+    yield "PyTorch", torch.__version__
+    packages = dict.fromkeys(package for name in installed() for package in PACKAGES.get(name, ()))
+    yield "engines", ", ".join(f"{name} {_version(name)}" for name in packages)
+    yield "MPI", mpi()
+
+
 def examine_ranks(ranks: Communicator) -> Iterator[tuple[str, str]]:
     """A row for each rank: its host, cores, threads, memory and versions."""
     kind = processor()

@@ -5,7 +5,6 @@ Nothing is decided here that bears on the scores; those are defined in `nucleate
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,6 @@ from nucleate.io.ome_zarr import holds_labels, is_zarr
 from nucleate.postprocess.matching import THRESHOLDS, Matching, match
 from nucleate.postprocess.scores import Scores, pool
 from nucleate.types import Labels
-
-KIND = "nucleate evaluation"
-"""Under `kind` in the JSON, and so told apart from any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +163,9 @@ def _without_folder(name: str) -> str:
     return names.core(name.rpartition("/")[2])
 
 
-def to_json(evaluation: Evaluation) -> str:
-    """Return the pooled scores, each image's own and the files they come from, as indented JSON."""
-    document = {
-        "kind": KIND,
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The pooled scores, each image's own and the files they come from, as JSON knows them."""
+    return {
         "scores": evaluation.scores.as_dict(),
         "images": [
             {
@@ -184,7 +179,6 @@ def to_json(evaluation: Evaluation) -> str:
         "left_out": list(evaluation.left_out),
         "failed": list(evaluation.failed),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _array(values: Any, which: str, masks: Masks) -> Labels:

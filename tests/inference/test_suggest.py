@@ -140,10 +140,10 @@ def test_the_command(folder, tmp_path, capsys):
         main(["suggest", str(folder), "-n", "2", "--json", str(out)])
     assert not end.value.code
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
-    assert found["kind"] == "nucleate suggestions" and found["model"] == "fluorescence"
+    assert found["kind"] == "nucleate summary" and found["model"] == "fluorescence"
     for one in found["images"]:
         assert one["name"] in printed and (folder / "images" / f"{one['name']}.tif").samefile(one["file"])
-    assert printed.rstrip().splitlines()[-1].startswith("Label every nucleus of these images. Then: nucleate train")
+    assert printed.rstrip().splitlines()[-2].startswith("Label every nucleus of these images. Then: nucleate train")
     out.write_text("mine")
     with pytest.raises(SystemExit) as end:
         main(["suggest", str(folder), "--json", str(out)])

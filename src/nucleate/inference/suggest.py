@@ -28,9 +28,6 @@ from nucleate.networks.store import Model
 from nucleate.sentences import count
 from nucleate.types import Box, Dataset, Image, Sample
 
-KIND = "nucleate suggestions"
-"""Under `kind` in the file, and so told apart from any other JSON."""
-
 COVERAGE = (
     "Rule: first the image nearest to the middle of all, then each time the one farthest from those before (k-centre)."
     " A distance of 1 is one standard deviation of these images."

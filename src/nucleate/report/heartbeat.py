@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
+from typing import TextIO
 
 EVERY = 30.0
 """Seconds: no pause between two lines is longer."""
 
 FIRST = 2.0
 """Seconds to the first line: a mistake that is found before is answered by its sentence alone."""
+
+
+Stream = TextIO | io.TextIOBase
+_output: ContextVar[Stream | None] = ContextVar("output", default=None)
+
+
+@contextmanager
+def lines_to(output: Stream) -> Iterator[None]:
+    """Within it the lines go there in place of standard error."""
+    token = _output.set(output)
+    try:
+        yield
+    finally:
+        _output.reset(token)
 
 
 class Heartbeat:
@@ -31,6 +48,7 @@ class Heartbeat:
     ) -> None:
         self.text, self.first, self.every, self.enabled = text, first, every, enabled
         self._begin = self._next = time.monotonic()
+        self._output = _output.get()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -55,7 +73,7 @@ class Heartbeat:
         minutes, seconds = divmod(int(now - self._begin), 60)
         # That nobody reads it must not end the work.
         with suppress(OSError, ValueError):
-            print(f"[{minutes}:{seconds:02d}] {line}", file=sys.stderr, flush=True)
+            print(f"[{minutes}:{seconds:02d}] {line}", file=self._output or sys.stderr, flush=True)
 
     def _beat(self) -> None:
         while not self._ended.wait(max(0.05, self._next - time.monotonic())):
