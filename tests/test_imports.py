@@ -43,7 +43,7 @@ ALLOWED = {
     "report.heartbeat": set(),
     "report": {
         *("types", "errors", "io", "postprocess.matching", "postprocess.scores", "postprocess", "data", "networks"),
-        *("losses", "inference", "evaluation", "training", "curves", "report.overlay"),
+        *("losses", "inference", "evaluation", "training", "curves", "report.overlay", "report.heartbeat"),
     },
     "web": {"types", "errors", "io", "data", "report.overlay", "signals"},
     "api": {

@@ -143,7 +143,7 @@ class StandIn:
     predicted: int = 0
     fails: bool = False
 
-    def predict(self, image):
+    def predict(self, image, median=None):
         self.predicted += 1
         plane = ndimage.gaussian_filter(image[0], 1.5)
         foreground = (1 / (1 + np.exp(-8 * (plane - 0.4)))).astype(np.float32)

@@ -7,7 +7,7 @@ from passes over it in bounded memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,39 @@ def normalise(image: Image, channels: int, normalisation: Normalisation | None =
 
 
 def between(pixels: Pixels, low: float, high: float, channels: int) -> NDArray[np.float32]:
-    """Pixels as a network sees them, float32 of shape (channels, height, width): `low` becomes 0 and `high` 1.
+    """Pixels as a network sees them, float32 of shape (channels, height, width): `low` becomes 0 and `high` 1. With
+    `low` above `high` bright and dark change places.
 
     >>> between(np.array([[[2], [4], [6]]], np.uint8), 2, 6, 1).tolist()
     [[[0.0, 0.5, 1.0]]]
+    >>> between(np.array([[[2], [4], [6]]], np.uint8), 6, 2, 1).tolist()
+    [[[1.0, 0.5, 0.0]]]
     """
     scaled = np.moveaxis(stretch(pixels, low, high, LOWEST, HIGHEST), 2, 0)
     return np.array(np.broadcast_to(scaled, (channels, *scaled.shape[1:])), dtype=np.float32, order="C")
+
+
+def is_inverted(level: float, levels: tuple[float, float]) -> bool:
+    """Whether bright and dark change places in an image of this `level`, the median of its normalised values, before a
+    model sees it: where that is nearer to the second of the model's `levels` than to the first.
+
+    The first is that of the images which the model was trained on, the second that of those which it was corrected on
+    and whose nuclei are dark where they were bright there, or bright where they were dark.
+
+    >>> is_inverted(0.9, (0.02, 0.87)), is_inverted(0.1, (0.02, 0.87))
+    (True, False)
+    """
+    own, inverted = levels
+    return abs(level - inverted) < abs(level - own)
+
+
+def inverted(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A normalised image with bright and dark exchanged: 1 - x.
+
+    >>> inverted(np.array([0.0, 0.25], np.float32)).tolist()
+    [1.0, 0.75]
+    """
+    return np.asarray(np.clip(1 - image, LOWEST, HIGHEST), dtype=np.float32)
 
 
 def percentiles(pixels: Pixels, q: Sequence[float]) -> NDArray[np.float64]:
@@ -126,7 +152,7 @@ def stretch(pixels: Pixels, low: float, high: float, lowest: float, highest: flo
     values = np.arange(int(pixels.max()) + 1, dtype=np.float64) if table else pixels.astype(np.float64)
     values -= low
     with np.errstate(over="ignore"):
-        values /= max(high - low, np.finfo(np.float64).tiny)
+        values /= high - low or np.finfo(np.float64).tiny
     scaled = np.clip(values, lowest, highest, out=values).astype(np.float32)
     return scaled[pixels.astype(np.intp)] if table else scaled
 
@@ -156,12 +182,14 @@ def with_channels(pixels: Pixels, names: Sequence[str], channels: int, where: ob
 class Statistics:
     """The statistics of one image for a network with so many `channels`.
 
-    `low` and `high` are the percentiles that become 0 and 1. `constant` is whether every pixel equals the first.
+    `low` and `high` are the percentiles that become 0 and 1, `median` is that of all values. `constant` is whether
+    every pixel equals the first.
     """
 
     channels: int
     low: float
     high: float
+    median: float
     constant: bool
 
     @classmethod
@@ -184,7 +212,7 @@ class Statistics:
         >>> from nucleate.types import Image
         >>> ramp = Image("ramp", np.arange(101, dtype=np.uint8).reshape(1, 101, 1), ("grey",))
         >>> Statistics.of(MemoryReader(ramp), 1, Normalisation(0, 50))
-        Statistics(channels=1, low=0.0, high=50.0, constant=False)
+        Statistics(channels=1, low=0.0, high=50.0, median=50.0, constant=False)
         """
         normalisation = normalisation or Normalisation()
         ranks, every = ranks or SingleProcess(), list(reader.pieces())
@@ -203,10 +231,22 @@ class Statistics:
                     observe(done / (passes(bits) * len(boxes)))
 
         height, width = reader.shape
-        below, above, part = ordinals(height * width * mixed.shape[2], (normalisation.low, normalisation.high))
+        below, above, part = ordinals(height * width * mixed.shape[2], (normalisation.low, normalisation.high, 50))
         values = select(stream, np.concatenate([below, above]), mixed.dtype, bits, ranks)
-        low, high = interpolated(values[:2], values[2:], part)
-        return cls(channels, float(low), float(high), all(ranks.all(constant)))
+        low, high, median = interpolated(values[:3], values[3:], part)
+        return cls(channels, float(low), float(high), float(median), all(ranks.all(constant)))
+
+    def seen_by(self, levels: tuple[float, float] | None) -> Statistics:
+        """With bright and dark exchanged where a model's `levels` (see `is_inverted`) say so.
+
+        >>> bright = Statistics(channels=1, low=10.0, high=110.0, median=95.0, constant=False)
+        >>> bright.seen_by((0.02, 0.87)).low, bright.seen_by(None).low
+        (110.0, 10.0)
+        """
+        span = self.high - self.low
+        if levels is None or not span or not is_inverted((self.median - self.low) / span, levels):
+            return self
+        return replace(self, low=self.high, high=self.low)
 
     def normalise(self, pixels: Pixels, names: Sequence[str]) -> NDArray[np.float32]:
         """Pixels (height, width, channels as `names` has them) of any box as the network sees them, float32 of shape

@@ -118,7 +118,9 @@ class Predictor:
         if places != tuple(range(len(reader.channels))):
             reader = ChannelReader(reader, places)
         ranks = ranks or SingleProcess()
+        corrections = manifest.corrections
         statistics = self._statistics(reader, store, observe, ranks)
+        statistics = statistics.seen_by(None if corrections is None else corrections.levels)
         # A model that learnt from very large nuclei knows them as they are. One that learnt on-line, perhaps of images
         # of another kind, may see at a quarter of the size what is not there; it was corrected at full size.
         reduce = manifest.data.median_diameter <= LARGEST and manifest.corrections is None
@@ -145,9 +147,11 @@ class Predictor:
     ) -> Statistics:
         channels = self.model.manifest.architecture.channels
 
-        def kept() -> tuple[float, float, bool] | None:
+        def kept() -> tuple[float, float, float, bool] | None:
             found = store.get("statistics")
-            return None if found is None else (float(found["low"]), float(found["high"]), bool(found["constant"]))
+            if found is None:
+                return None
+            return float(found["low"]), float(found["high"]), float(found["median"]), bool(found["constant"])
 
         before = ranks.by_first(kept)
         if before is not None:
@@ -155,7 +159,7 @@ class Predictor:
         told = None if observe is None else (lambda share: observe(_STATISTICS * share))
         found = Statistics.of(reader, channels, self.model.normalisation, told, ranks)
         if ranks.rank == 0:
-            values = {"low": found.low, "high": found.high, "constant": found.constant}
+            values = {"low": found.low, "high": found.high, "median": found.median, "constant": found.constant}
             store.put("statistics", {name: np.array(value) for name, value in values.items()})
         return found
 

@@ -139,6 +139,7 @@ class CorrectionsPart(_Part):
 
     All corrections up to number `through` were looked at; so many were `learnt`, with so many `nuclei`, and so many
     updates `taken_back`. `weights` and `state` are the files that hold the weights and the state of the learner.
+    `levels`: where nuclei were dark that were bright in training, or the reverse, see `normalization.is_inverted`.
     """
 
     through: Count
@@ -147,6 +148,7 @@ class CorrectionsPart(_Part):
     nuclei: Count
     weights: str = Field(pattern=r"^online/weights-[01]\.safetensors$")
     state: str = Field(pattern=r"^online/state-[01]\.safetensors$")
+    levels: tuple[float, float] | None = None
 
 
 def _complete(scores: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ Score = Annotated[float, Field(ge=0, le=1)]
 class Numbers:
     """The numbers of a state: those of `CorrectionsPart`; the steps done; the crops that the reservoir has seen; the
     score of the sentinel set by the model before any correction and by that of now, None while it is not measured; the
-    window of `drift.adwin`; and what the last update said, for the journal."""
+    window of `drift.adwin`; what the last update said, for the journal; and the level of the images of the training,
+    the number of the corrections that were inverted, and the mean of their levels."""
 
     through: Count = 0
     learnt: Count = 0
@@ -59,6 +60,14 @@ class Numbers:
     sentinel_before: Score | None = None
     last_taken_back: bool = False
     drift: bool = False
+    own_level: float = 0.0
+    inverted: Count = 0
+    inverted_level: float = 0.0
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """Those of `normalization.is_inverted`; None while no correction was inverted."""
+        return (self.own_level, self.inverted_level) if self.inverted else None
 
 
 _NUMBERS = TypeAdapter(Numbers)
@@ -145,6 +154,7 @@ def commit(folder: Path, state: LearnerState, average: UNet | None) -> Manifest:
         nuclei=numbers.nuclei,
         weights=f"{FOLDER}/weights-{slot}.safetensors",
         state=f"{FOLDER}/state-{slot}.safetensors",
+        levels=numbers.levels,
     )
     changes: dict[str, Any] = {
         # What was measured with the weights before says nothing of these.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nucleate.data.normalization import inverted
 from nucleate.errors import TrainingError
 from nucleate.inference.backends import Backend, TorchBackend
 from nucleate.networks.unet import UNet
@@ -17,6 +18,7 @@ from nucleate.training.drift import adwin
 from nucleate.training.hold_out import Pair
 from nucleate.training.learner_state import LearnerState
 from nucleate.training.parallel import Parallel
+from nucleate.training.polarity import level, mean_level, seen
 from nucleate.training.replay import SIDE, Memory, crops
 from nucleate.training.sentinel import is_too_low, sentinel_score, tile_score
 from nucleate.training.update import OnlineConfig, ReplaySampler, improve
@@ -50,16 +52,17 @@ class Teacher:
         return tile_score(tile[1], instances_from_maps(engine(tile[0]), self.thresholds).labels)
 
     def lesson(
-        self, state: LearnerState, serving: Backend, tile: Pair, number: int, nuclei: int
+        self, state: LearnerState, serving: Backend, tile: Pair, number: int, nuclei: int, *, turned: bool = False
     ) -> tuple[LearnerState, UNet | None]:
         """The state after correction `number` and the average that serves from now on; None where it stays as it is.
 
         Args:
             state: before.
             serving: predicts with the averaged weights of that state.
-            tile: normalised, with its labels, -1 where unknown.
+            tile: normalised, with its labels, -1 where unknown; as the network is to see it.
             number: of the correction, from which its crops are drawn.
             nuclei: that were corrected.
+            turned: whether bright and dark were exchanged in the tile; see `polarity`.
         """
         numbers = state.numbers
         at_start = self.sentinel(serving) if numbers.sentinel is None else numbers.sentinel
@@ -70,9 +73,14 @@ class Teacher:
         )  # fmt: skip
         if not (tile[1] >= 0).any():
             return replace(state, numbers=numbers), None
-        before = self.score(serving, tile)
+        plain = inverted(tile[0]) if turned else tile[0]
+        before = self.score(serving, (seen(plain, numbers.levels), tile[1]))
         errors, drift = (numbers.errors, False) if before is None else adwin(numbers.errors, 1 - before)
-        numbers = replace(numbers, before=before, errors=errors, drift=drift)
+        numbers = replace(numbers, before=before, errors=errors, drift=drift, own_level=mean_level(self.memory.old))
+        if turned:
+            count, mean = numbers.inverted + 1, numbers.inverted_level
+            mean += (level(plain) - mean) / count
+            numbers = replace(numbers, inverted=count, inverted_level=mean)
         part = focus(tile)
         sampler = ReplaySampler(part, self.memory.old, state.reservoir.kept, number, self.config.variation)
         architecture = serving.architecture

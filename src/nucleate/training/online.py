@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleate.data.channels import choose_channels, with_places
-from nucleate.data.normalization import between, percentiles, with_channels
+from nucleate.data.normalization import between, inverted, percentiles, with_channels
 from nucleate.errors import ImageError, ModelError
 from nucleate.io.atomic import atomic
 from nucleate.io.lock import Lock
@@ -36,6 +36,7 @@ from nucleate.training.journal import Correction, Journal, Undo, Update, now
 from nucleate.training.learner_state import FOLDER, LearnerState, Numbers, commit, read_state, restore_base
 from nucleate.training.lesson import Teacher
 from nucleate.training.parallel import Threads
+from nucleate.training.polarity import is_opposite, seen
 from nucleate.training.replay import Memory, Reservoir, renumbered
 from nucleate.training.update import OnlineConfig, tensors_of
 from nucleate.types import Box, Image, Labels, Maps
@@ -140,9 +141,12 @@ class OnlineLearner:
         self._threads.__exit__(None, None, None)
         self._lock.release()
 
-    def predict(self, image: NDArray[np.float32]) -> tuple[Labels, Maps]:
-        """The nuclei of a normalised image (channels, H, W), by the averaged weights; no effect on the state."""
-        maps = self.serving(image)
+    def predict(self, image: NDArray[np.float32], median: float | None = None) -> tuple[Labels, Maps]:
+        """The nuclei of a normalised image (channels, H, W), by the averaged weights; no effect on the state.
+
+        `median` is that of the whole image, normalised, where `image` is a tile of it; see `polarity`.
+        """
+        maps = self.serving(seen(image, self.state.numbers.levels, median))
         return instances_from_maps(maps, self.model.thresholds).labels, maps
 
     def record(
@@ -182,8 +186,11 @@ class OnlineLearner:
             )
         if labels.size > LARGEST:
             raise ImageError(f"{name} has more than {LARGEST:,} pixels: correct a part of it, and give that.")
-        number = self._standing.number + 1
-        correction = self.journal.record(number, image, renumbered(labels), name, window, box)
+        labels, number = renumbered(labels), self._standing.number + 1
+        tile = between(with_channels(image.pixels, image.channels, channels, image.name), *window, channels), labels
+        if is_opposite(tile, self.teacher.memory.old):
+            window = window[1], window[0]
+        correction = self.journal.record(number, image, labels, name, window, box)
         self._standing.number = number
         self._standing.corrections[number] = correction
         return number
@@ -215,16 +222,26 @@ class OnlineLearner:
         return next(update for update in reversed(self.log()) if update.number == number)
 
     def tile(self, number: int) -> Pair:
-        """A recorded correction as the network sees it: normalised, and its labels, 1..N, -1 where unknown."""
+        """A recorded correction as the network learns from it: normalised, inverted where its nuclei are dark and those
+        of the training bright, or the reverse (`polarity`); and its labels, 1..N, -1 where unknown."""
         correction, channels = self._standing.corrections[number], self.architecture.channels
         image, labels = self.journal.read(correction)
         pixels = with_channels(image.pixels, image.channels, channels, image.name)
         return between(pixels, *correction.window, channels), renumbered(labels)
 
+    def plain(self, number: int) -> NDArray[np.float32]:
+        """A recorded correction, normalised and not inverted."""
+        turned = self._standing.corrections[number].window
+        image = self.tile(number)[0]
+        return inverted(image) if turned[0] > turned[1] else image
+
     def _learn(self, correction: Correction) -> None:
         begin = time.monotonic()
         tile = self.tile(correction.number)
-        state, average = self.teacher.lesson(self.state, self.serving, tile, correction.number, correction.nuclei)
+        turned = correction.window[0] > correction.window[1]
+        state, average = self.teacher.lesson(
+            self.state, self.serving, tile, correction.number, correction.nuclei, turned=turned
+        )
         # It goes on from what the disk holds, as another process would.
         self.state = read_state(self.folder, commit(self.folder, state, average)) or state
         if average is not None:

@@ -1,10 +1,14 @@
-"""Learning what is new while what was known stays: a loss that adds the divergence from the model before.
+"""Learning what is new while what was known stays: a loss that adds the distance from the model before.
 
-    loss = off-line loss + share KL(before || now)
+    loss = off-line loss + share (KL(before || now) + offset + radius)
 
-over the known pixels of replayed crops, of the classes and of the heat, a probability of its own:
+over the known pixels of replayed crops. The divergence is that of the classes and of the heat, a probability of its
+own:
 
     KL(p || q) = sum_c p_c (log p_c - log q_c)
+
+Offset and radius are the off-line terms of these maps, over nucleus pixels, with what the model before said in place of
+the truth.
 
 Source: Li and Hoiem, Learning without forgetting, IEEE TPAMI 40 (2018) 2935, with crops kept of what was learnt, as in
 Rebuffi et al., iCaRL, CVPR 2017.
@@ -22,55 +26,62 @@ from torch.nn import functional as F
 from nucleate import losses
 from nucleate.networks.unet import split
 from nucleate.postprocess.targets import Targets
-from nucleate.training.criterion import Criterion
+from nucleate.training.criterion import MAPS, SegmentationCriterion
 
-KL = "kl"
-"""The name of the term."""
+KL, OFFSET, RADIUS = "kl", "offset before", "radius before"
+"""The names of the terms."""
 
 
 @dataclass(frozen=True, slots=True)
 class RememberedTargets(Targets):
-    """Targets of a batch, and what the model before said: `logits` (N, classes, H, W) and `heat_logit` (N, 1, H, W),
-    float32, which count where `replayed` (N, H, W) bool."""
+    """Targets of a batch, and the maps (N, classes + 4, H, W) that the model `before` gave, which count where
+    `replayed` (N, H, W) bool."""
 
-    logits: Tensor
-    heat_logit: Tensor
+    before: Tensor
     replayed: Tensor
 
     @classmethod
-    def of(cls, targets: Targets, before: Tensor, replayed: Tensor, classes: int) -> RememberedTargets:
-        """With the maps `before` (N, classes + 4, H, W) and the samples (N,) bool that are `replayed`."""
-        said = split(before, classes)
+    def of(cls, targets: Targets, before: Tensor, replayed: Tensor) -> RememberedTargets:
+        """With the maps `before` and the samples (N,) bool that are `replayed`."""
         t = targets
         return cls(
             t.classes, t.known, t.heat, t.offset, t.radius, t.weight,
-            said.logits, said.heat, t.known & replayed[:, None, None],
+            before, t.known & replayed[:, None, None],
         )  # fmt: skip
+
+    def as_before(self, classes: int) -> Targets:
+        """The targets of the replayed pixels with the offsets and radii of the model before."""
+        said = split(self.before, classes)
+        return Targets(self.classes, self.replayed, self.heat, said.offset, said.log_radius.exp(), self.weight)
 
 
 @dataclass(frozen=True, slots=True)
 class RememberingCriterion:
-    """`criterion` plus `share` times the divergence from what the model before said; see above."""
+    """`criterion` plus `share` times the distance from what the model before said; see above."""
 
-    criterion: Criterion
+    criterion: SegmentationCriterion
     classes: int
     share: float
 
     @property
     def terms(self) -> Mapping[str, float]:
-        return {**self.criterion.terms, KL: self.share}
+        own = {KL: 1.0, OFFSET: MAPS["offset"], RADIUS: MAPS["radius"]}
+        return {**self.criterion.terms, **{name: self.share * value for name, value in own.items()}}
 
     def weights(self, targets: Targets) -> dict[str, float]:
-        """Those of the criterion, and the number of replayed known pixels."""
+        """Those of the criterion; the number of replayed known pixels; and the weight of their nuclei, twice."""
         assert isinstance(targets, RememberedTargets)
-        return {**self.criterion.weights(targets), KL: float(targets.replayed.sum())}
+        nuclei = self.criterion.weights(targets.as_before(self.classes))
+        more = {KL: float(targets.replayed.sum()), OFFSET: nuclei["offset"], RADIUS: nuclei["radius"]}
+        return {**self.criterion.weights(targets), **more}
 
-    def divergence(self, maps: Tensor, targets: RememberedTargets) -> Tensor:
-        """The sum over replayed known pixels, a scalar, of the divergences of classes and heat, in nats."""
-        now, mask = split(maps, self.classes), targets.replayed
-        pairs = ((targets.logits, now.logits), (_both(targets.heat_logit), _both(now.heat)))
+    def distances(self, maps: Tensor, targets: RememberedTargets) -> dict[str, Tensor]:
+        """The sum of each term over the replayed known pixels, scalars; of KL in nats."""
+        now, said, mask = split(maps, self.classes), split(targets.before, self.classes), targets.replayed
+        pairs = ((said.logits, now.logits), (_both(said.heat), _both(now.heat)))
         parts = [losses.kl_divergence(p=p, q=q, mask=mask, reduction="sum", check=False) for p, q in pairs]
-        return torch.stack(parts).sum()
+        kept = self.criterion.totals(maps, targets.as_before(self.classes))
+        return {KL: torch.stack(parts).sum(), OFFSET: kept["offset"], RADIUS: kept["radius"]}
 
     def derivative(
         self, packed: Tensor, targets: Targets, shares: Mapping[str, float]
@@ -80,11 +91,11 @@ class RememberingCriterion:
         own = {name: shares[name] for name in self.criterion.terms}
         totals, gradient = self.criterion.derivative(packed, targets, own)
         if not shares[KL]:
-            return {**totals, KL: 0.0}, gradient
+            return {**totals, KL: 0.0, OFFSET: 0.0, RADIUS: 0.0}, gradient
         packed = packed.detach().requires_grad_()
-        value = self.divergence(F.pixel_shuffle(packed, 2), targets)
-        (more,) = torch.autograd.grad(shares[KL] * value, packed)
-        return {**totals, KL: float(value.detach())}, gradient + more
+        found = self.distances(F.pixel_shuffle(packed, 2), targets)
+        (more,) = torch.autograd.grad(torch.stack([shares[name] * one for name, one in found.items()]).sum(), packed)
+        return {**totals, **{name: float(one.detach()) for name, one in found.items()}}, gradient + more
 
 
 def _both(logit: Tensor) -> Tensor:

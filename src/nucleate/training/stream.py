@@ -15,6 +15,7 @@ from nucleate.errors import DatasetError, ImageError, InputError
 from nucleate.io.array import ArrayReader
 from nucleate.postprocess.instances_from_maps import instances_from_maps
 from nucleate.training.online import OnlineLearner, Update
+from nucleate.training.polarity import seen
 from nucleate.training.sentinel import tile_score
 from nucleate.types import Box, Image, Labels, Sample
 
@@ -122,12 +123,14 @@ def judge(
     learner: OnlineLearner, tiles: Iterator[Tile], observe: Callable[[Judged], None] | None = None
 ) -> StreamResult:
     """Predict, score and learn, tile after tile; the model as it is now, frozen, is scored beside."""
-    frozen, rows, worst = learner.serving, list[Judged](), list[Shown]()
+    frozen, levels = learner.serving, learner.state.numbers.levels
+    rows, worst = list[Judged](), list[Shown]()
     for image, labels in tiles:
         number = learner.record(image, labels, image.name)
-        pixels, known = learner.tile(number)
-        predicted = learner.predict(pixels)[0]
-        without = tile_score(known, instances_from_maps(frozen(pixels), learner.model.thresholds).labels)
+        known = learner.tile(number)[1]
+        plain = learner.plain(number)
+        predicted = learner.predict(plain)[0]
+        without = tile_score(known, instances_from_maps(frozen(seen(plain, levels)), learner.model.thresholds).labels)
         row = Judged(learner.learn(number), without)
         rows.append(row)
         if row.update.before is not None:

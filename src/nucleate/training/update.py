@@ -158,7 +158,7 @@ def improve(
         maps = torch.zeros(len(samples), architecture.outputs, *batch.image.shape[-2:])
         if replayed.any():
             maps[replayed] = before.run(batch.image[replayed]).cpu()
-        return Batch(batch.image, RememberedTargets.of(batch.targets, maps, replayed, architecture.classes))
+        return Batch(batch.image, RememberedTargets.of(batch.targets, maps, replayed))
 
     for step in range(config.steps):
         first = step * config.batch

@@ -40,8 +40,8 @@ class Learnt(Protocol):
 class Learner(Protocol):
     """A model that predicts and learns. One thread records and learns; another may predict meanwhile."""
 
-    def predict(self, image: NDArray[np.float32]) -> tuple[Labels, Maps]:
-        """The nuclei of a normalised image (channels, height, width)."""
+    def predict(self, image: NDArray[np.float32], median: float | None = None) -> tuple[Labels, Maps]:
+        """The nuclei of a normalised image (channels, height, width); `median` is that of the image that it is of."""
 
     def record(
         self,

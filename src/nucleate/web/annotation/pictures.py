@@ -61,6 +61,13 @@ class Picture:
         assert self.statistics is not None  # as it was looked at
         return self.statistics.low, self.statistics.high
 
+    @property
+    def median(self) -> float:
+        """That of the whole image, where the window becomes 0..1."""
+        low, high = self.window
+        assert self.statistics is not None  # as it was looked at
+        return (self.statistics.median - low) / (high - low) if high > low else 0.0
+
     def normalised(self, box: Box) -> NDArray[np.float32]:
         """A box as the model sees it (channels, height, width), by the intensities of the whole image."""
         image = self.crop(box)

@@ -260,7 +260,7 @@ class Workplace:
     def _predict(self, number: int) -> Guess:
         place, version = self.places[number], len(self._log)
         with self.pictures.image(place.image) as picture:
-            labels, maps = self._learner.predict(picture.normalised(place.box))
+            labels, maps = self._learner.predict(picture.normalised(place.box), picture.median)
         return Guess(labels, entropy(maps.foreground), version)
 
     def _look(self, number: int) -> None:
