@@ -7,6 +7,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from nucleate.inference.scripted import Scripted
 from nucleate.io.axes import RGB
 from nucleate.networks.runtime import device
 from nucleate.networks.store import Model
-from nucleate.types import Image
+from nucleate.types import Image, Labels
 
 FACTS = "nucleate.json"
 """The file inside a TorchScript file that holds the metadata, for `_extra_files` of `torch.jit.load`."""
@@ -30,9 +31,18 @@ TOLERANCE = 1e-3
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold: the same file at any time
 
 
-def labelling(model: Model, facts: Mapping[str, str]) -> tuple[bytes, float]:
-    """The TorchScript file from pixels to labels, with these facts in it, and the share of pixels of a drawn image
-    where its labels differ from those of `Predictor`.
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """The `content` of a TorchScript file from pixels to labels, the `labels` that it gives of the `example`, and the
+    share of pixels where they differ from those of `Predictor`."""
+
+    content: bytes
+    labels: Labels
+    difference: float
+
+
+def labelling(model: Model, facts: Mapping[str, str]) -> Labelling:
+    """The TorchScript file from pixels to labels, with these facts in it.
 
     Raises `OutputError` where they differ by more than `TOLERANCE`.
     """
@@ -41,14 +51,14 @@ def labelling(model: Model, facts: Mapping[str, str]) -> tuple[bytes, float]:
         # PyTorch advises against TorchScript in favour of what QuPath, Fiji and bioimage.io do not read.
         warnings.simplefilter("ignore", DeprecationWarning)
         compiled = torch.jit.script(script)
-    expected = Predictor(model, engine="torch", bfloat16=False, min_area=None).segment(image).labels
+    expected = Predictor(model, engine="torch", bfloat16=False).segment(image).labels
     with torch.inference_mode():
         found = compiled(torch.from_numpy(planes(image))[None].to(device()))[0, 0].cpu().numpy()
     if np.mean((found > 0) != (expected > 0)) > TOLERANCE:
         raise OutputError(
             "The labels of the TorchScript file differ from those of nucleate predict: install another torch."
         )
-    return saved(compiled.cpu(), facts), float(np.mean(found != expected))
+    return Labelling(saved(compiled.cpu(), facts), found, float(np.mean(found != expected)))
 
 
 def saved(module: nn.Module, facts: Mapping[str, str]) -> bytes:
