@@ -91,8 +91,9 @@ def test_labels_of_real_images_are_those_of_predict(both):
     name, script, predictor = both
     if not REAL.exists():
         pytest.skip("needs the images of BBBC038 in ../shared/data")
-    files = sorted((REAL / name / "test" / "images").glob("*.png"))[:40:8]
-    assert len(files) == 5
+    files = sorted((REAL / name / "test" / "images").glob("*.png"))
+    files = files[:: max(1, len(files) // 4)]
+    assert len(files) > 1
     total = 0
     for file in files:
         pixels = np.atleast_3d(imagecodecs.imread(file))[..., :3]
