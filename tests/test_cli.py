@@ -530,6 +530,19 @@ def test_export_says_what_it_wrote_and_how_it_is_used(run, trained, tmp_path, na
     assert f"Wrote {out}" in printed and f'"{out}")' in printed and "how to normalise" in printed
 
 
+def test_export_of_what_needs_no_more(run, refused, trained, tmp_path):
+    code, printed, _ = run("export", trained, "--to", "torchscript", "--out", tmp_path / "m.pt")
+    assert code == 0 and "Its labels of a drawn image and those of nucleate predict are the same." in printed
+    assert f'torch.jit.load("{tmp_path / "m.pt"}")' in printed
+    package = ("export", trained, "--to", "bioimageio", "--out", tmp_path / "m.zip")
+    code, printed, _ = run(*package, "--author", "Ada", "--author", "Jan", "--licence", "MIT", "--cite", "10.1/x")
+    assert code == 0 and "bioimageio test" in printed and (tmp_path / "m.zip").is_file()
+    assert run(*package)[0] == 0, "what it wrote itself it may replace"
+    assert "--cite is 'x'" in refused(*package, "--cite", "x")
+    (tmp_path / "m.pt").write_text("mine")
+    assert "m.pt is there already" in refused("export", trained, "--to", "torchscript", "--out", tmp_path / "m.pt")
+
+
 def test_export_refuses(refused, trained, tmp_path):
     assert "There is no format torch" in refused("export", trained, "--to", "torch", "--out", tmp_path / "m.onnx")
     assert "give --out m.xml" in refused("export", trained, "--to", "openvino", "--out", tmp_path / "m.onnx")

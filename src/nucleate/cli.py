@@ -612,21 +612,26 @@ def report(
 @command_of
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, or fluorescence or brightfield.", show_default=False)],
-    to: Annotated[str, typer.Option(help="onnx or openvino.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, or NAME.xml.", show_default=False)],
+    to: Annotated[str, typer.Option(help="onnx, openvino, torchscript or bioimageio.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write: NAME.onnx, .xml, .pt or .zip.", show_default=False)],
+    author: Annotated[list[str] | None, typer.Option(help="For bioimageio: who made the model; repeatable.")] = None,
+    licence: Annotated[str | None, typer.Option(help="For bioimageio: such as CC-BY-4.0.")] = None,
+    cite: Annotated[list[str] | None, typer.Option(help="For bioimageio: a DOI or an address; repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that nucleate did not write.")] = False,
 ) -> None:
     """Write a model as a file for other programs, checked against PyTorch."""
     from json import dumps
 
+    from nucleate.inference.bioimageio import Credits
     from nucleate.inference.export import USE, export
     from nucleate.networks.store import locate, read
 
+    given = Credits(tuple(author or ()), licence, tuple(cite or ())) if author or licence or cite else None
     _say_which(model)
     with _busy("writing and checking the model"):
-        done = export(read(locate(model)), to, out, overwrite=overwrite)
+        done = export(read(locate(model)), to, out, overwrite=overwrite, credits=given)
     sum_up(files=done.files, difference=done.difference)
-    print(f"Wrote {' and '.join(map(str, done.files))}. Its output is PyTorch's within {done.difference:.1g}.")
+    print(f"Wrote {' and '.join(map(str, done.files))}. {done.checked}")
     print(USE[to].format(out=dumps(str(out))))
 
 

@@ -1,5 +1,6 @@
 """A model as a file for other programs: what is read back is the model, and nothing is half written."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -15,7 +16,8 @@ import torch
 import nucleate
 from nucleate.errors import InputError, OutputError
 from nucleate.inference import export as module
-from nucleate.inference.export import SUFFIX, TOLERANCE, USE, export, metadata
+from nucleate.inference import torchscript
+from nucleate.inference.export import SUFFIX, TOLERANCE, USE, Exported, export, metadata
 from nucleate.networks.manifest import (
     DataPart,
     Manifest,
@@ -28,10 +30,10 @@ from nucleate.networks.store import Model, encode_weights
 from nucleate.networks.unet import Architecture, UNet
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def model(request):
+def small(classes):
+    """A small model of two channels, its weights at random."""
     torch.manual_seed(0)
-    network = UNet(Architecture(channels=2, classes=request.param, widths=(8, 16)))
+    network = UNet(Architecture(channels=2, classes=classes, widths=(8, 16)))
     torch.nn.init.normal_(network.heads.maps.weight, std=0.3)
     manifest = Manifest(
         name="small",
@@ -50,6 +52,11 @@ def model(request):
         weights_sha256=hashlib.sha256(encode_weights(network)).hexdigest(),
     )
     return Model(network.folded(), manifest, Path("small"))
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def model(request):
+    return small(request.param)
 
 
 def read_onnx(path):
@@ -113,20 +120,24 @@ def test_written_over_an_older_one(model, tmp_path, to):
 
 
 def test_another_format_or_name_is_refused(model, tmp_path):
-    with pytest.raises(InputError, match="There is no format tensorrt: export --to onnx or openvino"):
+    with pytest.raises(
+        InputError, match="There is no format tensorrt: export --to onnx, openvino, torchscript or bioimageio"
+    ):
         export(model, "tensorrt", tmp_path / "small.onnx")
     for to, name, better in (
         ("onnx", "small.xml", "small.onnx"),
         ("openvino", "small.onnx", "small.xml"),
         ("onnx", "", "onnx"),
         ("openvino", "small.bin", "small.xml"),
+        ("torchscript", "small.pth", "small.pt"),
+        ("bioimageio", "small.yaml", "small.zip"),
     ):
         with pytest.raises(InputError, match=f"does not end as files for {to} do: give --out .*{better}"):
             export(model, to, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to", SUFFIX)
+@pytest.mark.parametrize("to", ["onnx", "openvino", "bioimageio"])
 def test_a_file_whose_output_differs_is_refused(model, tmp_path, monkeypatch, to):
     out = tmp_path / f"small{SUFFIX[to]}"
     for name in ("_with_onnx_runtime", "_with_openvino"):
@@ -158,12 +169,35 @@ def test_where_openvino_cannot_write_is_named(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to", SUFFIX)
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torchscript"])
 def test_its_use_runs_as_it_is_printed(model, tmp_path, to):
     out = tmp_path / f"small{SUFFIX[to]}"
     export(model, to, out)
     lines = [line.strip() for line in USE[to].format(out=json.dumps(str(out))).splitlines()[1:]]
-    before = "import numpy, onnxruntime, openvino; image = numpy.zeros((1, 2, 8, 8), numpy.float32)"
+    before = "import numpy, onnxruntime, openvino, torch; image = numpy.zeros((1, 2, 8, 8), numpy.float32)"
+    if to == "torchscript":
+        before, lines = f"{before}; image = torch.from_numpy(image)", [*lines, "maps = labels"]
     script = "\n".join([before, *lines, "print(*maps.shape)"])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", str(model.network.architecture.outputs), "8", "8"]
+    many = 1 if to == "torchscript" else model.network.architecture.outputs
+    assert done.stdout.split() == ["1", str(many), "8", "8"]
+
+
+def test_labels_that_differ_are_refused(model, tmp_path, monkeypatch):
+    real = torchscript.Predictor.segment
+
+    def other(self, image):
+        found = real(self, image)
+        return dataclasses.replace(found, labels=1 - np.minimum(found.labels, 1))
+
+    monkeypatch.setattr(torchscript.Predictor, "segment", other)
+    for to in ("torchscript", "bioimageio"):
+        with pytest.raises(OutputError, match="labels of the TorchScript file differ from those of nucleate predict"):
+            export(model, to, tmp_path / f"small{SUFFIX[to]}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_comparison_showed():
+    assert Exported((), 0.0, labels=True).checked.endswith("predict are the same.")
+    assert Exported((), 0.00234, labels=True).checked.endswith("the same at all but 0.2% of the pixels.")
+    assert Exported((), 1.2e-5).checked == "Its output is PyTorch's within 1e-05."

@@ -1,7 +1,8 @@
-"""A model as one file for other programs: ONNX, or OpenVINO's own format.
+"""A model as one file for other programs: ONNX, OpenVINO's own format, TorchScript, or a package for bioimage.io.
 
-The file holds the network with batch, height and width open, and beside it, as metadata, what a program needs to use
-it: how to normalise, what the outputs mean, the thresholds.
+The first two hold the network with batch, height and width open, and beside it, as metadata, what a program needs to
+use it: how to normalise, what the outputs mean, the thresholds. TorchScript holds all that is done to an image, from
+pixels to labels.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import nucleate
 from nucleate.data.normalization import HIGHEST, LOWEST
 from nucleate.errors import InputError, OutputError
 from nucleate.inference.backends import load
+from nucleate.inference.bioimageio import Credits, package
+from nucleate.inference.torchscript import labelling
 from nucleate.io.atomic import atomic
 from nucleate.io.ownership import refuse_replacing
 from nucleate.networks.store import Model
 from nucleate.networks.unet import UNIT, UNet
 from nucleate.postprocess import rescale
 
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt", "bioimageio": ".zip"}
 """The formats, and how the name of their file ends. OpenVINO keeps the weights beside it, in a file .bin."""
 
 USE = {
@@ -39,8 +42,14 @@ USE = {
     model = openvino.Core().read_model({out})
     maps = openvino.compile_model(model, "CPU")([image])[0]
     model.get_rt_info("nucleate")  # how to normalise, what the maps mean, the thresholds""",
+    "torchscript": """In Python, with PyTorch alone:
+    model = torch.jit.load({out})
+    labels = model(image)  # 0 background, 1 to N the nuclei; int32, (batch, 1, height, width)""",
+    "bioimageio": """Test it with bioimageio.core, which is a package of its own, then upload it to bioimage.io:
+    bioimageio test {out}""",
 }
-"""How each is used; `image` is float32, (batch, channels, height, width), height and width multiples of the stride."""
+"""How each is used; `image` is (batch, channels, height, width), for maps float32 and multiples of the stride high and
+wide, for labels of any type and size."""
 
 TOLERANCE = 1e-3
 """What is written differs from PyTorch by no more, absolute and relative, or it is refused."""
@@ -50,42 +59,66 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """`files` that were written, and the largest difference of their outputs from PyTorch's."""
+    """`files` that were written, and the largest `difference` of their outputs from PyTorch's: of maps in their units,
+    of `labels` the share of pixels."""
 
     files: tuple[Path, ...]
     difference: float
+    labels: bool = False
+
+    @property
+    def checked(self) -> str:
+        """What the comparison with PyTorch showed."""
+        if not self.labels:
+            return f"Its output is PyTorch's within {self.difference:.1g}."
+        same = "the same" if self.difference == 0 else f"the same at all but {self.difference:.1%} of the pixels"
+        return f"Its labels of a drawn image and those of nucleate predict are {same}."
 
 
-def export(model: Model, to: str, out: Path, *, overwrite: bool = False) -> Exported:
-    """Write a model as `to` to the file `out`, after its output has been held against PyTorch's.
+def export(model: Model, to: str, out: Path, *, overwrite: bool = False, credits: Credits | None = None) -> Exported:
+    """Write a model as `to` to the file `out`, after its output has been held against PyTorch's; `credits` are for a
+    package of bioimage.io.
 
     Raises `InputError` for another format or a name that does not end as the format's do, and `OutputError` where the
     file cannot be written or its output differs, and, unless it may be overwritten, where something else is in the way.
     """
     if to not in SUFFIX:
-        raise InputError(f"There is no format {to}: export --to {' or '.join(SUFFIX)}.")
+        *others, last = SUFFIX
+        raise InputError(f"There is no format {to}: export --to {', '.join(others)} or {last}.")
+    if credits is not None and to != "bioimageio":
+        raise InputError(f"--author, --licence and --cite are for --to bioimageio: leave them out for {to}.")
     if out.suffix != SUFFIX[to]:
         raise InputError(f"{out} does not end as files for {to} do: give --out {out.stem or 'model'}{SUFFIX[to]}.")
     refuse_replacing(out, b"nucleate", overwrite=overwrite)
     if to == "openvino" and not out.exists():
         refuse_replacing(out.with_suffix(".bin"), None, overwrite=overwrite)  # weights of no description of ours
-    load("onnx")
-    from nucleate.inference.onnx_graph import to_onnx
-
-    graph = to_onnx(model.network, metadata(model)).SerializeToString()
-    if to == "onnx":
-        parts, run = {out: graph}, _with_onnx_runtime(graph)
+    if to == "torchscript":
+        made = labelling(model, metadata(model))
+        parts, difference = {out: made.content}, made.difference
     else:
-        description, weights = _as_openvino(graph, metadata(model))
-        parts, run = {out: description, out.with_suffix(".bin"): weights}, _with_openvino(description, weights)
-    difference = _difference(model.network, run, out)
+        parts, difference = _maps(model, to, out, credits)
     with ExitStack() as files:
         # All are on the disk before the first gets its name; the description is named last, its weights beside it.
         for path, content in parts.items():
             file = files.enter_context(atomic(path))
             file.write(content)
             file.flush()
-    return Exported(tuple(parts), difference)
+    return Exported(tuple(parts), difference, to == "torchscript")
+
+
+def _maps(model: Model, to: str, out: Path, credits: Credits | None) -> tuple[dict[Path, bytes], float]:
+    """The files of a format whose network gives maps, and the largest difference of its output from PyTorch's."""
+    load("onnx")
+    from nucleate.inference.onnx_graph import OPSET, to_onnx
+
+    facts = metadata(model)
+    graph = to_onnx(model.network, facts).SerializeToString()
+    if to == "openvino":
+        description, weights = _as_openvino(graph, facts)
+        difference = _difference(model.network, _with_openvino(description, weights), out)
+        return {out: description, out.with_suffix(".bin"): weights}, difference
+    difference = _difference(model.network, _with_onnx_runtime(graph), out)
+    return {out: graph if to == "onnx" else package(model, graph, OPSET, facts, credits)}, difference
 
 
 def metadata(model: Model) -> dict[str, str]:

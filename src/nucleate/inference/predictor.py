@@ -18,6 +18,7 @@ from nucleate.data.normalization import Statistics
 from nucleate.inference.block_store import BlockStore, MemoryBlockStore
 from nucleate.inference.image_input import ChannelReader
 from nucleate.inference.pipeline import Pipeline, PipelineConfig
+from nucleate.inference.reduced import is_reduced
 from nucleate.inference.scheduler import WORKERS, thread_pool
 from nucleate.inference.select import choose
 from nucleate.inference.sliding_window import SIDE, ForwardPass, whole_pixels
@@ -28,7 +29,6 @@ from nucleate.io.reader import MemoryReader, Reader
 from nucleate.networks.runtime import one_heap
 from nucleate.networks.store import Model
 from nucleate.parallel import Communicator, SingleProcess
-from nucleate.postprocess.rescale import LARGEST
 from nucleate.types import Box, Image, Segmentation
 
 _STATISTICS = 0.05  # of the work on an image
@@ -121,10 +121,7 @@ class Predictor:
         corrections = manifest.corrections
         statistics = self._statistics(reader, store, observe, ranks)
         statistics = statistics.seen_by(None if corrections is None else corrections.levels)
-        # A model that learnt from very large nuclei knows them as they are. One that learnt on-line, perhaps of images
-        # of another kind, may see at a quarter of the size what is not there; it was corrected at full size.
-        reduce = manifest.data.median_diameter <= LARGEST and manifest.corrections is None
-        config = PipelineConfig(region, tile, entropy, self.side, reduce)
+        config = PipelineConfig(region, tile, entropy, self.side, is_reduced(manifest))
         pipeline = Pipeline(self.network, reader, statistics, self.thresholds, store, config, every)
         pipeline.notes += [note] if note else []
         told = None if observe is None else (lambda share: observe(_STATISTICS + (1 - _STATISTICS) * share))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nucleate.data.normalization import Statistics
 from nucleate.inference.sliding_window import ForwardPass, judge
 from nucleate.io.base import Level, Reader
+from nucleate.networks.manifest import Manifest
 from nucleate.postprocess.rescale import LARGEST, distinct_diameter, predicted_diameter, reduction
 from nucleate.types import Box, Labels, Pixels
 
@@ -37,6 +38,15 @@ class ReducedReader(Reader):
             np.diff(np.append(starts, side)) for starts, side in zip((rows, columns), pixels.shape, strict=False)
         )
         return np.asarray(sums / (high[:, None] * wide)[..., None], dtype=np.float32)
+
+
+def is_reduced(manifest: Manifest) -> bool:
+    """Whether images of very large nuclei are reduced for this model.
+
+    A model that learnt from very large nuclei knows them as they are. One that learnt on-line, perhaps of images of
+    another kind, may see at a quarter of the size what is not there; it was corrected at full size.
+    """
+    return manifest.data.median_diameter <= LARGEST and manifest.corrections is None
 
 
 def suitable_factor(network: ForwardPass, reader: Reader, statistics: Statistics) -> int:
