@@ -29,15 +29,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
 import torch
+from numpy.typing import NDArray
 
 import nucleate
 from nucleate.data.augment import AugmentationConfig
 from nucleate.data.dataset import find, pair
-from nucleate.data.normalization import normalise
+from nucleate.data.normalization import between, normalise, percentiles
 from nucleate.data.synthetic import fluorescence
 from nucleate.io.label_file import read_labels
 from nucleate.io.reader import read_image
@@ -63,12 +65,26 @@ def grey(image: Image) -> Image:
     return replace(image, pixels=mean, channels=("grey",))
 
 
-def tiles(folder: Path, count: int, seed: int) -> list[tuple[Image, Labels]]:
+class Tile(NamedTuple):
+    """A part of an image, its labels, and the intensities of the whole image that become 0 and 1."""
+
+    image: Image
+    labels: Labels
+    window: tuple[float, float]
+
+    @property
+    def normalised(self) -> NDArray[np.float32]:
+        """As a network of one channel sees it."""
+        return between(self.image.pixels, *self.window, 1)
+
+
+def tiles(folder: Path, count: int, seed: int) -> list[Tile]:
     """One tile of each of so many images, about a nucleus, in a seeded order."""
     rng, found = np.random.default_rng(seed), []
     samples = find(folder).labelled
     for index in rng.permutation(len(samples)):
         image, labels = pair(samples[index])
+        image = grey(image)
         y, x = np.nonzero(labels > 0)
         if not y.size:
             continue
@@ -78,7 +94,9 @@ def tiles(folder: Path, count: int, seed: int) -> list[tuple[Image, Labels]]:
             for centre, length in zip((y[at], x[at]), labels.shape, strict=True)
         )
         part = slice(top, top + SIDE), slice(left, left + SIDE)
-        found.append((grey(replace(image, pixels=image.pixels[part])), np.ascontiguousarray(labels[part])))
+        low, high = percentiles(image.pixels, (1.0, 99.8)).tolist()
+        cut = replace(image, pixels=image.pixels[part])
+        found.append(Tile(cut, np.ascontiguousarray(labels[part]), (low, high)))
         if len(found) == count:
             break
     return found
@@ -99,13 +117,13 @@ def test(model: Path, folder: Path, most: int) -> dict[str, float]:
 
 def both(model: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     kinds = ("brightfield", "fluorescence")
-    return {kind: test(model, options.data / kind / "test", options.test) for kind in kinds}
+    return {kind: test(model, options.data / kind / options.judge, options.test) for kind in kinds}
 
 
 def with_training_crops(folder: Path, data: Path) -> Path:
     """Give a copy of an embedded model the crops that `train` would have saved with it, of its own training images."""
-    parts = (tiles(data / "fluorescence" / split, count, 0) for split, count in (("train", 300), ("val", 37)))
-    training, held_out = ([(normalise(image, 1), labels) for image, labels in part] for part in parts)
+    parts = (map(pair, find(data / "fluorescence" / split).labelled) for split in ("train", "val"))
+    training, held_out = ([(normalise(grey(image), 1), labels) for image, labels in part] for part in parts)
     content = Memory.of(training, held_out).encoded()
     weights, manifest = (folder / store.WEIGHTS).read_bytes(), store.read_manifest(folder)
     manifest = manifest.model_copy(update={"replay_sha256": hashlib.sha256(content).hexdigest()})
@@ -113,13 +131,13 @@ def with_training_crops(folder: Path, data: Path) -> Path:
     return folder
 
 
-def teach(folder: Path, stream: Sequence[tuple[Image, Labels]], config: OnlineConfig) -> dict[str, object]:
+def teach(folder: Path, stream: Sequence[Tile], config: OnlineConfig) -> dict[str, object]:
     """Learn a stream, one tile at a time: prequential AP, seconds of each update, what was taken back."""
     begin = time.monotonic()
     with OnlineLearner.open(folder, config) as learner:
         updates = [
-            learner.learn(learner.record(image, labels, f"tile{number}"))
-            for number, (image, labels) in enumerate(stream)
+            learner.learn(learner.record(one.image, one.labels, f"tile{number}", window=one.window))
+            for number, one in enumerate(stream)
         ]
     scores = [one.before for one in updates if one.before is not None]
     return {
@@ -133,14 +151,14 @@ def teach(folder: Path, stream: Sequence[tuple[Image, Labels]], config: OnlineCo
     }
 
 
-def naive(folder: Path, stream: Sequence[tuple[Image, Labels]], config: OnlineConfig) -> None:
+def naive(folder: Path, stream: Sequence[Tile], config: OnlineConfig) -> None:
     """The same steps on the new tile alone: nothing is replayed, and nothing held."""
     config = replace(config, remember=0.0, tolerance=1.0)
     with OnlineLearner.open(folder, config) as learner:
         state, steps = learner.state, 0
         tensors, average = state.tensors, None
-        for number, (image, labels) in enumerate(stream):
-            tile = normalise(image, learner.architecture.channels), labels
+        for number, one in enumerate(stream):
+            tile = one.normalised, one.labels
             sampler = ReplaySampler(tile, (), (), number, config.variation)
             tensors, average = improve(
                 tensors, learner.architecture, steps, sampler, config,
@@ -159,10 +177,10 @@ def naive(folder: Path, stream: Sequence[tuple[Image, Labels]], config: OnlineCo
 
 
 def offline(
-    folder: Path, stream: Sequence[tuple[Image, Labels]], old: Path, count: int, seed: int, minutes: float, model: Path
+    folder: Path, stream: Sequence[Tile], old: Path, count: int, seed: int, minutes: float, model: Path
 ) -> None:
     """Off-line training from the embedded model on the tiles and so many old images."""
-    for number, (image, labels) in enumerate([*stream, *tiles(old, count, seed)]):
+    for number, (image, labels, _) in enumerate([*stream, *tiles(old, count, seed)]):
         for part, values in (("images", image.pixels[..., 0]), ("masks", labels.astype(np.uint16))):
             (folder / part).mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(folder / part / f"{number:04d}.tif", values)
@@ -171,7 +189,13 @@ def offline(
 
 
 def run_stream(options: argparse.Namespace, here: Path) -> dict[str, object]:
-    config = replace(OnlineConfig(), steps=options.steps, learning_rate=options.rate, remember=options.remember)
+    config = replace(
+        OnlineConfig(),
+        steps=options.steps,
+        learning_rate=options.rate,
+        remember=options.remember,
+        decay=options.decay,
+    )
     frozen = copied("fluorescence", here / "frozen")
     results: dict[str, object] = {"frozen": both(frozen, options)}
     print(json.dumps(results), flush=True)
@@ -197,9 +221,9 @@ def run_stream(options: argparse.Namespace, here: Path) -> dict[str, object]:
     return results
 
 
-def uncertainty(learner: OnlineLearner, image: Image) -> float:
+def uncertainty(learner: OnlineLearner, tile: Tile) -> float:
     """The mean predictive entropy of a tile, in bits."""
-    foreground = torch.from_numpy(learner.predict(normalise(image, learner.architecture.channels))[1].foreground)
+    foreground = torch.from_numpy(learner.predict(tile.normalised)[1].foreground)
     p = foreground.clamp(1e-6, 1 - 1e-6)
     return float(entropy(torch.stack([torch.log1p(-p), p.log()])[None], base=2))
 
@@ -220,7 +244,7 @@ def run_choose(options: argparse.Namespace, here: Path) -> dict[str, object]:
             few, start, config=TrainingConfig(seed=seed, minutes=options.minutes or 8.0), warn=lambda _: None
         )
         pool_of = tiles(train, options.pool, 100 + seed)
-        begin = test(start, options.data / "fluorescence" / "test", options.test)
+        begin = test(start, options.data / "fluorescence" / options.judge, options.test)
         print(json.dumps({"seed": seed, "without corrections": begin}), flush=True)
         curves: dict[str, object] = {"without corrections": begin}
         for arm in ("entropy", "random"):
@@ -229,13 +253,14 @@ def run_choose(options: argparse.Namespace, here: Path) -> dict[str, object]:
             for number in range(options.tiles):
                 with OnlineLearner.open(model) as learner:
                     if arm == "entropy":
-                        best = max(left, key=lambda one: uncertainty(learner, pool_of[one][0]))
+                        best = max(left, key=lambda one: uncertainty(learner, pool_of[one]))
                     else:
                         best = chance.choice(left)
                     left.remove(best)
-                    learner.learn(learner.record(*pool_of[best], f"tile{best}"))
+                    image, labels, window = pool_of[best]
+                    learner.learn(learner.record(image, labels, f"tile{best}", window=window))
                 if (number + 1) % options.every == 0:
-                    curve.append(test(model, options.data / "fluorescence" / "test", options.test))
+                    curve.append(test(model, options.data / "fluorescence" / options.judge, options.test))
                     print(json.dumps({"seed": seed, arm: curve[-1], "tiles": number + 1}), flush=True)
             curves[arm] = curve
         results[f"seed {seed}"] = curves
@@ -249,20 +274,20 @@ def run_curve(options: argparse.Namespace, here: Path) -> dict[str, object]:
     for seed in range(options.seeds):
         model = copied(options.model, here / f"curve{seed}")
         pool_of, nuclei, seconds, curve = tiles(options.data / kind / "train", options.pool, seed), 0, 0.0, []
-        curve.append({"nuclei": 0, **test(model, options.data / kind / "test", options.test)})
+        curve.append({"nuclei": 0, **test(model, options.data / kind / options.judge, options.test)})
         print(json.dumps(curve[-1]), flush=True)
         while pool_of and nuclei < options.nuclei:
             with OnlineLearner.open(model) as learner:
-                channels = learner.architecture.channels
-                found = [learner.predict(normalise(image, channels))[0] for image, _ in pool_of]
+                found = [learner.predict(one.normalised)[0] for one in pool_of]
                 qualities = [
-                    pool([match(labels, one)]).panoptic_quality for (_, labels), one in zip(pool_of, found, strict=True)
+                    pool([match(labels, one)]).panoptic_quality
+                    for (_, labels, _), one in zip(pool_of, found, strict=True)
                 ]
-                image, labels = pool_of.pop(qualities.index(min(qualities)))
-                update = learner.learn(learner.record(image, labels, "worst"))
+                image, labels, window = pool_of.pop(qualities.index(min(qualities)))
+                update = learner.learn(learner.record(image, labels, "worst", window=window))
             nuclei, seconds = nuclei + update.nuclei, seconds + update.seconds
             curve.append({"nuclei": nuclei, "seconds": round(seconds, 1),
-                          **test(model, options.data / kind / "test", options.test)})  # fmt: skip
+                          **test(model, options.data / kind / options.judge, options.test)})  # fmt: skip
             print(json.dumps(curve[-1]), flush=True)
         results[f"seed {seed}"] = curve
     return results
@@ -412,6 +437,8 @@ def main() -> None:
                          ("pool", 100), ("every", 5), ("nuclei", 200), ("kills", 200), ("corrections", 4),
                          ("updates", 10), ("seed", 0), ("steps", OnlineConfig().steps)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--judge", choices=("val", "test"), default="test", help="the images that models are scored on")
+    parser.add_argument("--decay", type=float, default=OnlineConfig().decay)
     parser.add_argument("--rate", type=float, default=OnlineConfig().learning_rate)
     parser.add_argument("--remember", type=float, default=OnlineConfig().remember)
     parser.add_argument("--minutes", type=float, help="of off-line training; by default what the stream took, or 8")

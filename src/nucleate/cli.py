@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     `arguments` are those of the process unless given.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a console that lacks a character of a file's name shows its number
+            stream.reconfigure(errors="backslashreplace")
     with signals.handled(), warnings.catch_warnings(), session():
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         try:

@@ -54,3 +54,11 @@ def test_the_average_is_the_formula():
         expected = a + (1 - d) * (w.detach() - a)
         average.update(made, step)
         torch.testing.assert_close(a, expected)
+
+
+def test_an_average_of_trained_weights_moves_at_the_decay_from_the_first_step_on():
+    made, other = UNet(Architecture(widths=(8, 8))), UNet(Architecture(widths=(8, 8)))
+    average = ExponentialMovingAverage(made, decay=0.9)
+    average.update(other)
+    for one, old, new in zip(average.network.parameters(), made.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, 0.9 * old + 0.1 * new)

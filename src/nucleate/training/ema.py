@@ -22,7 +22,8 @@ class ExponentialMovingAverage:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, network: UNet, step: int) -> None:
-        """Take in the weights of `network` after step `step`, counted from 0."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+    def update(self, network: UNet, step: int | None = None) -> None:
+        """Take in the weights of `network` after step `step`, counted from 0; None where the average began with weights
+        that were trained, which the first steps must not wipe out: d is the decay from the first step on."""
+        share = 1 - (self.decay if step is None else min(self.decay, (1 + step) / (10 + step)))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), share)

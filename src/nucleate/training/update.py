@@ -41,16 +41,16 @@ class OnlineConfig:
         batch: samples a step, a multiple of 4.
         learning_rate: of the kernels, at its highest; see `Optimiser`.
         remember: share of the divergence from the model before.
-        decay: of the averaged weights, which serve: they follow within a few updates.
+        decay: of the averaged weights, which serve: they follow within some four updates.
         tolerance: average precision that the sentinel set may fall below that of the model before any correction.
         variation: how the crops vary.
     """
 
     steps: int = 12
     batch: int = 4
-    learning_rate: float = 0.004
+    learning_rate: float = 0.002
     remember: float = 3.0
-    decay: float = 0.9
+    decay: float = 0.98
     tolerance: float = 0.05
     variation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(crop=SIDE))
 
@@ -169,7 +169,7 @@ def improve(
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
         rate = learning_rate(step, config.learning_rate, warm_up=WARM_UP, cool_down=(WARM_UP, config.steps))
         optimiser.step(rate)
-        average.update(network, steps_before + step)
+        average.update(network)
     return tensors_of(network, average.network, optimiser), average.network
 
 
