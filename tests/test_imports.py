@@ -48,6 +48,7 @@ ALLOWED = {
     "api": {
         *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report", "parallel"),
     },
+    "napari": {"version", "types", "errors", "io", "data", "out_of_memory"},
     "doctor": {"version", "networks", "inference", "parallel"},
     "demo": {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
@@ -86,6 +87,7 @@ LIBRARIES = {
     "networks": {"torch", "numpy", "pydantic", "safetensors"},
     "evaluation": {"numpy"},
     "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn", "pydantic"},
+    "napari": {"numpy", "napari", "qtpy"},
     "cli": {"rich", "typer"},
 }
 """Part -> the libraries that it may import; the parts that are not here may import any."""
