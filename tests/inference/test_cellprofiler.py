@@ -109,9 +109,9 @@ def test_the_files_that_cellprofiler_is_told_of_are_there(folder):
     for row, name, channel in zip(
         rows(folder / "out" / "CellProfiler_Image.csv"), "abc", ("grey", "GFP", "grey"), strict=True
     ):
-        image = f"{row[f'PathName_{channel}']}/{row[f'FileName_{channel}']}"
-        labels = f"{row['ObjectsPathName_Nuclei']}/{row['ObjectsFileName_Nuclei']}"
-        assert image == str((folder / f"{name}.tif").resolve())
+        image = folder / "out" / row[f"PathName_{channel}"] / row[f"FileName_{channel}"]
+        labels = folder / "out" / row["ObjectsPathName_Nuclei"] / row["ObjectsFileName_Nuclei"]
+        assert image.samefile(folder / f"{name}.tif")
         assert tifffile.imread(labels).max(initial=0) == int(row["Count_Nuclei"])
 
 

@@ -29,6 +29,7 @@ from nucleate.io.formats import FORMATS
 from nucleate.io.formats.cellprofiler import IMAGE, OBJECTS
 from nucleate.io.formats.table import channel_names
 from nucleate.io.instances import Instance
+from nucleate.io.prediction_json import relative_to
 from nucleate.types import Box
 
 IMAGE_TABLE, OBJECT_TABLE = "CellProfiler_Image.csv", f"CellProfiler_{OBJECTS}.csv"
@@ -122,13 +123,18 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _image_row(number: int, source: Source, nuclei: int, head: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """What CellProfiler's LoadData needs of an image: where it and its labels are."""
+    """What CellProfiler's LoadData needs of an image: where it and its labels are, as seen from `out`."""
     mean = "Intensity_MeanIntensity_"
     row: dict[str, Any] = {IMAGE: number, f"Count_{OBJECTS}": nuclei}
     for channel in (name.removeprefix(mean) for name in head if name.startswith(mean)):
-        row |= {f"FileName_{channel}": source.path.name, f"PathName_{channel}": str(source.path.resolve().parent)}
+        row |= {f"FileName_{channel}": source.path.name, f"PathName_{channel}": _place(source.path, out)}
     labels = source.folder(out) / FORMATS["tif"].file(source.stem)
-    return row | {f"ObjectsFileName_{OBJECTS}": labels.name, f"ObjectsPathName_{OBJECTS}": str(labels.resolve().parent)}
+    return row | {f"ObjectsFileName_{OBJECTS}": labels.name, f"ObjectsPathName_{OBJECTS}": _place(labels, out)}
+
+
+def _place(file: Path, out: Path) -> str:
+    folder = file.resolve().parent
+    return relative_to(out, folder) or str(folder)  # another drive has no way from here
 
 
 def _write(path: Path, heads: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> None:
