@@ -15,7 +15,7 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 test: export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mpich check docs bench clean
+.PHONY: help demo test test-mpich test-napari check docs bench clean
 
 help:
 	@echo "make demo    draw images, train, segment and score for about two minutes; writes demo/report.html"
@@ -46,6 +46,21 @@ test-mpich: .venv/mpich/.ready
 	@.venv/mpich/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt mpi4py mpich
 	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	  > "$$(.venv/mpich/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nucleate.pth"
+	@touch $@
+
+# The napari plugin, offscreen, without the warnings of napari itself; napari and Qt take three minutes to install, the tests one.
+test-napari: export OMP_WAIT_POLICY := passive
+test-napari: export QT_QPA_PLATFORM := offscreen
+test-napari: .venv/napari/.ready
+	.venv/napari/bin/python -m pytest -p no:cacheprovider -W ignore tests/napari
+
+# The packages of .venv are seen first, so that only what is missing is installed.
+.venv/napari/.ready: $(READY)
+	@$(BIN)/python -m venv --clear .venv/napari
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > "$$(.venv/napari/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nucleate.pth"
+	@.venv/napari/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt \
+	  'napari[pyqt6]' pytest-qt
 	@touch $@
 
 check: $(READY)

@@ -49,6 +49,7 @@ ALLOWED = {
     "api": {
         *("errors", "types", "io", "data", "networks", "inference", "evaluation", "training", "report", "parallel"),
     },
+    "napari": {"version", "types", "errors", "io", "data", "out_of_memory"},
     "doctor": {"version", "networks", "inference", "parallel"},
     "demo": {
         *("errors", "io", "data", "postprocess.matching", "postprocess.scores", "networks", "inference", "report"),
@@ -101,6 +102,7 @@ LIBRARIES = {
     "networks": {"torch", "numpy", "pydantic", "safetensors"},
     "evaluation": {"numpy"},
     "web": {"numpy", "imagecodecs", "fastapi", "starlette", "uvicorn", "pydantic"},
+    "napari": {"numpy", "napari", "qtpy"},
     "cli": {"rich", "typer"},
     "shell": {"typer"},
 }

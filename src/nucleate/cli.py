@@ -369,7 +369,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder to write the results to.", show_default=False)],
     formats: Annotated[
         str,
-        typer.Option("--format", help="What to write: tif, zarr, geojson, roi, csv or parquet, with commas between."),
+        typer.Option(
+            "--format", help="What to write: tif, zarr, geojson, roi, csv, parquet, cellprofiler, with commas between."
+        ),
     ] = "tif,csv",
     level: Annotated[
         int | None, typer.Option(help="Of an image with a pyramid this level; 0 is the whole image.")

@@ -1,5 +1,6 @@
 """Every engine gives what PyTorch gives, whoever else runs, on images of any size."""
 
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -194,3 +195,31 @@ def test_every_engine_says_what_its_results_depend_on():
 
 def test_what_is_installed_is_loaded():
     assert load("json").loads("[1]") == [1]
+
+
+IN_A_THREAD_OF_C = """
+import ctypes, threading
+import torch
+from nucleate.inference.backends import OpenVinoBackend
+from nucleate.networks.unet import Architecture, UNet
+
+engine = OpenVinoBackend(UNet(Architecture(1, 2, (8, 16))), bfloat16=False)
+done = threading.Event()
+
+@ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+def work(_):
+    print(tuple(engine.run(torch.ones(1, 1, 32, 32)).shape), flush=True)
+
+thread = ctypes.c_ulong()
+assert ctypes.CDLL(None).pthread_create(ctypes.byref(thread), None, work, None) == 0
+ctypes.CDLL(None).pthread_join(thread, None)
+print("went on")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes its thread with the C library of Linux")
+def test_threads_that_python_did_not_make_end_well():
+    """As those of Qt: what Python frees at their end must hold nothing of OpenVINO, which would end the process."""
+    done = subprocess.run([sys.executable, "-c", IN_A_THREAD_OF_C], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[1] == "went on"

@@ -62,7 +62,8 @@ def test_every_format_of_a_slide(ready, slide, tmp_path):
     found = predict(ready, [slide], tmp_path / "a", Request(tile=64, formats=EVERY, entropy=True))
     assert found.failed == [] and found.nuclei["slide"] == 110
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {FORMATS[name].file("slide") for name in EVERY} | {"slide.json", "slide_entropy.tif"}
+    tables = {"CellProfiler_Image.csv", "CellProfiler_Nuclei.csv"}
+    assert names == {FORMATS[name].file("slide") for name in EVERY} | {"slide.json", "slide_entropy.tif"} | tables
     record = read_record(tmp_path / "a" / "slide.json")
     assert record.count == 110 and record.pixel_size == 0.5 and len(record.identity) == 32
     again = predict(ready, [slide], tmp_path / "b", Request(tile=100, formats=EVERY, entropy=True))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -138,7 +139,7 @@ class OpenVinoBackend(Backend):
         self.graph = to_onnx(network, ranges=ranges).SerializeToString()
         self.most = torch.get_num_threads()
         self._lock = threading.Lock()
-        self._requests = threading.local()
+        self._idle: list[tuple[Any, Any]] = []  # what was compiled, and a request of it that no thread is using
         self._expected: Size | None = None
         self._compiled: dict[tuple[int, Size | None], Any] = {}
         self.compiled()
@@ -181,19 +182,26 @@ class OpenVinoBackend(Backend):
         # Both stay named until the end: OpenVINO works in their memory and does not hold it.
         pixels = image.contiguous().numpy()
         maps = torch.empty(len(image), self.architecture.outputs, *image.shape[-2:])
-        request = self._request(image.shape)
-        request.set_input_tensor(tensor(pixels, shared_memory=True))
-        request.set_output_tensor(tensor(maps.numpy(), shared_memory=True))
-        request.infer()
+        one, _, height, width = image.shape
+        with self._request(self.compiled((height, width) if one == 1 else None)) as request:
+            request.set_input_tensor(tensor(pixels, shared_memory=True))
+            request.set_output_tensor(tensor(maps.numpy(), shared_memory=True))
+            request.infer()
         return maps
 
-    def _request(self, shape: Sequence[int]) -> Any:
-        """The calling thread's own; what it takes for its layers serves the next image, too."""
-        one, _, height, width = shape
-        compiled, held = self.compiled((height, width) if one == 1 else None), self._requests.__dict__
-        if held.get("of") is not compiled:
-            held.update(of=compiled, request=compiled.create_infer_request())
-        return held["request"]
+    @contextmanager
+    def _request(self, compiled: Any) -> Iterator[Any]:
+        """A request for this thread alone; what it takes for its layers serves the next image, too."""
+        # None is left to be freed at the end of its thread: in a thread that Qt or C has made, that ends the process.
+        with self._lock:
+            self._idle = [one for one in self._idle if one[0] is compiled]
+            request = self._idle.pop()[1] if self._idle else None
+        request = request or compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            with self._lock:
+                self._idle.append((compiled, request))
 
 
 class Int8Backend(OpenVinoBackend):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nucleate.errors import OutputError
-from nucleate.inference import in_place
+from nucleate.inference import cellprofiler, in_place
 from nucleate.inference.earlier import Earlier, examine, too_long_name
 from nucleate.inference.predictor import Predictor
 from nucleate.inference.request import Observe as Observe
@@ -69,6 +69,9 @@ def predict(
     wanted = [one for one in found if one.name not in results]
     stacks = stacks_of(wanted)
     refuse_others(stacks, out, overwrite=request.overwrite)
+    for_cellprofiler = "cellprofiler" in request.formats
+    if for_cellprofiler:
+        cellprofiler.refuse_others(out, overwrite=request.overwrite)
     images_in_place, left = in_place.images(wanted, overwrite=request.overwrite) if request.in_place else ([], [])
 
     def begin(ranks: Communicator) -> dict[str, Earlier]:
@@ -94,8 +97,10 @@ def predict(
     def finish(ranks: Communicator) -> None:
         ranks.by_first(partial(write_stacks, stacks, results, out, request))
         ranks.by_first(partial(in_place.write, images_in_place, results, out, request))
+        if for_cellprofiler:
+            ranks.by_first(partial(cellprofiler.write_tables, wanted, results, out))
 
-    if stacks or images_in_place:
+    if stacks or images_in_place or for_cellprofiler:
         done_by_living(ranks, finish)
     return Summary({one.name: results[one.name] for one in found}, (*said, *left))
 

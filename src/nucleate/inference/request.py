@@ -27,7 +27,7 @@ class Request:
     Args:
         selection: what of the image is segmented.
         tile: pixels; the side of the tiles of a large image. No result depends on it.
-        formats: which files are written, of `io.formats.FORMATS`.
+        formats: which files are written, of `io.formats.FORMATS`; cellprofiler brings tif with it.
         overlay: also write the image with the outlines drawn in.
         entropy: also write the predictive entropy of each pixel, and its mean for each nucleus.
         resume: continue what an interrupted run left.
@@ -60,6 +60,8 @@ class Request:
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(f"There is no --format {name}: choose from {', '.join(FORMATS)}, with commas between.")
+        if "cellprofiler" in self.formats and "tif" not in self.formats:  # CellProfiler reads the labels as TIFF
+            object.__setattr__(self, "formats", ("tif", *self.formats))
         if "parquet" in self.formats:
             parquet.require()
         if self.measure not in MEASURES:

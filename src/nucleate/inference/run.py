@@ -16,6 +16,7 @@ import torch
 from nucleate.errors import NucleateError, OutputError
 from nucleate.inference import hints
 from nucleate.inference.block_store import MemoryBlockStore
+from nucleate.inference.cellprofiler import CellProfilerMeasurements
 from nucleate.inference.earlier import Earlier
 from nucleate.inference.image_input import OpenImage, open_image
 from nucleate.inference.instances import StoredInstances
@@ -166,6 +167,8 @@ class Run:
 
         if request.measure == "all":
             nuclei.further = RegionMeasurements(reader, nuclei.origin, image.pixel_size)
+        if "cellprofiler" in request.formats:
+            nuclei.cellprofiler = CellProfilerMeasurements(reader, nuclei.origin)
 
         def begin() -> list[str]:
             begin_writing(folder, stem)

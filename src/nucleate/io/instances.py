@@ -38,8 +38,8 @@ class Instances(ABC):
     that level; `downsample` how many pixels of the whole slide one of its pixels spans; `pixel_size` micrometres a
     pixel of the level, None where it is not known; `channels` those in which each nucleus was measured, where the image
     has several; `novelty` how far the image lies from those that the model was trained on, above 1 where it is unlike
-    them, None where that is not known; `further` what else tables are to hold. Boxes and coordinates count from the
-    region's own first pixel.
+    them, None where that is not known; `further` what else tables are to hold, `cellprofiler` what the table for that
+    program is. Boxes and coordinates count from the region's own first pixel.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Instances(ABC):
     novelty: float | None = None
     count: int
     further: Further | None = None
+    cellprofiler: Further | None = None
 
     @abstractmethod
     def read(self, box: Box) -> NDArray[np.uint32]:

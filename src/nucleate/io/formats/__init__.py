@@ -3,6 +3,7 @@
 tif      NAME_labels.tif   label image for anything that reads TIFF
 csv      NAME.csv          table of measurements
 parquet  NAME.parquet      the same
+cellprofiler  NAME_cellprofiler.csv  a table under CellProfiler's names
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nucleate.io.formats import geojson, imagej_roi, label_tiff, label_zarr, parquet, table
+from nucleate.io.formats import cellprofiler, geojson, imagej_roi, label_tiff, label_zarr, parquet, table
 from nucleate.io.formats.progress import Observe
 from nucleate.io.instances import Instances
 
@@ -51,6 +52,7 @@ FORMATS: dict[str, Format] = {
         Format("roi", "_rois.zip", imagej_roi.write),
         Format("csv", ".csv", table.write),
         Format("parquet", ".parquet", parquet.write),
+        Format("cellprofiler", "_cellprofiler.csv", cellprofiler.write),
     )
 }
 """The formats by the names that `nucleate predict --format` takes."""
