@@ -105,7 +105,7 @@ def test_a_console_that_lacks_characters_shows_names_all_the_same(tmp_path):
     code = "from nucleate.cli import main\nmain(['check', 'cells', '--json', 'found.json'])"
     done = elsewhere(code, tmp_path, PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
     assert "Traceback" not in done.stderr and done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["images"][0]["name"] == "細胞 µ"
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["report"]["images"][0]["name"] == "細胞 µ"
 
 
 def test_no_file_of_ours_has_a_name_that_another_system_refuses():

@@ -254,5 +254,5 @@ def _cover(image: Image, labels: Labels) -> bytes:
 
 def _npy(values: NDArray[np.float32]) -> bytes:
     out = io.BytesIO()
-    np.save(out, values, allow_pickle=False)
+    np.save(out, values)  # of numbers: nothing is pickled
     return out.getvalue()
