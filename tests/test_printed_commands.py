@@ -144,6 +144,7 @@ def test_every_command_of_the_documentation_is_understood(line):
 def test_every_option_that_is_named_exists():
     options = {option for command in COMMANDS.values() for one in command.params for option in one.opts}
     options |= {"--help", "--version", "--nproc-per-node"}  # the last one is torchrun's
+    options |= {"--install-completion", "--show-completion"}  # of all commands together
     # Those of mpirun, srun and pip.
     options |= {"--mpi", "--with-ft", "--bind-to", "--map-by", "--cpus-per-task", "--no-binary"}
     # Those of Cellpose, beside which its page puts what does the same here.

@@ -72,8 +72,8 @@ def between(pixels: Pixels, low: float, high: float, channels: int) -> NDArray[n
 
     >>> between(np.array([[[2], [4], [6]]], np.uint8), 2, 6, 1).tolist()
     [[[0.0, 0.5, 1.0]]]
-    >>> between(np.array([[[2], [4], [6]]], np.uint8), 6, 2, 1).tolist()
-    [[[1.0, 0.5, 0.0]]]
+    >>> between(np.array([[[2], [4], [5]]], np.uint8), 6, 2, 1).tolist()
+    [[[1.0, 0.5, 0.25]]]
     """
     scaled = np.moveaxis(stretch(pixels, low, high, LOWEST, HIGHEST), 2, 0)
     return np.array(np.broadcast_to(scaled, (channels, *scaled.shape[1:])), dtype=np.float32, order="C")

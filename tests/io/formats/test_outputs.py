@@ -43,6 +43,7 @@ def test_the_formats_and_their_files():
         "roi": "a.b_rois.zip",
         "csv": "a.b.csv",
         "parquet": "a.b.parquet",
+        "cellprofiler": "a.b_cellprofiler.csv",
     }
     assert all(kind.name == name for name, kind in FORMATS.items())
 
@@ -114,7 +115,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, noise, nuclei_of, kind):
     before = content(path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
     try:
         with pytest.raises(OutputError, match=r"x cannot be written \(File too large\)"):
             kind.write(path, noise)
