@@ -39,6 +39,7 @@ class Annotator:
         page.on("request", lambda request: request.url.startswith(served.origin) or self.said.append(request.url))
         page.goto(served.page)
         if hash:
+            self.ready()  # else the page would put its own tile there after us
             page.goto(f"{served.origin}/#{hash}")
             page.reload()
         self.ready()
