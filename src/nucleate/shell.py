@@ -94,6 +94,7 @@ def with_common_options(function: Callable[..., None], *, summary: bool = True) 
         for name, (kind, default) in options.items()
         if name not in own.parameters  # `learn --log` shows what was learnt
     ]
+    # typer reads both; mypy knows of no function that has a signature of its own.
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in (*own.parameters.values(), *more)}
     return command
