@@ -122,7 +122,7 @@ def traced(network: UNet) -> torch.jit.ScriptModule:
     """The folded network, of any height and width that are multiples of its stride, as TorchScript holds it: the
     operations themselves. A script of `F.interpolate` would name all of its modes, and older releases lack some."""
     architecture, plain = network.architecture, network.folded().cpu()
-    # As `TorchBackend` has it, so that convolutions round alike.
+    # As `TorchBackend` has it, so that convolutions round alike; PyTorch's types know no memory format without a dtype.
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.zeros(1, architecture.channels, 2 * architecture.stride, 3 * architecture.stride)
     with warnings.catch_warnings():
