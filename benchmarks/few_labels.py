@@ -2,19 +2,21 @@
 
     python benchmarks/few_labels.py --data DATA --minutes 8                 # full length; nothing else on the machine
     python benchmarks/few_labels.py --data DATA --epochs 4 --labels 5       # the same steps however busy it is
-    python benchmarks/few_labels.py --data DATA --epochs 4 --arms scratch embedded --modality brightfield
+    python benchmarks/few_labels.py --data DATA --epochs 4 --arms scratch "from the other" --modality brightfield
 
 DATA holds MODALITY/{train,val,test}/{images,masks}/ID.png and fluorescence/few_labels.json (BBBC038v1). Draw D with N
 labels: the first N images of list D are labelled, all other `train` images are seen without their masks, and nothing
 else is. The lists of brightfield are drawn by the number. An arm is the commands that a person would type; it is scored
-on the images of `--judge`, by default those of `val`, so that what is chosen by the table can still be measured on
-`test`. What is finished stays in --out, and a second call goes on from there. Prints for each arm the mean over draws,
+on the images of `--judge`: by default `rest`, the `train` images without labels, which are many more than those of
+`val` and so tell arms apart that `val` cannot; what is chosen by the table can still be measured on `test`. What is
+finished stays in --out, and a second call goes on from there. Prints for each arm the mean over draws,
 and its paired difference from scratch with a 95% interval (Student's t over draws).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import random
@@ -32,7 +34,7 @@ from nucleate.training.choice import choose_start
 from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import load_labelled
 
-OTHER = {"fluorescence": "brightfield", "brightfield": "fluorescence"}
+MODALITIES = ("fluorescence", "brightfield")
 PRETRAINING = 0.375
 """The part of the time that pre-training takes."""
 
@@ -58,8 +60,8 @@ class Draw:
 
     @property
     def case(self) -> Case:
-        source = self.data / self.modality
-        return Case(self.folder.name, self.labelled, None, source / self.judge, 1)
+        judge = self.folder / "rest" if self.judge == "rest" else self.data / self.modality / self.judge
+        return Case(self.folder.name, self.labelled, None, judge, 1)
 
     def write(self) -> None:
         """Link the images; a mask that may not be read is not there."""
@@ -70,11 +72,17 @@ class Draw:
             chosen = [f"{name}.png" for name in lists[str(self.number)]]
         else:
             chosen = random.Random(self.number).sample(names, len(names))
-        for folder, seen in ((self.labelled, chosen[: self.labels]), (self.every, names)):
-            for part, kept in (("images", seen), ("masks", chosen[: self.labels])):
+        few = chosen[: self.labels]
+        rest = [name for name in names if name not in few]
+        for folder, seen, masks in (
+            (self.labelled, few, few),
+            (self.every, names, few),
+            (self.folder / "rest", rest, rest),
+        ):
+            for part, kept in (("images", seen), ("masks", masks)):
                 (folder / part).mkdir(parents=True, exist_ok=True)
                 for name in kept:
-                    if not (folder / part / name).exists():
+                    with contextlib.suppress(FileExistsError):  # another call may be making the same draw
                         (folder / part / name).symlink_to((source / part / name).absolute())
 
 
@@ -109,9 +117,21 @@ def scratch(draw: Draw, out: Path, limit: Limit) -> None:
     train(draw, out, limit.part(1), "--from", "scratch")
 
 
-def embedded(draw: Draw, out: Path, limit: Limit) -> None:
-    """From the package's model of the other modality."""
-    train(draw, out, limit.part(1), "--from", OTHER[draw.modality])
+def other(draw: Draw, limit: Limit) -> str | Path:
+    """A model of the other modality that never saw these images: the package's `fluorescence`; and, as its
+    `brightfield` was trained from `fluorescence`, one of brightfield that is trained from scratch, once."""
+    if draw.modality == "brightfield":
+        return "fluorescence"
+    model = draw.folder.parent / "brightfield"
+    if not (model / "model.json").exists():
+        source = draw.data / "brightfield"
+        words = ("--validation", source / "val", "--from", "scratch", *limit.part(1))
+        nucleate("train", source / "train", "--out", model, *words)
+    return model
+
+
+def from_other(draw: Draw, out: Path, limit: Limit) -> None:
+    train(draw, out, limit.part(1), "--from", other(draw, limit))
 
 
 def pretrained(*options: object) -> Arm:
@@ -127,14 +147,14 @@ def pseudo(draw: Draw, out: Path, limit: Limit) -> None:
     train(draw, out, limit.part(1), "--from", "scratch", "--unlabelled", "pseudo", every=True)
 
 
-def embedded_pseudo(draw: Draw, out: Path, limit: Limit) -> None:
-    train(draw, out, limit.part(1), "--from", OTHER[draw.modality], "--unlabelled", "pseudo", every=True)
+def from_other_pseudo(draw: Draw, out: Path, limit: Limit) -> None:
+    train(draw, out, limit.part(1), "--from", other(draw, limit), "--unlabelled", "pseudo", every=True)
 
 
 def auto(draw: Draw, out: Path, limit: Limit) -> None:
-    """By the rules of `training.choice`; the package's model of the same images has seen them, and is left out."""
+    """By the rules of `training.choice`; the package's models that have seen these images are left out."""
     data = load_labelled(draw.labelled)
-    start = choose_start(data, TrainingConfig(seed=draw.number), [OTHER[draw.modality]])
+    start = choose_start(data, TrainingConfig(seed=draw.number), [str(other(draw, limit))])
     print(start.reason)
     train(draw, out, limit.part(1), "--from", start.parent or "scratch", "--unlabelled", "auto", every=True)
 
@@ -145,8 +165,8 @@ ARMS: dict[str, Arm] = {
     "reconstruction": pretrained("--contrast", 0),
     "contrast and reconstruction": pretrained(),
     "pseudo-labels": pseudo,
-    "embedded": embedded,
-    "embedded, pseudo-labels": embedded_pseudo,
+    "from the other": from_other,
+    "from the other, pseudo-labels": from_other_pseudo,
     "auto": auto,
 }
 
@@ -156,11 +176,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--modality", nargs="+", choices=tuple(OTHER), default=tuple(OTHER))
+    parser.add_argument("--modality", nargs="+", choices=MODALITIES, default=MODALITIES)
     parser.add_argument("--labels", type=int, nargs="+", default=[1, 2, 5, 10, 20])
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS))
-    parser.add_argument("--judge", choices=("val", "test"), default="val")
+    parser.add_argument("--judge", choices=("rest", "val", "test"), default="rest")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out" / "few_labels")
     options = parser.parse_args()
     if (options.minutes is None) == (options.epochs is None):

@@ -153,6 +153,8 @@ def test_the_task_evaluates_in_the_number_format_asked_for_and_tells_its_images_
     plain = task.validation.evaluate(TorchBackend(network, bfloat16=False), SegmentationCriterion(loss="focal"), PLAIN)
     assert found[False].loss == plain.loss != found[True].loss == pytest.approx(plain.loss, rel=0.05)
     assert found[False].metrics == {"panoptic_quality": found[False].scores.panoptic_quality}
-    assert task.identity["images"] == [[64, 64]]
+    changed = [(pairs[0][0] + np.float32(0.1), pairs[0][1])]
+    tasks = [SegmentationTask(one, task.validation, TrainingConfig()) for one in (pairs[:1], changed)]
+    assert [one.identity["images"] == task.identity["images"] for one in tasks] == [True, False]
     batch = task.batch(range(3, 5))
     assert torch.equal(batch.image, task.batch(range(2, 5)).image[1:])

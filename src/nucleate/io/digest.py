@@ -1,4 +1,4 @@
-"""Digests (SHA-256) by which what is on the disk is known again: of all bytes of a file, of all files of a folder."""
+"""Digests (SHA-256) by which what was read is known again: a file, all files of a folder, arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def digest_of(path: Path, *, without: str | None = None) -> str:
@@ -28,6 +33,20 @@ def digest_of(path: Path, *, without: str | None = None) -> str:
     found = hashlib.sha256()
     for name, file in sorted(_files(path, without)):
         found.update(os.fsencode(name) + b"\0" + (_of_file(file) if file.is_file() else "").encode() + b"\0")
+    return found.hexdigest()
+
+
+def digest_of_arrays(arrays: Iterable[NDArray[Any]]) -> str:
+    """The digest of arrays in this order: of their shapes, types and values.
+
+    >>> one = np.arange(6)
+    >>> [digest_of_arrays([one]) == digest_of_arrays([other]) for other in (one.copy(), one[::-1])]
+    [True, False]
+    """
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.shape} {array.dtype.str}".encode())
+        found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 

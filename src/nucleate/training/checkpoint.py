@@ -25,7 +25,7 @@ from nucleate.networks.manifest import fault
 from nucleate.networks.store import UNFINISHED
 
 FILE = UNFINISHED
-FORMAT = 2
+FORMAT = 3
 """Of the file; a run begun by a version that wrote another one cannot be resumed."""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nucleate import losses
 from nucleate.data.views import VISIBLE, Place, ViewConfig, Views, ViewSampler, contrast_at
+from nucleate.io.digest import digest_of_arrays
 from nucleate.losses.embeddings import unit
 from nucleate.networks.pretraining import PretrainingNetwork
 from nucleate.networks.runtime import autocast
@@ -191,7 +192,7 @@ class PretrainingTask:
         self._before = None if before is None else (before.spread, before.effective_rank)
         self.identity: dict[str, Any] = {
             "pretraining": asdict(what),
-            "images": [list(image.shape[1:]) for image in images],
+            "images": digest_of_arrays(training),
             "held-out crops": len(held_out),
         }
 

@@ -6,7 +6,6 @@ labels is wrong most often, and what it misses would be taught as background.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +102,6 @@ def unlabelled_images(
             f"{', '.join(channels)}: take one kind away, or give --channel."
         )
     return [normalise(image, len(channels)) for image in images], warnings
-
-
-def digest(images: Sequence[NDArray[np.float32]]) -> str:
-    """Equal where the same images were read."""
-    found = hashlib.sha256()
-    for image in images:
-        found.update(f"{image.shape}".encode())
-        found.update(np.ascontiguousarray(image).data)
-    return found.hexdigest()
 
 
 def write(path: Path, labelled: Sequence[PseudoLabelled], of: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from nucleate import losses
 from nucleate.data.augment import AugmentationConfig, Batch, TrainingImage
 from nucleate.data.sampler import Sampler
 from nucleate.inference.backends import Backend, TorchBackend
+from nucleate.io.digest import digest_of_arrays
 from nucleate.networks.decode import to_maps
 from nucleate.networks.unet import UNet
 from nucleate.parallel import Communicator, SingleProcess
@@ -156,7 +157,10 @@ class SegmentationTask:
         self.criterion = SegmentationCriterion(classes, config.loss)
         self.identity: dict[str, Any] = {
             "variation": asdict(variation),
-            "images": [list(source.shape) for source in (*sources, *further)],
+            "images": digest_of_arrays(
+                [one for pair in training for one in pair]
+                + [array for one in others for array in (one.image, one.labels, one.unknown)]
+            ),
         }
 
     def batch(self, samples: range) -> Batch:

@@ -28,6 +28,7 @@ from nucleate.data.masks import Masks
 from nucleate.data.normalization import normalise
 from nucleate.errors import InputError, ModelError
 from nucleate.inference.backends import TorchBackend
+from nucleate.io.digest import digest_of_arrays
 from nucleate.io.stack import Choice
 from nucleate.networks import store
 from nucleate.networks.manifest import Manifest
@@ -142,7 +143,7 @@ def train_in_stages(
     taught = list[PseudoLabelled]()
     if teaches:
         told(f"labelling {count(len(images), 'image')}")
-        of = {"images": pseudo_labels.digest(images), "model": store.read_manifest(stage).weights_sha256}
+        of = {"images": digest_of_arrays(images), "model": store.read_manifest(stage).weights_sha256}
         ranks.by_first(partial(_label, stage, images, of))
         taught = pseudo_labels.read(stage / LABELS, images, of)
         if warn is not None and ranks.rank == 0:

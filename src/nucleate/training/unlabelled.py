@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from nucleate.data.normalization import normalise
 from nucleate.data.planes import each_plane
 from nucleate.errors import DatasetError, ImageError
 from nucleate.io.axes import name_of
+from nucleate.io.digest import digest_of_arrays
 from nucleate.io.reader import read_image
 from nucleate.io.stack import Choice
 from nucleate.networks.manifest import DataPart
@@ -42,11 +42,7 @@ class UnlabelledImages:
 
     def digest(self) -> str:
         """Of all pixels: equal where the same images were read."""
-        found = hashlib.sha256()
-        for image in (*self.training, *self.held_out):
-            found.update(f"{image.shape}".encode())
-            found.update(np.ascontiguousarray(image).data)
-        return found.hexdigest()
+        return digest_of_arrays((*self.training, *self.held_out))
 
     def part(self, source: str) -> DataPart:
         """The same as the manifest tells it."""
@@ -85,12 +81,12 @@ def load_unlabelled(folder: Path, channel: str | int | None = None, stacks: Choi
     if not read:
         raise DatasetError(f"No image of {folder} can be read. {warnings[-1]}")
     images, channels = common(read, folder, channel)
-    found: dict[bytes, Pixels] = {}
+    found: dict[str, Pixels] = {}
     flat = 0
     for image in images:
         pixels = normalise(image, len(channels))
         if np.ptp(pixels):
-            found.setdefault(hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest(), pixels)
+            found.setdefault(digest_of_arrays([pixels]), pixels)
         else:
             flat += 1
     different = list(found.values())
