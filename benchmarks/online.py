@@ -1,8 +1,8 @@
 """On-line learning on real nuclei: what it reaches, what it forgets, what it costs, and what a kill leaves.
 
-    python benchmarks/online.py stream --data DATA [--tiles 40] [--orders 3] [--test 0]
-    python benchmarks/online.py choose --data DATA [--labels 5] [--tiles 20] [--seeds 3]
-    python benchmarks/online.py curve  --data DATA [--nuclei 200] [--seeds 1]
+    python benchmarks/online.py stream --data DATA [--tiles 40] [--orders 0 1 2] [--test 0]
+    python benchmarks/online.py choose --data DATA [--labels 5] [--tiles 20] [--seeds 0 1 2]
+    python benchmarks/online.py curve  --data DATA [--nuclei 200] [--seeds 0]
     python benchmarks/online.py kills  [--kills 200]
     python benchmarks/online.py speed  [--updates 10]
 
@@ -199,7 +199,7 @@ def run_stream(options: argparse.Namespace, here: Path) -> dict[str, object]:
     frozen = copied("fluorescence", here / "frozen")
     results: dict[str, object] = {"frozen": both(frozen, options)}
     print(json.dumps(results), flush=True)
-    for order in range(options.orders):
+    for order in options.orders:
         stream = tiles(options.data / "brightfield" / "train", options.tiles, order)
         model = copied("fluorescence", here / f"online{order}")
         if options.crops == "training":
@@ -233,7 +233,7 @@ def run_choose(options: argparse.Namespace, here: Path) -> dict[str, object]:
     results: dict[str, object] = {}
     train = options.data / "fluorescence" / "train"
     lists = json.loads((options.data / "fluorescence" / "few_labels.json").read_text())
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         few = here / f"few{seed}"
         for part in ("images", "masks"):
             (few / part).mkdir(parents=True)
@@ -271,7 +271,7 @@ def run_curve(options: argparse.Namespace, here: Path) -> dict[str, object]:
     """The true masks of the tiles that the model is worst at, until so many nuclei were corrected."""
     results: dict[str, object] = {}
     kind = options.kind
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         model = copied(options.model, here / f"curve{seed}")
         pool_of, nuclei, seconds, curve = tiles(options.data / kind / "train", options.pool, seed), 0, 0.0, []
         curve.append({"nuclei": 0, **test(model, options.data / kind / options.judge, options.test)})
@@ -433,10 +433,12 @@ def main() -> None:
     parser.add_argument("what", choices=RUNS)
     parser.add_argument("--data", type=Path, help="the folder of real nuclei")
     parser.add_argument("--out", type=Path, help="keep the models here")
-    for name, number in (("tiles", 40), ("orders", 3), ("test", 0), ("old", 40), ("labels", 5), ("seeds", 3),
-                         ("pool", 100), ("every", 5), ("nuclei", 200), ("kills", 200), ("corrections", 4),
-                         ("updates", 10), ("seed", 0), ("steps", OnlineConfig().steps)):  # fmt: skip
+    for name, number in (("tiles", 40), ("test", 0), ("old", 40), ("labels", 5), ("pool", 100), ("every", 5),
+                         ("nuclei", 200), ("kills", 200), ("corrections", 4), ("updates", 10), ("seed", 0),
+                         ("steps", OnlineConfig().steps)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--orders", type=int, nargs="+", default=[0, 1, 2], help="seeds of `stream`")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of `choose` and `curve`")
     parser.add_argument("--judge", choices=("val", "test"), default="test", help="the images that models are scored on")
     parser.add_argument("--decay", type=float, default=OnlineConfig().decay)
     parser.add_argument("--rate", type=float, default=OnlineConfig().learning_rate)
