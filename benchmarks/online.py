@@ -241,7 +241,11 @@ def run_choose(options: argparse.Namespace, here: Path) -> dict[str, object]:
                 shutil.copyfile(train / part / f"{name}.png", few / part / f"{name}.png")
         start = here / f"start{seed}"
         nucleate.train(
-            few, start, config=TrainingConfig(seed=seed, minutes=options.minutes or 8.0), warn=lambda _: None
+            few,
+            start,
+            config=TrainingConfig(seed=seed, minutes=options.minutes or 8.0),
+            parent="scratch",
+            warn=lambda _: None,
         )
         pool_of = tiles(train, options.pool, 100 + seed)
         begin = test(start, options.data / "fluorescence" / options.judge, options.test)

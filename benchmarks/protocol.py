@@ -60,7 +60,7 @@ def train_nucleate(case: Case, out: Path, minutes: float, seed: int) -> Path:
     model, predicted = out / "model", out / "predicted"
     if not (model / "model.json").exists():
         extra = ["--validation", str(case.val)] if case.val else []
-        limits = ["--minutes", minutes, "--seed", seed]
+        limits = ["--minutes", minutes, "--seed", seed, "--from", "scratch"]
         run([*command, "train", case.train, "--out", model, *limits, *extra])
     if not predicted.exists():
         run([*command, "predict", str(model), str(case.test / "images"), "--out", str(predicted)])
