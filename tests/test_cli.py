@@ -23,7 +23,7 @@ from nucleate.training.fit import fit
 from nucleate.training.pixel_loss import pixel_losses
 
 COMMANDS = ("check", "convert", "train", "predict", "view", "evaluate", "info", "curves", "losses", "demo")
-BRIEFLY = ("--minutes", "0.05")
+BRIEFLY = ("--minutes", "0.05", "--from", "scratch")
 SIDE = 64
 
 
@@ -452,7 +452,7 @@ def test_one_bad_image_of_several_is_named_and_the_others_are_done(run, trained,
     tifffile.imwrite(tmp_path / "cells" / "images" / "b.tif", noise())
     code, out, err = run("predict", trained, tmp_path / "cells", "--out", tmp_path / "out")
     assert code == 1 and "in 1 image." in out
-    heading, named = err.strip().splitlines()
+    heading, named = err.strip().splitlines()[-2:]  # before them stands whether nuclei were found, which is by chance
     assert heading == "nucleate: 1 of 2 images could not be done:" and sentence in named
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_labels.tif", "b.csv", "b.json"}
 

@@ -297,7 +297,7 @@ def train(
     phase: Phase | None = None,
     warn: Callable[[str], None] = warnings.warn,
     ranks: Communicator | None = None,
-    parent: str | PathLike[str] | None = None,
+    parent: str | PathLike[str] | None = "auto",
     unlabelled: str = "no",
     replay: str | PathLike[str] | None = None,
     scene: str | int | None = None,
@@ -322,9 +322,10 @@ def train(
         phase: is told, in a few words, which part of the work begins.
         warn: told each thing that may be wrong with the images, as a sentence.
         ranks: the processes that train together, as `parallel.launch.join` gives them; the first one writes.
-        parent: the model that training starts from, a folder, whose corrections (`learn`) are learnt from, too, or
-            fluorescence or brightfield; "auto" takes the one of the package that helps most, or none
-            (`training.choice.choose_start`); None or "scratch": random weights.
+        parent: what training starts from: "auto", the model of the package that helps most, or none
+            (`training.choice.choose_start`), and none where `config` asks for other widths than theirs; a model folder,
+            whose corrections (`learn`) are learnt from, too; fluorescence or brightfield; None or "scratch", random
+            weights.
         unlabelled: what is done with the images that have no labels: no; pretrain, the network first learns from all
             images without labels; pseudo, a first model labels them for a second one; auto, the same where the first
             model is good enough (`training.self_training`).
@@ -352,7 +353,7 @@ def train(
 
     run = config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     start, reasons, stacks = None, list[str](), _choice(scene, z, t)
-    if parent == "auto":
+    if parent == "auto" and run.widths == TrainingConfig().widths:
         held = None if validation is None else Path(validation)
         data = load_labelled(Path(folder), held, channel, choice(masks), stacks)
         if phase is not None:
@@ -361,7 +362,7 @@ def train(
         start, reasons = begin.parent, [begin.reason]
         if phase is not None:
             phase(begin.reason)
-    elif parent is not None and parent != "scratch":
+    elif parent not in (None, "scratch", "auto"):
         start = locate(str(parent))
     if replay is not None and start is None:
         raise InputError(

@@ -231,12 +231,13 @@ def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder to write the model to.", show_default=False)],
     parent: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--from",
-            help="Start from this model folder, fluorescence or brightfield; auto: what helps most; else from scratch.",
+            help="What to start from: a model folder, fluorescence, brightfield, scratch (none of them), or auto: what"
+            " helps most.",
         ),
-    ] = None,
+    ] = "auto",
     unlabelled: Annotated[
         str, typer.Option(help="What is done with images that have no labels: no, pretrain, pseudo or auto.")
     ] = "no",
