@@ -14,7 +14,7 @@ from contextlib import closing
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -345,29 +345,15 @@ def train(
     # Training is loaded where it is asked for: prediction starts a second earlier without it.
     from nucleate.data.masks import choice
     from nucleate.report.model_files import model_files
-    from nucleate.training.choice import choose_start
     from nucleate.training.config import TrainingConfig
-    from nucleate.training.fit import load_labelled
-    from nucleate.training.journal import corrections_of
     from nucleate.training.self_training import chosen, train_in_stages
 
     run = config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
-    start, reasons, stacks = None, list[str](), _choice(scene, z, t)
+    start: Path | Literal["auto"] | None = None
     if parent == "auto" and run.widths == TrainingConfig().widths:
-        held = None if validation is None else Path(validation)
-        data = load_labelled(Path(folder), held, channel, choice(masks), stacks)
-        if phase is not None:
-            phase("choosing what to start from")
-        begin = choose_start(data, run, ranks=ranks)
-        start, reasons = begin.parent, [begin.reason]
-        if phase is not None:
-            phase(begin.reason)
+        start = "auto"
     elif parent not in (None, "scratch", "auto"):
         start = locate(str(parent))
-    if replay is not None and start is None:
-        raise InputError(
-            f"--replay is {replay}, but training starts from scratch: give a model that learnt from it, --from."
-        )
     train_in_stages(
         Path(folder),
         Path(out),
@@ -384,9 +370,7 @@ def train(
         ranks=ranks,
         parent=start,
         replay=None if replay is None else Path(replay),
-        reasons=reasons,
-        stacks=stacks,
-        corrections=None if start is None else corrections_of(start),
+        stacks=_choice(scene, z, t),
     )
     return load(out)
 

@@ -16,6 +16,7 @@ from nucleate.errors import DatasetError, InputError, ModelError
 from nucleate.networks import store
 from nucleate.report.card import card
 from nucleate.training import pseudo_labels, self_training
+from nucleate.training.choice import Start
 from nucleate.training.config import TrainingConfig
 from nucleate.training.pseudo_labels import PseudoLabelled, doubtful
 from nucleate.types import Maps
@@ -148,7 +149,8 @@ def test_limits_are_shared():
 def test_auto_asks_the_finished_teacher_and_says_why(teaches, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(self_training, "may_teach", lambda scores: (teaches, "Because of its scores."))
     pseudo = run(folder, tmp_path / "pseudo", "pseudo")
-    auto = run(folder, tmp_path / "auto", "auto", reasons=["It began so."])
+    monkeypatch.setattr(self_training, "choose_start", lambda data, config, ranks: Start(None, "It began so."))
+    auto = run(folder, tmp_path / "auto", "auto", parent="auto")
     assert auto.training.reasons == ("It began so.", "Because of its scores.")
     assert (auto.weights_sha256 == pseudo.weights_sha256) is teaches
     assert "Because of its scores." in card(auto, tmp_path / "auto")

@@ -219,6 +219,7 @@ def fit(
     reasons: Sequence[str] = (),
     stacks: Choice | None = None,
     corrections: Path | None = None,
+    data: LabelledImages | None = None,
 ) -> Manifest:
     """Train on the labelled images of a folder and write the model.
 
@@ -243,6 +244,7 @@ def fit(
         reasons: Why it is done so, in sentences for the manifest.
         stacks: What is taken of files with several images and of stacks; the manifest remembers it.
         corrections: Folder of the corrections of a model, which are learnt from, too.
+        data: What all these say to read, where it was read already.
 
     Where no nucleus can be held out, the run is judged on the images that it learns from: it ends at a limit, no
     threshold is tuned, and the manifest has no scores.
@@ -256,8 +258,9 @@ def fit(
     ranks, phase, warn = ranks or SingleProcess(), phase or (lambda _: None), warn or (lambda _: None)
     check_output(out, resume=resume)
     start = None if parent is None else store.read(parent, whole=False)
-    phase("reading the images")
-    data = load_labelled(folder, validation, channel, masks, stacks, corrections)
+    if data is None:
+        phase("reading the images")
+        data = load_labelled(folder, validation, channel, masks, stacks, corrections)
     facts = {"version": nucleate.__version__, "options": str((config, resume)), "images": data.digest()}
     facts["--from"] = "" if start is None else start.manifest.weights_sha256
     ranks, bfloat16 = begin_together(ranks, facts, out)

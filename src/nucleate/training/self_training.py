@@ -16,7 +16,6 @@ any moment of either.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +34,10 @@ from nucleate.networks.manifest import Manifest
 from nucleate.parallel import Communicator, SingleProcess
 from nucleate.sentences import count
 from nucleate.training import pseudo_labels
-from nucleate.training.choice import may_teach
+from nucleate.training.choice import choose_start, may_teach
 from nucleate.training.config import TrainingConfig
 from nucleate.training.fit import Phase, fit, load_labelled
+from nucleate.training.journal import corrections_of
 from nucleate.training.output import check_output
 from nucleate.training.pretrain import pretrain, run_config
 from nucleate.training.pseudo_labels import PseudoLabelled
@@ -77,16 +77,16 @@ def train_in_stages(
     resume: bool = False,
     phase: Phase | None = None,
     ranks: Communicator | None = None,
-    parent: Path | None = None,
+    parent: Path | Literal["auto"] | None = None,
     replay: Path | None = None,
-    reasons: Sequence[str] = (),
     **options: Any,
 ) -> Manifest:
     """Train on a folder whose images are labelled in part.
 
     Args:
-        folder, out, config, resume, phase, ranks, parent, reasons, options: as of `fit.fit`; `parent` is what the
-            first stage starts from.
+        folder, out, config, resume, phase, ranks, options: as of `fit.fit`.
+        parent: the model that the first stage starts from, whose corrections are learnt from, too; "auto": what
+            `choice.choose_start` says.
         how: what is done with the images without labels; see above.
         replay: labelled images of a former training.
 
@@ -96,13 +96,24 @@ def train_in_stages(
     ranks, told = ranks or SingleProcess(), phase or (lambda _: None)
     channel, warn, masks = options.get("channel"), options.get("warn"), options.get("masks", "auto")
     stacks: Choice | None = options.get("stacks")
-    reasons, old = list(reasons), list[PseudoLabelled]()
-    if how != "no" or replay is not None:
-        # Read before anything is trained: what cannot be used is said at once.
-        check_output(out, resume=resume or (out / STAGE).exists())
-        labelled_ones = (folder, options.get("validation"), channel, masks, stacks, options.get("corrections"))
-        channels = load_labelled(*labelled_ones).channels
-        old = former(replay, len(channels), masks) if replay is not None else []
+    reasons, old = list[str](), list[PseudoLabelled]()
+    check_output(out, resume=resume or (out / STAGE).exists())
+    told("reading the images")
+    corrections = corrections_of(parent) if isinstance(parent, Path) else None
+    data = load_labelled(folder, options.get("validation"), channel, masks, stacks, corrections)
+    options["data"] = data
+    if parent == "auto":
+        told("choosing what to start from")
+        start = choose_start(data, config, ranks=ranks)
+        parent = start.parent
+        reasons.append(start.reason)
+        told(start.reason)
+    if replay is not None:
+        if parent is None:
+            raise InputError(
+                f"--replay is {replay}, but training starts from scratch: give a model that learnt from it, --from."
+            )
+        old = former(replay, len(data.channels), masks)
     if how == "auto" and not find(folder).unlabelled:
         reasons.append("No image is without labels.")
         how = "no"
@@ -124,7 +135,7 @@ def train_in_stages(
     stage, first, second = out / STAGE, *_shared(config, SHARES[how])
     common: dict[str, Any] = {"channel": channel, "phase": phase, "ranks": ranks, "warn": warn, "parent": parent}
     common["name"] = f"{out.name} (first stage)"
-    images, left_out = pseudo_labels.unlabelled_images(folder, channel, channels, stacks)
+    images, left_out = pseudo_labels.unlabelled_images(folder, channel, data.channels, stacks)
     if not (stage / store.MANIFEST).exists():
         again = (stage / store.UNFINISHED).exists()
         if how == "pretrain":
