@@ -168,6 +168,8 @@ def test_auto_without_images_that_have_no_labels_is_one_stage(folder, tmp_path):
 def test_images_of_a_former_training_are_half_of_each_batch(folder, tmp_path):
     old = tmp_path / "old"
     write_folder(old, "fluorescence", 2, seed=7, labelled=2, height=64, width=96, diameter=16)
+    with pytest.raises(InputError, match="training starts from scratch: give a model that learnt from it"):
+        run(folder, tmp_path / "none", "no", replay=old)
     first = run(old, tmp_path / "first", "no")
     assert first.lineage == ()
     with_old = run(folder, tmp_path / "with", "no", parent=tmp_path / "first", replay=old)
