@@ -7,6 +7,7 @@ import pytest
 from nucleate.report.training_progress import TrainingProgress
 from nucleate.training.checkpoint import FILE, TrainingState
 from nucleate.training.config import TrainingConfig
+from nucleate.training.self_training import STAGE
 
 
 def line(progress):
@@ -83,8 +84,10 @@ def test_a_second_line_tells_the_trend_of_both_errors_and_the_gain_of_going_on(t
     assert line(progress)[1].splitlines()[1] == "cooling down: The limit of 15 epochs was reached."
 
 
-def test_interruption_says_how_to_go_on(tmp_path, capsys):
-    (tmp_path / FILE).touch()
+@pytest.mark.parametrize("stage", ["", STAGE])
+def test_interruption_says_how_to_go_on(stage, tmp_path, capsys):
+    (tmp_path / stage).mkdir(exist_ok=True)
+    (tmp_path / stage / FILE).touch()
     with pytest.raises(KeyboardInterrupt), TrainingProgress(TrainingConfig(epochs=1), tmp_path):
         raise KeyboardInterrupt
     captured = capsys.readouterr()

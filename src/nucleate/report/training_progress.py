@@ -12,6 +12,7 @@ from nucleate.report.heartbeat import Heartbeat
 from nucleate.sentences import count
 from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import Limits, TrainingConfig
+from nucleate.training.self_training import STAGE
 
 TOOK = ((5, 8), (70, 10), (314, 40))
 """Labelled images and minutes of runs on two cores that gave good models (docs/log, 2026-11-25 and 28)."""
@@ -64,7 +65,8 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.heartbeat.__exit__(kind, error, None)
         self.bar.stop()
-        if kind is KeyboardInterrupt and Checkpoint(self.out).path.exists():
+        begun = any(Checkpoint(folder).path.exists() for folder in (self.out, self.out / STAGE))
+        if kind is KeyboardInterrupt and begun:
             self.console.print(f"Interrupted. Resume it with the same command and --resume; {self.out} holds the run.")
 
     def observe(self, state: TrainingState, loss: float) -> None:
