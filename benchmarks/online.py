@@ -195,6 +195,7 @@ def run_stream(options: argparse.Namespace, here: Path) -> dict[str, object]:
         learning_rate=options.rate,
         remember=options.remember,
         decay=options.decay,
+        tolerance=options.tolerance,
     )
     frozen = copied("fluorescence", here / "frozen")
     results: dict[str, object] = {"frozen": both(frozen, options)}
@@ -447,6 +448,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=OnlineConfig().decay)
     parser.add_argument("--rate", type=float, default=OnlineConfig().learning_rate)
     parser.add_argument("--remember", type=float, default=OnlineConfig().remember)
+    parser.add_argument("--tolerance", type=float, default=OnlineConfig().tolerance)
     parser.add_argument("--minutes", type=float, help="of off-line training; by default what the stream took, or 8")
     parser.add_argument("--model", default="fluorescence", help="that `curve` begins with")
     parser.add_argument("--kind", default="brightfield", help="of images, of `curve`")
