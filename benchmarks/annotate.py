@@ -2,11 +2,11 @@
 
     python benchmarks/annotate.py [--strokes 50] [--side 512] [--every 150]
 
-The server is a process of its own, as a person starts it, with a copy of the embedded fluorescence model; the browser is
-Chromium, without a screen. Strokes are drawn on a tile of drawn nuclei, first while the model rests and then while it
-really learns from other tiles, one after the other. A stroke ends when the pointer comes up. From there it is measured
-until the next frame of the page has been computed, and until the server has answered, which it does once the stroke is
-on the disk. Needs Playwright. The last line is JSON.
+The server is a process of its own, as a person starts it, with a copy of the embedded fluorescence model; the browser
+is Chromium, without a screen. Strokes are drawn on a tile of drawn nuclei, first while the model rests, and then while
+it really learns from other tiles, one after the other. A stroke ends when the pointer comes up. From there it is
+measured until the browser has painted the next frame (Event Timing, in steps of 8 ms), and until the server has
+answered, which it does once the stroke is on the disk. Needs Playwright. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,34 +33,46 @@ from nucleate.data.synthetic import fluorescence
 TILES = 8
 """Of which all but one are learnt from."""
 
+REST = 10_000
+"""Milliseconds in which the model predicts the tiles that may come next."""
+
 PATIENCE = 300_000
 """Milliseconds until something that the page does not do is an error."""
 
 WATCH = """() => {
-    window.strokes = [];
-    window.answers = [];
-    window.addEventListener("pointerup", (event) => {
-        const stroke = { up: event.timeStamp, busy: document.getElementById("learning").dataset.state === "busy" };
-        window.strokes.push(stroke);
-        requestAnimationFrame(() => {
-            const { port1, port2 } = new MessageChannel();
-            port1.onmessage = () => (stroke.drawn = performance.now());
-            port2.postMessage(null);
-        });
+    Object.assign(window, { strokes: [], answers: [], paints: new Map() });
+    window.addEventListener("pointerup", ({ timeStamp }) => {
+        window.strokes.push({ up: timeStamp, busy: document.getElementById("learning").dataset.state === "busy" });
     });
+    new PerformanceObserver((list) => {
+        for (const { name, startTime, duration } of list.getEntries()) {
+            if (name === "pointerup") window.paints.set(startTime, duration);
+        }
+    }).observe({ type: "event", durationThreshold: 16 });
     new PerformanceObserver((list) => {
         for (const { name, responseEnd } of list.getEntries()) {
             if (name.endsWith("/strokes")) window.answers.push(responseEnd);
         }
     }).observe({ type: "resource" });
 }"""
-"""Strokes are sent in their order, and so are their answers."""
+"""Strokes are sent in their order, and so are their answers. The browser does not tell of paints within 16 ms."""
 
 
 @contextmanager
 def served(images: Path, model: Path) -> Iterator[str]:
     """The address of the page, from a process of its own."""
-    command = [sys.executable, "-m", "nucleate", "annotate", "fluorescence", images, "--out", model, "--order", "random"]
+    command = [
+        sys.executable,
+        "-m",
+        "nucleate",
+        "annotate",
+        "fluorescence",
+        images,
+        "--out",
+        model,
+        "--order",
+        "random",
+    ]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
@@ -70,8 +82,11 @@ def served(images: Path, model: Path) -> Iterator[str]:
 
 
 def ready(page: Page) -> None:
-    """Wait for a tile and what the model suggests for it, and until all is saved."""
-    condition = "() => (({ version, waiting }) => version >= 0 && waiting === '0')(document.getElementById('slide').dataset)"
+    """Wait for a tile and what the model suggests for it, and until all is saved and another tile may be asked for."""
+    condition = """() => {
+        const { version, waiting } = document.getElementById("slide").dataset;
+        return version >= 0 && waiting === "0" && !document.getElementById("next").disabled;
+    }"""
     page.wait_for_function(condition, timeout=PATIENCE)
 
 
@@ -82,7 +97,8 @@ def learn_and_go_on(page: Page) -> None:
     page.wait_for_timeout(100)
     ready(page)
     page.keyboard.press("n")
-    page.wait_for_function("(tile) => document.getElementById('slide').dataset.tile !== tile", arg=tile, timeout=PATIENCE)
+    other = "(tile) => document.getElementById('slide').dataset.tile !== tile"
+    page.wait_for_function(other, arg=tile, timeout=PATIENCE)
     ready(page)
 
 
@@ -100,8 +116,9 @@ def draw(page: Page, count: int, every: int, rng: np.random.Generator) -> list[d
         page.mouse.up()
         page.wait_for_timeout(every)
     page.wait_for_function("(count) => window.answers.length === count", arg=count, timeout=PATIENCE)
+    page.wait_for_timeout(500)  # until the browser has told of the last paint
     found: list[dict[str, Any]] = page.evaluate(
-        "() => strokes.map(({ up, drawn, busy }, n) => ({ drawn: drawn - up, saved: answers[n] - up, busy }))"
+        "() => strokes.map(({ up, busy }, n) => ({ drawn: paints.get(up) ?? 16, saved: answers[n] - up, busy }))"
     )
     page.reload()  # and with it what was watching
     ready(page)
@@ -137,6 +154,7 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1200, "height": 760})
             page.goto(address)
             ready(page)
+            page.wait_for_timeout(REST)
             found["rests"] = summary(draw(page, options.strokes, options.every, rng))
             print(json.dumps(found), flush=True)
             for _ in range(TILES - 1):
