@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -415,9 +416,10 @@ def run_kills(options: argparse.Namespace, here: Path) -> dict[str, object]:
 
 
 def files(model: Path) -> dict[str, bytes]:
-    """The files of a model but for those that tell the time."""
-    every = (one for one in model.rglob("*") if one.is_file())
-    return {str(one.relative_to(model)): one.read_bytes() for one in every if one.name not in ("journal.jsonl", "lock")}
+    """The files of a model but for those that tell the time, and without the day in its card."""
+    every = (one for one in model.rglob("*") if one.is_file() and one.name not in ("journal.jsonl", "lock"))
+    found = {str(one.relative_to(model)): one.read_bytes() for one in every}
+    return {**found, store.CARD: re.sub(rb"the last of [0-9-]+", b"", found[store.CARD])}
 
 
 def small(folder: Path) -> None:

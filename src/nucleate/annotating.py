@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nucleate.training.copying import copied
 from nucleate.training.online import OnlineLearner
 from nucleate.web.annotation.guesses import Order, checked
 from nucleate.web.annotation.learner import Input
+from nucleate.web.annotation.worker import step_back
 from nucleate.web.annotation.workplace import STORE, Workplace
 
 
@@ -38,7 +40,10 @@ def annotating(
     """
     wanted: Order = checked(order)
     learning = learning_folder(model, out)
-    with OnlineLearner.open(learning, warn=_warn) as learner:
+    # Its threads compute what the page must not wait for.
+    with ThreadPoolExecutor(1, initializer=step_back) as behind:
+        opened = behind.submit(OnlineLearner.open, learning, warn=_warn).result()
+    with opened as learner:
         learner.catch_up()
         manifest = learner.model.manifest
         takes = Input(learner.model.normalisation, manifest.architecture.channels, tuple(manifest.data.channels))

@@ -1,5 +1,6 @@
 """The package for bioimage.io: what its description names is there, and its test run passes."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -17,9 +18,10 @@ import torch
 from tests.inference.test_export import small
 
 from nucleate.errors import InputError
-from nucleate.inference.bioimageio import EMBEDDED, Credits, title
+from nucleate.inference.bioimageio import EMBEDDED, Credits, _documentation, title
 from nucleate.inference.export import export
-from nucleate.networks.store import locate, read
+from nucleate.networks.store import CARD, locate, read
+from nucleate.training.telling import with_part
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -128,3 +130,13 @@ def test_bioimageio_core_takes_it(written, name, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "passed" and {"onnx", "torchscript"} <= set(done.stdout.split()), done.stderr
+
+
+def test_the_documentation_tells_of_corrections(tmp_path):
+    model = read(locate("fluorescence"))
+    card = (model.folder / CARD).read_bytes()
+    (tmp_path / CARD).write_bytes(with_part(card, b"## Corrections\nMany.\n\n", b"## "))
+    facts = {"outputs": "[]"}
+    plain = _documentation(model, facts, EMBEDDED)
+    told = _documentation(dataclasses.replace(model, folder=tmp_path), facts, EMBEDDED)
+    assert told == plain.replace("## Data\n", "## Corrections\nMany.\n\n## Data\n") != plain

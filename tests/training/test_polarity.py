@@ -55,12 +55,12 @@ def test_the_median_of_an_image_is_that_of_all_its_values():
 
 
 def test_which_tiles_are_opposite():
-    old = Memory.drawn(1).old
+    usual = Memory.drawn(1).contrast
     for number in range(4):
         image, labels = drawn(number)
-        assert not is_opposite((normalise(image, 1), labels), old)
-        assert is_opposite((normalise(dark(number)[0], 1), labels), old)
-        assert not is_opposite((normalise(image, 1), labels * 0), old), "no nuclei say nothing"
+        assert not is_opposite((normalise(image, 1), labels), usual)
+        assert is_opposite((normalise(dark(number)[0], 1), labels), usual)
+        assert not is_opposite((normalise(image, 1), labels * 0), usual), "no nuclei say nothing"
 
 
 def test_images_with_dark_nuclei_are_inverted_once_one_was_corrected(model):

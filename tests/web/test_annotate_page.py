@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +12,14 @@ import tifffile
 from playwright.sync_api import sync_playwright
 from scipy import ndimage
 
+import nucleate
+from nucleate.annotating import annotating
+from nucleate.data.synthetic import fluorescence
+from nucleate.networks import store
+from nucleate.training import online
+from nucleate.training.copying import copied
+from nucleate.training.journal import Journal
+from nucleate.training.online import OnlineConfig
 from nucleate.web.annotation.routes import make_annotator
 from nucleate.web.annotation.workplace import Workplace
 
@@ -16,6 +27,7 @@ NAMES = "chromium", "chromium-browser", "google-chrome"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"needs one of {', '.join(NAMES)}: apt-get install chromium")
 
+REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "bbbc038" / "fluorescence" / "val" / "images"
 PATIENCE = 120_000  # milliseconds; a slow machine is no error
 SIDE = 96
 
@@ -189,6 +201,88 @@ def test_the_whole_loop(opened):
     page.press("n")
     page.until("() => document.getElementById('notice').textContent.startsWith('Every tile was shown')")
     assert len({tile, second, third}) == 3
+
+
+@pytest.fixture(params=["drawn", "real"])
+def nuclei(request, tmp_path):
+    """A folder of two images of nuclei, 256 x 256 pixels."""
+    images = tmp_path / "nuclei"
+    images.mkdir()
+    if request.param == "drawn":
+        for number in range(2):
+            tifffile.imwrite(images / f"cells{number}.tif", fluorescence(seed=(8, number))[0].pixels)
+    elif REAL.is_dir():
+        for name in ("06350c7cc618.png", "08ae2741df2f.png"):
+            shutil.copyfile(REAL / name, images / name)
+    else:
+        pytest.skip("needs real nuclei, which are no part of the project")
+    return images
+
+
+def test_a_model_learns_from_what_is_painted(browser, serving_app, nuclei, tmp_path, monkeypatch):
+    """The whole loop with a model of the package; its updates are short."""
+    monkeypatch.setattr(online, "OnlineConfig", partial(OnlineConfig, steps=3))
+    model = copied("fluorescence", tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    weights = store.read_manifest(model).weights_sha256
+    with annotating(str(model), nuclei) as work, serving_app(make_annotator(work)) as served:
+        opened = SimpleNamespace(work=work)
+        page = Annotator(browser.new_page(), served)
+        tile = page.data("tile")
+        found = work.guess(tile).labels
+        suggested = page.count("open-count")
+        assert suggested == len(np.unique(found[found > 0])) > 3
+        # Paint in the middle of the largest place without a nucleus.
+        away = ndimage.distance_transform_edt(np.pad(found <= 0, 1))[1:-1, 1:-1]
+        y, x = map(int, np.unravel_index(away.argmax(), away.shape))
+        page.press("b")
+        page.drag((x - 4, y), (x + 4, y))
+        assert page.count("said-count") == 1
+        painted = labels_of(opened, tile)
+        number = painted[y, x]
+        assert number > 0 and (painted[y, x - 4 : x + 5] == number).all()
+        page.press("Control+z")
+        page.settle()
+        assert (labels_of(opened, tile) == -1).all()
+        page.press("Control+Shift+Z")
+        page.settle()
+        np.testing.assert_array_equal(labels_of(opened, tile), painted)
+        page.press("e", "[", "[")
+        page.drag((x + 7, y - 6), (x + 7, y + 6))
+        page.settle()
+        erased = labels_of(opened, tile)
+        assert erased[y, x + 7] == 0 and 0 < (erased == number).sum() < (painted == number).sum()
+        page.press("Shift+A")
+        said = page.count("said-count")
+        assert said > suggested - 2 and page.count("open-count") == 0
+        whole = labels_of(opened, tile)
+        assert (whole >= 0).all() and ((whole == number) == (erased == number)).all()
+        page.next()
+        other = page.data("tile")
+        assert other != tile
+        page.until("() => document.getElementById('corrections').textContent === '1'")
+        page.press("b")
+        page.drag((20, 20), (24, 20))
+        page.settle()
+        drawn = labels_of(opened, other)
+        page.page.reload()
+        page.ready()
+        assert page.data("tile") == other and page.count("said-count") == 1 and (drawn > 0).any()
+        np.testing.assert_array_equal(labels_of(opened, other), drawn)
+        np.testing.assert_array_equal(labels_of(opened, tile), whole)
+        page.page.close()
+    assert page.said == []
+    standing = Journal(model).standing()
+    ((first, correction),) = standing.corrections.items()
+    image, learnt = Journal(model).read(correction)
+    assert image.pixels.shape[:2] == learnt.shape and correction.nuclei == learnt.max() == said
+    np.testing.assert_array_equal(learnt > 0, whole > 0)
+    assert standing.learnt.keys() == {first}
+    after = store.read(model).manifest
+    assert after.corrections.learnt == 1 and after.weights_sha256 != weights
+    assert b"learnt 1 correction " in (model / store.CARD).read_bytes()
+    nucleate.undo(model)
+    assert {name: (model / name).read_bytes() for name in before} == before
 
 
 def test_the_tools(opened):

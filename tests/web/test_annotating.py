@@ -1,16 +1,20 @@
 """The page with the model that really learns: a correction of the page is one of the journal."""
 
+import os
+import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import tifffile
-from tests.training.online_models import small_model
+from tests.training.online_models import drawn, small_model
 
 from nucleate.annotating import annotating
 from nucleate.data.synthetic import fluorescence
 from nucleate.errors import NucleateError
 from nucleate.training.online import OnlineLearner
+from nucleate.web.annotation.worker import NICE
 
 
 @pytest.fixture
@@ -48,3 +52,24 @@ def test_a_tile_of_the_page_is_learnt_from_and_another_process_is_refused(model,
         assert update.name.startswith("cells.tif_y0_x0_r1")
     with annotating(str(model), images) as work:
         assert work.report()["done"] == work.report()["corrections"] == 1 and work.report()["waiting"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+def test_what_computes_steps_back_behind_the_page(model, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    tifffile.imwrite(images / "cells.tif", drawn(0)[0].pixels)
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    before = {thread.ident for thread in threading.enumerate()}
+    with annotating(str(model), images):
+        started = [thread for thread in threading.enumerate() if thread.ident not in before]
+        end = time.monotonic() + 60
+        while priorities(started) != {max(own, NICE)}:
+            assert time.monotonic() < end, priorities(started)
+            time.sleep(0.01)
+    assert {thread.name.partition("_")[0] for thread in started} == {"nucleate-core", "learning"}
+    assert own == os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def priorities(threads):
+    return {os.getpriority(os.PRIO_PROCESS, thread.native_id) for thread in threads}

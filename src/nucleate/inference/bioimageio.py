@@ -214,9 +214,9 @@ def _documentation(model: Model, facts: Mapping[str, str], credits: Credits) -> 
     """What a person reads: how the maps become labels, how to check the model, and the model's card."""
     path = model.folder / CARD
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
-    # What the model learnt from, and how well; not the pictures, nor the folder that it lay in.
-    card = "".join(card.partition("## Data")[1:])
-    card = re.sub(r"(?m)^!\[.*\n?", "", card)
+    # What the model learnt from, and how well; not the pictures, nor comments, nor the folder that it lay in.
+    card = "".join(card.partition("\n## ")[1:]).lstrip()
+    card = re.sub(r"(?m)^(!\[|<!--).*\n?", "", card)
     outputs = "\n".join(f"- {line}" for line in json.loads(facts["outputs"]))
     return f"""# {title(model.manifest.name)}
 

@@ -114,12 +114,12 @@ def now() -> str:
 @dataclass(slots=True)
 class Standing:
     """What the journal says now: the highest `number`, up to which all is `undone`, which corrections after that there
-    are, and which of them are `learnt`."""
+    are, and what of them was `learnt`, in that order."""
 
     number: int = 0
     undone: int = 0
     corrections: dict[int, Correction] = field(default_factory=dict)
-    learnt: set[int] = field(default_factory=set)
+    learnt: dict[int, Update] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,10 @@ class Journal:
                 found.number = entry.number
                 found.corrections[entry.number] = entry
             elif isinstance(entry, Update):
-                found.learnt.add(entry.number)
+                found.learnt[entry.number] = entry
             else:
                 found.undone = entry.through
-                found.corrections, found.learnt = {}, set()
+                found.corrections, found.learnt = {}, {}
         return found
 
     def updates(self) -> list[Update]:

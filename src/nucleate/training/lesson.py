@@ -18,7 +18,7 @@ from nucleate.training.drift import adwin
 from nucleate.training.hold_out import Pair
 from nucleate.training.learner_state import LearnerState
 from nucleate.training.parallel import Parallel
-from nucleate.training.polarity import level, mean_level, seen
+from nucleate.training.polarity import level, seen
 from nucleate.training.replay import SIDE, Memory, crops
 from nucleate.training.sentinel import is_too_low, sentinel_score, tile_score
 from nucleate.training.update import OnlineConfig, ReplaySampler, improve
@@ -76,7 +76,7 @@ class Teacher:
         plain = inverted(tile[0]) if turned else tile[0]
         before = self.score(serving, (seen(plain, numbers.levels), tile[1]))
         errors, drift = (numbers.errors, False) if before is None else adwin(numbers.errors, 1 - before)
-        numbers = replace(numbers, before=before, errors=errors, drift=drift, own_level=mean_level(self.memory.old))
+        numbers = replace(numbers, before=before, errors=errors, drift=drift, own_level=self.memory.level)
         if turned:
             count, mean = numbers.inverted + 1, numbers.inverted_level
             mean += (level(plain) - mean) / count

@@ -28,6 +28,7 @@ from nucleate.io.atomic import atomic
 from nucleate.io.lock import Lock
 from nucleate.io.reader import MemoryReader
 from nucleate.networks import store
+from nucleate.networks.manifest import Manifest
 from nucleate.networks.runtime import device, keep_memory, place, prefers_bfloat16
 from nucleate.networks.unfold import unfolded
 from nucleate.postprocess.instances_from_maps import instances_from_maps
@@ -38,6 +39,7 @@ from nucleate.training.lesson import Teacher
 from nucleate.training.parallel import Threads
 from nucleate.training.polarity import is_opposite, seen
 from nucleate.training.replay import Memory, Reservoir, renumbered
+from nucleate.training.telling import tell
 from nucleate.training.update import OnlineConfig, tensors_of
 from nucleate.types import Box, Image, Labels, Maps
 
@@ -107,13 +109,13 @@ class OnlineLearner:
             network = place(unfolded(model.network), device())
             numbers = Numbers(through=self._standing.undone)
             self.state = LearnerState(tensors_of(network, network, None), Reservoir(), numbers)
-            self.serving = self.teacher.serving(model.network)
-            return
-        self.state = state
+        else:
+            self.state = state
+            through = state.numbers.through
+            if through in self._standing.corrections and through not in self._standing.learnt:
+                self._log()  # a process was killed after the update and before it noted it
         self.serving = self.teacher.serving(model.network)
-        through = state.numbers.through
-        if through in self._standing.corrections and through not in self._standing.learnt:
-            self._log()  # a process was killed after the update and before it noted it
+        self._tell(model.manifest)  # as one may have been killed before it did
 
     def _read_memory(self) -> Memory:
         manifest, channels = self.model.manifest, self.architecture.channels
@@ -188,7 +190,7 @@ class OnlineLearner:
             raise ImageError(f"{name} has more than {LARGEST:,} pixels: correct a part of it, and give that.")
         labels, number = renumbered(labels), self._standing.number + 1
         tile = between(with_channels(image.pixels, image.channels, channels, image.name), *window, channels), labels
-        if is_opposite(tile, self.teacher.memory.old):
+        if is_opposite(tile, self.teacher.memory.contrast):
             window = window[1], window[0]
         correction = self.journal.record(number, image, labels, name, window, box)
         self._standing.number = number
@@ -243,10 +245,12 @@ class OnlineLearner:
             self.state, self.serving, tile, correction.number, correction.nuclei, turned=turned
         )
         # It goes on from what the disk holds, as another process would.
-        self.state = read_state(self.folder, commit(self.folder, state, average)) or state
+        manifest = commit(self.folder, state, average)
+        self.state = read_state(self.folder, manifest) or state
         if average is not None:
             self.serving = self.teacher.serving(average)
         self._log(time.monotonic() - begin)
+        self._tell(manifest)
 
     def _log(self, seconds: float = 0.0) -> None:
         """Note the last update in the journal."""
@@ -268,7 +272,10 @@ class OnlineLearner:
             software=correction.software,
         )
         self.journal.add(update)
-        self._standing.learnt.add(update.number)
+        self._standing.learnt[update.number] = update
+
+    def _tell(self, manifest: Manifest) -> None:
+        tell(self.folder, manifest.corrections, list(self._standing.learnt.values()))
 
     def undo(self) -> None:
         """Back to before any correction, bit for bit. The corrections stay as files, for off-line training."""
@@ -297,6 +304,7 @@ def _undo(folder: Path) -> None:
     if standing.number > standing.undone:
         journal.add(Undo(now(), standing.number))
     restore_base(folder)
+    tell(folder, None, ())
 
 
 def _lock(folder: Path) -> Lock:

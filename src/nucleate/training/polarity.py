@@ -30,10 +30,21 @@ def contrast(tile: Pair) -> float | None:
     return float(nuclei.mean() - background.mean()) if nuclei.size and background.size else None
 
 
-def is_opposite(tile: Pair, old: Sequence[Pair]) -> bool:
-    """Whether the nuclei of a tile are dark where those of `old` are bright on the whole, or the reverse."""
-    own, others = contrast(tile), [value for value in map(contrast, old) if value is not None]
-    return own is not None and bool(others) and own * float(np.mean(others)) < 0
+def mean_contrast(pairs: Sequence[Pair]) -> float:
+    """That of several, 0 where none has one."""
+    known = [value for value in map(contrast, pairs) if value is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def is_opposite(tile: Pair, usual: float) -> bool:
+    """Whether the nuclei of a tile are dark where those of `usual` contrast are bright, or the reverse.
+
+    >>> tile = np.array([[[0.9, 0.1]]], np.float32), np.array([[1, 0]], np.int32)
+    >>> is_opposite(tile, -0.3), is_opposite(tile, 0.3), is_opposite(tile, 0.0)
+    (True, False, False)
+    """
+    own = contrast(tile)
+    return own is not None and own * usual < 0
 
 
 def seen(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from nucleate.data.normalization import normalise
 from nucleate.data.synthetic import STYLES
 from nucleate.errors import ModelError
 from nucleate.training.hold_out import Pair
+from nucleate.training.polarity import mean_contrast, mean_level
 from nucleate.types import Labels
 
 LARGEST = 8_000_000
@@ -39,12 +41,22 @@ CAPACITY = 32
 """Crops of corrections in the reservoir."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Memory:
     """The crops that are saved with a model: pairs of a normalised image and its labels, -1 where unknown."""
 
     old: tuple[Pair, ...]
     sentinel: tuple[Pair, ...]
+
+    @cached_property
+    def level(self) -> float:
+        """The mean level of the old crops; see `polarity`."""
+        return mean_level(self.old)
+
+    @cached_property
+    def contrast(self) -> float:
+        """Their mean contrast."""
+        return mean_contrast(self.old)
 
     @classmethod
     def of(cls, training: Sequence[Pair], held_out: Sequence[Pair], seed: int = 0) -> Memory:

@@ -12,6 +12,12 @@ NICE = 10
 """How far the thread steps back behind those that answer the page (see nice(2))."""
 
 
+def step_back() -> None:
+    """Let the calling thread step back. On Linux it has a priority of its own, which those that it starts inherit."""
+    with suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
 class Worker:
     """Does one thing at a time, in the order in which they were given.
 
@@ -57,9 +63,7 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        # On Linux a thread has a priority of its own, and those that PyTorch starts from here inherit it.
-        with suppress(AttributeError, OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        step_back()
         while True:
             with self._changed:
                 while not (self._ended or self._todo or self._more):

@@ -29,6 +29,7 @@ let pressed = false; // whether the keyboard draws
 let due = false;
 let noticed = 0;
 let counted = null; // the version of the board that was counted
+let lately = null; // the stroke that the last frame showed while it was drawn
 let going = false; // to the next tile
 
 const work = {
@@ -74,9 +75,13 @@ function draw() {
   const at = where();
   const mark = chosen.mark(at) || {};
   if (cross) mark.cursor = cross;
-  const pointed = chosen.busy || !at ? null : now.board.what(now.board.at(at));
-  drawing.draw({ ...now, slide: now.layers.slide, pointed, mark, shade, live: chosen.live, shown: { ...shown, opacity: byId("opacity").value / 100 } });
-  if (counted !== now.board.version && !chosen.live) {
+  // A stroke that has ended is shown at once; in the frame after that, the outlines of everything.
+  const live = chosen.live ?? lately;
+  if (live && !chosen.live) redraw();
+  lately = chosen.live;
+  const pointed = live || chosen.busy || !at ? null : now.board.what(now.board.at(at));
+  drawing.draw({ ...now, slide: now.layers.slide, pointed, mark, shade, live, shown: { ...shown, opacity: byId("opacity").value / 100 } });
+  if (counted !== now.board.version && !live) {
     counted = now.board.version;
     showCounts(now.board.count());
   }
