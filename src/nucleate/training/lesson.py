@@ -21,11 +21,14 @@ from nucleate.training.parallel import Parallel
 from nucleate.training.polarity import level, seen
 from nucleate.training.replay import SIDE, Memory, crops
 from nucleate.training.sentinel import is_too_low, sentinel_score, tile_score
-from nucleate.training.update import OnlineConfig, ReplaySampler, improve
+from nucleate.training.update import OnlineConfig, ReplaySampler, improve, in_part, network_of
 from nucleate.types import Box, Thresholds
 
 CROPS = 2
 """That each correction offers to the reservoir."""
+
+SHARES = (1.0, 0.5, 0.25)
+"""Of an update that are tried in turn where too much is lost by it, before it is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,16 @@ class Teacher:
             return replace(
                 state, numbers=replace(numbers, taken_back=numbers.taken_back + 1, last_taken_back=True)
             ), None
-        engine = self.serving(average)
-        sentinel, after = self.sentinel(engine), self.score(engine, tile)
-        if is_too_low(sentinel, at_start, base, self.config.tolerance):
+        whole = tensors
+        for share in SHARES:
+            if share < 1:
+                tensors = in_part(state.tensors, whole, share)
+                average = network_of(tensors, "average", architecture)
+            engine = self.serving(average)
+            sentinel, after = self.sentinel(engine), self.score(engine, tile)
+            if not is_too_low(sentinel, at_start, base, self.config.tolerance):
+                break
+        else:
             back = replace(
                 numbers, after=after, sentinel=at_start, taken_back=numbers.taken_back + 1, last_taken_back=True
             )

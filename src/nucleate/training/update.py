@@ -51,7 +51,7 @@ class OnlineConfig:
     learning_rate: float = 0.002
     remember: float = 3.0
     decay: float = 0.98
-    tolerance: float = 0.05
+    tolerance: float = 0.03
     variation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(crop=SIDE))
 
 
@@ -78,6 +78,18 @@ def network_of(tensors: Mapping[str, Tensor], part: str, architecture: Architect
     prefix = f"{part}/"
     network.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
     return network
+
+
+def in_part(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The tensors `after` an update whose weights have gone but this share of the way from those `before`; the
+    optimiser's stay as they are.
+
+    >>> before, after = ({"network/a": torch.tensor(v), "average/a": torch.tensor(v)} for v in (1.0, 2.0))
+    >>> in_part(before, after, 0.5)["average/a"].item()
+    1.5
+    """
+    weights = ("network/", "average/")
+    return {name: before[name].lerp(t, share) if name.startswith(weights) else t for name, t in after.items()}
 
 
 @torch.no_grad()
