@@ -30,6 +30,7 @@ from nucleate.training import fit
 from nucleate.training.checkpoint import FILE, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
+from nucleate.training.segmentation import GRID
 from nucleate.types import Thresholds
 
 SHORT = TrainingConfig(epochs=1, samples=8, batch=4, variation=AugmentationConfig(crop=64))
@@ -83,6 +84,20 @@ def test_the_manifest_compares_the_engines(trained):
     found = manifest.engines.panoptic_quality
     assert list(found) == installed()
     assert found["torch"] == manifest.scores["validation"]["panoptic_quality"]
+
+
+@pytest.mark.parametrize(("images", "tuned"), [(3, False), (10, True)])
+def test_with_few_images_the_smallest_area_alone_is_tuned(images, tuned, tmp_path, monkeypatch):
+    write_folder(tmp_path / "cells", "fluorescence", images, seed=0, **OPTIONS)
+    asked = []
+
+    def tune(validation, maps, start, names):
+        asked.append(names)
+        return start, validation.scores(maps, start)
+
+    monkeypatch.setattr(fit, "tune_thresholds", tune)
+    fit.fit(tmp_path / "cells", tmp_path / "model", SMALL)
+    assert asked == [tuple(GRID) if tuned else ("min_area",)]
 
 
 def test_thresholds_are_tuned_and_the_engines_are_judged_with_them():

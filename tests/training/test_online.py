@@ -158,7 +158,7 @@ def test_what_is_unknown_is_not_learnt(model, tmp_path):
 def test_an_update_is_taken_back_where_too_much_is_lost(model, monkeypatch):
     learn(model, 0)
     before, weights = learner_state(model), store.read_manifest(model).weights_sha256
-    scores = iter([0.2])
+    scores = iter([0.2] * len(lesson.SHARES))
     monkeypatch.setattr(lesson, "sentinel_score", lambda *_: next(scores))
     with OnlineLearner.open(model, dataclasses.replace(SMALL, tolerance=0.05)) as learner:
         numbers = dataclasses.replace(learner.state.numbers, sentinel=0.9, sentinel_base=0.9)
@@ -170,6 +170,23 @@ def test_an_update_is_taken_back_where_too_much_is_lost(model, monkeypatch):
     manifest = store.read_manifest(model)
     assert manifest.weights_sha256 == weights and manifest.corrections.taken_back == 1
     store.read(model)
+
+
+def test_of_an_update_that_costs_too_much_a_part_is_kept(model, tmp_path, monkeypatch):
+    learn(model, 0)
+    whole, before = shutil.copytree(model, tmp_path / "whole"), learner_state(model)
+    learn(whole, 1)
+    scores = iter([0.2, 0.2, 0.87])
+    monkeypatch.setattr(lesson, "sentinel_score", lambda *_: next(scores))
+    with OnlineLearner.open(model, dataclasses.replace(SMALL, tolerance=0.05)) as learner:
+        numbers = dataclasses.replace(learner.state.numbers, sentinel=0.9, sentinel_base=0.9)
+        learner.state = dataclasses.replace(learner.state, numbers=numbers)
+        told = learner.learn(learner.record(*drawn(1), "costly"))
+    assert not told.taken_back and told.sentinel == 0.87
+    after, far = learner_state(model), learner_state(whole)
+    for name in before:
+        if name.startswith(("network/", "average/")):
+            torch.testing.assert_close(after[name], before[name].lerp(far[name], 0.25))
 
 
 def test_a_loss_that_is_not_finite_is_taken_back(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -45,13 +45,13 @@ from nucleate.training.checkpoint import Checkpoint, TrainingState
 from nucleate.training.config import TrainingConfig
 from nucleate.training.criterion import SegmentationCriterion
 from nucleate.training.early_stopping import select_epoch
-from nucleate.training.hold_out import Pair, drawn, hold_out, unheld
+from nucleate.training.hold_out import FEWEST, Pair, drawn, hold_out, unheld
 from nucleate.training.output import begin_together, check_output, too_many_ranks, written_by_first
 from nucleate.training.parallel import Threads
 from nucleate.training.pretrained import compare_pretrained
 from nucleate.training.pseudo_labels import PseudoLabelled
 from nucleate.training.replay import Memory
-from nucleate.training.segmentation import SegmentationTask, ValidationSet, tune_thresholds
+from nucleate.training.segmentation import FEW, GRID, SegmentationTask, ValidationSet, tune_thresholds
 from nucleate.training.trainer import Observer, Trainer, TrainingResult, new_network
 from nucleate.training.warm_start import LEARNING_RATE, warm_start
 from nucleate.types import Labels, Maps, Thresholds
@@ -61,14 +61,15 @@ from nucleate.types import Labels, Maps, Thresholds
 class LabelledImages:
     """The labelled images of one or two folders, normalised, and what they are.
 
-    `validation` is empty where no nucleus can be held out, and `names` are those of its images; `warnings` say what may
-    be wrong with the images.
+    `validation` is empty where no nucleus can be held out, and `names` are those of its images, which are `separate`
+    from those to learn from, or parts of the same; `warnings` say what may be wrong with the images.
     """
 
     training: list[Pair]
     validation: list[Pair]
     names: tuple[str, ...]
     rule: str
+    separate: bool
     channels: tuple[str, ...]
     pixel_size: float | None
     labelled: int
@@ -161,6 +162,7 @@ def load_labelled(
         validation=others,
         names=tuple(names[id(image)] for image, _ in others),
         rule=rule,
+        separate=validation is not None or len(normalised) >= FEWEST,
         channels=channels,
         pixel_size=sizes.pop() if len(sizes) == 1 else None,
         labelled=len(read),
@@ -325,7 +327,9 @@ def _finish(
     thresholds, scores, engines = Thresholds(), dict[str, dict[str, object]](), None
     maps: Sequence[Maps] = ()
     if judged:
-        thresholds, own, engines, maps = tune_prediction(result.network, task.validation, task.criterion, phase)
+        thresholds, own, engines, maps = tune_prediction(
+            result.network, task.validation, task.criterion, phase, tuple(GRID) if data.separate else FEW
+        )
         phase("comparing with the models of the package")
         others = compare_pretrained(task.validation, task.criterion, len(data.channels))
         scores = {key: one.as_dict() | {"mean_ap": mean_ap(one)} for key, one in {"validation": own, **others}.items()}
@@ -377,13 +381,17 @@ def training_part(
 
 
 def tune_prediction(
-    network: UNet, validation: ValidationSet, criterion: SegmentationCriterion, phase: Phase = lambda _: None
+    network: UNet,
+    validation: ValidationSet,
+    criterion: SegmentationCriterion,
+    phase: Phase = lambda _: None,
+    names: Collection[str] = tuple(GRID),
 ) -> tuple[Thresholds, Scores, EnginesPart, Sequence[Maps]]:
-    """What a trained network needs to predict: its thresholds, tuned, their scores, and the engines that agree; and its
-    maps of the validation images."""
+    """What a trained network needs to predict: its thresholds, of which those of these names are tuned, their scores,
+    and the engines that agree; and its maps of the validation images."""
     phase("choosing thresholds")
     evaluation = validation.evaluate(TorchBackend(network), criterion, Thresholds())
-    thresholds, scores = tune_thresholds(validation, evaluation.maps, Thresholds())
+    thresholds, scores = tune_thresholds(validation, evaluation.maps, Thresholds(), names)
     phase("comparing engines")
     return thresholds, scores, compare_engines(network, validation, criterion, thresholds), evaluation.maps
 
