@@ -1,7 +1,7 @@
 """On-line learning on real nuclei: what it reaches, what it forgets, what it costs, and what a kill leaves.
 
     python benchmarks/online.py stream --data DATA [--tiles 40] [--orders 0 1 2] [--test 0]
-    python benchmarks/online.py choose --data DATA [--labels 5] [--tiles 20] [--seeds 0 1 2]
+    python benchmarks/online.py choose --data DATA [--labels 5] --tiles 20 [--seeds 0 1 2]
     python benchmarks/online.py curve  --data DATA [--nuclei 200] [--seeds 0]
     python benchmarks/online.py kills  [--kills 200]
     python benchmarks/online.py speed  [--updates 10]
@@ -458,6 +458,8 @@ def main() -> None:
                         help="what the embedded model is reminded of, in `stream`")  # fmt: skip
     parser.add_argument("--only-online", action="store_true", help="leave the other arms of `stream` out")
     options = parser.parse_args()
+    if options.what == "choose" and options.tiles > options.pool:
+        parser.error(f"--tiles {options.tiles}: --pool {options.pool} holds fewer")
     with tempfile.TemporaryDirectory() as name:
         here = options.out or Path(name)
         here.mkdir(parents=True, exist_ok=True)
