@@ -40,7 +40,7 @@ def test_training_writes_the_model_of_one_process(cells, tmp_path):
         path.name for path in (tmp_path / "one").iterdir()
     )
     assert done.stdout.count("step 12\n") == 1, "rank 0 alone speaks"
-    assert done.stderr.count("reading the images") == 1
+    assert done.stderr.count("] writing the model") == 1
     assert done.stderr.count("3 ranks share batches of 2 samples, so that only 2 of them work") == 1
 
 

@@ -344,13 +344,14 @@ def train(
     """
     # Training is loaded where it is asked for: prediction starts a second earlier without it.
     from nucleate.data.masks import choice
+    from nucleate.networks.unet import Architecture
     from nucleate.report.model_files import model_files
     from nucleate.training.config import TrainingConfig
     from nucleate.training.self_training import chosen, train_in_stages
 
     run = config or TrainingConfig(seed=seed, loss=loss, minutes=minutes, epochs=epochs)
     start: Path | Literal["auto"] | None = None
-    if parent == "auto" and run.widths == TrainingConfig().widths:
+    if parent == "auto" and run.widths == Architecture().widths:
         start = "auto"
     elif parent not in (None, "scratch", "auto"):
         start = locate(str(parent))

@@ -213,9 +213,11 @@ def test_it_has_the_symmetries_of_the_network():
 @pytest.mark.parametrize(("name", "drawn"), [("fluorescence", fluorescence), ("brightfield", tissue)])
 def test_an_embedded_model_finds_the_same_nuclei_by_integers(name, drawn):
     model = read(locate(name))
-    image = drawn(1, 256, 256)[0]
-    exact, found = (
-        Predictor(model, engine=engine, bfloat16=False).segment(image).labels for engine in ("torch", "openvino-int8")
-    )
-    same = match(exact, found, (0.8,)).tp[0]
-    assert same >= 0.95 * max(exact.max(), found.max()) > 30
+    predictors = [Predictor(model, engine=engine, bfloat16=False) for engine in ("torch", "openvino-int8")]
+    same, nuclei = 0, 0
+    for seed in range(1, 6):  # on one image alone chance decides
+        image = drawn(seed, 256, 256)[0]
+        exact, found = (predictor.segment(image).labels for predictor in predictors)
+        same += match(exact, found, (0.8,)).tp[0]
+        nuclei += max(exact.max(), found.max())
+    assert same >= 0.95 * nuclei > 150
