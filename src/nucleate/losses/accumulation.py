@@ -44,7 +44,7 @@ class Accumulation:
         weights: for each loss the sum of its weights over all parts of this rank, where it is known beforehand.
             With a group, all ranks must construct together.
         scaler: the `torch.amp.GradScaler` whose factor the gradients shall carry until its `unscale_`. Call it after
-            `finish`: finish, unscale_, clipping, step, update.
+            `finish`: finish, `unscale_`, clipping, step, update.
 
     Attributes:
         means: after `finish`, the mean of each loss, without its factor.
