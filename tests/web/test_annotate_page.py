@@ -151,6 +151,16 @@ def labels_of(opened, tile):
         return sheet.labels.copy()
 
 
+def undo_and_redo(page, opened, tile, painted):
+    """The only stroke on a tile goes, and comes back as it was `painted`."""
+    page.press("Control+z")
+    page.settle()
+    assert (labels_of(opened, tile) == -1).all()
+    page.press("Control+Shift+Z")
+    page.settle()
+    np.testing.assert_array_equal(labels_of(opened, tile), painted)
+
+
 def left_of(opened, tile):
     """How far right the squares of a tile lie."""
     return 4 * opened.work.place(tile).image
@@ -167,12 +177,7 @@ def test_the_whole_loop(opened):
     assert page.count("said-count") == 1
     painted = labels_of(opened, tile)
     assert (painted[85, 40:60] > 0).all() and len(np.unique(painted)) == 2
-    page.press("Control+z")
-    page.settle()
-    assert (labels_of(opened, tile) == -1).all()
-    page.press("Control+Shift+Z")
-    page.settle()
-    np.testing.assert_array_equal(labels_of(opened, tile), painted)
+    undo_and_redo(page, opened, tile, painted)
     page.point(18 + off, 18)
     page.press("a")
     assert page.count("said-count") == 2 and page.count("open-count") == 2
@@ -241,12 +246,7 @@ def test_a_model_learns_from_what_is_painted(browser, serving_app, nuclei, tmp_p
         painted = labels_of(opened, tile)
         number = painted[y, x]
         assert number > 0 and (painted[y, x - 4 : x + 5] == number).all()
-        page.press("Control+z")
-        page.settle()
-        assert (labels_of(opened, tile) == -1).all()
-        page.press("Control+Shift+Z")
-        page.settle()
-        np.testing.assert_array_equal(labels_of(opened, tile), painted)
+        undo_and_redo(page, opened, tile, painted)
         page.press("e", "[", "[")
         page.drag((x + 7, y - 6), (x + 7, y + 6))
         page.settle()
