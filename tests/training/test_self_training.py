@@ -15,6 +15,7 @@ from nucleate.data.synthetic.microscopy import fluorescence, write_folder
 from nucleate.errors import DatasetError, InputError, ModelError
 from nucleate.networks import store
 from nucleate.report.card import card
+from nucleate.report.model_files import model_files
 from nucleate.training import pseudo_labels, self_training
 from nucleate.training.choice import Start
 from nucleate.training.config import TrainingConfig
@@ -150,10 +151,11 @@ def test_auto_asks_the_finished_teacher_and_says_why(teaches, folder, tmp_path, 
     monkeypatch.setattr(self_training, "may_teach", lambda scores: (teaches, "Because of its scores."))
     pseudo = run(folder, tmp_path / "pseudo", "pseudo")
     monkeypatch.setattr(self_training, "choose_start", lambda data, config, ranks: Start(None, "It began so."))
-    auto = run(folder, tmp_path / "auto", "auto", parent="auto")
+    auto = run(folder, tmp_path / "auto", "auto", parent="auto", extra_files=model_files)
     assert auto.training.reasons == ("It began so.", "Because of its scores.")
     assert (auto.weights_sha256 == pseudo.weights_sha256) is teaches
     assert "Because of its scores." in card(auto, tmp_path / "auto")
+    assert "It began so. Because of its scores." in (tmp_path / "auto" / store.REPORT).read_text()
 
 
 def test_auto_without_images_that_have_no_labels_is_one_stage(folder, tmp_path):

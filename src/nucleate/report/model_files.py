@@ -35,12 +35,14 @@ def training_report(trained: Trained) -> Report:
         Scored(name, match(truth, found), partial(_labels, truth, found), partial(_pixels, image))
         for name, (image, truth), found in zip(trained.names, trained.held_out, trained.found, strict=True)
     ]
-    facts = (
+    facts: tuple[tuple[str, str], ...] = (
         ("Training", f"{count(training.epochs, 'epoch')} in {training.seconds:.0f} s, loss {training.loss}"),
         ("Learnt from", f"{count(manifest.data.labelled, 'labelled image')} of {manifest.data.source}"),
         ("Validation", manifest.data.validation),
         ("Kept", f"the weights of epoch {training.best_epoch}. {training.stopped}"),
     )
+    if training.reasons:
+        facts += (("Choices", " ".join(training.reasons)),)
     summary = "What the model finds in images, or parts of them, that it did not learn from."
     curves = run_curves(trained.history, training)
     return report_of(f"Nucleate: the model {manifest.name}", summary, facts, scored, curves)

@@ -18,7 +18,7 @@ from nucleate.training.journal import Update
 
 BEGIN, END = b"<!-- corrections -->\n", b"<!-- end of corrections -->\n"
 
-NOTE = f"<p>The model has learnt from corrections since; what follows is of before. {store.CARD} says more.</p>\n"
+NOTE = f"<p>The model has learnt from corrections since. All on this page is of before; {store.CARD} says more.</p>\n"
 
 
 def tell(folder: Path, corrections: CorrectionsPart | None, updates: Sequence[Update]) -> None:
